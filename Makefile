@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+# `make demo` and `make test` set up everything they need. PYTHON chooses the interpreter.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SETUP := $(VENV)/.setup-done
+
+.PHONY: setup demo test check bench clean
+setup: $(SETUP)
+
+$(SETUP): pyproject.toml requirements-dev.lock scripts/setup.sh
+	PYTHON="$(PYTHON)" bash scripts/setup.sh "$(VENV)"
+	touch $@
+
+demo: setup
+	bash scripts/demo.sh "$(BIN)/lamina"
+
+check: setup
+	$(BIN)/ruff format --check src tests bench
+	$(BIN)/ruff check src tests bench
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest -n auto tests/unit tests/property tests/golden tests/contract
+
+test: setup check
+	$(BIN)/pytest -n auto tests/integration tests/security
+
+bench: setup
+	$(BIN)/python bench/run.py
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

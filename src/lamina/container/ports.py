@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the container room is asked to do: values for a process, and the Executor contract."""
+
+from __future__ import annotations
+
+from lamina.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Protocol
+
+    from lamina.tasks import CancelToken
+else:
+    Protocol = object
+
+
+@record
+class Mount:
+    """A mount into the container: `type` is `bind` or `tmpfs`; paths absolute.
+
+    `options` are runtime mount options (`ro`, `rbind`, `size=64m`).
+    """
+
+    destination: str
+    type: str
+    source: str = ""
+    options: tuple[str, ...] = ()
+
+
+@record
+class ProcessSpec:
+    """A process in a container. `env` in order, names unique; `user` as written in the image or
+    on the command line (name, uid, name:group...), resolved in the rootfs when it starts.
+
+    `privileged` drops every restriction; `cap_add`/`cap_drop` are names with or without CAP_,
+    or ALL. `network_ns` is the path of a network namespace to join; empty with `host_network`
+    False makes a new one with only loopback.
+    """
+
+    argv: tuple[str, ...]
+    env: tuple[tuple[str, str], ...]
+    cwd: str = "/"
+    user: str = ""
+    hostname: str = ""
+    terminal: bool = False
+    host_network: bool = False
+    network_ns: str = ""
+    privileged: bool = False
+    no_new_privileges: bool = False
+    cap_add: tuple[str, ...] = ()
+    cap_drop: tuple[str, ...] = ()
+    read_only: bool = False
+    shm_size: int = 0
+    extra_hosts: tuple[tuple[str, str], ...] = ()
+    dns: tuple[str, ...] = ()
+    mounts: tuple[Mount, ...] = ()
+
+
+class Executor(Protocol):
+    """Runs one process to its end in a mounted rootfs."""
+
+    def run(
+        self,
+        process: ProcessSpec,
+        rootfs: str,
+        *,
+        on_output: Callable[[int, bytes], None],
+        cancel: CancelToken,
+    ) -> int:
+        """Run `process` with `rootfs` (a mounted, writable path) as `/`; return its exit status
+        (128 + N for a signal). Output arrives through `on_output(stream, data)`. stdin is empty.
+
+        Files that exist in the rootfs only as mount points of lamina's (`/etc/resolv.conf`, the CA
+        bundle) are gone again, and parents' mtimes restored, when it returns. On cancel or if this
+        process dies (kill -9 too) every process of the container dies.
+
+        Raises:
+            LaminaError: kind SYSTEM (no runtime works), INVALID (cwd or user do not exist in the
+                image), STEP_FAILED never: a status is returned.
+            Cancelled: the token was set; the process is dead.
+        """

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one stream of typed events that terminal, `--progress=plain|json` and tests read.
+
+Whoever does work gets an `Emitter` as an argument and calls it; emitters may be called from any
+thread and serialise the events themselves, so every reader sees one order. `at` is POSIX seconds.
+docs/events.md gives the JSON form of each.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from lamina.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lamina.spec.digest import Digest
+    from lamina.spec.span import Span
+
+
+class Outcome(Enum):
+    """How a vertex ended."""
+
+    RAN = "ran"
+    CACHED = "cached"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class Severity(Enum):
+    """How grave a diagnostic is."""
+
+    WARNING = "warning"
+    ERROR = "error"
+
+
+@record
+class VertexPlanned:
+    """A vertex of the plan, announced before it starts: `number` of `total` in this build.
+
+    `name` is what BuildKit prints: `[builder 2/4] RUN make`; `stage` is the stage's name.
+    """
+
+    vertex: Digest
+    name: str
+    stage: str
+    number: int
+    total: int
+    at: float
+
+
+@record
+class VertexStarted:
+    """The vertex is being looked up, hashed, loaded or run."""
+
+    vertex: Digest
+    at: float
+
+
+@record
+class VertexDone:
+    """The vertex has ended; `error` is one line, empty unless it failed."""
+
+    vertex: Digest
+    outcome: Outcome
+    at: float
+    error: str = ""
+
+
+@record
+class VertexLog:
+    """Bytes a step wrote to `stream` 1 (stdout) or 2 (stderr), as written, any length."""
+
+    vertex: Digest
+    stream: int
+    data: bytes
+    at: float
+
+
+@record
+class Progress:
+    """A transfer or export: `current` of `total` bytes (None if unknown); `done` on the last."""
+
+    id: str
+    name: str
+    current: int
+    total: int | None
+    at: float
+    done: bool = False
+    vertex: Digest | None = None
+
+
+@record
+class Diagnostic:
+    """A finding about the user's input: a build check (`rule` is its name) or a warning."""
+
+    severity: Severity
+    rule: str
+    message: str
+    span: Span | None = None
+    url: str = ""
+
+
+@record
+class Notice:
+    """One line a person should know that belongs to no vertex (`removed`, `using runc`...)."""
+
+    message: str
+
+
+@record
+class BuildDone:
+    """The build is complete: the image's manifest and config digest (None for a plain export)."""
+
+    manifest: Digest | None
+    config: Digest | None
+    names: tuple[str, ...]
+    at: float
+
+
+Event = (
+    VertexPlanned
+    | VertexStarted
+    | VertexDone
+    | VertexLog
+    | Progress
+    | Diagnostic
+    | Notice
+    | BuildDone
+)
+
+if TYPE_CHECKING:
+    Emitter = Callable[[Event], None]
+
+
+def silent(event: Event) -> None:
+    """An emitter for callers who do not want to know."""

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Vertices, edges and plans, and the digests that name them."""
+
+from __future__ import annotations
+
+from lamina.plan.codec import encode_op
+from lamina.record import record
+from lamina.spec.digest import Digest
+from lamina.spec.document import dump
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from lamina.plan.ops import Op
+    from lamina.spec.span import Span
+
+
+@record
+class Edge:
+    """The output of the vertex with this digest, used as an input or as the plan's result."""
+
+    vertex: Digest
+
+
+@record
+class VertexMeta:
+    """What people see of a vertex; never part of a digest.
+
+    `name` as BuildKit prints it (`[builder 2/4] RUN make`), `instruction` the Dockerfile text in
+    one line, `stage` the stage's name or number. `exported` says that the layer it adds is part
+    of the target image, so that its blob is wanted anyway.
+    """
+
+    name: str
+    stage: str = ""
+    instruction: str = ""
+    span: Span | None = None
+    exported: bool = False
+
+
+@record
+class Vertex:
+    """An op and its inputs; None as an input is the empty tree. Build with `vertex()`."""
+
+    digest: Digest
+    op: Op
+    inputs: tuple[Edge | None, ...]
+    meta: VertexMeta
+
+
+@record
+class Plan:
+    """Vertices with inputs before users, and the edges wanted (None: the empty tree)."""
+
+    vertices: tuple[Vertex, ...]
+    outputs: tuple[Edge | None, ...]
+
+
+def vertex(op: Op, inputs: Iterable[Edge | None] = (), *, meta: VertexMeta) -> Vertex:
+    """The vertex, its digest made from the op and the inputs' digests."""
+    edges = tuple(inputs)
+    document = {
+        "op": encode_op(op),
+        "inputs": [str(edge.vertex) if edge is not None else None for edge in edges],
+    }
+    return Vertex(Digest.of(dump(document)), op, edges, meta)
+
+
+def needed(vertices: Iterable[Vertex], outputs: Iterable[Edge | None]) -> Plan:
+    """The plan with only what the outputs need, order kept, equal vertices once."""
+    known: dict[Digest, Vertex] = {}
+    for candidate in vertices:
+        known.setdefault(candidate.digest, candidate)
+    wanted = tuple(outputs)
+    seen: set[Digest] = set()
+    todo = [edge.vertex for edge in wanted if edge is not None]
+    while todo:
+        digest = todo.pop()
+        if digest in seen:
+            continue
+        seen.add(digest)
+        todo += [edge.vertex for edge in known[digest].inputs if edge is not None]
+    return Plan(tuple(v for v in known.values() if v.digest in seen), wanted)

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""JSON documents of the OCI specifications: bounded parsing and canonical writing."""
+
+from __future__ import annotations
+
+import json
+
+from lamina.errors import Kind, LaminaError
+
+MAX_DOCUMENT = 4 * 1024 * 1024  # bytes; what registries accept for a manifest (distribution)
+MAX_DEPTH = 64
+
+
+class InvalidDocument(LaminaError):
+    kind = Kind.INVALID
+
+
+def parse_object(raw: bytes, *, what: str, limit: int = MAX_DOCUMENT) -> dict[str, object]:
+    """The JSON object in `raw`.
+
+    Raises:
+        InvalidDocument: too large, not UTF-8 JSON, nested too deeply, or not an object.
+    """
+    if len(raw) > limit:
+        raise InvalidDocument(f"invalid {what}: larger than {limit} bytes")
+    try:
+        document = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise InvalidDocument(f"invalid {what}: {error}") from error
+    if not isinstance(document, dict):
+        raise InvalidDocument(f"invalid {what}: not a JSON object")
+    _check_depth(document, what)
+    return document
+
+
+def dump(document: object) -> bytes:
+    """Compact UTF-8 JSON with keys in the order given; the same document gives the same bytes."""
+    return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _check_depth(document: object, what: str) -> None:
+    level: list[object] = [document]
+    for _ in range(MAX_DEPTH):
+        below: list[object] = []
+        for value in level:
+            if isinstance(value, dict):
+                below.extend(value.values())
+            elif isinstance(value, list):
+                below.extend(value)
+        if not below:
+            return
+        level = below
+    raise InvalidDocument(f"invalid {what}: nested deeper than {MAX_DEPTH} levels")

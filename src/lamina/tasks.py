@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cancellation, structured threads, and single flight.
+
+A `CancelToken` is asked often and waited on rarely; `TaskGroup` runs functions in threads, cancels
+the siblings of the first that fails, and returns only when all have ended; `SingleFlight` makes
+concurrent callers of one key share one computation.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from lamina.errors import Cancelled
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
+    from types import TracebackType
+    from typing import Self, TypeVar
+
+    T = TypeVar("T")
+
+
+class CancelToken:
+    """Set once, never unset. A child is cancelled with its parent, not the other way round."""
+
+    def __init__(self, parent: CancelToken | None = None) -> None:
+        self._event = threading.Event()
+        self._lock = threading.Lock()
+        self._callbacks: list[Callable[[], None]] = []
+        if parent is not None:
+            parent.on_cancel(self.cancel)
+
+    def cancel(self) -> None:
+        """Ask everything that holds this token to stop. Idempotent; runs the callbacks."""
+        with self._lock:
+            self._event.set()
+            callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback()
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether `cancel` was called."""
+        return self._event.is_set()
+
+    def check(self) -> None:
+        """Raise Cancelled if the token is set."""
+        if self._event.is_set():
+            raise Cancelled
+
+    def wait(self, timeout: float) -> bool:
+        """Sleep up to `timeout` seconds; True as soon as the token is set."""
+        return self._event.wait(timeout)
+
+    def on_cancel(self, callback: Callable[[], None]) -> None:
+        """Call `callback` once when cancelled (at once if it is), from the cancelling thread."""
+        with self._lock:
+            if not self._event.is_set():
+                self._callbacks.append(callback)
+                return
+        callback()
+
+    def forget(self, callback: Callable[[], None]) -> None:
+        """Drop a callback registered with `on_cancel`; no error if it ran already."""
+        with self._lock:
+            if callback in self._callbacks:
+                self._callbacks.remove(callback)
+
+
+class TaskGroup:
+    """Threads with one owner. Leaving the `with` block joins them all.
+
+    If a task raises, `token` is cancelled and the first error rises from the `with` block; further
+    independent errors are attached to it as an ExceptionGroup only if there are several that are
+    not `Cancelled`. If the block itself raises, the tasks are cancelled and joined first.
+    """
+
+    def __init__(self, parent: CancelToken | None = None) -> None:
+        self.token = CancelToken(parent)
+        self._threads: list[threading.Thread] = []
+        self._lock = threading.Lock()
+        self._errors: list[BaseException] = []
+
+    def start(self, function: Callable[[], object], *, name: str = "task") -> None:
+        """Run `function` in a thread of its own."""
+        thread = threading.Thread(target=self._run, args=(function,), name=name)
+        self._threads.append(thread)
+        thread.start()
+
+    def _run(self, function: Callable[[], object]) -> None:
+        try:
+            function()
+        except BaseException as error:  # noqa: BLE001  # the task boundary: re-raised by the owner
+            with self._lock:
+                self._errors.append(error)
+            self.token.cancel()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is not None:
+            self.token.cancel()
+        for thread in self._threads:
+            thread.join()
+        if error is not None:
+            return
+        real = [found for found in self._errors if not isinstance(found, Cancelled)]
+        if len(real) == 1:
+            raise real[0]
+        if real:
+            raise BaseExceptionGroup("several tasks failed", real)
+        if self._errors:
+            raise self._errors[0]
+
+
+class _Flight:
+    def __init__(self) -> None:
+        self.done = threading.Event()
+        self.value: object = None
+        self.error: BaseException | None = None
+
+
+class SingleFlight:
+    """`do(key, function)`: concurrent callers of one key run `function` once and share its result.
+
+    Nothing is remembered after the flight: a later call runs `function` again.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._flights: dict[Hashable, _Flight] = {}
+
+    def do(self, key: Hashable, function: Callable[[], T]) -> T:
+        """The result of `function`; raises what it raised."""
+        with self._lock:
+            flight = self._flights.get(key)
+            leader = flight is None
+            if flight is None:
+                flight = self._flights[key] = _Flight()
+        if not leader:
+            flight.done.wait()
+            if flight.error is not None:
+                raise flight.error
+            return flight.value  # type: ignore[return-value]  # set by the leader of the same key
+        try:
+            value = function()
+            flight.value = value
+            return value
+        except BaseException as error:
+            flight.error = error
+            raise
+        finally:
+            with self._lock:
+                del self._flights[key]
+            flight.done.set()
