@@ -60,7 +60,7 @@ class Forwarder:
                 self._thread.start()
             loop = self._loop
         target = (ip, port)
-        loop.call(lambda: [loop.add_service(bound, target) for bound in sockets])
+        loop.call(lambda: loop.add_services(sockets, target))
 
     def stop(self, sockets: list[socket.socket]) -> None:
         """Close these sockets and the connections they took; they are closed on return."""
@@ -70,7 +70,7 @@ class Forwarder:
             for bound in sockets:
                 bound.close()
         else:
-            loop.call(lambda: [loop.drop_service(bound) for bound in sockets])
+            loop.call(lambda: loop.drop_services(sockets))
 
     def close(self) -> None:
         """Close everything and end the thread. Idempotent."""
@@ -104,7 +104,7 @@ class _Loop:
             if self._finished:
                 return
             self._calls.append((function, done))
-        os.eventfd_write(self._wake, 1)
+            os.eventfd_write(self._wake, 1)
         done.wait()
 
     def finish(self) -> None:
@@ -117,21 +117,26 @@ class _Loop:
 
     def run(self) -> None:
         """Serve until `finish`."""
-        while not self._finished:
-            for descriptor, _ in self._epoll.poll(self._timeout()):
-                if descriptor == self._wake:
-                    self._take_calls()
-                elif descriptor in self._handlers:
-                    self._handlers[descriptor]()
-            for connection in tuple(self._again):
-                self._again.discard(connection)
-                connection.pump()
-            self._tick()
-        for bound in tuple(self._services):
-            self.drop_service(bound)
-        self._take_calls()
-        self._epoll.close()
-        os.close(self._wake)
+        try:
+            while not self._finished:
+                self._turn()
+        finally:
+            self._end()
+            self.drop_services(list(self._services))
+            self._take_calls()
+            self._epoll.close()
+            os.close(self._wake)
+
+    def _turn(self) -> None:
+        for descriptor, _ in self._epoll.poll(self._timeout()):
+            if descriptor == self._wake:
+                self._take_calls()
+            elif descriptor in self._handlers:
+                self._handlers[descriptor]()
+        for connection in tuple(self._again):
+            self._again.discard(connection)
+            connection.pump()
+        self._tick()
 
     def _timeout(self) -> float:
         if self._again:
@@ -146,8 +151,10 @@ class _Loop:
         if calls:
             os.eventfd_read(self._wake)
         for function, done in calls:
-            function()
-            done.set()
+            try:
+                function()
+            finally:
+                done.set()
 
     def _tick(self) -> None:
         if not self._paused and not any(s.clients for s in self._services.values()):
@@ -183,16 +190,24 @@ class _Loop:
         """Drop a connection that has ended."""
         self._again.discard(connection)
 
-    def add_service(self, bound: socket.socket, target: tuple[str, int]) -> None:
-        """Start serving a socket."""
+    def add_services(self, sockets: list[socket.socket], target: tuple[str, int]) -> None:
+        """Start serving sockets."""
+        for bound in sockets:
+            self._add_service(bound, target)
+
+    def drop_services(self, sockets: list[socket.socket]) -> None:
+        """Stop serving sockets and close them."""
+        for bound in sockets:
+            self._drop_service(bound)
+
+    def _add_service(self, bound: socket.socket, target: tuple[str, int]) -> None:
         service = _Service(self, bound, target)
         self._services[bound] = service
         is_tcp = bound.type & ~socket.SOCK_NONBLOCK == socket.SOCK_STREAM
         handler = service.accept if is_tcp else service.receive
         self.watch(bound.fileno(), select.EPOLLIN, handler)
 
-    def drop_service(self, bound: socket.socket) -> None:
-        """Stop serving a socket and close it."""
+    def _drop_service(self, bound: socket.socket) -> None:
         service = self._services.pop(bound, None)
         if service is not None:
             self._paused.pop(bound.fileno(), None)
@@ -389,7 +404,7 @@ class _Connection:
         self._flows: list[_Flow] = []
         self._connected = False
         self._closed = False
-        client.setblocking(False)  # noqa: FBT003  # the standard library's API
+        client.setblocking(False)
         self._server = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
             for end in (client, self._server):

@@ -61,7 +61,7 @@ class Firewall(Protocol):
 
 
 def find_firewall(bridge: str) -> Firewall:
-    """nftables if there is an nft program, else iptables.
+    """The nftables one if there is an nft program, else iptables.
 
     Raises:
         LaminaError: kind UNSUPPORTED, if there is neither.

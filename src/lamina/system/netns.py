@@ -77,12 +77,12 @@ def run_inside(descriptor: int, function: Callable[[], T]) -> T:
 
 
 def unshare(flags: int) -> None:
-    """unshare(2) for the calling thread. Raises OSError."""
+    """Give the calling thread new namespaces. Raises OSError."""
     _call("unshare", flags)
 
 
 def setns(descriptor: int, flags: int) -> None:
-    """setns(2) for the calling thread. Raises OSError."""
+    """Move the calling thread into a namespace. Raises OSError."""
     _call("setns", descriptor, flags)
 
 
