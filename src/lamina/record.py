@@ -11,6 +11,8 @@ does not work inside a record (the class is rebuilt to get its slots).
 
 from __future__ import annotations
 
+__all__ = ["fields", "record", "replace"]
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from dataclasses import replace

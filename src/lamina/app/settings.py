@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Configuration: defaults < `/etc/lamina/config.toml` < the user's file < `LAMINA_*` variables.
+
+docs/configuration.md lists every key. An unknown key or a value of the wrong type is an error that
+names the file; nothing is ignored.
+"""
+
+from __future__ import annotations
+
+import os
+
+from lamina.errors import Kind, LaminaError
+from lamina.record import record, replace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SYSTEM_FILE = "/etc/lamina/config.toml"
+
+
+@record
+class Settings:
+    """What can be configured.
+
+    `ca_bundle` is a PEM file put into RUN steps and never into an image; `runtime` a name or path
+    of an OCI runtime (empty: crun, else runc, whichever works); `subnet` of the bridge (empty: one
+    that the host does not route).
+    """
+
+    ca_bundle: str = ""
+    runtime: str = ""
+    subnet: str = ""
+
+
+_KEYS = {"ca-bundle": "ca_bundle", "runtime": "runtime", "subnet": "subnet"}
+_VARIABLES = {
+    "LAMINA_CA_BUNDLE": "ca_bundle",
+    "LAMINA_RUNTIME": "runtime",
+    "LAMINA_SUBNET": "subnet",
+}
+
+
+def load_settings(env: Mapping[str, str], *, uid: int) -> Settings:
+    """The settings in force for this environment.
+
+    `LAMINA_CONFIG` names a file to read instead of the usual two (it must exist).
+
+    Raises:
+        LaminaError: kind INVALID for a broken file, unknown key or wrong type, NOT_FOUND for a
+            missing LAMINA_CONFIG.
+    """
+    settings = Settings()
+    explicit = env.get("LAMINA_CONFIG", "")
+    if explicit:
+        settings = _apply_file(settings, explicit, required=True)
+    else:
+        settings = _apply_file(settings, SYSTEM_FILE)
+        user_file = _user_file(env)
+        if uid != 0 and user_file:
+            settings = _apply_file(settings, user_file)
+    found = {field: env[name] for name, field in _VARIABLES.items() if env.get(name)}
+    return replace(settings, **found) if found else settings  # type: ignore[arg-type]  # all texts
+
+
+def _user_file(env: Mapping[str, str]) -> str:
+    base = env.get("XDG_CONFIG_HOME", "")
+    if not base.startswith("/"):
+        home = env.get("HOME", "")
+        if not home.startswith("/"):
+            return ""
+        base = f"{home}/.config"
+    return f"{base}/lamina/config.toml"
+
+
+def _apply_file(settings: Settings, path: str, *, required: bool = False) -> Settings:
+    try:
+        with open(path, "rb") as file:
+            raw = file.read()
+    except FileNotFoundError as error:
+        if not required:
+            return settings
+        raise LaminaError(
+            f"configuration file {path} does not exist", kind=Kind.NOT_FOUND
+        ) from error
+    import tomllib
+
+    try:
+        document = tomllib.loads(raw.decode())
+    except ValueError as error:
+        raise LaminaError(f"{path}: {error}", kind=Kind.INVALID) from error
+    changes: dict[str, str] = {}
+    for key, value in document.items():
+        field = _KEYS.get(key)
+        if field is None:
+            raise LaminaError(
+                f"{path}: unknown key {key!r}",
+                kind=Kind.INVALID,
+                hint=f"known keys: {', '.join(sorted(_KEYS))}",
+            )
+        if not isinstance(value, str):
+            raise LaminaError(f"{path}: {key} must be a string", kind=Kind.INVALID)
+        if field == "ca_bundle" and not os.path.isabs(value):
+            value = os.path.join(os.path.dirname(path), value)
+        changes[field] = value
+    return replace(settings, **changes)  # type: ignore[arg-type]  # all fields are texts

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Docker's flag syntax on argparse: `--rm=false`, `-it`, and options that end at the image name.
+
+Errors are LaminaErrors of kind USAGE with Docker's words (`unknown flag: --x`).
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from lamina.errors import Kind, LaminaError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import NoReturn
+
+_TRUE = frozenset({"true", "1", "t", "T", "TRUE", "True"})  # Go's strconv.ParseBool
+_FALSE = frozenset({"false", "0", "f", "F", "FALSE", "False"})
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser for one command. `stops_at_positional` as for `run IMAGE ARGS...`."""
+
+    def __init__(self, command: str, *, summary: str, usage: str) -> None:
+        super().__init__(
+            prog=f"lamina {command}",
+            usage=f"lamina {command} {usage}",
+            description=summary,
+            allow_abbrev=False,
+            add_help=False,
+            formatter_class=_help_formatter,
+        )
+        self.command = command
+        self.stops_at_positional = False
+        self.add_argument("--help", action="help", help="show this text and exit")
+
+    def switch(self, *names: str, help: str, default: bool = False) -> None:
+        """A flag without value that also takes `--name=true|false`."""
+        self.add_argument(*names, action="store_true", default=default, help=help)
+
+    def refuse(self, *names: str, why: str) -> None:
+        """A flag of Docker's that lamina does not do: an error that names it and says why."""
+        self.add_argument(*names, action=_Refused, nargs="?", help=argparse.SUPPRESS, why=why)
+
+    def parse(self, argv: Sequence[str]) -> argparse.Namespace:
+        """The parsed arguments. Raises LaminaError of kind USAGE."""
+        return self.parse_args(self._normalised(list(argv)))
+
+    def error(self, message: str) -> NoReturn:
+        unknown = message.removeprefix("unrecognized arguments: ")
+        if unknown != message:
+            word = unknown.split()[0]
+            message = f"unknown flag: {word}" if word.startswith("-") else f"unexpected {word!r}"
+        raise LaminaError(message, kind=Kind.USAGE, hint=f"see 'lamina {self.command} --help'")
+
+    def _normalised(self, argv: list[str]) -> list[str]:
+        """`--switch=true` becomes `--switch`, `--switch=false` disappears; other words stay."""
+        actions = self._option_string_actions
+        words: list[str] = []
+        position = 0
+        while position < len(argv):
+            word = argv[position]
+            position += 1
+            if word == "--" or (self.stops_at_positional and not _is_option(word)):
+                words.append(word)
+                break
+            name, equals, value = word.partition("=")
+            action = actions.get(name)
+            if isinstance(action, argparse._StoreTrueAction) and equals:
+                if value in _TRUE:
+                    words.append(name)
+                elif value not in _FALSE:
+                    self.error(f'invalid argument "{value}" for "{name}" flag: not a boolean')
+                continue
+            words.append(word)
+            if self._takes_next(word) and position < len(argv):
+                value = argv[position]
+                position += 1
+                # joined, so that a value may begin with a dash (`-e -x`)
+                words[-1] = f"{word}={value}" if word.startswith("--") else word + value
+        return words + argv[position:]
+
+    def _takes_next(self, word: str) -> bool:
+        actions = self._option_string_actions
+        if word.startswith("--"):
+            action = actions.get(word)
+            return action is not None and action.nargs is None
+        if not _is_option(word):
+            return False
+        for place, letter in enumerate(word[1:], start=1):
+            action = actions.get(f"-{letter}")
+            if action is None:
+                return False
+            if action.nargs is None:
+                return place == len(word) - 1
+        return False
+
+
+class _Refused(argparse.Action):
+    def __init__(self, option_strings: Sequence[str], dest: str, why: str, **rest: object) -> None:
+        super().__init__(option_strings, dest, nargs="?", help=argparse.SUPPRESS)
+        self.why = why
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,
+    ) -> None:
+        raise LaminaError(f"{option_string} is not supported: {self.why}", kind=Kind.UNSUPPORTED)
+
+
+def _is_option(word: str) -> bool:
+    return len(word) > 1 and word.startswith("-")
+
+
+def _help_formatter(prog: str) -> argparse.HelpFormatter:
+    return argparse.HelpFormatter(prog, max_help_position=32, width=100)

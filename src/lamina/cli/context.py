@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a command is given of the world: environment, directory, streams, clock, store."""
+
+from __future__ import annotations
+
+import sys
+
+from lamina.errors import Kind, LaminaError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import TextIO
+
+    from lamina.app.settings import Settings
+    from lamina.store.ports import Store
+    from lamina.tasks import CancelToken
+
+SYSTEM_ROOT = "/var/lib/lamina"
+
+
+class Context:
+    """The world as one command sees it. Made once in `main`; tests make their own.
+
+    `root` is the store's directory; `store()` opens it on first use. `token()` is cancelled by the
+    first SIGINT or SIGTERM; a second one ends the process at once.
+    """
+
+    def __init__(
+        self,
+        *,
+        env: Mapping[str, str],
+        cwd: str,
+        uid: int,
+        stdin: TextIO,
+        stdout: TextIO,
+        stderr: TextIO,
+        clock: Callable[[], float],
+        root: str = "",
+    ) -> None:
+        self.env = env
+        self.cwd = cwd
+        self.uid = uid
+        self.stdin = stdin
+        self.stdout = stdout
+        self.stderr = stderr
+        self.clock = clock
+        self.root = root or store_root(env, uid)
+        self._store: Store | None = None
+        self._token: CancelToken | None = None
+        self._settings: Settings | None = None
+
+    def store(self) -> Store:
+        """The store at `root`, opened on the first call."""
+        if self._store is None:
+            from lamina.store import open_store
+
+            self._store = open_store(self.root, clock=self.clock)
+        return self._store
+
+    def settings(self) -> Settings:
+        """The configuration files and `LAMINA_*` variables, read on the first call."""
+        if self._settings is None:
+            from lamina.app.settings import load_settings
+
+            self._settings = load_settings(self.env, uid=self.uid)
+        return self._settings
+
+    def token(self) -> CancelToken:
+        """The cancel token of this process; installs the signal handlers on the first call."""
+        if self._token is None:
+            self._token = _signalled_token()
+        return self._token
+
+    def print(self, text: str = "") -> None:
+        """One line on standard output."""
+        self.stdout.write(text + "\n")
+
+    def warn(self, text: str) -> None:
+        """One line on standard error."""
+        self.stderr.write(text + "\n")
+        self.stderr.flush()
+
+    def path(self, path: str) -> str:
+        """`path` made absolute from the working directory (links and `..` are left alone)."""
+        return path if path.startswith("/") else f"{self.cwd.rstrip('/')}/{path}"
+
+    def close(self) -> None:
+        """Close what was opened. Idempotent."""
+        if self._store is not None:
+            self._store.close()
+            self._store = None
+
+
+def store_root(env: Mapping[str, str], uid: int) -> str:
+    """`LAMINA_ROOT`, else the system's place for root and the user's data directory for others.
+
+    Raises:
+        LaminaError: kind USAGE if a user has neither LAMINA_ROOT, XDG_DATA_HOME nor HOME.
+    """
+    explicit = env.get("LAMINA_ROOT", "")
+    if explicit:
+        if not explicit.startswith("/"):
+            raise LaminaError(
+                f"LAMINA_ROOT must be an absolute path, not {explicit!r}", kind=Kind.USAGE
+            )
+        return explicit
+    if uid == 0:
+        return SYSTEM_ROOT
+    data = env.get("XDG_DATA_HOME", "")
+    if not data.startswith("/"):
+        home = env.get("HOME", "")
+        if not home.startswith("/"):
+            raise LaminaError(
+                "cannot tell where the store is: HOME is not set",
+                kind=Kind.USAGE,
+                hint="set LAMINA_ROOT to a directory",
+            )
+        data = f"{home}/.local/share"
+    return f"{data}/lamina"
+
+
+def _signalled_token() -> CancelToken:
+    import os
+    import signal
+
+    from lamina.errors import EXIT_INTERRUPTED
+    from lamina.tasks import CancelToken
+
+    token = CancelToken()
+
+    def stop(number: int, frame: object) -> None:  # noqa: ARG001  # the signature is signal's
+        if token.is_cancelled:
+            sys.stderr.write("\nlamina: stopped at once\n")
+            os._exit(EXIT_INTERRUPTED)
+        token.cancel()
+
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
+    return token
