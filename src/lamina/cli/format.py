@@ -9,6 +9,7 @@ is one template applied to one value (`lamina.cli.template` has the language).
 from __future__ import annotations
 
 from lamina.cli.template import MissingField, Template, parse_template, render
+from lamina.cli.ui.escape import printable
 from lamina.errors import Kind, LaminaError
 
 TYPE_CHECKING = False
@@ -50,15 +51,6 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     )
 
 
-def printable(text: str) -> str:
-    """The text with control characters escaped as Python writes them: safe on a terminal."""
-    if text.isprintable():
-        return text
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
-    )
-
-
 def listing(
     format_text: str | None,
     *,
@@ -79,14 +71,14 @@ def listing(
     """
     if quiet and format_text in {None, "table"}:
         yield from (str(row[quiet]) for row in rows)
-    elif format_text in {None, "", "table"}:
+    elif not format_text or format_text == "table":
         cells = [[str(row[field]) for field in default] for row in rows]
         yield table([headers[field] for field in default], cells)
     elif format_text == "json":
         yield from (render("{{json .}}", row) for row in rows)
-    elif format_text is not None and format_text.startswith("table "):
+    elif format_text.startswith("table "):
         yield _template_table(format_text.removeprefix("table ").strip(), headers, rows)
-    elif format_text is not None:
+    else:
         template = parse_template(_unescape(format_text))
         yield from (template.render(row) for row in rows)
 
