@@ -60,7 +60,7 @@ def load_settings(env: Mapping[str, str], *, uid: int) -> Settings:
         if uid != 0 and user_file:
             settings = _apply_file(settings, user_file)
     found = {field: env[name] for name, field in _VARIABLES.items() if env.get(name)}
-    return replace(settings, **found) if found else settings  # type: ignore[arg-type]  # all texts
+    return replace(settings, **found) if found else settings
 
 
 def _user_file(env: Mapping[str, str]) -> str:
@@ -101,6 +101,7 @@ def _apply_file(settings: Settings, path: str, *, required: bool = False) -> Set
         if not isinstance(value, str):
             raise LaminaError(f"{path}: {key} must be a string", kind=Kind.INVALID)
         if field == "ca_bundle" and not os.path.isabs(value):
-            value = os.path.join(os.path.dirname(path), value)
-        changes[field] = value
-    return replace(settings, **changes)  # type: ignore[arg-type]  # all fields are texts
+            changes[field] = os.path.join(os.path.dirname(path), value)
+        else:
+            changes[field] = value
+    return replace(settings, **changes)
