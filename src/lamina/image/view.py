@@ -56,9 +56,27 @@ class Layer:
 
     def uncompressed(self) -> IO[bytes]:
         """The tar, not verified; the caller closes it. Raises kind NOT_FOUND."""
-        from lamina.layer.compress import decompressed
+        return open_uncompressed(self._store, self._descriptor.digest)
 
-        return decompressed(self.compressed())
+
+def open_uncompressed(store: Store, digest: Digest) -> IO[bytes]:
+    """What the blob decompresses to, not verified; closing it closes the blob."""
+    from lamina.layer.compress import decompressed
+
+    file = store.content.open(digest)
+    try:
+        stream = decompressed(file)
+    except BaseException:
+        file.close()
+        raise
+    close = stream.close
+
+    def close_both() -> None:
+        close()
+        file.close()
+
+    stream.close = close_both  # type: ignore[method-assign]  # the reader leaves its source open
+    return stream
 
 
 @record
