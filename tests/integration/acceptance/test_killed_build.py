@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from conftest import Lamina  # type: ignore[import-not-found]  # pytest's own path rule
 
 pytestmark = [
@@ -45,8 +46,6 @@ def processes_of(root: Path) -> list[str]:
     return found
 
 
-
-
 def test_store_survives_fifty_kills(lamina: Lamina) -> None:
     rng = random.Random(20261124)
     (lamina.cwd / "app.txt").write_text("app")
@@ -71,9 +70,9 @@ def test_store_survives_fifty_kills(lamina: Lamina) -> None:
         process.kill()
         process.wait()
         # the tag is old or new, and whole either way
-        assert lamina("run", "--rm", "--network=none", "app", "sh", "-c", "cat /both | wc -c").stdout == (
-            "4000000\n"
-        )
+        assert lamina(
+            "run", "--rm", "--network=none", "app", "sh", "-c", "cat /both | wc -c"
+        ).stdout == ("4000000\n")
     assert lamina.id_of("steady") == steady
     lamina("build", "-t", "app", ".")
     deadline = time.monotonic() + 5

@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from conftest import Lamina  # type: ignore[import-not-found]  # pytest's own path rule
 
 pytestmark = [pytest.mark.root, pytest.mark.tool("crun"), pytest.mark.tool("busybox")]
@@ -36,6 +37,13 @@ RUN pwd > here && echo "$WHERE $SUB" > env && id -u > uid
 USER nobody
 RUN id -u > /tmp/uid && umask > /tmp/umask
 """
+
+
+def tool(*argv: str, cwd: Path | None = None) -> str:
+    """What the program printed; fails with what it complained of."""
+    done = subprocess.run(argv, cwd=cwd, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{argv}: {done.stderr}"
+    return done.stdout.strip()
 
 
 def write_context(folder: Path) -> None:
@@ -110,21 +118,21 @@ def test_tree_equals_what_buildah_builds(lamina: Lamina, tmp_path: Path) -> None
         "buildah", "--root", str(tmp_path / "b"), "--runroot", str(tmp_path / "r"),
         "--storage-driver", "vfs",
     ]  # fmt: skip
-    quiet = {"check": True, "capture_output": True, "text": True, "cwd": lamina.cwd}
-    subprocess.run([*buildah, "pull", f"docker-archive:{tmp_path}/base.tar"], **quiet)
-    subprocess.run(
-        [*buildah, "bud", "--isolation", "chroot", "--pull-never", "-t", "peer", "."], **quiet
-    )
-    container = subprocess.run([*buildah, "from", "--pull-never", "peer"], **quiet).stdout.strip()
-    mounted = subprocess.run([*buildah, "mount", container], **quiet).stdout.strip()
+    cwd = lamina.cwd
+    tool(*buildah, "pull", f"docker-archive:{tmp_path}/base.tar", cwd=cwd)
+    tool(*buildah, "bud", "--isolation", "chroot", "--pull-never", "-t", "peer", ".", cwd=cwd)
+    container = tool(*buildah, "from", "--pull-never", "peer", cwd=cwd)
+    mounted = tool(*buildah, "mount", container, cwd=cwd)
     try:
         lamina("build", "-o", f"type=local,dest={tmp_path}/ours", ".")
         ours, theirs = own(tree_of(tmp_path / "ours")), own(tree_of(Path(mounted)))
         assert sorted(ours) == sorted(theirs)
-        different = {path: (ours[path], theirs[path]) for path in ours if ours[path] != theirs[path]}
+        different = {
+            path: (ours[path], theirs[path]) for path in ours if ours[path] != theirs[path]
+        }
         assert different == {}
     finally:
-        subprocess.run([*buildah, "rm", "-a"], **quiet)
+        tool(*buildah, "rm", "-a", cwd=cwd)
 
 
 @pytest.mark.tool("skopeo")
@@ -134,15 +142,11 @@ def test_skopeo_and_umoci_read_the_store_and_every_archive(lamina: Lamina, tmp_p
     lamina("build", "-t", "app", ".")
     lamina("build", "-t", "app", "-o", f"type=oci,dest={tmp_path}/oci.tar", ".")
     lamina("save", "-o", str(tmp_path / "docker.tar"), "app")
-    run = {"check": True, "capture_output": True, "text": True}
-    subprocess.run(["skopeo", "inspect", f"oci:{lamina.root}:app:latest"], **run)
+    tool("skopeo", "inspect", f"oci:{lamina.root}:app:latest")
     for source in (f"oci-archive:{tmp_path}/oci.tar", f"docker-archive:{tmp_path}/docker.tar"):
         target = f"oci:{tmp_path}/copy-{source.split(':')[0]}:app"
-        subprocess.run(["skopeo", "--insecure-policy", "copy", source, target], **run)
-    subprocess.run(
-        ["umoci", "unpack", "--image", f"{tmp_path}/copy-oci-archive:app", f"{tmp_path}/bundle"],
-        **run,
-    )
+        tool("skopeo", "--insecure-policy", "copy", source, target)
+    tool("umoci", "unpack", "--image", f"{tmp_path}/copy-oci-archive:app", f"{tmp_path}/bundle")
     lamina("build", "-o", f"type=local,dest={tmp_path}/ours", ".")
     assert tree_of(tmp_path / "bundle/rootfs") == tree_of(tmp_path / "ours")
 
@@ -158,12 +162,11 @@ def test_podman_loads_what_lamina_saves_and_lamina_runs_what_podman_saves(
         "podman", "--root", str(tmp_path / "p"), "--runroot", str(tmp_path / "r"),
         "--storage-driver", "vfs", "--cgroup-manager", "cgroupfs",
     ]  # fmt: skip
-    run = {"check": True, "capture_output": True, "text": True}
-    loaded = subprocess.run([*podman, "load", "-i", str(tmp_path / "docker.tar")], **run).stdout
+    loaded = tool(*podman, "load", "-i", str(tmp_path / "docker.tar"))
     assert "app:latest" in loaded
     for kind in ("docker-archive", "oci-archive"):
         archive = str(tmp_path / f"back-{kind}.tar")
-        subprocess.run([*podman, "save", "--format", kind, "-o", archive, "app"], **run)
+        tool(*podman, "save", "--format", kind, "-o", archive, "app")
         lamina("rmi", "-f", "app")
         lamina("load", "-i", archive)
         assert lamina("run", "--rm", "--network=none", "app", "cat", "/srv/sub/x.txt").stdout == "x"
