@@ -239,7 +239,9 @@ class _Member:
             return
         second = self._source.take(BLOCK)
         if second and second != _ZERO_BLOCK:
-            raise InvalidTar(f"tar header at byte {self._source.offset - BLOCK} follows a zero block")
+            raise InvalidTar(
+                f"tar header at byte {self._source.offset - BLOCK} follows a zero block"
+            )
 
     def _meta(self, block: bytes) -> bytes:
         """The content of an extended header."""
@@ -260,7 +262,7 @@ class _Member:
             self._globals[key] = value
 
     def _read_pax(self, body: bytes, *, records: dict[bytes, bytes]) -> None:
-        """Records of `LENGTH key=value\\n`; later ones win, values are raw bytes."""
+        r"""Records of `LENGTH key=value\\n`; later ones win, values are raw bytes."""
         at = 0
         while at < len(body):
             space = body.find(b" ", at, at + 20)

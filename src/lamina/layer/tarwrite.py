@@ -168,7 +168,7 @@ def _names(entry: Entry) -> tuple[bytes, bytes]:
 
 
 def _split_name(path: bytes) -> tuple[bytes, bytes]:
-    """ustar's name (100 bytes) and prefix (155) for an ASCII path; empty if it does not fit."""
+    """The ustar name (100 bytes) and prefix (155) for an ASCII path; empty if it does not fit."""
     if len(path) <= 256 and path.isascii():
         cut = path.find(b"/", max(len(path) - 101, 1))
         if 0 < cut <= 155 and 0 < len(path) - cut - 1 <= 100:
