@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 
 from lamina.errors import Kind, LaminaError
@@ -39,6 +40,7 @@ class Host:
         self._executor: RuntimeExecutor | None = None
         self._network: Network | None = None
         self._pool: NetworkPool | None = None
+        self._guard = _thread.allocate_lock()
 
     def runtime(self) -> Runtime:
         """The OCI runtime that works here. Raises NoRuntime, naming every way tried."""
@@ -46,9 +48,7 @@ class Host:
 
         # /usr/sbin is where Debian puts runc, and not on every user's PATH
         search = f"{self._search_path}:{DEFAULT_SEARCH_PATH}".lstrip(":")
-        return find_runtime(
-            self._store.root, override=self._settings.runtime, search_path=search
-        )
+        return find_runtime(self._store.root, override=self._settings.runtime, search_path=search)
 
     def executor(self) -> Executor:
         """The executor of RUN steps.
@@ -73,12 +73,13 @@ class Host:
         return self._executor
 
     def step_network(self) -> AbstractContextManager[str]:
-        """A network namespace for one RUN step, reached from the host through the bridge."""
-        if self._pool is None:
-            from lamina.container.network_pool import NetworkPool
+        """A network namespace for one RUN step on the bridge. Any thread may call it."""
+        from lamina.container.network_pool import NetworkPool
 
-            self._pool = NetworkPool(self.network(), "build", hold_pid=os.getpid())
-        return self._pool.namespace()
+        with self._guard:
+            if self._pool is None:
+                self._pool = NetworkPool(self.network(), "build", hold_pid=os.getpid())
+            return self._pool.namespace()
 
     def network(self) -> Network:
         """The bridge network as this process sees it."""
