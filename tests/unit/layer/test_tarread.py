@@ -20,7 +20,9 @@ def contents(data: bytes) -> dict[bytes, bytes]:
     return {entry.path: reader.read() for entry, reader in read_tar(io.BytesIO(data))}
 
 
-def block(name: bytes = b"f", *, flag: bytes = b"0", size: bytes = b"00000000000", **at: bytes) -> bytes:
+def block(
+    name: bytes = b"f", *, flag: bytes = b"0", size: bytes = b"00000000000", **at: bytes
+) -> bytes:
     """A header block with a right checksum; `at` sets bytes at an offset (`at_257=...`)."""
     head = bytearray(512)
     head[0 : len(name)] = name
@@ -208,7 +210,8 @@ def test_endless_extended_headers_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("flag", "why"), [(b"V", "volume label"), (b"D", "dump"), (b"M", "multi-volume"), (b"Z", "unknown")]
+    ("flag", "why"),
+    [(b"V", "volume label"), (b"D", "dump"), (b"M", "multi-volume"), (b"Z", "unknown")],
 )
 def test_members_that_a_layer_cannot_hold_are_refused_by_name(flag: bytes, why: str) -> None:
     refused(block(b"thing", flag=flag), "'thing' is .*" + why)
@@ -225,7 +228,9 @@ def test_base_256_numbers_are_read_with_their_sign() -> None:
     refused(block(size=negative), "invalid size")
 
 
-@pytest.mark.parametrize("field", [b"0000008\0", b"+000644\0", b"00_0644\0", b"00 0644\0", b"abc\0"])
+@pytest.mark.parametrize(
+    "field", [b"0000008\0", b"+000644\0", b"00_0644\0", b"00 0644\0", b"abc\0"]
+)
 def test_malformed_octal_numbers_are_refused(field: bytes) -> None:
     refused(block(at_100=field.ljust(8, b"\0")), "invalid mode")
 
@@ -355,7 +360,15 @@ def test_sparse_maps_that_do_not_fit_are_refused(segments: list[tuple[int, int]]
 
 @pytest.mark.parametrize(
     "text",
-    [b"", b"x\n", b"1\n0\n", b"99999999\n0\n6\n", b"1\n-1\n6\n", b"1" * 2000, b"1\n0\n" + b"9" * 40 + b"\n"],
+    [
+        b"",
+        b"x\n",
+        b"1\n0\n",
+        b"99999999\n0\n6\n",
+        b"1\n-1\n6\n",
+        b"1" * 2000,
+        b"1\n0\n" + b"9" * 40 + b"\n",
+    ],
 )
 def test_malformed_pax_sparse_1_0_maps_are_refused(text: bytes) -> None:
     records = [(b"GNU.sparse.major", b"1"), (b"GNU.sparse.realsize", b"6")]
