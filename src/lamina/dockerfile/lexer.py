@@ -66,8 +66,9 @@ class Lexer:
         lines = raw.decode("utf-8", "surrogateescape").split("\n")
         if lines[-1] == "":
             lines.pop()
-        self._lines = lines
-        self.source = SourceText(name, tuple(line.rstrip("\r") for line in lines))
+        self._raw = lines  # with carriage returns, for heredoc bodies
+        self._lines = tuple(line.rstrip("\r") for line in lines)
+        self.source = SourceText(name, tuple(map(printable, self._lines)))
         self.directives: list[Directive] = []
         self.escape = "\\"
         self.empty_continuations: list[Span] = []
@@ -96,7 +97,7 @@ class Lexer:
         found: list[Logical] = []
         comments: list[str] = []
         while self._next < len(self._lines):
-            line = self.source.lines[self._next].lstrip(_SPACE)
+            line = self._lines[self._next].lstrip(_SPACE)
             if line.startswith("#"):
                 comment = line[1:].strip(_SPACE)
                 comments = [*comments, comment] if comment else []
@@ -113,7 +114,7 @@ class Lexer:
     def _read_directives(self) -> None:
         """`# name=value` lines at the very top; the first other line ends them."""
         seen: set[str] = set()
-        for index, line in enumerate(self.source.lines):
+        for index, line in enumerate(self._lines):
             text = line.lstrip(_SPACE)
             match = _DIRECTIVE.match(text[1:].lstrip(_SPACE)) if text.startswith("#") else None
             name = match[1].lower() if match else ""
@@ -148,7 +149,7 @@ class Lexer:
         length = 0
         empty = False
         while self._next < len(self._lines):
-            line = self.source.lines[self._next]
+            line = self._lines[self._next]
             stripped = line.lstrip(_SPACE)
             self._next += 1
             if text and (not stripped or stripped.startswith("#")):
@@ -200,7 +201,7 @@ class Lexer:
         begin = self._next
         content: list[str] = []
         for index in range(begin, len(self._lines)):
-            line = self.source.lines[index]
+            line = self._lines[index]
             if (line.lstrip("\t") if opening.chomp else line) == opening.name:
                 self._next = index + 1
                 return Heredoc(
@@ -210,7 +211,7 @@ class Lexer:
                     opening.chomp,
                     opening.descriptor,
                 )
-            content.append(self._lines[index] + "\n")
+            content.append(self._raw[index] + "\n")
         if opening.spaced:
             return None  # `$((1 << 3))`
         raise SourceError(
@@ -228,6 +229,13 @@ class Opening:
     chomp: bool
     descriptor: int
     spaced: bool
+
+
+def printable(text: str) -> str:
+    """The text with U+FFFD for each byte that was not UTF-8: what a message or terminal can hold."""
+    if text.isascii():
+        return text
+    return "".join("\ufffd" if "\ud800" <= char <= "\udfff" else char for char in text)
 
 
 def find_heredocs(text: str) -> list[Opening]:

@@ -107,8 +107,8 @@ def _no_constant(name: str) -> object:
 
 
 def suggest(word: str, known: Iterator[str] | tuple[str, ...] | list[str]) -> str:
-    """The known word nearest to `word`, empty if none is near enough."""
-    best, best_distance = "", 3  # BuildKit's util/suggest accepts fewer than three edits
+    """The known word nearest to `word`: one edit away, or two with the same first letter."""
+    best, best_distance = "", 3
     folded = word.lower()
     if len(folded) > 64:
         return ""
@@ -116,7 +116,8 @@ def suggest(word: str, known: Iterator[str] | tuple[str, ...] | list[str]) -> st
         if candidate == word:
             return ""
         distance = _distance(folded, candidate.lower())
-        if distance < best_distance and distance < len(candidate):
+        near = distance == 1 or folded[:1] == candidate[:1].lower()
+        if near and distance < best_distance and distance < len(candidate):
             best, best_distance = candidate, distance
     return best
 
