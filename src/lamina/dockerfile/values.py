@@ -87,7 +87,7 @@ class InvalidValue(LaminaError):
 
 def parse_duration(text: str) -> int:
     """Nanoseconds of a Go duration (`1m30s`, `1.5h`). Raises InvalidValue."""
-    rest = text.lstrip("+-") if text[:1] in {"+", "-"} else text
+    rest = text[1:] if text[:1] in {"+", "-"} else text
     if rest == "0":
         return 0
     total = 0

@@ -89,15 +89,12 @@ def show(lowered: Lowered, rounds: list[str]) -> str:
     for found in lowered.diagnostics:
         assert found.span is not None
         parts.append(f"{found.span.location()} {found.rule}: {found.message}\n")
-    for name in lowered.unused_build_args:
-        parts.append(f"unused build argument {name}\n")
+    parts += [f"unused build argument {name}\n" for name in lowered.unused_build_args]
     return "".join(parts)
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_dockerfile_becomes_plan_and_config(
-    name: str, golden: Callable[[Path, str], None]
-) -> None:
+def test_dockerfile_becomes_plan_and_config(name: str, golden: Callable[[Path, str], None]) -> None:
     lowered, rounds = lower(HERE / name)
     golden(HERE / name / "result.txt", show(lowered, rounds))
 
