@@ -11,6 +11,7 @@ import re
 
 from lamina.dockerfile.ast import Directive, Heredoc
 from lamina.dockerfile.expand import BadExpansion, expand
+from lamina.dockerfile.words import parse_json, printable, split_flags
 from lamina.errors import Kind, SourceError
 from lamina.record import record
 from lamina.spec.span import SourceText, Span
@@ -130,7 +131,7 @@ class Lexer:
                         f"invalid escape token '{match[2]}' does not match ` or \\", span=span
                     )
                 self.escape = match[2]
-            self.directives.append(Directive(name, match[2], span))
+            self.directives.append(Directive(name, printable(match[2]), span))
             self._next = index + 1
 
     def _continues(self, line: str) -> str | None:
@@ -231,13 +232,6 @@ class Opening:
     spaced: bool
 
 
-def printable(text: str) -> str:
-    """The text with U+FFFD for each byte that was not UTF-8: what a message or terminal can hold."""
-    if text.isascii():
-        return text
-    return "".join("\ufffd" if "\ud800" <= char <= "\udfff" else char for char in text)
-
-
 def find_heredocs(text: str) -> list[Opening]:
     """The heredocs that a line opens, in order."""
     try:
@@ -270,8 +264,6 @@ def _quotes(text: str) -> int:
 
 def _is_exec_form(text: str) -> bool:
     """Whether the arguments are a JSON array (flags before it may be there)."""
-    from lamina.dockerfile.words import parse_json, split_flags
-
     opening = _TAKES_HEREDOC.match(text)
     rest = text[opening.end() :] if opening else ""
     if rest.lstrip(_SPACE)[:1] not in {"[", "-"}:

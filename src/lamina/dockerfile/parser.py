@@ -10,8 +10,16 @@ from __future__ import annotations
 import re
 
 from lamina.dockerfile import ast
-from lamina.dockerfile.lexer import Lexer, Logical, parse_heredoc, printable
-from lamina.dockerfile.words import SPACE, NotStrings, parse_json, split_flags, split_words, suggest
+from lamina.dockerfile.lexer import Lexer, Logical, parse_heredoc
+from lamina.dockerfile.words import (
+    SPACE,
+    NotStrings,
+    parse_json,
+    printable,
+    split_flags,
+    split_words,
+    suggest,
+)
 from lamina.errors import Kind, SourceError
 from lamina.record import record
 

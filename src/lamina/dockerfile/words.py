@@ -106,6 +106,13 @@ def _no_constant(name: str) -> object:
     raise ValueError(name)
 
 
+def printable(text: str) -> str:
+    """The text with U+FFFD for each byte that was not UTF-8: what a message or terminal can hold."""
+    if text.isascii():
+        return text
+    return "".join("\ufffd" if "\ud800" <= char <= "\udfff" else char for char in text)
+
+
 def suggest(word: str, known: Iterator[str] | tuple[str, ...] | list[str]) -> str:
     """The known word nearest to `word`: one edit away, or two with the same first letter."""
     best, best_distance = "", 3
