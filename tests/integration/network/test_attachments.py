@@ -42,8 +42,10 @@ def attach(network: Network, owner: str = "c1") -> Attachment:
 
 def child(directory: Path, owner: str, count: int, port: int = 0) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "lamina.testing.network", str(directory), owner, str(count)]
-        + [str(port)],
+        [
+            *(sys.executable, "-m", "lamina.testing.network"),
+            *(str(directory), owner, str(count), str(port)),
+        ],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -227,13 +229,9 @@ def test_twenty_attachments_from_four_processes_do_not_collide(
     assert BRIDGE not in run("ip -o link; nft list tables")
 
 
-def test_two_stores_share_the_bridge_without_collision(
-    network: Network, tmp_path: Path
-) -> None:
+def test_two_stores_share_the_bridge_without_collision(network: Network, tmp_path: Path) -> None:
     other_documents = DirectoryDocuments(str(tmp_path / "other"))
-    other = Network(
-        other_documents, root="/other", bridge=BRIDGE, lock_path=str(tmp_path / "lock")
-    )
+    other = Network(other_documents, root="/other", bridge=BRIDGE, lock_path=str(tmp_path / "lock"))
 
     one, two = attach(network, "one"), attach(other, "two")
 
