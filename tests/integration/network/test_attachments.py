@@ -295,6 +295,28 @@ def test_half_made_bridge_is_completed(network: Network) -> None:
         assert ask(attachment.ip, 80) == f"inside {attachment.gateway}"
 
 
+def test_bridge_whose_removal_was_interrupted_outlives_the_next_release(network: Network) -> None:
+    attach(network, "one")
+    run(f"ip link set dev {BRIDGE} group {0x6C616D00}")
+    two, three = attach(network, "two"), attach(network, "three")
+
+    network.release(two)
+
+    with serving(three.ns_fd, 80, "three"):
+        assert ask(three.ip, 80).startswith("three")
+
+
+def test_several_are_released_at_once(network: Network, documents: DirectoryDocuments) -> None:
+    attachments = [attach(network, f"c{n}") for n in range(3)]
+    network.publish(attachments[0], [PortMapping(80, host_port=8000)])
+
+    network.release_all(attachments[:2])
+
+    assert [document.name for document in documents.list("address")] == [attachments[2].ip]
+    assert "8000" not in run(f"nft list map ip {BRIDGE} published")
+    assert run("ip -o link | grep -c lam0a58").strip() == "1"
+
+
 def test_pool_uses_a_namespace_again_and_never_at_the_same_time(network: Network) -> None:
     with NetworkPool(network, "build", hold_pid=os.getpid()) as pool:
         with pool.namespace() as one, pool.namespace() as two:

@@ -65,6 +65,8 @@ def test_port_is_reached_from_everywhere(rules: str, network: Network, *, udp: b
                 "itself": run_inside(server.ns_fd, lambda: ask("198.51.100.1", 8000, udp=udp)),
             }
         assert run(f"{NFT} list ruleset").count(f"table ip {BRIDGE}") == (rules == "nft")
+        with open(f"/proc/sys/net/ipv4/conf/{BRIDGE}/route_localnet") as sysctl:
+            assert sysctl.read().strip() == ("1" if rules == "nft" else "0")
         network.close()
 
     assert {who for who, text in answers.items() if not text.startswith("hello ")} == set()

@@ -11,6 +11,7 @@ import pytest
 
 from lamina.container.network_claims import Claim, start_time
 from lamina.container.publish import PortMapping
+from lamina.errors import LaminaError
 from lamina.record import replace
 from lamina.store.ports import Document
 
@@ -47,6 +48,11 @@ def test_claim_of_an_ended_process_is_dead_even_before_it_is_reaped() -> None:
     process.communicate()
     assert not claim.is_alive()
     assert start_time(process.pid) == 0
+
+
+def test_process_that_does_not_run_cannot_claim() -> None:
+    with pytest.raises(LaminaError, match="no process"):
+        Claim.of("me", 2**22 + 1)  # larger than any pid
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,11 @@ def test_port_that_just_had_connections_can_be_reserved_again() -> None:
 
 @pytest.mark.parametrize(
     ("code", "kind"),
-    [(errno.EACCES, Kind.DENIED), (errno.EADDRNOTAVAIL, Kind.USAGE), (errno.EMFILE, Kind.SYSTEM)],
+    [
+        (errno.EACCES, Kind.DENIED),
+        (errno.EADDRNOTAVAIL, Kind.USAGE),
+        (errno.EMFILE, Kind.EXHAUSTED),
+    ],
 )
 def test_refused_bind_is_explained(monkeypatch: pytest.MonkeyPatch, code: int, kind: Kind) -> None:
     def refuse(*_: object) -> socket.socket:
