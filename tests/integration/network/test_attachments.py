@@ -17,10 +17,10 @@ import pytest
 from lamina.container.network import Network, PortMapping
 from lamina.container.network_pool import NetworkPool
 from lamina.errors import Kind, LaminaError
+from lamina.store.local import open_store
 from lamina.system.netns import run_inside
 from lamina.testing.network import (
     BRIDGE,
-    DirectoryDocuments,
     ask,
     neighbour,
     run,
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lamina.container.network import Attachment
+    from lamina.store.ports import Documents
 
 pytestmark = [pytest.mark.root, pytest.mark.tool("nft", "ip")]
 
@@ -159,7 +160,7 @@ def test_subnet_avoids_the_routes_of_the_host(network: Network) -> None:
 
 
 def test_another_subnet_than_the_bridge_has_is_refused(
-    network: Network, documents: DirectoryDocuments, tmp_path: Path
+    network: Network, documents: Documents, tmp_path: Path
 ) -> None:
     attach(network)
     other = Network(
@@ -177,7 +178,7 @@ def test_another_subnet_than_the_bridge_has_is_refused(
 
 
 def test_small_subnet_runs_out_with_a_clear_error(
-    host: None, documents: DirectoryDocuments, tmp_path: Path
+    host: None, documents: Documents, tmp_path: Path
 ) -> None:
     network = Network(
         documents,
@@ -217,7 +218,7 @@ def test_bridge_and_rules_stay_while_anybody_is_attached(network: Network) -> No
 
 
 def test_twenty_attachments_from_four_processes_do_not_collide(
-    host: None, documents: DirectoryDocuments, tmp_path: Path
+    host: None, documents: Documents, tmp_path: Path
 ) -> None:
     children = [child(tmp_path, f"process{n}", 5) for n in range(4)]
     ips = [ip for process in children for ip in report(process)["ips"]]
@@ -230,8 +231,8 @@ def test_twenty_attachments_from_four_processes_do_not_collide(
 
 
 def test_two_stores_share_the_bridge_without_collision(network: Network, tmp_path: Path) -> None:
-    other_documents = DirectoryDocuments(str(tmp_path / "other"))
-    other = Network(other_documents, root="/other", bridge=BRIDGE, lock_path=str(tmp_path / "lock"))
+    store = open_store(str(tmp_path / "other"))
+    other = Network(store.documents, root="/other", bridge=BRIDGE, lock_path=str(tmp_path / "lock"))
 
     one, two = attach(network, "one"), attach(other, "two")
 
@@ -241,10 +242,11 @@ def test_two_stores_share_the_bridge_without_collision(network: Network, tmp_pat
     with serving(two.ns_fd, 80, "two"):
         assert ask(two.ip, 80).startswith("two")
     other.close()
+    store.close()
 
 
 def test_killed_holder_leaves_nothing_that_the_next_one_keeps(
-    network: Network, documents: DirectoryDocuments, tmp_path: Path
+    network: Network, documents: Documents, tmp_path: Path
 ) -> None:
     killed = child(tmp_path, "killed", 1, port=8000)
     before = report(killed)
@@ -262,7 +264,7 @@ def test_killed_holder_leaves_nothing_that_the_next_one_keeps(
 
 
 def test_reap_after_a_kill_removes_bridge_and_rules(
-    network: Network, documents: DirectoryDocuments, tmp_path: Path
+    network: Network, documents: Documents, tmp_path: Path
 ) -> None:
     killed = child(tmp_path, "killed", 2, port=8000)
     report(killed)
@@ -306,7 +308,7 @@ def test_bridge_whose_removal_was_interrupted_outlives_the_next_release(network:
         assert ask(three.ip, 80).startswith("three")
 
 
-def test_several_are_released_at_once(network: Network, documents: DirectoryDocuments) -> None:
+def test_several_are_released_at_once(network: Network, documents: Documents) -> None:
     attachments = [attach(network, f"c{n}") for n in range(3)]
     network.publish(attachments[0], [PortMapping(80, host_port=8000)])
 
@@ -375,10 +377,10 @@ def test_rules_go_into_dockers_own_chain_for_them(network: Network) -> None:
 def test_without_privilege_the_hint_names_the_host_network(tmp_path: Path) -> None:
     code = (
         "import ctypes, os, sys\n"
-        "from lamina.testing.network import DirectoryDocuments\n"
+        "from lamina.store.local import open_store\n"
         "from lamina.container.network import Network\n"
         "from lamina.errors import LaminaError\n"
-        "network = Network(DirectoryDocuments(sys.argv[1]), root='/', lock_path=sys.argv[1])\n"
+        "network = Network(open_store(sys.argv[1]).documents, root='/', lock_path='/nowhere')\n"
         "os.setuid(65534)\n"
         "try:\n"
         "    network.attach('c', hold_pid=os.getpid())\n"
@@ -387,7 +389,7 @@ def test_without_privilege_the_hint_names_the_host_network(tmp_path: Path) -> No
     )
 
     done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "documents")],
+        [sys.executable, "-c", code, str(tmp_path / "store")],
         capture_output=True,
         text=True,
         check=True,

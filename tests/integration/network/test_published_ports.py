@@ -15,12 +15,13 @@ import pytest
 from lamina.container.network import PortMapping, parse_publish
 from lamina.errors import Kind, LaminaError
 from lamina.system.netns import run_inside
-from lamina.testing.network import BRIDGE, DirectoryDocuments, ask, neighbour, run, serving
+from lamina.testing.network import BRIDGE, ask, neighbour, run, serving
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from lamina.container.network import Attachment, Network
+    from lamina.store.ports import Documents
 
 NFT = shutil.which("nft")  # now: a test may change PATH
 pytestmark = [pytest.mark.root, pytest.mark.tool("nft", "ip")]
@@ -295,9 +296,7 @@ def test_large_transfer_arrives_whole_both_ways_through_the_forwarder(network: N
     assert received == sent[::-1]
 
 
-def test_ports_of_a_dead_holder_are_not_reported(
-    network: Network, documents: DirectoryDocuments
-) -> None:
+def test_ports_of_a_dead_holder_are_not_reported(network: Network, documents: Documents) -> None:
     server = attach(network)
     network.publish(server, [PortMapping(80, host_port=8000)])
     (document,) = documents.list("address")
