@@ -97,7 +97,7 @@ class Network:
 
     `root` is the store that the addresses are kept for; all stores of a host share the bridge.
     `subnet` (`a.b.c.d/n`) is used if the bridge has to be made; by default one that the host has
-    no route to. `clock` gives POSIX seconds.
+    no route to. `clock` gives POSIX seconds; `search_path` overrides where nft is looked for.
     """
 
     def __init__(
@@ -109,6 +109,7 @@ class Network:
         bridge: str = DEFAULT_BRIDGE,
         lock_path: str = DEFAULT_LOCK,
         clock: Callable[[], float] = time.time,
+        search_path: str = "",
     ) -> None:
         self._documents = documents
         self._root = root
@@ -116,6 +117,7 @@ class Network:
         self._bridge = bridge
         self._lock_path = lock_path
         self._clock = clock
+        self._search_path = search_path
         self._guard = threading.Lock()
         self._held: dict[str, _Held] = {}
         self._firewall_found: Firewall | None = None
@@ -137,7 +139,7 @@ class Network:
             ns_fd, inner = create_namespace(network_bridge.enter_namespace)
         try:
             with inner, self._changing("set up the network") as netlink:
-                self._reap_dead()
+                self._reap_dead(netlink)
                 bridge = network_bridge.ensure_bridge(netlink, self._bridge, subnet=self._subnet)
                 self._firewall().ensure(str(bridge.subnet), self._redirects_of_all())
                 if self._firewall().redirects:
@@ -244,7 +246,7 @@ class Network:
     def reap(self) -> tuple[str, ...]:
         """Remove what dead owners left: addresses, packet rules, an unused bridge; their names."""
         with self._changing("clean up the network") as netlink:
-            owners = self._reap_dead()
+            owners = self._reap_dead(netlink)
             self._remove_if_unused(netlink)
             return owners
 
@@ -278,7 +280,7 @@ class Network:
         """Claim an address and plug the namespace into the bridge; the address."""
         known = [document.name for document in self._documents.list(ADDRESS)]
         latest = parse_ip(known[-1]) if known else None
-        alias = f"lamina {claim.owner} in {self._root}"
+        alias = network_bridge.alias_of(claim.owner, self._root)
         for ip in candidates(bridge.subnet, after=latest):
             if format_ip(ip) in known:
                 continue
@@ -343,7 +345,7 @@ class Network:
         for document in self._documents.list(ADDRESS):
             yield from self._redirects(document.name, Claim.parse(document).mappings)
 
-    def _reap_dead(self) -> tuple[str, ...]:
+    def _reap_dead(self, netlink: Netlink) -> tuple[str, ...]:
         owners = []
         for document in self._documents.list(ADDRESS):
             claim = Claim.parse(document)
@@ -352,6 +354,11 @@ class Network:
             redirects = self._redirects(document.name, claim.mappings)
             if redirects:
                 self._firewall().remove(redirects)
+            # Gone by itself, unless the kernel is still at it or processes outlived the holder.
+            ip = parse_ip(document.name)
+            alias = network_bridge.alias_of(claim.owner, self._root)
+            if network_bridge.is_plugged(netlink, ip, alias=alias):
+                network_bridge.unplug(netlink, [ip])
             self._documents.delete(ADDRESS, document.id)
             owners.append(claim.owner)
         return tuple(owners)
@@ -373,8 +380,8 @@ class Network:
 
         Takes the lock itself.
         """
-        with self._changing("publish a port"):
-            self._reap_dead()
+        with self._changing("publish a port") as netlink:
+            self._reap_dead(netlink)
             document = self._documents.get(ADDRESS, attachment.ip)
             if document is None:
                 raise _not_attached(attachment)
@@ -413,9 +420,10 @@ class Network:
 
     def _firewall(self) -> Firewall:
         if self._firewall_found is None:
-            from lamina.container.network_firewall import find_firewall
+            from lamina.container.network_firewall import DEFAULT_SEARCH_PATH, find_firewall
 
-            self._firewall_found = find_firewall(self._bridge)
+            path = self._search_path or DEFAULT_SEARCH_PATH
+            self._firewall_found = find_firewall(self._bridge, search_path=path)
         return self._firewall_found
 
     def _forwarder(self) -> Forwarder:

@@ -107,6 +107,17 @@ def ports_of(netlink: Netlink, bridge: Bridge) -> set[str]:
     return {link.name for link in links.list_links(netlink) if link.master == bridge.index}
 
 
+def alias_of(owner: str, root: str) -> str:
+    """What `ip link` shows about an interface: for whom, and which store keeps its address."""
+    return f"lamina {owner} in {root}"[:_MAX_ALIAS]
+
+
+def is_plugged(netlink: Netlink, ip: int, *, alias: str) -> bool:
+    """Whether the interface of this address is there and not another store's."""
+    link = links.find_link(netlink, interface_of(ip))
+    return link is not None and link.alias == alias
+
+
 def plug(netlink: Netlink, bridge: Bridge, ip: int, *, ns_fd: int, alias: str) -> None:
     """Put `eth0` into the namespace `ns_fd` and its other end into the bridge.
 
@@ -116,7 +127,7 @@ def plug(netlink: Netlink, bridge: Bridge, ip: int, *, ns_fd: int, alias: str) -
     links.add_veth(netlink, name, peer="eth0", peer_ns=ns_fd, mac=mac_of(ip), mtu=bridge.mtu)
     try:
         write_sysctl(f"net/ipv6/conf/{name}/disable_ipv6", "1", optional=True)
-        links.join_bridge(netlink, name, bridge=bridge.index, alias=alias[:_MAX_ALIAS])
+        links.join_bridge(netlink, name, bridge=bridge.index, alias=alias)
     except OSError:
         links.delete_links(netlink, [name])
         raise

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 else:
     Protocol = object
 
+DEFAULT_SEARCH_PATH = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"
+"""Directories of the tools: `su` without `-` leaves root a PATH without the sbin ones."""
+
 _GETTABLE = 0x0A01  # NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETTABLE
 _AF_INET = 2
 _TABLE_NAME = 1  # NFTA_TABLE_NAME
@@ -61,17 +64,17 @@ class Firewall(Protocol):
         """Remove the bridge's rules. Idempotent."""
 
 
-def find_firewall(bridge: str) -> Firewall:
-    """The nftables one if there is an nft program, else iptables.
+def find_firewall(bridge: str, *, search_path: str = DEFAULT_SEARCH_PATH) -> Firewall:
+    """The nftables one if there is an nft program in `search_path`, else iptables.
 
     Raises:
         LaminaError: kind UNSUPPORTED, if there is neither.
     """
     from shutil import which
 
-    iptables = which("iptables")
+    iptables = which("iptables", path=search_path)
     gate = IptablesGate(bridge, program=iptables) if iptables else None
-    nft = which("nft")
+    nft = which("nft", path=search_path)
     if nft:
         return Nftables(bridge, program=nft, gate=gate)
     if gate:

@@ -42,7 +42,7 @@ _RTA_DST, _RTA_OIF, _RTA_GATEWAY = 1, 4, 5
 @record
 class Link:
     """An interface: `master` is the index of its bridge, 0 if it has none; `dying` if somebody
-    marked it for removal and did not get to it.
+    marked it for removal and did not get to it; `alias` is a note for people.
     """
 
     index: int
@@ -51,6 +51,7 @@ class Link:
     up: bool
     master: int
     dying: bool
+    alias: str
 
 
 def find_link(netlink: Netlink, name: str) -> Link | None:
@@ -79,6 +80,7 @@ def _link(payload: bytes) -> Link:
         up=bool(flags & _IFF_UP),
         master=_u32(found.get(_IFLA_MASTER)),
         dying=_u32(found.get(_IFLA_GROUP)) == _DYING,
+        alias=found.get(_IFLA_IFALIAS, b"").rstrip(b"\0").decode(errors="replace"),
     )
 
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lamina.store.ports import Documents
-
-NFT = shutil.which("nft")  # now: a test may change PATH
 
 
 @pytest.fixture
@@ -46,7 +43,7 @@ def network(host: None, documents: Documents, tmp_path: Path) -> Iterator[Networ
     yield network
     network.close()
     assert run("ip -o link | grep -c -v -e lo: -e up0 || true").strip() == "0"
-    assert BRIDGE not in run(f"{NFT} list ruleset")  # shows what iptables made, too
+    assert BRIDGE not in run("nft list ruleset")  # shows what iptables made, too
     assert documents.list("address") == []
     assert descriptors() == before
 

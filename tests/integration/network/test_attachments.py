@@ -270,12 +270,46 @@ def test_reap_after_a_kill_removes_bridge_and_rules(
     report(killed)
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
-    wait_until(lambda: "lam0a58" not in run("ip -o link"))
-
     assert network.reap() == ("killed", "killed")
 
     assert BRIDGE not in run("ip -o link; nft list tables")
     assert network.reap() == ()
+
+
+def test_processes_that_outlive_their_killed_holder_lose_its_address(
+    network: Network, tmp_path: Path
+) -> None:
+    killed = child(tmp_path, "killed", 1)
+    (interface,) = report(killed)["interfaces"]
+    fds = f"/proc/{killed.pid}/fd"
+    path = next(f"{fds}/{n}" for n in os.listdir(fds) if os.readlink(f"{fds}/{n}")[:4] == "net:")
+    orphan = subprocess.Popen(["nsenter", f"--net={path}", "sleep", "60"])
+    wait_until(
+        lambda: os.readlink(f"/proc/{orphan.pid}/ns/net") != os.readlink("/proc/thread-self/ns/net")
+    )
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    assert interface in run("ip -o link")
+
+    attachment = attach(network)
+
+    orphan.kill()
+    orphan.wait()
+    assert attachment.interface in run("ip -o link")
+    assert run("ip -o link | grep -c lam0a58").strip() == "1"
+
+
+def test_interface_of_another_store_is_not_reaped(network: Network, documents: Documents) -> None:
+    theirs = attach(network, "theirs")
+    run(f"ip link set dev {theirs.interface} alias 'lamina theirs in /another'")
+    (document,) = documents.list("address")
+    documents.update(
+        "address", document.id, '{"owner": "theirs", "pid": 0, "start": 0, "ports": []}'
+    )
+
+    assert network.reap() == ("theirs",)
+
+    assert theirs.interface in run("ip -o link")
 
 
 def test_flushed_ruleset_is_restored_with_its_ports(network: Network) -> None:

@@ -23,13 +23,6 @@ if TYPE_CHECKING:
 PORT = Redirect("tcp", "", 8000, "10.88.0.2", 80)
 
 
-@pytest.fixture
-def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The only directory on PATH, empty."""
-    monkeypatch.setenv("PATH", str(tmp_path))
-    return tmp_path
-
-
 def install(tools: Path, name: str, script: str = "exit 0") -> str:
     path = tools / name
     path.write_text(f"#!/bin/sh\n{script}\n")
@@ -37,25 +30,25 @@ def install(tools: Path, name: str, script: str = "exit 0") -> str:
     return str(path)
 
 
-def test_nft_is_preferred(tools: Path) -> None:
-    install(tools, "nft")
-    install(tools, "iptables")
+def test_nft_is_preferred(tmp_path: Path) -> None:
+    install(tmp_path, "nft")
+    install(tmp_path, "iptables")
 
-    assert isinstance(find_firewall("b"), Nftables)
+    assert isinstance(find_firewall("b", search_path=str(tmp_path)), Nftables)
 
 
-def test_iptables_alone_will_do(tools: Path) -> None:
-    install(tools, "iptables")
+def test_iptables_alone_will_do(tmp_path: Path) -> None:
+    install(tmp_path, "iptables")
 
-    firewall = find_firewall("b")
+    firewall = find_firewall("b", search_path=str(tmp_path))
 
     assert isinstance(firewall, Iptables)
     assert not firewall.redirects
 
 
-def test_host_with_neither_is_told_what_to_install(tools: Path) -> None:
+def test_host_with_neither_is_told_what_to_install(tmp_path: Path) -> None:
     with pytest.raises(LaminaError, match="neither nft nor iptables") as caught:
-        find_firewall("b")
+        find_firewall("b", search_path=str(tmp_path))
 
     assert caught.value.kind is Kind.UNSUPPORTED
     assert "nftables" in caught.value.hint
@@ -71,8 +64,8 @@ def test_host_with_neither_is_told_what_to_install(tools: Path) -> None:
         ("", Kind.SYSTEM),
     ],
 )
-def test_failure_of_nft_is_told_in_its_own_words(tools: Path, said: str, kind: Kind) -> None:
-    nft = install(tools, "nft", f"printf '%s\\n' '{said}' >&2; exit 1")
+def test_failure_of_nft_is_told_in_its_own_words(tmp_path: Path, said: str, kind: Kind) -> None:
+    nft = install(tmp_path, "nft", f"printf '%s\\n' '{said}' >&2; exit 1")
     firewall = Nftables("b", program=nft, gate=None)
 
     with pytest.raises(LaminaError, match="setting packet rules failed") as caught:
@@ -82,21 +75,21 @@ def test_failure_of_nft_is_told_in_its_own_words(tools: Path, said: str, kind: K
     assert "\n" not in str(caught.value)
 
 
-def test_program_that_vanished_is_an_error_of_ours(tools: Path) -> None:
+def test_program_that_vanished_is_an_error_of_ours(tmp_path: Path) -> None:
     with pytest.raises(LaminaError, match="cannot run") as caught:
-        Nftables("b", program=str(tools / "nft"), gate=None).add([PORT])
+        Nftables("b", program=str(tmp_path / "nft"), gate=None).add([PORT])
 
     assert caught.value.kind is Kind.SYSTEM
 
 
-def test_removing_ports_never_fails(tools: Path) -> None:
-    nft = install(tools, "nft", "exit 1")
+def test_removing_ports_never_fails(tmp_path: Path) -> None:
+    nft = install(tmp_path, "nft", "exit 1")
 
     Nftables("b", program=nft, gate=None).remove([PORT])
 
 
-def test_iptables_that_does_not_work_needs_no_gate(tools: Path) -> None:
-    gate = IptablesGate("b", program=install(tools, "iptables", "exit 3"))
+def test_iptables_that_does_not_work_needs_no_gate(tmp_path: Path) -> None:
+    gate = IptablesGate("b", program=install(tmp_path, "iptables", "exit 3"))
 
     gate.open()
     gate.close()
