@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from contextlib import contextmanager
 
 from lamina.errors import Kind, LaminaError
@@ -68,24 +69,27 @@ def _from_directory(path: str, file: str, context: Context) -> BuildContext:
     if file == "-":
         text = context.stdin.buffer.read(_MAX_DOCKERFILE + 1)
         return BuildContext(directory, text, "Dockerfile", _ignore(directory, ""))
-    dockerfile = context.path(file) if file else _default_dockerfile(directory)
-    if file and not os.path.lexists(dockerfile) and os.path.lexists(f"{directory}/{file}"):
+    if not file:
+        name = _default_dockerfile(directory)
+        text = _read_beneath(directory, name, _MAX_DOCKERFILE)
+        return BuildContext(directory, text, name, _ignore(directory, f"{directory}/{name}"))
+    dockerfile = context.path(file)
+    if not os.path.lexists(dockerfile) and os.path.lexists(f"{directory}/{file}"):
         # with `-f` Docker looks from the working directory; many mean the context
         raise LaminaError(
             f"Dockerfile {file} does not exist in the working directory",
             kind=Kind.NOT_FOUND,
             hint=f"it is in the context: -f {os.path.join(path, file)}",
         )
-    text = _read(dockerfile, file or "Dockerfile", _MAX_DOCKERFILE)
-    return BuildContext(
-        directory, text, file or os.path.basename(dockerfile), _ignore(directory, dockerfile)
-    )
+    text = _read(dockerfile, file, _MAX_DOCKERFILE)
+    return BuildContext(directory, text, file, _ignore(directory, dockerfile))
 
 
 def _default_dockerfile(directory: str) -> str:
+    """The name of the context's Dockerfile. Raises NOT_FOUND."""
     for name in ("Dockerfile", "dockerfile"):
         if os.path.lexists(f"{directory}/{name}"):
-            return f"{directory}/{name}"
+            return name
     raise LaminaError(
         f"no Dockerfile in {directory}",
         kind=Kind.NOT_FOUND,
@@ -112,9 +116,9 @@ def _from_stdin(file: str, context: Context) -> Iterator[BuildContext]:
             from lamina.layer.compress import decompressed
 
             extract(decompressed(stream), directory)
-            dockerfile = f"{directory}/{file}" if file else _default_dockerfile(directory)
-            text = _read(dockerfile, file or "Dockerfile", _MAX_DOCKERFILE)
-            yield BuildContext(directory, text, file or "Dockerfile", _ignore(directory, dockerfile))
+            name = file or _default_dockerfile(directory)
+            text = _read_beneath(directory, name, _MAX_DOCKERFILE)
+            yield BuildContext(directory, text, name, _ignore(directory, f"{directory}/{name}"))
             return
         if file:
             raise LaminaError(
@@ -132,19 +136,51 @@ def _ignore(directory: str, dockerfile: str) -> tuple[str, ...]:
     """`<Dockerfile>.dockerignore` beside it, else `.dockerignore` of the context."""
     from lamina.dockerfile.ignore import parse_ignore
 
-    candidates = [f"{directory}/.dockerignore"]
-    if dockerfile:
-        candidates.insert(0, f"{dockerfile}.dockerignore")
-    for path in candidates:
-        if os.path.lexists(path):
-            raw = _read(path, os.path.basename(path), _MAX_IGNORE)
-            return parse_ignore(raw.decode("utf-8", "surrogateescape"))
-    return ()
+    name = f"{dockerfile}.dockerignore"
+    if dockerfile and os.path.lexists(name):
+        inside = name.removeprefix(f"{directory}/")
+        if inside != name and ".." not in inside.split("/"):
+            raw = _read_beneath(directory, inside, _MAX_IGNORE)
+        else:
+            raw = _read(name, os.path.basename(name), _MAX_IGNORE)
+    elif os.path.lexists(f"{directory}/.dockerignore"):
+        raw = _read_beneath(directory, ".dockerignore", _MAX_IGNORE)
+    else:
+        return ()
+    return parse_ignore(raw.decode("utf-8", "surrogateescape"))
 
 
-def _read(path: str, name: str, limit: int) -> bytes:
+def _read_beneath(directory: str, name: str, limit: int) -> bytes:
+    """A file of the context. Links in it are followed as if the context were `/`: a hostile
+    context must not show a host's file in an error message.
+    """
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+    if "/" not in name and not os.path.islink(f"{directory}/{name}"):
+        return _read(f"{directory}/{name}", name, limit, flags=flags | os.O_NOFOLLOW)
+    from lamina.system.paths import open_in_root
+
+    root = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        with open(path, "rb") as file:
+        try:
+            fd = open_in_root(root, os.fsencode(name), flags)
+        except (OSError, LaminaError) as error:
+            raise LaminaError(
+                f"{name} does not exist in the build context", kind=Kind.NOT_FOUND
+            ) from error
+        try:
+            return _read(f"/proc/self/fd/{fd}", name, limit, flags=flags)
+        finally:
+            os.close(fd)
+    finally:
+        os.close(root)
+
+
+def _read(path: str, name: str, limit: int, *, flags: int = os.O_RDONLY | os.O_CLOEXEC) -> bytes:
+    """The bytes of a regular file (or, for a path the user named, a pipe) of at most `limit`."""
+    try:
+        with open(os.open(path, flags), "rb") as file:
+            if flags & os.O_NONBLOCK and not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise LaminaError(f"{name} is not a regular file", kind=Kind.INVALID)
             raw = file.read(limit + 1)
     except FileNotFoundError as error:
         raise LaminaError(f"{name} does not exist ({path})", kind=Kind.NOT_FOUND) from error
