@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`--progress=tty`: a live view in BuildKit's manner.
+
+Steps with their times, cached marks, the last lines of what runs. `rich` is imported only if the
+build lasts longer than a blink, so that a fully cached one stays fast. When the build ends the
+view is printed once more in full, above what comes next.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from lamina.cli.ui.escape import printable
+from lamina.cli.ui.lines import LogLines
+from lamina.cli.ui.plain import diagnostic_lines, done_lines
+from lamina.events import (
+    BuildDone,
+    Diagnostic,
+    Notice,
+    Outcome,
+    Progress,
+    VertexDone,
+    VertexLog,
+    VertexPlanned,
+    VertexStarted,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TextIO
+
+    from rich.live import Live
+
+    from lamina.events import Event
+    from lamina.spec.digest import Digest
+
+_PATIENCE = 0.15  # seconds before the live view starts
+_RUNNING_LINES = 6  # last log lines shown under a running step
+
+
+class LiveView:
+    """Keeps the state of the build and draws it. Call `close` at the end, whatever happened."""
+
+    def __init__(self, out: TextIO, *, clock: Callable[[], float], width: int) -> None:
+        self._out = out
+        self._clock = clock
+        self._width = max(40, width)
+        self._lock = threading.RLock()
+        self._lines = LogLines()
+        self._planned: dict[Digest, VertexPlanned] = {}
+        self._started: dict[Digest, float] = {}
+        self._done: dict[Digest, VertexDone] = {}
+        self._transfers: dict[str, Progress] = {}
+        self._notes: list[str] = []
+        self._result: list[str] = []
+        self._begin = clock()
+        self._live: Live | None = None
+        self._timer = threading.Timer(_PATIENCE, self._go_live)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def __call__(self, event: Event) -> None:
+        with self._lock:
+            match event:
+                case VertexPlanned():
+                    self._planned[event.vertex] = event
+                case VertexStarted():
+                    self._started.setdefault(event.vertex, event.at)
+                case VertexDone():
+                    self._lines.finish(event.vertex)
+                    self._done[event.vertex] = event
+                case VertexLog():
+                    self._lines.feed(event.vertex, event.stream, event.data)
+                case Progress():
+                    self._transfers[event.id] = event
+                case Diagnostic():
+                    self._notes += diagnostic_lines(event)
+                case Notice():
+                    self._notes.append(printable(event.message))
+                case BuildDone():
+                    self._result = done_lines(event)
+
+    def close(self) -> None:
+        """Stop the live view and print the final state, the log of a failed step last."""
+        self._timer.cancel()
+        with self._lock:
+            live, self._live = self._live, None
+        if live is not None:
+            live.stop()
+        final = [*self.frame(finished=True), *self._notes, *self._failure()]
+        self._out.write("".join(f"{line}\n" for line in final))
+        self._out.flush()
+
+    def frame(self, *, finished: bool = False) -> list[str]:
+        """The lines of the view as it stands."""
+        with self._lock:
+            now = self._clock()
+            total = len(self._planned)
+            state = " FINISHED" if finished and not self._failed() else ""
+            lines = [f"[+] Building {now - self._begin:.1f}s ({len(self._done)}/{total}){state}"]
+            for vertex, planned in self._planned.items():
+                lines += self._vertex_lines(vertex, planned, now, finished=finished)
+            for transfer in self._transfers.values():
+                lines.append(self._line(transfer.name, "", _amount(transfer)))
+            lines += [self._line(text, "", "") for text in self._result]
+            return lines
+
+    def _go_live(self) -> None:
+        from rich.console import Console
+        from rich.live import Live
+        from rich.text import Text
+
+        console = Console(file=self._out, width=self._width)
+
+        def draw() -> Text:
+            height = max(5, console.size.height - 2)
+            lines = self.frame()
+            if len(lines) > height:
+                lines = [lines[0], *lines[len(lines) - height + 1 :]]
+            return Text("\n".join(lines), no_wrap=True, overflow="crop")
+
+        with self._lock:
+            self._live = Live(
+                get_renderable=draw, console=console, refresh_per_second=8, transient=True
+            )
+            self._live.start()
+
+    def _vertex_lines(
+        self, vertex: Digest, planned: VertexPlanned, now: float, *, finished: bool
+    ) -> list[str]:
+        done = self._done.get(vertex)
+        begin = self._started.get(vertex)
+        name = printable(planned.name)
+        if done is not None:
+            mark = {
+                Outcome.CACHED: "CACHED ",
+                Outcome.FAILED: "ERROR ",
+                Outcome.CANCELLED: "CANCELED ",
+                Outcome.RAN: "",
+            }[done.outcome]
+            seconds = done.at - (begin if begin is not None else done.at)
+            return [self._line(name, mark, f"{seconds:.1f}s")]
+        if begin is None:
+            return []
+        lines = [self._line(name, "", f"{now - begin:.1f}s")]
+        if not finished:
+            lines += [
+                f" => => # {line}"[: self._width]
+                for line in self._lines.tail(vertex)[-_RUNNING_LINES:]
+            ]
+        return lines
+
+    def _line(self, name: str, mark: str, right: str) -> str:
+        left = f" => {mark}{name}"
+        room = self._width - len(right) - 1
+        if len(left) > room:
+            left = left[: room - 3] + "..."
+        return f"{left:<{room}} {right}"
+
+    def _failed(self) -> list[Digest]:
+        return [v for v, done in self._done.items() if done.outcome is Outcome.FAILED]
+
+    def _failure(self) -> list[str]:
+        lines: list[str] = []
+        for vertex in self._failed():
+            lines += ["------", f" > {printable(self._planned[vertex].name)}:"]
+            lines += [*self._lines.tail(vertex), "------"]
+        return lines
+
+
+def _amount(transfer: Progress) -> str:
+    if transfer.done:
+        return "done"
+    if transfer.total:
+        return f"{100 * transfer.current // transfer.total}%"
+    return f"{transfer.current / 1e6:.1f}MB"

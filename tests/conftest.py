@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Markers that say what a test needs, and a check that CI skips nothing it could run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    reason = _missing(item)
+    if reason is None:
+        return
+    if os.environ.get("LAMINA_NO_SKIPS"):
+        pytest.fail(f"this run must not skip: {reason}", pytrace=False)
+    pytest.skip(reason)
+
+
+def _missing(item: pytest.Item) -> str | None:
+    if item.get_closest_marker("root") is not None and os.geteuid() != 0:
+        return "needs root"
+    for marker in item.iter_markers("tool"):
+        for name in marker.args:
+            if shutil.which(name) is None:
+                return f"needs the program {name}"
+    if item.get_closest_marker("network") is not None and os.environ.get("LAMINA_OFFLINE"):
+        return "needs the network, and LAMINA_OFFLINE is set"
+    return None
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    skipped = terminalreporter.stats.get("skipped", [])
+    if skipped:
+        terminalreporter.write_line(f"{len(skipped)} skipped:")
+        for report in skipped:
+            terminalreporter.write_line(f"  {report.nodeid}: {report.longrepr[2]}")
