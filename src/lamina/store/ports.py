@@ -262,11 +262,18 @@ class Documents(Protocol):
 class Store(Protocol):
     """One root directory (`$LAMINA_ROOT`); `lamina.store.open_store(root)` gives it."""
 
-    root: str
-    content: ContentStore
-    snapshots: Snapshotter
-    metadata: Metadata
-    documents: Documents
+    @property
+    def root(self) -> str:
+        """The absolute path of the root directory."""
+
+    @property
+    def content(self) -> ContentStore: ...
+    @property
+    def snapshots(self) -> Snapshotter: ...
+    @property
+    def metadata(self) -> Metadata: ...
+    @property
+    def documents(self) -> Documents: ...
 
     def lease(self, purpose: str) -> AbstractContextManager[None]:
         """Hold a lease (pid + start time) and the store lock shared: GC leaves alone what was made
