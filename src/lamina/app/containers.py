@@ -17,6 +17,7 @@ import time
 
 from lamina.app.run_options import Origin, RunOptions, configure
 from lamina.container import console, lifecycle, state
+from lamina.container.instance import ExecRequest
 from lamina.container.names import check_name, new_id, new_name
 from lamina.container.publish import PortMapping
 from lamina.container.state import KIND, ContainerConfig, State
@@ -88,6 +89,10 @@ class Container:
         """The ports that are published now."""
         found = self.state()
         return found.ports if found.is_running else ()
+
+    def size(self) -> int:
+        """Bytes on disk of what it wrote to its root file system."""
+        return disk_usage(self._store.snapshots.layer_dir(self.id))
 
     def start(
         self,
@@ -161,9 +166,13 @@ class Container:
         wanted = {number for number, is_on in ((1, stdout), (2, stderr)) if is_on}
         return b"".join(entry.data for entry in self.logs() if entry.stream in wanted)
 
+    def signal(self, number: int) -> bool:
+        """Send a signal; False if it does not run."""
+        return lifecycle.send_signal(self._store, self.id, number, boot=state.boot_id())
+
     def kill(self, number: int = signal.SIGKILL) -> None:
         """Send a signal. Raises LaminaError of kind CONFLICT if it does not run."""
-        if not lifecycle.send_signal(self._store, self.id, number, boot=state.boot_id()):
+        if not self.signal(number):
             raise LaminaError(
                 f"cannot kill container: {self.name}: container {self.id} is not running",
                 kind=Kind.CONFLICT,
@@ -223,7 +232,7 @@ class Container:
             self._store,
             self.id,
             self.config,
-            lifecycle.ExecRequest(
+            ExecRequest(
                 command=tuple(command),
                 env=tuple(env),
                 user=user,
@@ -247,6 +256,18 @@ def _followed(
     while connection.recv(65536):
         yield from reader.new()
     yield from reader.new()
+
+
+def disk_usage(path: str) -> int:
+    """Bytes of the regular files beneath a directory."""
+    total = 0
+    with os.scandir(path) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                total += disk_usage(entry.path)
+            elif entry.is_file(follow_symlinks=False):
+                total += entry.stat(follow_symlinks=False).st_size
+    return total
 
 
 def create(

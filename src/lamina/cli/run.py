@@ -49,7 +49,7 @@ def run(args: argparse.Namespace, context: Context) -> int:
             platform=_platform(args),
             host=host,
             clock=context.clock,
-            emit=context.emit,
+            cancel=context.token(),
         )
         cidfile.write(container.id)
     if args.detach:
@@ -65,7 +65,9 @@ def _run_detached(container: Container, context: Context) -> int:
     try:
         container.start().close()
     except StartFailed as failure:
-        context.warn_error(failure.error)
+        from lamina.cli.attach import report
+
+        report(failure, context)
         return failure.status
     context.print(container.id)
     return 0

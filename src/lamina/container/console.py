@@ -230,6 +230,7 @@ class Session:
         self._on_signal = on_signal
         self._frames = Frames()
         self._pending: list[tuple[int, bytes]] = []
+        self.is_detached = False  # the detach keys were typed
 
     def await_start(self) -> None:
         """Wait until the container runs. Raises StartFailed."""
@@ -284,6 +285,7 @@ class Session:
                 if self._stdin is not None and (stdin_ready or self._stdin in ready):
                     verdict = self._read_stdin()
                     if verdict == _DETACH:
+                        self.is_detached = True
                         return None
                     if verdict == _END:
                         if not stdin_ready:

@@ -10,24 +10,27 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import signal
 import socket
 import subprocess
+import sys
+import tempfile
 
 from lamina.container import console, state
-from lamina.container.bundle import write_bundle, write_etc_files
+from lamina.container.bundle import write_bundle, write_etc_files, write_text
 from lamina.container.console import StartFailed
 from lamina.container.executor import command_status, read_error
 from lamina.container.host import list_devices
-from lamina.container.launcher import remove_cgroups, remove_tree
+from lamina.container.launcher import remove_cgroups
 from lamina.container.ports import Mount
 from lamina.container.profile import seccomp_for
 from lamina.container.runtime import find_runtime
 from lamina.container.spec import make_spec
 from lamina.container.users import read_accounts
 from lamina.errors import Kind, LaminaError
-from lamina.record import replace
+from lamina.record import record, replace
 from lamina.system import mounts
 from lamina.system.paths import open_in_root, realpath_in_root
 
@@ -133,6 +136,7 @@ class Instance:
         """
         try:
             runtime = find_runtime(self._store.root, override=self._runtime_name)
+            mounts.isolate()  # after the probe, whose containers would fill the shield's tmpfs
             _check_limits(self._config.process, runtime)
             rootfs = self._mount()
             process = self._connect(self._config.process)
@@ -381,12 +385,107 @@ def _open_peer(master: int) -> int:
     return fcntl.ioctl(master, _TIOCGPTPEER, flags)
 
 
+@record
+class ExecRequest:
+    """A process to run beside a container's first one. `env` is added to the container's."""
+
+    command: tuple[str, ...]
+    env: tuple[tuple[str, str], ...] = ()
+    user: str = ""
+    working_dir: str = ""
+    privileged: bool = False
+    terminal: bool = False
+    detach: bool = False
+
+
+def execute(
+    store: Store,
+    id: str,
+    config: ContainerConfig,
+    request: ExecRequest,
+    *,
+    pid: int,
+    runtime_name: str,
+    streams: tuple[int | None, int | None, int | None],
+) -> int:
+    """Run a process in the container whose first process is `pid`; its exit status.
+
+    The runtime stays in the foreground and passes a terminal's bytes and size itself. `streams`
+    are descriptors, None is /dev/null. With `detach` it returns 0 once the process runs.
+
+    Raises StartFailed if it cannot be run.
+    """
+    runtime = find_runtime(store.root, override=runtime_name)
+    directory = state.directory_of(store.root, id)
+    with tempfile.TemporaryDirectory(prefix="exec-", dir=directory) as scratch:
+        document = _exec_process(config, request, runtime, pid=pid)
+        write_text(f"{scratch}/process.json", json.dumps(document))
+        log = f"{scratch}/log.json"
+        arguments = ["--process", f"{scratch}/process.json"]
+        arguments += ["--detach"] if request.detach else []
+        argv = runtime.command("exec", *arguments, id, root=f"{directory}/{_RUNTIME}", log=log)
+        null = subprocess.DEVNULL
+        stdin, stdout, stderr = (null if fd is None else fd for fd in streams)
+        status = subprocess.run(
+            _shielded(argv, runtime), stdin=stdin, stdout=stdout, stderr=stderr, check=False
+        ).returncode
+        message = read_error(log) if status else ""
+    if message:
+        raise start_failure(message)
+    return status if status >= 0 else 128 - status
+
+
+def _exec_process(
+    config: ContainerConfig, request: ExecRequest, runtime: Runtime, *, pid: int
+) -> object:
+    """The runtime spec's `process`: what the container itself gets, with the request's changes."""
+    base = config.process
+    process = replace(
+        base,
+        argv=request.command,
+        env=tuple({**dict(base.env), **dict(request.env)}.items()),
+        cwd=request.working_dir or base.cwd,
+        user=request.user or base.user,
+        terminal=request.terminal,
+        privileged=request.privileged or base.privileged,
+        mounts=(),
+    )
+    root_fd = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        user = read_accounts(root_fd, process.user, process.groups)
+    finally:
+        os.close(root_fd)
+    spec = make_spec(process, rootfs="/", user=user, host=runtime.host, seccomp=None)
+    return spec["process"]
+
+
+# crun refuses hosts with hybrid control groups unless their v2 mount is covered; that must not
+# happen in our own mount namespace, which may be a Python program's that imports lamina
+_SHIELD = (
+    "import os, sys; sys.path.insert(0, sys.argv[1]); from lamina.system.mounts import isolate; "
+    "isolate(); os.execv(sys.argv[2], sys.argv[2:])"
+)
+
+
+def _shielded(argv: tuple[str, ...], runtime: Runtime) -> list[str]:
+    if not runtime.shield:
+        return list(argv)
+    return [sys.executable, "-I", "-S", "-c", _SHIELD, source_directory(), *argv]
+
+
+def source_directory() -> str:
+    """Where the package `lamina` lies, for a Python that is started without site-packages."""
+    import lamina
+
+    return os.path.dirname(os.path.dirname(os.path.abspath(lamina.__file__)))
+
+
 def delete_from_runtime(runtime: Runtime, id: str, *, directory: str) -> None:
     """Make the runtime forget the container: its state, its control groups, its processes."""
     root = f"{directory}/{_RUNTIME}"
     if os.path.isdir(root):
         subprocess.run(
-            runtime.command("delete", "--force", id, root=root),
+            _shielded(runtime.command("delete", "--force", id, root=root), runtime),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -394,6 +493,22 @@ def delete_from_runtime(runtime: Runtime, id: str, *, directory: str) -> None:
         )
         remove_tree(root)
     remove_cgroups(id)
+
+
+def remove_tree(path: str) -> None:
+    """Remove a directory and all in it; no error if it is not there.
+
+    What a container wrote there (a volume) is not trusted: rmtree works by descriptors and follows
+    no links. Raises LaminaError if something stays.
+    """
+    import shutil
+
+    try:
+        shutil.rmtree(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise LaminaError(f"cannot remove {error.filename}: {error.strerror}") from error
 
 
 def was_oom_killed(id: str) -> bool:

@@ -14,7 +14,6 @@ import socket
 import sys
 
 from lamina.container import console, instance, state
-from lamina.container.launcher import remove_tree
 from lamina.container.state import KIND, State
 from lamina.errors import Kind, LaminaError
 from lamina.store.ports import Document
@@ -23,6 +22,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from lamina.container.instance import ExecRequest
     from lamina.container.state import ContainerConfig
     from lamina.spec.digest import ChainID
     from lamina.store.ports import Store
@@ -114,10 +114,7 @@ def _spawn_monitor(
 ) -> None:
     import subprocess
 
-    import lamina
-
-    source = os.path.dirname(os.path.dirname(os.path.abspath(lamina.__file__)))
-    arguments = [source, root, id, str(lock), str(connection), runtime, subnet]
+    arguments = [instance.source_directory(), root, id, str(lock), str(connection), runtime, subnet]
     log = os.open(
         f"{state.directory_of(root, id)}/monitor.log",
         os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC,
@@ -258,6 +255,28 @@ def wait(store: Store, id: str, *, boot: str) -> int:
         _wait_unlocked(store, id)
 
 
+def execute(
+    store: Store,
+    id: str,
+    config: ContainerConfig,
+    request: ExecRequest,
+    *,
+    boot: str,
+    runtime: str,
+    streams: tuple[int | None, int | None, int | None],
+) -> int:
+    """Run another process in a running container; see `instance.execute`.
+
+    Raises LaminaError of kind CONFLICT if the container does not run.
+    """
+    found = state.observe(state.directory_of(store.root, id), boot=boot)
+    if not found.is_running:
+        raise LaminaError(f"container {id} is not running", kind=Kind.CONFLICT)
+    return instance.execute(
+        store, id, config, request, pid=found.pid, runtime_name=runtime, streams=streams
+    )
+
+
 def remove(
     store: Store, id: str, *, name: str, force: bool, boot: str, runtime: str = ""
 ) -> None:
@@ -312,7 +331,7 @@ def delete(store: Store, id: str) -> None:
     """
     with contextlib.suppress(LaminaError):
         _remove_snapshot(store, id)
-    remove_tree(state.directory_of(store.root, id))
+    instance.remove_tree(state.directory_of(store.root, id))
     store.documents.delete(KIND, id)
 
 

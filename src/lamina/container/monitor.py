@@ -23,7 +23,6 @@ import time
 from lamina.container import console, instance, state
 from lamina.container.logs import LogWriter
 from lamina.errors import Kind, LaminaError
-from lamina.system import mounts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -476,7 +475,6 @@ def main(argv: Sequence[str]) -> NoReturn:
         from lamina.store import open_store
 
         instance.become_subreaper()
-        mounts.isolate()
         store = open_store(root)
         try:
             run_container(
