@@ -166,13 +166,13 @@ class Container:
         wanted = {number for number, is_on in ((1, stdout), (2, stderr)) if is_on}
         return b"".join(entry.data for entry in self.logs() if entry.stream in wanted)
 
-    def signal(self, number: int) -> bool:
+    def send_signal(self, number: int) -> bool:
         """Send a signal; False if it does not run."""
         return lifecycle.send_signal(self._store, self.id, number, boot=state.boot_id())
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         """Send a signal. Raises LaminaError of kind CONFLICT if it does not run."""
-        if not self.signal(number):
+        if not self.send_signal(number):
             raise LaminaError(
                 f"cannot kill container: {self.name}: container {self.id} is not running",
                 kind=Kind.CONFLICT,

@@ -98,7 +98,7 @@ def _proxy(container: Container, context: Context) -> Callable[[int], None]:
         if interrupts > 1 and number == signal.SIGINT:
             context.warn("lamina: interrupted twice: killing the container")
             number = signal.SIGKILL
-        container.signal(number)
+        container.send_signal(number)
 
     return pass_on
 

@@ -59,5 +59,6 @@ def run(args: argparse.Namespace, context: Context) -> int:
                 stderr=None if args.detach else context.stderr.fileno(),
             )
         except StartFailed as failure:
-            report(failure, context)
+            if args.detach:  # otherwise the runtime has said it on standard error
+                report(failure, context)
             return 126 if failure.status == 125 else failure.status

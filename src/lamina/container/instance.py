@@ -431,7 +431,7 @@ def execute(
         ).returncode
         message = read_error(log) if status else ""
     if message:
-        raise start_failure(message)
+        raise start_failure(message, doing="cannot run the command")
     return status if status >= 0 else 128 - status
 
 
@@ -572,12 +572,12 @@ def signal_number(text: str) -> int:
     return int(found)
 
 
-def start_failure(message: str) -> StartFailed:
+def start_failure(message: str, *, doing: str = "cannot start the container") -> StartFailed:
     """What a runtime said (crun's and runc's words), with Docker's exit status for it."""
     status = command_status(message)
     if status is None and "open executable" in message:  # crun's word for a directory
         status = CANNOT_INVOKE
-    error = LaminaError(f"cannot start the container: {message}")
+    error = LaminaError(f"{doing}: {message}")
     return StartFailed(error, FAILED if status is None else status)
 
 
