@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 SYSTEM_FILE = "/etc/lamina/config.toml"
+SYSTEM_ROOT = "/var/lib/lamina"
 
 
 @record
@@ -61,6 +62,34 @@ def load_settings(env: Mapping[str, str], *, uid: int) -> Settings:
             settings = _apply_file(settings, user_file)
     found = {field: env[name] for name, field in _VARIABLES.items() if env.get(name)}
     return replace(settings, **found) if found else settings
+
+
+def store_root(env: Mapping[str, str], uid: int) -> str:
+    """`LAMINA_ROOT`, else the system's place for root and the user's data directory for others.
+
+    Raises:
+        LaminaError: kind USAGE if a user has neither LAMINA_ROOT, XDG_DATA_HOME nor HOME.
+    """
+    explicit = env.get("LAMINA_ROOT", "")
+    if explicit:
+        if not explicit.startswith("/"):
+            raise LaminaError(
+                f"LAMINA_ROOT must be an absolute path, not {explicit!r}", kind=Kind.USAGE
+            )
+        return explicit
+    if uid == 0:
+        return SYSTEM_ROOT
+    data = env.get("XDG_DATA_HOME", "")
+    if not data.startswith("/"):
+        home = env.get("HOME", "")
+        if not home.startswith("/"):
+            raise LaminaError(
+                "cannot tell where the store is: HOME is not set",
+                kind=Kind.USAGE,
+                hint="set LAMINA_ROOT to a directory",
+            )
+        data = f"{home}/.local/share"
+    return f"{data}/lamina"
 
 
 def _user_file(env: Mapping[str, str]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import sys
 
-from lamina.errors import Kind, LaminaError
+from lamina.app.settings import store_root
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from lamina.app.settings import Settings
     from lamina.store.ports import Store
     from lamina.tasks import CancelToken
-
-SYSTEM_ROOT = "/var/lib/lamina"
 
 
 class Context:
@@ -90,34 +88,6 @@ class Context:
         if self._store is not None:
             self._store.close()
             self._store = None
-
-
-def store_root(env: Mapping[str, str], uid: int) -> str:
-    """`LAMINA_ROOT`, else the system's place for root and the user's data directory for others.
-
-    Raises:
-        LaminaError: kind USAGE if a user has neither LAMINA_ROOT, XDG_DATA_HOME nor HOME.
-    """
-    explicit = env.get("LAMINA_ROOT", "")
-    if explicit:
-        if not explicit.startswith("/"):
-            raise LaminaError(
-                f"LAMINA_ROOT must be an absolute path, not {explicit!r}", kind=Kind.USAGE
-            )
-        return explicit
-    if uid == 0:
-        return SYSTEM_ROOT
-    data = env.get("XDG_DATA_HOME", "")
-    if not data.startswith("/"):
-        home = env.get("HOME", "")
-        if not home.startswith("/"):
-            raise LaminaError(
-                "cannot tell where the store is: HOME is not set",
-                kind=Kind.USAGE,
-                hint="set LAMINA_ROOT to a directory",
-            )
-        data = f"{home}/.local/share"
-    return f"{data}/lamina"
 
 
 def _signalled_token() -> CancelToken:

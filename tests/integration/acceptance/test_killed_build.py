@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""kill -9 of a build at random moments leaves a store that works and nothing on the host."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from conftest import Lamina  # type: ignore[import-not-found]  # pytest's own path rule
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.tool("crun"),
+    pytest.mark.tool("busybox"),
+    pytest.mark.slow,
+]
+
+ROUNDS = 50
+DOCKERFILE = """FROM busybox AS one
+RUN head -c 3000000 /dev/urandom > /one && echo {stamp}
+FROM busybox AS two
+RUN sleep 0.3 && head -c 1000000 /dev/urandom > /two
+FROM busybox
+COPY --from=one /one /
+COPY --from=two /two /
+COPY . /app
+RUN cat /one /two > /both && sleep 0.05
+"""
+
+
+def processes_of(root: Path) -> list[str]:
+    """Command lines of processes that mention this store."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            except OSError:
+                continue
+            if str(root) in command:
+                found.append(command)
+    return found
+
+
+def test_store_survives_fifty_kills(lamina: Lamina) -> None:
+    rng = random.Random(20261124)
+    (lamina.cwd / "app.txt").write_text("app")
+    lamina("build", "-t", "steady", ".", stdin=b"", check=False)
+    (lamina.cwd / "Dockerfile").write_text("FROM busybox\nRUN echo steady > /s\n")
+    lamina("build", "-t", "steady", ".")
+    steady = lamina.id_of("steady")
+    (lamina.cwd / "Dockerfile").write_text(DOCKERFILE.format(stamp="whole"))
+    begin = time.monotonic()
+    lamina("build", "--no-cache", "-t", "app", ".")
+    whole = time.monotonic() - begin
+    for number in range(ROUNDS):
+        (lamina.cwd / "Dockerfile").write_text(DOCKERFILE.format(stamp=number))
+        process = subprocess.Popen(
+            lamina.argv("build", "--no-cache", "-t", "app", "."),
+            env=lamina.env,
+            cwd=lamina.cwd,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        time.sleep(rng.uniform(0, whole))
+        process.kill()
+        process.wait()
+        # the tag is old or new, and whole either way
+        assert lamina(
+            "run", "--rm", "--network=none", "app", "sh", "-c", "cat /both | wc -c"
+        ).stdout == ("4000000\n")
+    assert lamina.id_of("steady") == steady
+    lamina("build", "-t", "app", ".")
+    deadline = time.monotonic() + 5
+    while processes_of(lamina.root) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert processes_of(lamina.root) == []
+    assert str(lamina.root) not in Path("/proc/self/mounts").read_text()
+    active = [path for path in (lamina.root / "snapshots").iterdir() if (path / "work").is_dir()]
+    assert len(active) <= 1, f"abandoned snapshots: {active}"

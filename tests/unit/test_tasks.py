@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from lamina.errors import Cancelled
+from lamina.tasks import CancelToken, SingleFlight, TaskGroup
+
+
+def test_child_token_follows_its_parent_but_not_the_other_way_round() -> None:
+    parent = CancelToken()
+    child = CancelToken(parent)
+    other = CancelToken(parent)
+    child.cancel()
+    assert not parent.is_cancelled
+    parent.cancel()
+    assert other.is_cancelled
+
+
+def test_callback_runs_once_even_if_registered_late() -> None:
+    token = CancelToken()
+    calls: list[str] = []
+    token.on_cancel(lambda: calls.append("early"))
+    token.cancel()
+    token.cancel()
+    token.on_cancel(lambda: calls.append("late"))
+    assert calls == ["early", "late"]
+
+
+def test_first_failure_cancels_siblings_and_rises() -> None:
+    def fails() -> None:
+        raise ValueError("first")
+
+    with pytest.raises(ValueError, match="first"), TaskGroup() as group:
+        token = group.token
+
+        def waits() -> None:
+            assert token.wait(10)
+            token.check()
+
+        group.start(waits)
+        group.start(fails)
+
+
+def test_error_in_the_block_joins_the_tasks_first() -> None:
+    ended = threading.Event()
+    with pytest.raises(KeyError), TaskGroup() as group:
+        token = group.token
+
+        def waits() -> None:
+            token.wait(10)
+            ended.set()
+
+        group.start(waits)
+        raise KeyError("block")
+    assert ended.is_set()
+
+
+def test_cancelled_task_alone_rises_as_cancelled() -> None:
+    with pytest.raises(Cancelled), TaskGroup() as group:
+        group.start(group.token.cancel)
+
+        def checks() -> None:
+            group.token.wait(10)
+            group.token.check()
+
+        group.start(checks)
+
+
+def test_concurrent_callers_of_one_key_share_one_flight() -> None:
+    flights = SingleFlight()
+    runs: list[int] = []
+    started, release = threading.Event(), threading.Event()
+
+    def work() -> int:
+        runs.append(1)
+        started.set()
+        release.wait(10)
+        return 42
+
+    results: list[int] = []
+    with TaskGroup() as group:
+        group.start(lambda: results.append(flights.do("key", work)))
+        started.wait(10)
+        for _ in range(3):
+            group.start(lambda: results.append(flights.do("key", work)))
+        while threading.active_count() < 4:  # all callers are in
+            pass
+        release.set()
+    assert results == [42] * 4
+    assert 1 <= len(runs) <= 4
+    assert flights.do("key", lambda: 7) == 7
