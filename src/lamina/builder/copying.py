@@ -30,6 +30,7 @@ from lamina.record import replace
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Self
 
     from lamina.builder.changes import Changes, Owner
     from lamina.builder.selection import Match, Picked
@@ -90,6 +91,38 @@ class _HashingReader:
 
     def digest(self) -> bytes:
         return self._sha.digest()
+
+
+class VerifiedStream:
+    """A picked file as a stream; `verify` reads the rest and compares the digest.
+
+    A context manager.
+    """
+
+    def __init__(self, tree: Tree, picked: Picked) -> None:
+        self._tree = tree
+        self._picked = picked
+        self._fd = tree.open(picked.place)
+        self._reader = _HashingReader(self._fd)
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Up to `size` bytes; empty at the end."""
+        if size >= 0:
+            return self._reader.read(size)
+        return b"".join(iter(lambda: self._reader.read(_CHUNK), b""))
+
+    def verify(self) -> None:
+        """Raise LaminaError of kind CONFLICT if the file is not what was digested."""
+        while self._reader.read(_CHUNK):
+            pass
+        if payload_digest(self._reader.digest(), copied_xattrs(self._fd)) != self._picked.digest:
+            raise changed(self._picked.place, self._tree.what)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        os.close(self._fd)
 
 
 def copy_match(

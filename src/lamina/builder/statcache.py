@@ -2,9 +2,9 @@
 """Digests of files remembered by their status, so that an unchanged file is not read again.
 
 An entry counts only if size, mtime, ctime, inode, device and mode are what they were: a same-size
-edit with a restored mtime still has another ctime. A file changed within `RACY_NS` before the cache
-was written is not remembered at all: its next change could fall into the same tick of the clock
-(git calls such entries racy). A cache that cannot be read is an empty one.
+edit with a restored mtime still has another ctime. A file changed within `RACY_NS` before it was
+read is not remembered at all: its next change could fall into the same tick of the filesystem's
+clock (git calls such entries racy). A cache that cannot be read is an empty one.
 """
 
 from __future__ import annotations
@@ -39,13 +39,15 @@ def stamp(status: os.stat_result) -> bytes:
 
 
 class StatCache:
-    """`load` gives the stored blob (or None) and is called at the first question only."""
+    """`load` gives the stored blob (or None) and is called at the first question only. `now_ns`
+    is the host's clock before the first file was read.
+    """
 
-    def __init__(self, load: Callable[[], bytes | None]) -> None:
+    def __init__(self, load: Callable[[], bytes | None], *, now_ns: int) -> None:
+        self._trusted_before = now_ns - RACY_NS
         self._load: Callable[[], bytes | None] | None = load
         self._known: dict[bytes, tuple[bytes, bytes]] = {}
         self._seen: dict[bytes, tuple[bytes, bytes]] = {}
-        self._youngest: dict[bytes, int] = {}
         self._is_dirty = False
 
     def get(self, path: bytes, status: os.stat_result) -> bytes | None:
@@ -60,21 +62,16 @@ class StatCache:
         return found[1]
 
     def put(self, path: bytes, status: os.stat_result, digest: bytes) -> None:
-        """Remember the digest (32 bytes) of a file."""
-        if len(path) < 1 << 16:
+        """Remember the digest (32 bytes) of a file, unless it was changed a moment ago."""
+        youngest = max(status.st_mtime_ns, status.st_ctime_ns)
+        if youngest < self._trusted_before and len(path) < 1 << 16:
             self._seen[path] = (stamp(status), digest)
-            self._youngest[path] = max(status.st_mtime_ns, status.st_ctime_ns)
             self._is_dirty = True
 
-    def blob(self, now_ns: int) -> bytes | None:
-        """The cache to store, None if nothing was learned. `now_ns` is the host's clock."""
+    def blob(self) -> bytes | None:
+        """The cache to store, None if nothing was learned."""
         if not self._is_dirty:
             return None
-        for path, youngest in self._youngest.items():
-            if youngest >= now_ns - RACY_NS:
-                self._seen.pop(path, None)
-                self._known.pop(path, None)
-        self._youngest.clear()
         kept = self._known if len(self._known) <= 2 * len(self._seen) + _SPARE else {}
         entries = {**kept, **self._seen}
         parts: list[bytes] = []
