@@ -1,1 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
+"""The Dockerfile language: text -> syntax tree -> checks -> plan. Pure: no I/O, clock or threads.
+
+Start with `parser.parse` (text to `ast`), then `lower.Lowering` (tree to plan and image config,
+asking for the images it needs). `lexer` joins physical lines, `words` cuts arguments, `expand`
+replaces variables, `stage` holds what each instruction does, `checks` the findings that do not
+stop a build, `ignore` the patterns of `.dockerignore` and COPY. Imports `plan`, `spec`, `events`.
+
+Specifications: docs/dockerfile.md lists what is done; Docker's Dockerfile reference and BuildKit's
+`frontend/dockerfile` decide in doubt (docs/adr/0020).
+"""

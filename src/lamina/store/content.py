@@ -139,9 +139,7 @@ class Content:
             with entries:
                 yield from self._walk(algorithm, entries)
 
-    def _walk(
-        self, algorithm: str, entries: Iterator[os.DirEntry[str]]
-    ) -> Iterator[BlobInfo]:
+    def _walk(self, algorithm: str, entries: Iterator[os.DirEntry[str]]) -> Iterator[BlobInfo]:
         for entry in entries:
             try:
                 digest = Digest(algorithm, entry.name)
@@ -343,5 +341,3 @@ def _corrupt_on_disk(digest: Digest) -> BlobCorrupt:
         f"blob {digest} is damaged in the store",
         hint="remove the image and pull or build it again",
     )
-
-

@@ -92,18 +92,15 @@ class DocumentTable:
         def work(transaction: Transaction) -> None:
             if first is not None:
                 first(transaction)
-            changed = transaction.run(
-                f"UPDATE documents SET {column} = ? WHERE kind = ? AND id = ?", (value, kind, id)
-            )
+            statement = f"UPDATE documents SET {column} = ? WHERE kind = ? AND id = ?"  # noqa: S608  # our own column names
+            changed = transaction.run(statement, (value, kind, id))
             if not changed:
                 raise DocumentNotFound(f"{kind} {id} does not exist")
 
         self._database.write(work)
 
-    def _refuse_taken(
-        self, transaction: Transaction, kind: str, column: str, value: str
-    ) -> None:
-        query = f"SELECT 1 FROM documents WHERE kind = ? AND {column} = ?"
+    def _refuse_taken(self, transaction: Transaction, kind: str, column: str, value: str) -> None:
+        query = f"SELECT 1 FROM documents WHERE kind = ? AND {column} = ?"  # noqa: S608  # our own column names
         if transaction.row(query, (kind, value)):
             raise _exists(kind, column, value)
 
@@ -114,5 +111,3 @@ def _exists(kind: str, column: str, value: str) -> DocumentExists:
 
 def _document(row: Row) -> Document:
     return Document(*row)
-
-

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import _thread
 import os
+from contextlib import suppress
 
 from lamina.system.process import ProcessIdentity, this_process
 
@@ -136,10 +137,8 @@ class Durability:
         return ProcessIdentity(int(pid), int(start)).alive()
 
     def _unlink(self, name: str) -> None:
-        try:
+        with suppress(FileNotFoundError):
             os.unlink(os.path.join(self._directory, name))
-        except FileNotFoundError:
-            pass
 
 
 class _Publishing:

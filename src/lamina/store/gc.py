@@ -88,10 +88,8 @@ class _Collection:
         mark.documents()
         for text in roots:
             mark.pin(text)
-        freed, blobs = self._sweep_blobs(mark)
-        freed += remove_stale_ingests(
-            os.path.join(self._store.root, "ingest"), before=self._before
-        )
+        freed, blobs = (0, 0) if mark.unreadable else self._sweep_blobs(mark)
+        freed += remove_stale_ingests(os.path.join(self._store.root, "ingest"), before=self._before)
         snapshots, rubbish = self._sweep_rows(mark)
         directory = self._store.snapshots.directory
         for name in [*map(str, snapshots), *rubbish]:
@@ -101,7 +99,12 @@ class _Collection:
         self._store.reserve.fill()
         if mark.unreadable:
             unreadable = ", ".join(sorted(mark.unreadable))
-            self._emit(Notice(f"damaged in the store, so what they need is unknown: {unreadable}"))
+            self._emit(
+                Notice(
+                    "no blobs were removed, because what these damaged ones need is unknown:"
+                    f" {unreadable}; remove the images that they belong to first"
+                )
+            )
         return Collected(freed, blobs, len(snapshots))
 
     def _sweep_blobs(self, mark: _Mark) -> tuple[int, int]:

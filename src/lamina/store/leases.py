@@ -89,9 +89,7 @@ class Leases:
         me = _thread.get_ident()
         with self._guard:
             mine = {name for name, (_, thread) in self._held.items() if thread == me}
-        times = [
-            self._live_since(name) for name in os.listdir(self.directory) if name not in mine
-        ]
+        times = [self._live_since(name) for name in os.listdir(self.directory) if name not in mine]
         return min((since for since in times if since is not None), default=None)
 
     def _live_since(self, name: str) -> float | None:
@@ -174,5 +172,3 @@ def _since_of(text: bytes) -> float:
     except (ValueError, KeyError, TypeError):
         return 0.0  # being written, or unreadable: GC removes nothing this time
     return float(since) if isinstance(since, int | float) else 0.0
-
-

@@ -14,8 +14,8 @@ import time
 
 from lamina.errors import Kind, LaminaError
 from lamina.events import Notice, silent
-from lamina.store import layoutindex
 from lamina.store import database as databases
+from lamina.store import layoutindex
 from lamina.store.content import Content
 from lamina.store.database import Database
 from lamina.store.documents import DocumentTable
@@ -62,17 +62,13 @@ class NotAStore(LaminaError):
 class LocalStore:
     """A store on a directory of this host (ports.Store)."""
 
-    def __init__(
-        self, root: str, *, clock: Callable[[], float], emit: Emitter
-    ) -> None:
+    def __init__(self, root: str, *, clock: Callable[[], float], emit: Emitter) -> None:
         self.root = root
         self.clock = clock
         self.reserve = Reserve(root)
         self.durability = Durability(root)
         self.leases = Leases(root, clock=clock, reserve=self.reserve)
-        self.content = Content(
-            root, durability=self.durability, leases=self.leases, clock=clock
-        )
+        self.content = Content(root, durability=self.durability, leases=self.leases, clock=clock)
         self.database = Database(root, reserve=self.reserve, repair=self._rebuild)
         self.snapshots = Snapshots(
             root, self.database, durability=self.durability, leases=self.leases, clock=clock

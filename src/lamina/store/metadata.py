@@ -87,10 +87,12 @@ class MetadataTables:
                 )
             self._snapshots.flushed(transaction, unflushed)
 
-        self._change_names(work, added={name: target for name in names})
+        self._change_names(work, added=dict.fromkeys(names, target))
 
     def get_name(self, name: str) -> NamedImage | None:
-        rows = self._database.read("SELECT name, target, updated FROM names WHERE name = ?", (name,))
+        rows = self._database.read(
+            "SELECT name, target, updated FROM names WHERE name = ?", (name,)
+        )
         return _named(rows[0]) if rows else None
 
     def list_names(self) -> list[NamedImage]:
@@ -150,16 +152,15 @@ class MetadataTables:
 
     def _all_point_to(self, names: Sequence[str], text: str) -> bool:
         marks = ",".join("?" * len(names))
-        found = self._database.read(
-            f"SELECT count(*) FROM names WHERE target = ? AND name IN ({marks})", (text, *names)
-        )
+        query = f"SELECT count(*) FROM names WHERE target = ? AND name IN ({marks})"  # noqa: S608  # only marks
+        found = self._database.read(query, (text, *names))
         return bool(found[0][0] == len(set(names)))
 
     def _index_is_current(self) -> bool:
         rows = self._database.read(
             "SELECT key, value FROM state WHERE key IN ('generation', 'index_generation')"
         )
-        state = dict(rows)
+        state: dict[str, str] = dict(rows)
         exists = os.path.exists(os.path.join(self._root, layoutindex.INDEX_FILE))
         return exists and state.get("generation") == state.get("index_generation")
 
@@ -196,16 +197,12 @@ class MetadataTables:
         for start in range(0, len(keys), _MAX_VARIABLES):
             some = [str(key) for key in keys[start : start + _MAX_VARIABLES]]
             marks = ",".join("?" * len(some))
-            for row in self._database.read(
-                "SELECT key, result, tree, name, created, last_used, checksum FROM cache"
-                f" WHERE key IN ({marks})",
-                some,
-            ):
-                rows[str(row[0])] = row
+            query = f"SELECT * FROM cache WHERE key IN ({marks})"  # noqa: S608  # only marks
+            rows.update((str(row[0]), row) for row in self._database.read(query, some))
         for key in keys:
-            row = rows.get(str(key))
-            record = self._cache_record(key, row) if row is not None else None
-            if row is not None and record is not None and self._keep_cache(key, row[5]):
+            found = rows.get(str(key))
+            record = self._cache_record(key, found) if found is not None else None
+            if found is not None and record is not None and self._keep_cache(key, found[5]):
                 return record
         return None
 
@@ -252,7 +249,9 @@ class MetadataTables:
     # Stat caches.
 
     def get_stat(self, context: str) -> bytes | None:
-        rows = self._database.read("SELECT entries FROM stat WHERE context = ?", (os.fsencode(context),))
+        rows = self._database.read(
+            "SELECT entries FROM stat WHERE context = ?", (os.fsencode(context),)
+        )
         return bytes(rows[0][0]) if rows and isinstance(rows[0][0], bytes) else None
 
     def put_stat(self, context: str, blob: bytes) -> None:

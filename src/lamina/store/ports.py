@@ -262,18 +262,25 @@ class Documents(Protocol):
 class Store(Protocol):
     """One root directory (`$LAMINA_ROOT`); `lamina.store.open_store(root)` gives it."""
 
-    root: str
-    content: ContentStore
-    snapshots: Snapshotter
-    metadata: Metadata
-    documents: Documents
+    @property
+    def root(self) -> str:
+        """The absolute path of the root directory."""
 
-    def lease(self, purpose: str) -> AbstractContextManager[None]:
+    @property
+    def content(self) -> ContentStore: ...
+    @property
+    def snapshots(self) -> Snapshotter: ...
+    @property
+    def metadata(self) -> Metadata: ...
+    @property
+    def documents(self) -> Documents: ...
+
+    def lease(self, purpose: str) -> AbstractContextManager[object]:
         """Hold a lease (pid + start time) and the store lock shared: GC leaves alone what was made
         or used while it is held. Every command that writes or reads layers holds one.
         """
 
-    def lock(self, name: str) -> AbstractContextManager[None]:
+    def lock(self, name: str) -> AbstractContextManager[object]:
         """Exclusive flock on `locks/<hash of name>`, for work that should be done once (unpacking
         a chain). Waits; reentrant in no way.
         """

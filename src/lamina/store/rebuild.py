@@ -25,6 +25,7 @@ from lamina.system.locks import FileLock
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import Self
 
     from lamina.store.content import Content
     from lamina.store.database import Row
@@ -139,7 +140,7 @@ class _Salvage:
         if self._connection is None:
             return
         try:
-            yield from self._connection.execute(f"SELECT * FROM {table}")
+            yield from self._connection.execute(f"SELECT * FROM {table}")  # noqa: S608  # a constant
         except sqlite3.DatabaseError:
             return
 
@@ -152,7 +153,7 @@ class _Salvage:
                 continue
         return found
 
-    def __enter__(self) -> _Salvage:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -163,7 +164,8 @@ class _Salvage:
 def _insert(connection: sqlite3.Connection, table: str, row: Row) -> None:
     marks = ",".join("?" * len(row))
     try:
-        connection.execute(f"INSERT OR IGNORE INTO {table} VALUES ({marks})", row)
+        statement = f"INSERT OR IGNORE INTO {table} VALUES ({marks})"  # noqa: S608  # a constant
+        connection.execute(statement, row)
     except sqlite3.Error:  # a damaged row: wrong type or a missing column
         return
 

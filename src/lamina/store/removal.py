@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Removing a snapshot's directory: by descriptor, without following links, however deep it is."""
+"""Removing a snapshot's directory: by descriptor, without following links, however deep it is.
+
+Two processes may remove the same tree at once (GC finds what another is removing): what is gone is
+no error.
+"""
 
 from __future__ import annotations
 
 import os
 import stat
+from contextlib import suppress
 
 from lamina.store.faults import disk_error
 
@@ -49,9 +54,14 @@ class _Removal:
                 self._remove_entry(fd, entry, depth=depth)
         finally:
             os.close(fd)
-        os.rmdir(name, dir_fd=parent)
+        with suppress(FileNotFoundError):
+            os.rmdir(name, dir_fd=parent)
 
     def _remove_entry(self, fd: int, entry: str, *, depth: int) -> None:
+        with suppress(FileNotFoundError):
+            self._remove_present(fd, entry, depth=depth)
+
+    def _remove_present(self, fd: int, entry: str, *, depth: int) -> None:
         found = os.stat(entry, dir_fd=fd, follow_symlinks=False)
         if not stat.S_ISDIR(found.st_mode):
             os.unlink(entry, dir_fd=fd)

@@ -123,9 +123,7 @@ class Snapshots:
             if row is None:
                 raise SnapshotNotFound(f"snapshot {key} does not exist")
             number = row[0]
-            known = transaction.row(
-                "SELECT id, boot FROM snapshots WHERE name = ?", (str(chain),)
-            )
+            known = transaction.row("SELECT id, boot FROM snapshots WHERE name = ?", (str(chain),))
             if known is not None and self._is_whole(known[1]):
                 transaction.run("DELETE FROM snapshots WHERE id = ?", (number,))
                 self._touch(transaction, str(chain))
@@ -202,9 +200,12 @@ class Snapshots:
 
     def _touch(self, transaction: Transaction, name: str) -> bool:
         stamp = self._leases.stamp()
-        return transaction.run(
-            "UPDATE snapshots SET used = max(used, ?) WHERE name = ?", (stamp, name)
-        ) > 0
+        return (
+            transaction.run(
+                "UPDATE snapshots SET used = max(used, ?) WHERE name = ?", (stamp, name)
+            )
+            > 0
+        )
 
     def _stack(self, chain: str) -> tuple[str, ...]:
         return self._lowers(self._database.read(_STACK, (chain,)), chain)

@@ -129,9 +129,7 @@ class mounted:  # noqa: N801  # used as `with mounted(mount, target):`
         self._volatile, self._userxattr = volatile, userxattr
 
     def __enter__(self) -> Self:
-        mount_overlay(
-            self._mount, self.target, volatile=self._volatile, userxattr=self._userxattr
-        )
+        mount_overlay(self._mount, self.target, volatile=self._volatile, userxattr=self._userxattr)
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -191,7 +189,7 @@ def _detached(mount: OverlayMount, *, volatile: bool, userxattr: bool) -> int | 
         return None
 
 
-class _TooOld(Exception):  # noqa: N818
+class _TooOld(Exception):
     """The kernel lacks the new mount API, or `lowerdir+`."""
 
 
@@ -296,9 +294,7 @@ def _attach(fd: int, target: str) -> None:
         raise _error(f"cannot mount on {target}", _errno())
 
 
-def _legacy_overlay(
-    mount: OverlayMount, target: str, *, volatile: bool, userxattr: bool
-) -> None:
+def _legacy_overlay(mount: OverlayMount, target: str, *, volatile: bool, userxattr: bool) -> None:
     """The same with mount(2). Each lower is given as /proc/self/fd/N: short, and free of colons."""
     if mount.upper and not mount.lowers:
         bind(mount.upper, target)
@@ -369,7 +365,7 @@ def _forget_volatile(work: str) -> None:
             raise _error(what, error.errno or 0) from error
 
 
-def _mount(  # noqa: PLR0913  # mount(2)'s own parameters
+def _mount(  # mount(2)'s own parameters
     source: str, target: str, *, what: str, kind: str = "none", flags: int = 0, options: str = ""
 ) -> None:
     paths = (os.fsencode(source), os.fsencode(target))

@@ -1,0 +1,622 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From syntax tree to plan and image config (`Lowering`), after BuildKit's `dockerfile2llb`.
+
+Lowering is pure and asks for what it does not know: `step` returns `NeedImages` until every image
+that the target needs is in `resolved`, then `Lowered`. Each call begins anew (it takes well under
+a millisecond), so there is no state to go wrong between calls. An image may bring ONBUILD triggers
+that copy from further images: then a later step asks again.
+"""
+
+from __future__ import annotations
+
+from lamina.dockerfile import ast
+from lamina.dockerfile.checks import Checker, CheckOptions, check_file
+from lamina.dockerfile.expand import BadExpansion, Expansion, expand
+from lamina.dockerfile.parser import parse_trigger
+from lamina.dockerfile.stage import (
+    DEFAULT_PATH,
+    PROXY_ARGS,
+    BuildScope,
+    StageState,
+    Step,
+    Vertices,
+    is_plain,
+    refuse_flags,
+)
+from lamina.errors import Kind, LaminaError, SourceError
+from lamina.plan.graph import Edge, Plan, VertexMeta, needed
+from lamina.plan.ops import ImageSource
+from lamina.record import record, replace
+from lamina.spec.config import ImageConfig, RunConfig
+from lamina.spec.platform import Platform
+from lamina.spec.reference import Reference
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from lamina.events import Diagnostic
+    from lamina.spec.digest import Digest
+    from lamina.spec.span import Span
+
+    Resolved = Mapping[tuple[str, str], "ResolvedImage"]
+
+_SCRATCH = "scratch"
+_CHECK_ARG = "BUILDKIT_DOCKERFILE_CHECK"
+
+
+@record
+class LowerOptions:
+    """What the command line says. `ignore` are the `.dockerignore` patterns of the context.
+
+    `target` is a stage's name or number (empty: the last); `network`, `extra_hosts` (name,
+    address) and `shm_size` (bytes) go to every RUN.
+    """
+
+    platform: Platform
+    build_platform: Platform | None = None
+    target: str = ""
+    build_args: tuple[tuple[str, str], ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()
+    ignore: tuple[str, ...] = ()
+    extra_hosts: tuple[tuple[str, str], ...] = ()
+    shm_size: int = 0
+    network: str = "default"
+
+
+@record
+class ImageRequest:
+    """An image whose config is needed; `reference` is normalised, with tag or digest."""
+
+    reference: str
+    platform: Platform
+    span: Span
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """The key of the answer in `resolved`."""
+        return (self.reference, str(self.platform))
+
+
+@record
+class ResolvedImage:
+    """The answer: the manifest that `reference` points to for the platform, and its config."""
+
+    reference: str
+    manifest: Digest
+    config: ImageConfig
+
+
+@record
+class NeedImages:
+    """Lowering cannot go on without these; independent of each other, in file order."""
+
+    requests: tuple[ImageRequest, ...]
+
+
+@record
+class Lowered:
+    """The result.
+
+    `plan.outputs` is one edge, the target's filesystem (None: empty). `config` is the image's
+    final config with the base's diff_ids only (there are `base_layers` of them) and the whole
+    history; every history entry with a layer after the base's stands for one vertex of the chain.
+    `stage_names` are the stages that are built, in order; `unused_build_args` were given and no
+    ARG asked for them.
+    """
+
+    plan: Plan
+    config: ImageConfig
+    base_layers: int
+    stage_names: tuple[str, ...]
+    diagnostics: tuple[Diagnostic, ...] = ()
+    unused_build_args: tuple[str, ...] = ()
+
+
+@record
+class _Stage:
+    """A stage with its FROM understood: `parent` is the stage it stands on, else `request` is its
+    image (None: scratch). `original` is the base's name after expansion.
+    """
+
+    node: ast.Stage
+    original: str
+    parent: int | None
+    request: ImageRequest | None
+    platform: Platform | None
+
+    def shown(self) -> str:
+        return self.node.start.name or f"stage-{self.node.index}"
+
+
+@record
+class _Copied:
+    """What `COPY --from` names: a stage, an image, or (both None) nothing at all."""
+
+    stage: int | None = None
+    request: ImageRequest | None = None
+
+
+class Lowering:
+    """Lowers one Dockerfile for one platform.
+
+    Raises:
+        SourceError: kind INVALID or UNSUPPORTED, pointing at the line.
+        LaminaError: kind NOT_FOUND for a target that does not exist, USAGE for a build argument
+            that is not text.
+    """
+
+    def __init__(self, dockerfile: ast.Dockerfile, options: LowerOptions) -> None:
+        self._file = dockerfile
+        self._options = options
+        self._build_args = dict(options.build_args)
+        for name, value in (*options.build_args, *options.labels):
+            if not is_plain(name) or not is_plain(value):
+                raise LaminaError(
+                    f"build argument or label {name!r} holds a NUL or bytes that are not UTF-8",
+                    kind=Kind.USAGE,
+                )
+        self._check_options = self._parse_check_options()
+        self._checker = Checker(self._check_options)
+        check_file(dockerfile, self._checker)
+        self._declared = {name for arg in dockerfile.global_args for name, _ in arg.args}
+        self._platform_env = self._platform_args()
+        self._global_env = self._global_args(self._build_args)
+        self._stages = self._resolve_stages()
+        self._check_default_bases()
+        self._target = self._find_target(options.target)
+
+    @property
+    def diagnostics(self) -> tuple[Diagnostic, ...]:
+        """The findings so far: those of the text alone before the last step, all after it."""
+        return self._checker.diagnostics
+
+    def step(self, resolved: Resolved) -> NeedImages | Lowered:
+        """Go as far as `resolved` allows; keys are (`ImageRequest.reference`, str(platform))."""
+        steps, requests = self._reach(resolved)
+        if requests:
+            return NeedImages(tuple(requests.values()))
+        return self._lower(steps, resolved)
+
+    # -- FROM, ARG before FROM, platforms
+
+    def _parse_check_options(self) -> CheckOptions:
+        directive = self._file.directive("check")
+        given = self._build_args.get(_CHECK_ARG)
+        if given is not None:
+            return CheckOptions.parse(given, span=directive.span if directive else None)
+        if directive is None:
+            return CheckOptions()
+        return CheckOptions.parse(directive.value, span=directive.span)
+
+    def _platform_args(self) -> dict[str, str]:
+        """The predefined platform ARGs (Dockerfile reference §Automatic platform ARGs)."""
+        env: dict[str, str] = {}
+        target = self._options.platform
+        for prefix, platform in (
+            ("BUILD", self._options.build_platform or target),
+            ("TARGET", target),
+        ):
+            env[f"{prefix}PLATFORM"] = str(platform)
+            env[f"{prefix}OS"] = platform.os
+            env[f"{prefix}OSVERSION"] = platform.os_version
+            env[f"{prefix}ARCH"] = platform.architecture
+            env[f"{prefix}VARIANT"] = platform.variant
+        last = self._file.stages[-1].start.name
+        env["TARGETSTAGE"] = self._options.target or last or "default"
+        return {name: self._build_args.get(name, value) for name, value in env.items()}
+
+    def _global_args(self, build_args: Mapping[str, str]) -> dict[str, str]:
+        """The environment of FROM: platform ARGs and those before the first FROM."""
+        env = dict(self._platform_env)
+        for arg in self._file.global_args:
+            _require_plain(arg)
+            for flag in arg.flags:
+                raise SourceError(f"unknown flag: ARG --{flag.name}", span=flag.span)
+            for name, default in arg.args:
+                value = build_args.get(name)
+                if value is None and default is not None:
+                    value = self._expand(default, env, arg).text
+                if value is not None:
+                    env[name] = value
+        return env
+
+    def _expand(self, text: str, env: Mapping[str, str], node: ast.Instruction) -> Expansion:
+        try:
+            return expand(text, env, escape=self._file.escape)
+        except BadExpansion as error:
+            raise SourceError(
+                f"failed to process {text!r}: {error.what}", span=node.span, kind=error.kind
+            ) from error
+
+    def _resolve_stages(self) -> tuple[_Stage, ...]:
+        stages: list[_Stage] = []
+        names: dict[str, int] = {}
+        for node in self._file.stages:
+            start = node.start
+            _require_plain(start)
+            found = self._expand(start.base, self._global_env, start)
+            known = [*self._global_env, *self._declared]
+            self._checker.undefined_from_args(found.missing, known, start.span)
+            if not found.text:
+                raise SourceError(
+                    f"base name ({start.base}) should not be blank",
+                    span=start.span,
+                    hint="set the ARG it comes from, before the first FROM or with --build-arg",
+                )
+            platform = self._stage_platform(start)
+            parent = names.get(found.text.lower())
+            request = None
+            if parent is None and found.text != _SCRATCH:
+                request = self._request(found.text, start.span, platform, what="base image")
+            stages.append(_Stage(node, found.text, parent, request, platform))
+            if start.name:
+                names[start.name] = node.index
+        return tuple(stages)
+
+    def _stage_platform(self, start: ast.From) -> Platform | None:
+        text = start.flag("platform")
+        if text is None:
+            return None
+        found = self._expand(text, self._global_env, start)
+        known = [*self._global_env, *self._declared]
+        self._checker.undefined_from_args(found.missing, known, start.span)
+        target = self._global_env["TARGETPLATFORM"]
+        if found.used == ("TARGETPLATFORM",) and not found.missing and found.text == target:
+            self._checker.report(
+                "RedundantTargetPlatform",
+                f"Setting platform to predefined {text} in FROM is redundant "
+                "as this is the default behavior",
+                start.span,
+            )
+        if not found.text:
+            raise SourceError(f"empty platform value from expression {text}", span=start.span)
+        try:
+            platform = Platform.parse(found.text)
+        except LaminaError as error:
+            raise SourceError(
+                f"failed to parse platform {text}: {error.what}", span=start.span
+            ) from error
+        if not found.used and not found.missing:
+            self._check_constant_platform(start, found.text, platform)
+        return platform
+
+    def _check_constant_platform(self, start: ast.From, text: str, platform: Platform) -> None:
+        if platform.os in start.name or platform.architecture in start.name:
+            return
+        self._checker.report(
+            "FromPlatformFlagConstDisallowed",
+            f'FROM --platform flag should not use constant value "{text}"',
+            start.span,
+        )
+
+    def _request(
+        self, text: str, span: Span, platform: Platform | None, *, what: str
+    ) -> ImageRequest:
+        try:
+            reference = Reference.parse(text).with_default_tag()
+        except LaminaError as error:
+            raise SourceError(f"invalid {what} {text!r}: {error.what}", span=span) from error
+        return ImageRequest(str(reference), platform or self._options.platform, span)
+
+    def _check_default_bases(self) -> None:
+        """InvalidDefaultArgInFrom: the base names as they are without any --build-arg."""
+        if not self._file.global_args or not self._checker.wants("InvalidDefaultArgInFrom"):
+            return
+        try:
+            env = self._global_args({})
+            bases = [self._expand(s.node.start.base, env, s.node.start).text for s in self._stages]
+        except SourceError:
+            return  # no default at all, perhaps `${v:?needed}`: nothing to check
+        for stage, base in zip(self._stages, bases, strict=True):
+            try:
+                Reference.parse(base)
+            except LaminaError:
+                start = stage.node.start
+                self._checker.report(
+                    "InvalidDefaultArgInFrom",
+                    f"Default value for ARG {start.base} results in empty or invalid "
+                    "base image name",
+                    start.span,
+                )
+
+    def _find_target(self, target: str) -> int:
+        if not target:
+            return len(self._stages) - 1
+        found = [s.node.index for s in self._stages if s.node.start.name == target.lower()]
+        if found:
+            return found[-1]
+        if target.isascii() and target.isdigit() and int(target[:9]) < len(self._stages):
+            return int(target[:9])
+        names = [stage.node.start.name for stage in self._stages if stage.node.start.name]
+        raise LaminaError(
+            f'target stage "{target}" could not be found in {self._file.source.name}',
+            kind=Kind.NOT_FOUND,
+            hint=f"its stages are {', '.join(names)}" if names else "none of its stages has a name",
+        )
+
+    # -- which stages and images the target needs
+
+    def _reach(
+        self, resolved: Resolved
+    ) -> tuple[dict[int, list[Step]], dict[tuple[str, str], ImageRequest]]:
+        """The instructions of every stage needed, and the images that are missing."""
+        steps: dict[int, list[Step]] = {}
+        requests: dict[tuple[str, str], ImageRequest] = {}
+
+        def want(request: ImageRequest) -> None:
+            if request.key not in resolved:
+                requests.setdefault(request.key, request)
+
+        todo = [self._target]
+        while todo:
+            index = todo.pop()
+            if index in steps:
+                continue
+            stage = self._stages[index]
+            self._check_platform(stage)
+            if stage.parent is not None:
+                todo.append(stage.parent)
+            elif stage.request is not None:
+                want(stage.request)
+            steps[index] = self._steps(stage, resolved)
+            for step in steps[index]:
+                copied = self._copied(step, index)
+                if copied is not None and copied.stage is not None:
+                    todo.append(copied.stage)
+                elif copied is not None and copied.request is not None:
+                    want(copied.request)
+        ordered = sorted(requests.values(), key=lambda request: request.span.start)
+        return dict(sorted(steps.items())), {request.key: request for request in ordered}
+
+    def _check_platform(self, stage: _Stage) -> None:
+        refuse_flags(stage.node.start)
+        platform = stage.platform
+        if platform is not None and stage.parent is None and platform != self._options.platform:
+            raise SourceError(
+                f"FROM --platform={platform} is not supported yet: "
+                f"this build is for {self._options.platform}",
+                span=stage.node.start.span,
+                kind=Kind.UNSUPPORTED,
+            )
+
+    def _steps(self, stage: _Stage, resolved: Resolved) -> list[Step]:
+        """The base's triggers, then the stage's own instructions."""
+        triggers: list[ast.Command] = []
+        if stage.parent is not None:
+            triggers = [
+                _placed(command.trigger, stage.node.start.span)
+                for command in self._stages[stage.parent].node.commands
+                if isinstance(command, ast.OnBuild)
+            ]
+        elif stage.request is not None and stage.request.key in resolved:
+            stored = resolved[stage.request.key].config.config.on_build
+            triggers = [self._parse_trigger(text, stage) for text in stored]
+        own = [Step(command) for command in stage.node.commands]
+        return [*(Step(command, trigger=True) for command in triggers), *own]
+
+    def _parse_trigger(self, text: str, stage: _Stage) -> ast.Command:
+        span = stage.node.start.span
+        try:
+            if not is_plain(text):
+                raise SourceError("not UTF-8", span=span)
+            return _placed(parse_trigger(text), span)
+        except SourceError as error:
+            raise SourceError(
+                f"ONBUILD trigger {text!r} of {stage.original}: {error.what}",
+                span=span,
+                kind=error.kind,
+            ) from error
+
+    def _copied(self, step: Step, index: int) -> _Copied | None:
+        """What the instruction copies from; None for the build context or no COPY at all."""
+        command = step.command
+        text = command.flag("from") if isinstance(command, ast.Copy) else None
+        if not text:
+            return None
+        if text.isascii() and text.isdigit():
+            number = int(text[:9])
+            if number >= len(self._stages):
+                raise SourceError(f"invalid stage index {text}", span=command.span)
+            return self._earlier(number, index, text, command)
+        same = [s.node.index for s in self._stages if s.node.start.name == text.lower()]
+        if same:
+            before = [number for number in same if number < index]
+            return self._earlier((before or same)[-1], index, text, command)
+        if text == _SCRATCH:
+            return _Copied()
+        if "$" in text:
+            raise SourceError(
+                "variables are not replaced in COPY --from",
+                span=command.span,
+                hint=f"give the image a name with `FROM {text} AS name` and copy from that",
+            )
+        return _Copied(request=self._request(text, command.span, None, what="COPY --from"))
+
+    def _earlier(self, number: int, index: int, text: str, command: ast.Command) -> _Copied:
+        if number >= index:
+            raise SourceError(
+                f'cannot copy from stage "{text}", it needs to be defined before current stage '
+                f'"{self._stages[index].shown()}"',
+                span=command.span,
+            )
+        return _Copied(stage=number)
+
+    # -- all images are known
+
+    def _lower(self, steps: dict[int, list[Step]], resolved: Resolved) -> Lowered:
+        scope = self._scope()
+        chain = self._chain()
+        states: dict[int, StageState] = {}
+        for index, own in steps.items():
+            stage = self._stages[index]
+            name = "" if self._is_alone(own) else stage.shown()
+            state = StageState(scope, name=name, exported=index in chain)
+            state.total = sum(_is_numbered(step.command) for step in own)
+            self._start(state, stage, states, resolved)
+            for step in own:
+                state.lower(self._with_source(step, index, scope, states, resolved))
+            states[index] = state
+        scope.checker.raise_if_asked()
+        target = states[self._target]
+        return Lowered(
+            plan=needed(scope.vertices.all(), [target.edge]),
+            config=target.image_config(self._options.labels),
+            base_layers=target.base_layers,
+            stage_names=tuple(self._stages[index].shown() for index in steps),
+            diagnostics=scope.checker.diagnostics,
+            unused_build_args=self._unused_args(steps),
+        )
+
+    def _scope(self) -> BuildScope:
+        options = self._options
+        return BuildScope(
+            escape=self._file.escape,
+            platform=options.platform,
+            build_args=self._build_args,
+            global_env=self._global_env,
+            ignore=options.ignore,
+            extra_hosts=options.extra_hosts,
+            shm_size=options.shm_size,
+            network=options.network,
+            vertices=Vertices(),
+            checker=self._checker,
+        )
+
+    def _chain(self) -> frozenset[int]:
+        """The target and the stages it stands on: their layers are in the image."""
+        chain = set()
+        index: int | None = self._target
+        while index is not None:
+            chain.add(index)
+            index = self._stages[index].parent
+        return frozenset(chain)
+
+    def _is_alone(self, steps: Iterable[Step]) -> bool:
+        """Whether names need no stage: BuildKit counts images that COPY names as stages."""
+        return len(self._stages) == 1 and not any(self._copied(step, 0) for step in steps)
+
+    def _start(
+        self,
+        state: StageState,
+        stage: _Stage,
+        states: Mapping[int, StageState],
+        resolved: Resolved,
+    ) -> None:
+        if stage.parent is not None:
+            state.start_from_stage(states[stage.parent])
+            return
+        if stage.request is None:
+            state.start_from(_empty_image(self._options.platform), None)
+            return
+        state.total += 1
+        image = resolved[stage.request.key]
+        _require_plain_config(image.config, stage)
+        self._check_base_platform(stage, image.config)
+        edge = None
+        if image.config.diff_ids:
+            meta = VertexMeta(
+                name=state.title(f"FROM {stage.request.reference}"),
+                stage=state.name,
+                instruction=stage.node.start.text,
+                span=stage.node.start.span,
+            )
+            edge = _image_edge(state.scope.vertices, stage.request, image, meta)
+        state.start_from(image.config, edge)
+
+    def _check_base_platform(self, stage: _Stage, config: ImageConfig) -> None:
+        wanted = self._options.platform
+        if (config.os, config.architecture) == (wanted.os, wanted.architecture):
+            return
+        actual = "/".join(part for part in (config.os, config.architecture, config.variant) if part)
+        self._checker.report(
+            "InvalidBaseImagePlatform",
+            f'Base image {stage.original} was pulled with platform "{actual}", '
+            f'expected "{wanted}" for current build',
+            stage.node.start.span,
+        )
+
+    def _with_source(
+        self,
+        step: Step,
+        index: int,
+        scope: BuildScope,
+        states: Mapping[int, StageState],
+        resolved: Resolved,
+    ) -> Step:
+        """The step with the edge that its COPY --from names."""
+        copied = self._copied(step, index)
+        if copied is None:
+            return step
+        edge: Edge | None = None
+        if copied.stage is not None:
+            edge = states[copied.stage].edge
+        elif copied.request is not None:
+            image = resolved[copied.request.key]
+            if image.config.diff_ids:
+                name = f"FROM {copied.request.reference}"
+                meta = VertexMeta(name, span=step.command.span, instruction=name)
+                edge = _image_edge(scope.vertices, copied.request, image, meta)
+        return replace(step, source=edge, empty_source=edge is None)
+
+    def _unused_args(self, steps: Mapping[int, Iterable[Step]]) -> tuple[str, ...]:
+        known = {*self._platform_env, *self._declared, _CHECK_ARG, "SOURCE_DATE_EPOCH"}
+        for own in steps.values():
+            for step in own:
+                if isinstance(step.command, ast.Arg):
+                    known.update(name for name, _ in step.command.args)
+        return tuple(
+            name
+            for name in self._build_args
+            if name not in known
+            and name.lower() not in PROXY_ARGS
+            and not name.startswith("BUILDKIT_")
+        )
+
+
+def _image_edge(
+    vertices: Vertices, request: ImageRequest, image: ResolvedImage, meta: VertexMeta
+) -> Edge:
+    op = ImageSource(image.reference, image.manifest, image.config.diff_ids, str(request.platform))
+    return vertices.add(op, (), meta)
+
+
+def _is_numbered(command: ast.Command) -> bool:
+    """Whether the instruction counts in `2/4`."""
+    return isinstance(command, ast.Run | ast.Copy | ast.Workdir)
+
+
+def _placed(command: ast.Command, span: Span) -> ast.Command:
+    """A trigger shows the FROM that brought it, as its own text is in no file of this build."""
+    flags = tuple(replace(flag, span=span) for flag in command.flags)
+    return replace(command, span=span, flags=flags)
+
+
+def _empty_image(platform: Platform) -> ImageConfig:
+    """The config of `FROM scratch`, as BuildKit makes it."""
+    return ImageConfig(
+        architecture=platform.architecture,
+        os=platform.os,
+        variant=platform.variant,
+        os_version=platform.os_version,
+        config=RunConfig(env=(("PATH", DEFAULT_PATH),), working_dir="/"),
+    )
+
+
+def _require_plain(node: ast.Instruction) -> None:
+    if not is_plain(node.text):
+        raise SourceError(
+            f"{node.keyword.upper()} holds a NUL or bytes that are not UTF-8", span=node.span
+        )
+
+
+def _require_plain_config(config: ImageConfig, stage: _Stage) -> None:
+    """The base's values end up in the plan, which can hold text only."""
+    run = config.config
+    texts = [text for pair in run.env for text in pair]
+    texts += [run.user, run.working_dir, *(run.shell or ())]
+    if not all(map(is_plain, texts)):
+        raise SourceError(
+            f"the config of {stage.original} holds a NUL or text that is not Unicode",
+            span=stage.node.start.span,
+        )

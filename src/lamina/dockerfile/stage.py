@@ -1,0 +1,680 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One stage, instruction by instruction: what it adds to the plan, the config and the history.
+
+After BuildKit's `dockerfile2llb` (`dispatch*`). A stage has two environments: `config_env` is the
+image's (ENV only), `env` is what a RUN sees and what variables expand from: ENV and ARG, the later
+statement winning.
+"""
+
+from __future__ import annotations
+
+from lamina.dockerfile import ast
+from lamina.dockerfile.expand import BadExpansion, Expansion, expand
+from lamina.dockerfile.ignore import IgnoreMatcher, clean
+from lamina.dockerfile.values import (
+    MINIMUM_DURATION,
+    InvalidValue,
+    go_healthcheck,
+    go_list,
+    go_quote,
+    go_quote_list,
+    is_signal,
+    parse_duration,
+    parse_port,
+)
+from lamina.errors import Kind, SourceError
+from lamina.plan.graph import Edge, Vertex, VertexMeta, vertex
+from lamina.plan.ops import CopyAction, Exec, FileOp, LocalSource, MkdirAction
+from lamina.record import record, replace
+from lamina.spec.config import Healthcheck, History, ImageConfig, RunConfig
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from lamina.dockerfile.checks import Checker
+    from lamina.plan.ops import Op
+    from lamina.spec.platform import Platform
+
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+DEFAULT_SHELL = ("/bin/sh", "-c")
+COMMENT = "buildkit.dockerfile.v0"  # other tools tell BuildKit's history entries by it
+PROXY_ARGS = frozenset({"http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy"})
+_NOT_IN_ENV = frozenset({"BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"})
+_SUPPORTED = {
+    "FROM": frozenset({"platform"}),
+    "RUN": frozenset({"network", "security"}),
+    "COPY": frozenset({"from", "chown", "chmod"}),
+    "ADD": frozenset({"chown", "chmod"}),
+    "HEALTHCHECK": frozenset({"interval", "timeout", "start-period", "start-interval", "retries"}),
+}
+MAX_PORTS = 3 * 65_536
+
+
+class Vertices:
+    """The vertices of a plan while it is built, each once, in order."""
+
+    def __init__(self) -> None:
+        self._known: dict[object, Vertex] = {}
+
+    def add(self, op: Op, inputs: Iterable[Edge | None], meta: VertexMeta) -> Edge:
+        """The edge of the vertex; one that exists is used again (and exported if either is)."""
+        made = vertex(op, inputs, meta=meta)
+        old = self._known.setdefault(made.digest, made)
+        if meta.exported and not old.meta.exported:
+            self._known[made.digest] = replace(old, meta=replace(old.meta, exported=True))
+        return Edge(made.digest)
+
+    def all(self) -> tuple[Vertex, ...]:
+        """Every vertex, inputs first."""
+        return tuple(self._known.values())
+
+
+@record
+class BuildScope:
+    """What all stages of a build share."""
+
+    escape: str
+    platform: Platform
+    build_args: dict[str, str]
+    global_env: dict[str, str]
+    ignore: tuple[str, ...]
+    extra_hosts: tuple[tuple[str, str], ...]
+    shm_size: int
+    network: str
+    vertices: Vertices
+    checker: Checker
+
+
+@record
+class Step:
+    """An instruction to lower: `trigger` if it comes from the base's ONBUILD; for COPY --from
+    `source` is what it names (None is the build context), `empty_source` says it names nothing.
+    """
+
+    command: ast.Command
+    trigger: bool = False
+    source: Edge | None = None
+    empty_source: bool = False
+
+
+class StageState:
+    """The state of a stage after some of its instructions."""
+
+    def __init__(self, scope: BuildScope, *, name: str, exported: bool) -> None:
+        self.scope = scope
+        self.name = name
+        self.exported = exported
+        self.edge: Edge | None = None
+        self.base_layers = 0
+        self.index = 0
+        self.total = 0
+        self.env: dict[str, str] = {}
+        self.args: dict[str, str | None] = {}
+        self.config_env: dict[str, str] = {}
+        self.base = ImageConfig("", "")
+        self.run = RunConfig()
+        self.labels: dict[str, str] = {}
+        self.history: list[History] = []
+        self.author = ""
+        self.workdir_set = False
+        self._once: dict[str, ast.Instruction] = {}
+        self._trigger = False
+
+    def start_from(self, config: ImageConfig, edge: Edge | None) -> None:
+        """Begin on an image (its edge is None if it has no layers)."""
+        self.edge = edge
+        self.base = config
+        self.base_layers = len(config.diff_ids)
+        self.run = replace(config.config, on_build=())
+        self.config_env = dict(config.config.env)
+        self.config_env.setdefault("PATH", DEFAULT_PATH)
+        self.env = dict(self.config_env)
+        self.labels = dict(config.config.labels)
+        self.history = list(config.history)
+        self.author = config.author
+
+    def start_from_stage(self, parent: StageState) -> None:
+        """Begin on an earlier stage: its files, config, ARGs and history."""
+        self.edge = parent.edge
+        self.base = parent.base
+        self.base_layers = parent.base_layers
+        self.run = replace(parent.run, on_build=())
+        self.config_env = dict(parent.config_env)
+        self.env = dict(parent.env)
+        self.args = dict(parent.args)
+        self.labels = dict(parent.labels)
+        self.history = list(parent.history)
+        self.author = parent.author
+        self.workdir_set = parent.workdir_set
+
+    def image_config(self, labels: Iterable[tuple[str, str]] = ()) -> ImageConfig:
+        """The config so far, `labels` from the command line on top."""
+        merged = sorted({**self.labels, **dict(labels)}.items())
+        run = replace(self.run, env=tuple(self.config_env.items()), labels=tuple(merged))
+        return replace(
+            self.base,
+            config=run,
+            history=tuple(self.history),
+            author=self.author,
+            created="",
+        )
+
+    def title(self, text: str) -> str:
+        """The next step's name: `[stage 2/4] RUN make`."""
+        if not self.total:
+            return text
+        self.index += 1
+        number = str(self.index).rjust(len(str(self.total)))
+        stage = f"{self.name} " if self.name else ""
+        trigger = "ONBUILD " if self._trigger else ""
+        return f"[{stage}{number}/{self.total}] {trigger}{text}"
+
+    def lower(self, step: Step) -> None:
+        """Apply one instruction. Raises SourceError."""
+        command = step.command
+        self._trigger = step.trigger
+        _check_text(command)
+        refuse_flags(command)
+        match command:
+            case ast.Run():
+                self._run(command)
+            case ast.Copy():
+                self._copy(command, step)
+            case ast.Workdir():
+                self._workdir(command)
+            case ast.Env():
+                self._env(command)
+            case ast.Arg():
+                self._arg(command)
+            case ast.Label():
+                self._label(command)
+            case ast.Expose():
+                self._expose(command)
+            case ast.Cmd():
+                self._cmd(command)
+            case ast.Entrypoint():
+                self._entrypoint(command)
+            case ast.User():
+                self._user(command)
+            case ast.Volume():
+                self._volume(command)
+            case ast.Shell():
+                self.run = replace(self.run, shell=command.words)
+                self._record(f"SHELL {go_list(command.words)}")
+            case ast.StopSignal():
+                self._stop_signal(command)
+            case ast.HealthCheck():
+                self._healthcheck(command)
+            case ast.Maintainer():
+                self.author = command.maintainer
+                self._record(f"MAINTAINER {command.maintainer}")
+            case ast.OnBuild():
+                on_build = (*self.run.on_build, command.expression)
+                self.run = replace(self.run, on_build=on_build)
+            case _:
+                _never(command)
+
+    # -- steps that add a layer
+
+    def _run(self, command: ast.Run) -> None:
+        argv, summary = self._argv(command)
+        network = command.flag("network") or "default"
+        if network not in {"default", "none", "host"}:
+            raise _error(command, f'invalid network mode "{network}"')
+        if (security := command.flag("security")) not in {None, "sandbox"}:
+            kind = Kind.UNSUPPORTED if security == "insecure" else Kind.INVALID
+            raise _error(command, f"RUN --security={security} is not supported", kind=kind)
+        op = Exec(
+            argv,
+            env=tuple(self.env.items()),
+            cwd=self.run.working_dir or "/",
+            user=self.run.user,
+            network=self.scope.network if network == "default" else network,
+            extra_hosts=self.scope.extra_hosts,
+            shm_size=self.scope.shm_size,
+            proxy_args=tuple(
+                (name, value)
+                for name, value in self.scope.build_args.items()
+                if name.lower() in PROXY_ARGS
+            ),
+        )
+        shown = self._shown(command, raw_quotes=True, keep_unset=True) + summary
+        self._layer(op, (self.edge,), command, shown)
+        self._record(f"RUN {self._with_args(argv)} # buildkit", layer=True)
+
+    def _argv(self, command: ast.Run) -> tuple[tuple[str, ...], str]:
+        """The final argv, and what the step's name says of a heredoc."""
+        words = command.command.words
+        if not command.command.shell:
+            if not words:
+                raise _error(command, "RUN requires at least one argument")
+            return words, ""
+        text, summary = words[0], ""
+        if command.heredocs:
+            first = command.heredocs[0]
+            if _is_only_heredoc(text):
+                if first.content.startswith("#!"):
+                    raise _error(
+                        command,
+                        "RUN with a heredoc that starts with #! is not supported yet",
+                        kind=Kind.UNSUPPORTED,
+                        hint="pass the script to its interpreter: RUN python3 <<EOF",
+                    )
+                text = first.chomped()
+                lines = first.content.strip().split("\n")
+                summary = f" ({lines[0]}{'...' * (len(lines) > 1)})"
+            else:
+                text += "".join(f"\n{doc.content}{doc.name}" for doc in command.heredocs)
+        return (*self._shell(), text), summary
+
+    def _with_args(self, argv: Sequence[str]) -> str:
+        """`|1 FOO=bar /bin/sh -c ...`: the ARGs in force stand before the command."""
+        words = [f"{name}={self.env.get(name, value or '')}" for name, value in self.args.items()]
+        prefix = [f"|{len(words)}", *words] if words else []
+        return " ".join([*prefix, *argv])
+
+    def _copy(self, command: ast.Copy, step: Step) -> None:
+        if command.documents:
+            raise _error(
+                command,
+                f"{_keyword(command)} with a heredoc source is not supported yet",
+                kind=Kind.UNSUPPORTED,
+            )
+        sources = [self._expand(source, command) for source in command.sources]
+        dest = self._expand(command.dest, command)
+        owner = self._expand_flag(command, "chown")
+        mode = self._expand_flag(command, "chmod")
+        _check_mode(mode, command)
+        for source in sources:
+            _check_source(source, command)
+        action = CopyAction(
+            source=1,
+            patterns=tuple(_relative(source) for source in sources),
+            dest=_absolute(self.run.working_dir, dest),
+            owner=owner,
+            mode=mode,
+            unpack=command.add,
+        )
+        tree = step.source
+        if tree is None and not step.empty_source:
+            self._check_ignored(command, sources)
+            tree = self._context()
+        shown = self._shown(command)
+        self._layer(FileOp((action,)), (self.edge, tree), command, shown)
+        flags = f" --chown={owner}" * bool(owner) + f" --chmod={mode}" * bool(mode)
+        words = " ".join([*sources, dest])
+        self._record(f"{_keyword(command)}{flags} {words} # buildkit", layer=True)
+
+    def _context(self) -> Edge:
+        meta = VertexMeta("[internal] load build context")
+        return self.scope.vertices.add(LocalSource("context", self.scope.ignore), (), meta)
+
+    def _check_ignored(self, command: ast.Copy, sources: Iterable[str]) -> None:
+        if not self.scope.ignore or not self.scope.checker.wants("CopyIgnoredFile"):
+            return
+        matcher = IgnoreMatcher(self.scope.ignore)
+        if matcher.has_exclusions:
+            return  # a negation may bring some of it back: too hard to tell
+        for source in sources:
+            path = _relative(source)
+            if path != "." and matcher.excludes(path):
+                verb = "Add" if command.add else "Copy"
+                self.scope.checker.report(
+                    "CopyIgnoredFile",
+                    f'Attempting to {verb} file "{path}" that is excluded by .dockerignore',
+                    command.span,
+                )
+
+    def _workdir(self, command: ast.Workdir) -> None:
+        path = self._expand(command.path, command)
+        if not path:
+            raise _error(command, "WORKDIR is empty after its variables are replaced")
+        if not self.workdir_set and not path.startswith("/"):
+            self.scope.checker.report(
+                "WorkdirRelativePath",
+                f"Relative workdir {go_quote(path)} can have unexpected results "
+                "if the base image changes",
+                command.span,
+            )
+        self.workdir_set = True
+        path = clean(_join(self.run.working_dir, path))
+        self.run = replace(self.run, working_dir=path)
+        if path == "/":
+            self._record(f"WORKDIR {path}")
+            return
+        op = FileOp((MkdirAction(path, owner=self.run.user or None),))
+        self._layer(op, (self.edge,), command, self._shown(command))
+        self._record(f"WORKDIR {path}", layer=True)
+
+    def _layer(
+        self, op: Op, inputs: Iterable[Edge | None], command: ast.Instruction, shown: str
+    ) -> None:
+        meta = VertexMeta(
+            name=self.title(shown),
+            stage=self.name,
+            instruction=command.text,
+            span=command.span,
+            exported=self.exported,
+        )
+        self.edge = self.scope.vertices.add(op, inputs, meta)
+
+    # -- steps that change the config only
+
+    def _env(self, command: ast.Env) -> None:
+        self.scope.checker.legacy_pairs(command)
+        words = []
+        pairs = self._expand_pairs(command)
+        for name, value in pairs:
+            self.scope.checker.secret_name("ENV", name, command.span)
+            if not name or "=" in name:
+                raise _error(command, f"invalid ENV name {go_quote(name)}")
+            self.env[name] = value
+            self.config_env[name] = value
+            words.append(f"{name}={value}")
+        self._record(f"ENV {' '.join(words)}")
+
+    def _arg(self, command: ast.Arg) -> None:
+        words = []
+        for name, default in command.args:
+            self.scope.checker.secret_name("ARG", name, command.span)
+            value = self.scope.build_args.get(name)
+            if value is None and default is not None:
+                value = self._expand(default, command)
+            elif value is None:
+                value = self.scope.global_env.get(name)
+            if value is not None and name not in _NOT_IN_ENV:
+                self.env[name] = value
+            self.args[name] = value
+            words.append(name if value is None else f"{name}={value}")
+        self._record(f"ARG {' '.join(words)}")
+
+    def _label(self, command: ast.Label) -> None:
+        self.scope.checker.legacy_pairs(command)
+        pairs = self._expand_pairs(command)
+        self.labels.update(pairs)
+        self._record(f"LABEL {' '.join(f'{name}={value}' for name, value in pairs)}")
+
+    def _expose(self, command: ast.Expose) -> None:
+        words: list[str] = []
+        for port in command.ports:
+            words += self._expansion(port, command).words
+        self.scope.checker.ports(words, command.span)
+        ports: list[str] = []
+        for word in words:
+            try:
+                ports += parse_port(word)
+            except InvalidValue as error:
+                raise _error(command, error.what) from error
+            if len(ports) > MAX_PORTS:
+                raise _error(command, "EXPOSE names too many ports", kind=Kind.EXHAUSTED)
+        exposed = tuple(sorted({*self.run.exposed_ports, *ports}))
+        self.run = replace(self.run, exposed_ports=exposed)
+        self._record(f"EXPOSE {go_list(ports)}")
+
+    def _cmd(self, command: ast.Cmd) -> None:
+        self._used_once("CMD", command)
+        words = self._command(command, command.command)
+        # Docker sets ArgsEscaped for CMD on every platform; the field is part of its config bytes
+        self.run = replace(self.run, cmd=words, args_escaped=True)
+        self._record(f"CMD {go_quote_list(words)}")
+
+    def _entrypoint(self, command: ast.Entrypoint) -> None:
+        self._used_once("ENTRYPOINT", command)
+        words = self._command(command, command.command)
+        self.run = replace(self.run, entrypoint=words or None)
+        if "CMD" not in self._once:
+            self.run = replace(self.run, cmd=None)  # an inherited CMD was for another program
+        self._record(f"ENTRYPOINT {go_quote_list(words)}")
+
+    def _command(self, command: ast.Cmd | ast.Entrypoint, line: ast.CommandLine) -> tuple[str, ...]:
+        if not line.shell:
+            return line.words
+        if not self.run.shell:
+            self.scope.checker.report(
+                "JSONArgsRecommended",
+                f"JSON arguments recommended for {command.keyword} to prevent unintended "
+                "behavior related to OS signals",
+                command.span,
+            )
+        return (*self._shell(), " ".join(line.words))
+
+    def _user(self, command: ast.User) -> None:
+        user = self._expand(command.user, command)
+        self.run = replace(self.run, user=user)
+        self._record(f"USER {user}")
+
+    def _volume(self, command: ast.Volume) -> None:
+        paths = [self._expand(path, command) for path in command.paths]
+        if not all(paths):
+            raise _error(command, "VOLUME specified can not be an empty string")
+        self.run = replace(self.run, volumes=tuple(sorted({*self.run.volumes, *paths})))
+        self._record(f"VOLUME {go_list(paths)}")
+
+    def _stop_signal(self, command: ast.StopSignal) -> None:
+        signal = self._expand(command.signal, command)
+        if not is_signal(signal):
+            raise _error(command, f"invalid signal: {signal}")
+        self.run = replace(self.run, stop_signal=signal)
+        self._record(f"STOPSIGNAL {signal}")
+
+    def _healthcheck(self, command: ast.HealthCheck) -> None:
+        self._used_once("HEALTHCHECK", command)
+        line = command.command
+        if line is None:
+            check = Healthcheck(("NONE",))
+        else:
+            check = Healthcheck(
+                ("CMD-SHELL" if line.shell else "CMD", *line.words),
+                interval=_duration_flag(command, "interval"),
+                timeout=_duration_flag(command, "timeout"),
+                start_period=_duration_flag(command, "start-period"),
+                start_interval=_duration_flag(command, "start-interval"),
+                retries=_retries_flag(command),
+            )
+        self.run = replace(self.run, healthcheck=check)
+        self._record(f"HEALTHCHECK {go_healthcheck(check)}")
+
+    # -- shared
+
+    def _record(self, created_by: str, *, layer: bool = False) -> None:
+        self.history.append(History(created_by=created_by, comment=COMMENT, empty_layer=not layer))
+
+    def _shell(self) -> tuple[str, ...]:
+        return self.run.shell or DEFAULT_SHELL
+
+    def _used_once(self, name: str, command: ast.Instruction) -> None:
+        earlier = self._once.get(name)
+        if earlier is not None:
+            self.scope.checker.report(
+                "MultipleInstructionsDisallowed",
+                f"Multiple {command.keyword} instructions should not be used in the same stage "
+                "because only the last one will be used",
+                earlier.span,
+            )
+        self._once[name] = command
+
+    def _expansion(self, text: str, command: ast.Instruction) -> Expansion:
+        try:
+            found = expand(text, self.env, escape=self.scope.escape)
+        except BadExpansion as error:
+            raise _error(
+                command, f"failed to process {go_quote(text)}: {error.what}", kind=error.kind
+            ) from error
+        missing = [
+            name for name in found.missing if name not in self.args and name not in _NOT_IN_ENV
+        ]
+        self.scope.checker.undefined_variables(missing, self.env, command.span)
+        return found
+
+    def _expand(self, text: str, command: ast.Instruction) -> str:
+        return self._expansion(text, command).text
+
+    def _expand_pairs(self, command: ast.Env | ast.Label) -> list[tuple[str, str]]:
+        """All pairs with the environment from before the instruction."""
+        return [
+            (self._expand(pair.name, command), self._expand(pair.value, command))
+            for pair in command.pairs
+        ]
+
+    def _expand_flag(self, command: ast.Instruction, name: str) -> str | None:
+        value = command.flag(name)
+        return (self._expand(value, command) or None) if value is not None else None
+
+    def _shown(
+        self, command: ast.Instruction, *, raw_quotes: bool = False, keep_unset: bool = False
+    ) -> str:
+        """The instruction as its step is called, variables replaced where that is possible."""
+        keyword, _, rest = command.text.partition(" ")
+        text = f"{keyword.upper()} {rest}" if rest else keyword.upper()
+        try:
+            return expand(
+                text,
+                self.env,
+                escape=self.scope.escape,
+                raw_quotes=raw_quotes,
+                keep_unset=keep_unset,
+            ).text
+        except BadExpansion:
+            return text
+
+
+def _never(command: object) -> None:
+    raise AssertionError(command)
+
+
+def _error(
+    command: ast.Instruction, what: str, *, kind: Kind | None = None, hint: str = ""
+) -> SourceError:
+    return SourceError(what, span=command.span, kind=kind, hint=hint)
+
+
+def _keyword(command: ast.Copy) -> str:
+    return "ADD" if command.add else "COPY"
+
+
+def refuse_flags(command: ast.Instruction) -> None:
+    """Raise SourceError (UNSUPPORTED) for a flag of the language that lowering does not know."""
+    name = command.keyword.upper()
+    for flag in command.flags:
+        if flag.name not in _SUPPORTED.get(name, ()) and flag.value != "false":
+            raise SourceError(
+                f"{name} --{flag.name} is not supported yet",
+                span=flag.span,
+                kind=Kind.UNSUPPORTED,
+            )
+
+
+def is_plain(text: str) -> bool:
+    """Whether the text is UTF-8 and has no NUL: what paths, arguments and JSON can hold."""
+    if text.isascii():
+        return "\0" not in text
+    return "\0" not in text and not any("\ud800" <= char <= "\udfff" for char in text)
+
+
+def _check_text(command: ast.Command) -> None:
+    texts = [command.text]
+    if isinstance(command, ast.Run):
+        texts += [doc.content for doc in command.heredocs]
+        texts += command.command.words
+    elif isinstance(command, ast.Cmd | ast.Entrypoint | ast.HealthCheck):
+        texts += command.command.words if command.command is not None else ()
+    elif isinstance(command, ast.Copy):
+        texts += [*command.sources, command.dest]
+    elif isinstance(command, ast.Shell):
+        texts += command.words
+    elif isinstance(command, ast.Volume):
+        texts += command.paths
+    elif isinstance(command, ast.OnBuild):
+        texts.append(command.expression)
+    if not all(map(is_plain, texts)):
+        raise _error(command, f"{command.keyword.upper()} holds a NUL or bytes that are not UTF-8")
+
+
+def _check_mode(mode: str | None, command: ast.Copy) -> None:
+    if mode is None:
+        return
+    octal = all(char in "01234567" for char in mode)
+    if octal and len(mode) <= 8 and int(mode, 8) <= 0o7777:
+        return
+    if mode[0] in "ugoa+-=":
+        raise _error(
+            command,
+            f"{_keyword(command)} --chmod={mode}: symbolic modes are not supported yet",
+            kind=Kind.UNSUPPORTED,
+            hint="write the mode in octal, such as 0755",
+        )
+    raise _error(
+        command,
+        f"invalid chmod parameter: '{mode}'. it should be octal string and between 0 and 07777",
+    )
+
+
+def _check_source(source: str, command: ast.Copy) -> None:
+    """Refuse URLs and git repositories: an error for COPY, not supported yet for ADD."""
+    what = ""
+    if _is_git(source):
+        what = "a git repository"
+    elif source.startswith(("http://", "https://")):
+        what = "a URL"
+    if what and command.add:
+        raise _error(command, f"ADD of {what} is not supported yet", kind=Kind.UNSUPPORTED)
+    if what:
+        raise _error(command, f"source can't be {what} for COPY")
+
+
+def _is_git(source: str) -> bool:
+    """What BuildKit takes for a git remote and not for a path or a plain URL."""
+    if source.startswith(("git://", "ssh://")):
+        return True
+    if source.startswith(("http://", "https://")):
+        return source.partition("#")[0].partition("?")[0].endswith(".git")
+    user, at, rest = source.partition("@")
+    return bool(at) and ":" in rest and user.replace("-", "").replace("_", "").isalnum()
+
+
+def _join(directory: str, path: str) -> str:
+    return path if path.startswith("/") else f"{directory or '/'}/{path}"
+
+
+def _relative(source: str) -> str:
+    """A COPY source below the root of its tree: `..` stops there, `.` is the root itself."""
+    return clean("/" + source)[1:] or "."
+
+
+def _absolute(directory: str, dest: str) -> str:
+    """A COPY destination, absolute and clean; a slash at the end if it names a directory."""
+    path = clean(_join(directory, dest))
+    is_directory = dest in {"", "."} or dest.endswith(("/", "/."))
+    return path if path == "/" or not is_directory else path + "/"
+
+
+def _is_only_heredoc(text: str) -> bool:
+    from lamina.dockerfile.lexer import parse_heredoc
+
+    return parse_heredoc(text) is not None
+
+
+def _duration_flag(command: ast.HealthCheck, name: str) -> int:
+    text = command.flag(name)
+    if not text:
+        return 0
+    try:
+        found = parse_duration(text)
+    except InvalidValue as error:
+        raise _error(command, f"HEALTHCHECK --{name}: {error.what}") from error
+    if found and found < MINIMUM_DURATION:
+        raise _error(command, f'Interval "{name}" cannot be less than 1ms')
+    return found
+
+
+def _retries_flag(command: ast.HealthCheck) -> int:
+    text = command.flag("retries")
+    if not text:
+        return 0
+    digits = text.removeprefix("+")
+    if text.startswith("-") and text[1:].isdigit():
+        raise _error(command, f"--retries cannot be negative ({text})")
+    if not digits.isascii() or not digits.isdigit() or len(digits) > 9:
+        raise _error(command, f"HEALTHCHECK --retries: invalid number {go_quote(text)}")
+    return int(digits)

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A plan as text for people and golden files: one block a vertex, edges by number."""
+
+from __future__ import annotations
+
+from lamina.plan.ops import CopyAction, Exec, FileOp, ImageSource, LocalSource, MkdirAction
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from lamina.plan.graph import Edge, Plan, Vertex
+    from lamina.plan.ops import FileAction
+    from lamina.spec.digest import Digest
+
+
+def dump_plan(plan: Plan) -> str:
+    """The plan in lines, vertices in order and numbered from 1; ends with the outputs.
+
+    The same plan gives the same text. `*` marks a vertex whose layer is exported.
+    """
+    numbers = {vertex.digest: index for index, vertex in enumerate(plan.vertices, start=1)}
+    lines: list[str] = []
+    for vertex in plan.vertices:
+        mark = "*" if vertex.meta.exported else ""
+        lines.append(f"#{numbers[vertex.digest]}{mark} {vertex.meta.name}")
+        lines += [f"    {line}" for line in _vertex(vertex, numbers)]
+    outputs = " ".join(_edge(edge, numbers) for edge in plan.outputs)
+    return "\n".join([*lines, f"=> {outputs}"]) + "\n"
+
+
+def _edge(edge: Edge | None, numbers: dict[Digest, int]) -> str:
+    return "empty" if edge is None else f"#{numbers[edge.vertex]}"
+
+
+def _vertex(vertex: Vertex, numbers: dict[Digest, int]) -> Iterator[str]:
+    inputs = [_edge(edge, numbers) for edge in vertex.inputs]
+    op = vertex.op
+    match op:
+        case ImageSource():
+            yield f"image {op.reference} {op.platform}"
+            yield f"manifest {op.manifest.short()} layers {len(op.diff_ids)}"
+        case LocalSource():
+            yield f"local {op.name}"
+            for pattern in op.ignore:
+                yield f"ignore {pattern}"
+        case Exec():
+            yield f"exec on {inputs[0]}"
+            yield from _exec(op)
+        case FileOp():
+            yield f"file on {inputs[0]}"
+            for action in op.actions:
+                yield _action(action, inputs)
+
+
+def _exec(op: Exec) -> Iterator[str]:
+    yield f"argv {list(op.argv)!r}"
+    for name, value in op.env:
+        yield f"env {name}={value!r}"
+    yield f"cwd {op.cwd}"
+    if op.user:
+        yield f"user {op.user}"
+    if op.network != "default":
+        yield f"network {op.network}"
+    if op.security != "sandbox":
+        yield f"security {op.security}"
+    for host, address in op.extra_hosts:
+        yield f"host {host}={address}"
+    if op.shm_size:
+        yield f"shm {op.shm_size}"
+    for name, _ in op.proxy_args:
+        yield f"proxy {name}"  # its value may hold a password
+
+
+def _action(action: FileAction, inputs: list[str]) -> str:
+    if isinstance(action, MkdirAction):
+        return f"mkdir {action.path}" + (f" owner={action.owner}" if action.owner else "")
+    return _copy(action, inputs[action.source])
+
+
+def _copy(action: CopyAction, source: str) -> str:
+    words = ["unpack" if action.unpack else "copy", f"from {source}", repr(list(action.patterns))]
+    words.append(f"to {action.dest}")
+    if action.owner is not None:
+        words.append(f"owner={action.owner}")
+    if action.mode is not None:
+        words.append(f"mode={action.mode}")
+    if action.exclude:
+        words.append(f"exclude={list(action.exclude)!r}")
+    if action.parents:
+        words.append("parents")
+    return " ".join(words)
