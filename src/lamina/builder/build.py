@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """`solve`: run a plan against a store. The one entry point of the room.
 
-The caller holds a lease on the store, and has called `system.mounts.isolate` if there is an
-executor. A plan that is fully cached costs a walk of its contexts and one lookup: no thread is
+The caller holds a lease on the store; its executor has a mount namespace of its own (see
+`system.mounts.isolate`). A plan that is fully cached costs a walk of its contexts and one lookup: no thread is
 started, nothing is mounted, and no module of tar, compression or containers is imported.
 """
 
 from __future__ import annotations
+
+import os
 
 from lamina.builder.scratch import Scratch
 from lamina.builder.worker import BuildWorker
@@ -18,6 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from lamina.builder.context import Context
     from lamina.builder.execution import NetworkProvider
     from lamina.container.ports import Executor
     from lamina.events import Emitter
@@ -28,31 +31,17 @@ if TYPE_CHECKING:
 
 
 @record
-class Context:
-    """A build context: an absolute path on this host.
-
-    `is_lasting` is False for a temporary directory (a context that came as an archive): digests
-    of its files are not remembered.
-    """
-
-    root: str
-    is_lasting: bool = True
-
-
-@record
 class SolveOptions:
-    """`scratch_dir` is a directory of the store for mount points and temporary files; `clock`
-    gives POSIX seconds. `jobs` limits the steps that run at one time (None: no limit; steps wait
-    for networks and disks more than they compute). `compression` and `level` are for the blobs of
-    exported layers.
+    """`jobs` limits the steps that run at one time (None: no limit; steps wait for networks and
+    disks more than they compute). `compression` and `level` are for the blobs of exported layers.
+    `scratch_dir` is for mount points and temporary files (empty: `build` in the store).
     """
 
-    scratch_dir: str
-    clock: Callable[[], float]
     no_cache: bool = False
     jobs: int | None = None
     compression: str = "gzip"
     level: int | None = None
+    scratch_dir: str = ""
 
 
 @record
@@ -74,11 +63,12 @@ def solve(
     network: NetworkProvider | None,
     emit: Emitter,
     cancel: CancelToken | None,
+    clock: Callable[[], float],
 ) -> Solved:
     """The results of the plan's outputs; what ran is recorded in the store.
 
-    `executor` is called when the first step runs, from any thread and maybe more than once.
-    `network` gives a network namespace to each step with the default network (None: the host's).
+    `executor` is called at most once, before any thread is started, when a step may have to run.
+    `clock` gives POSIX seconds. `network` gives a network namespace to each step with the default network (None: the host's).
     Every vertex gets one VertexPlanned and one VertexDone. Steps that ended before a failure stay
     cached.
 
@@ -90,7 +80,7 @@ def solve(
     scheduler = Scheduler(plan, no_cache=options.no_cache)
     for edge in plan.outputs:
         scheduler.request(edge)
-    scratch = Scratch(options.scratch_dir)
+    scratch = Scratch(options.scratch_dir or os.path.join(store.root, "build"))
     worker = BuildWorker(
         plan,
         store=store,
@@ -100,6 +90,8 @@ def solve(
         network=network,
         scratch=scratch,
         emit=emit,
+        clock=clock,
+        cancel=cancel,
     )
     driver = Driver(
         scheduler,
@@ -107,7 +99,7 @@ def solve(
         plan=plan,
         jobs=options.jobs,
         emit=emit,
-        clock=options.clock,
+        clock=clock,
         cancel=cancel,
     )
     try:

@@ -175,5 +175,3 @@ def failed(op: Exec, status: int, *, span: Span | None, output: bytes) -> StepFa
     command = " ".join(op.argv)
     text = f'process "{command}" did not complete successfully: exit code: {status}'
     return StepFailed(text, span=span, status=status, output=output)
-
-

@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 import os
 
+from lamina.builder.context import Contexts
 from lamina.builder.selection import select
-from lamina.builder.statcache import StatCache
 from lamina.builder.tree import Tree
 from lamina.errors import Kind, LaminaError, SourceError
 from lamina.events import Notice, VertexLog
@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Protocol
 
-    from lamina.builder.build import Context, SolveOptions
+    from lamina.builder.build import SolveOptions
     from lamina.builder.changes import Base, Changes
+    from lamina.builder.context import Context
     from lamina.builder.execution import NetworkProvider
     from lamina.builder.scratch import Scratch
     from lamina.builder.selection import Match, Selection
@@ -65,18 +66,21 @@ class BuildWorker:
         network: NetworkProvider | None,
         scratch: Scratch,
         emit: Emitter,
+        clock: Callable[[], float],
+        cancel: CancelToken | None,
     ) -> None:
         self._vertices = {vertex.digest: vertex for vertex in plan.vertices}
         self._store = store
         self._executor = executor
-        self._contexts = contexts
+        self._contexts = Contexts(contexts, store.metadata, clock=clock)
         self._options = options
         self._network = network
         self._scratch = scratch
         self._emit = emit
+        self._clock = clock
+        self._cancel = cancel
+        self._running: Executor | None = None
         self._selections: dict[tuple[Digest, int], Selection] = {}
-        self._caches: dict[str, StatCache] = {}
-        self._context_trees: dict[Digest, Tree] = {}
         self._stage_trees: dict[Result, Tree] = {}
         self._bases: dict[Result, Base] = {}
         self._made: dict[Result, Changes] = {}  # layers composed by this solve
@@ -86,10 +90,7 @@ class BuildWorker:
     def close(self) -> None:
         """Store what was learned of the contexts' files and free every descriptor."""
         try:
-            for root, cache in self._caches.items():
-                blob = cache.blob()
-                if blob is not None:
-                    self._store.metadata.put_stat(root, blob)
+            self._contexts.close()
         finally:
             for closable in self._closables:
                 closable.close()
@@ -112,10 +113,8 @@ class BuildWorker:
             return known
         action = _copies(vertex)[position]
         tree = self._source(vertex, action, inputs)
-        cache = None
-        source = self._source_op(vertex, action)
-        if isinstance(source, LocalSource):
-            cache = self._stat_cache(self._contexts[source.name])
+        op = self._source_op(vertex, action)
+        cache = self._contexts.cache(op) if isinstance(op, LocalSource) else None
         found = select(tree, action.patterns, cache=cache)
         self._selections[vertex.digest, position] = found
         return found
@@ -129,44 +128,8 @@ class BuildWorker:
     ) -> Tree:
         op = self._source_op(vertex, action)
         if isinstance(op, LocalSource):
-            edge = vertex.inputs[action.source]
-            assert edge is not None
-            return self._context_tree(edge.vertex, op)
+            return self._contexts.tree(op)
         return self._stage_tree(inputs[action.source] or ())
-
-    def _context_tree(self, key: Digest, op: LocalSource) -> Tree:
-        known = self._context_trees.get(key)
-        if known is not None:
-            return known
-        context = self._contexts.get(op.name)
-        if context is None:
-            raise LaminaError(f"no build context {op.name!r} was given", kind=Kind.NOT_FOUND)
-        ignore = None
-        if op.ignore:
-            from lamina.dockerfile.ignore import IgnoreMatcher
-
-            ignore = IgnoreMatcher(op.ignore)
-        try:
-            fd = os.open(context.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except OSError as error:
-            kind = Kind.DENIED if isinstance(error, PermissionError) else Kind.NOT_FOUND
-            text = f"cannot open the build context {context.root!r}: {error.strerror}"
-            raise LaminaError(text, kind=kind) from error
-        tree = Tree(fd, what="the build context", ignore=ignore, keeps_owner=False)
-        self._closables.append(tree)
-        self._context_trees[key] = tree
-        return tree
-
-    def _stat_cache(self, context: Context) -> StatCache | None:
-        if not context.is_lasting:
-            return None
-        known = self._caches.get(context.root)
-        if known is None:
-            metadata, root = self._store.metadata, context.root
-            now_ns = int(self._options.clock() * 1_000_000_000)
-            known = StatCache(lambda: metadata.get_stat(root), now_ns=now_ns)
-            self._caches[root] = known
-        return known
 
     def _stage_tree(self, result: Result) -> Tree:
         known = self._stage_trees.get(result)
@@ -181,8 +144,10 @@ class BuildWorker:
         """A descriptor of the result's merged tree, mounted nowhere."""
         from lamina.image.unpack import ensure_snapshot
         from lamina.system.mounts import overlay_fd
+        from lamina.tasks import CancelToken
 
-        chain = ensure_snapshot(self._store, result, emit=self._emit, cancel=None)
+        cancel = self._cancel if self._cancel is not None else CancelToken()
+        chain = ensure_snapshot(self._store, result, emit=self._emit, cancel=cancel)
         return overlay_fd(self._store.snapshots.view(chain))
 
     def _base(self, result: Result) -> Base:
@@ -242,7 +207,7 @@ class BuildWorker:
         return True
 
     def _record(self, vertex: Vertex, keys: tuple[Key, ...], result: Result) -> None:
-        now = self._options.clock()
+        now = self._clock()
         files = self._listing(vertex)
         name = vertex.meta.name
         self._store.metadata.put_cache(
@@ -285,21 +250,37 @@ class BuildWorker:
         self._record(vertex, keys, result)
         return result
 
+    def prepare(self) -> None:
+        """Get the executor while no thread exists: it may have to unshare this process's mounts.
+
+        A failure is not reported here: the step that needs it reports it.
+        """
+        try:
+            self._started_executor()
+        except LaminaError:
+            return
+
+    def _started_executor(self) -> Executor:
+        if self._running is None:
+            if self._executor is None:
+                text = "RUN needs an executor, and none was given"
+                raise LaminaError(text, kind=Kind.UNSUPPORTED)
+            self._running = self._executor()
+        return self._running
+
     def _execute(self, vertex: Vertex, op: Exec, base: Result, cancel: CancelToken) -> Result:
         from lamina.builder.execution import Step, Tail, failed
         from lamina.image.unpack import ensure_snapshot
         from lamina.layer.walk import overlay_items
 
-        if self._executor is None:
-            raise LaminaError("RUN needs an executor, and none was given", kind=Kind.UNSUPPORTED)
-        executor = self._executor()
+        executor = self._started_executor()
         parent = ensure_snapshot(self._store, base, emit=self._emit, cancel=cancel)
         unique = f"build-{vertex.digest.short()}-{self._scratch.unique()}"
         tail = Tail()
 
         def on_output(stream: int, data: bytes) -> None:
             tail.add(data)
-            self._emit(VertexLog(vertex.digest, stream, data, self._options.clock()))
+            self._emit(VertexLog(vertex.digest, stream, data, self._clock()))
 
         target = self._scratch.path(unique)
         with Step(self._store, key=unique, parent=parent, target=target) as step:
@@ -337,7 +318,7 @@ class BuildWorker:
             else:
                 owner = self._owner(action, changes) or (0, 0)
                 place = changes.resolve(os.fsencode(action.path))
-                now_ns = int(self._options.clock()) * 1_000_000_000
+                now_ns = int(self._clock()) * 1_000_000_000
                 changes.make_directories(place, owner=owner, mtime_ns=now_ns)
         created = self._write_layer(changes.items(), vertex, is_wanted=True, cancel=cancel)
         result = (*base, created.diff_id)

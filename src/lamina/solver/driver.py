@@ -38,6 +38,11 @@ class Worker(Protocol):
     ) -> tuple[tuple[int, Digest], ...]:
         """The digest of what each of these copy actions selects."""
 
+    def prepare(self) -> None:
+        """Called once, in the calling thread and before any other thread is started, if a process
+        may have to run.
+        """
+
     def look_up(self, vertex: Vertex, keys: tuple[Key, ...]) -> Result | None:
         """The result recorded under the first key that has a usable record; the others (the
         primary key is first) are recorded too.
@@ -96,6 +101,8 @@ class Driver:
         self._announce()
         try:
             slow = self._quick()
+            if self._scheduler.may_execute():
+                self._worker.prepare()
             while not self._scheduler.is_done:
                 assert slow, "the scheduler is neither done nor proposes anything"
                 if len(slow) == 1:

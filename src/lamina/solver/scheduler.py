@@ -246,6 +246,13 @@ class Scheduler:
         nodes, self._ended = sorted(self._ended, key=lambda node: node.position), []
         return tuple([(n.vertex, n.outcome) for n in nodes if n.outcome is not None])
 
+    def may_execute(self) -> bool:
+        """Whether an Exec that somebody wants has no result yet."""
+        return not self._has_stopped and any(
+            node.is_wanted and node.phase is not _Phase.FINAL and isinstance(node.vertex.op, Exec)
+            for node in self._nodes.values()
+        )
+
     @property
     def is_done(self) -> bool:
         """Whether every requested edge has a result, or nothing more will be proposed."""
