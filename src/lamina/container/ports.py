@@ -36,6 +36,11 @@ class ProcessSpec:
     `privileged` drops every restriction; `cap_add`/`cap_drop` are names with or without CAP_,
     or ALL. `network_ns` is the path of a network namespace to join; empty with `host_network`
     False makes a new one with only loopback.
+
+    `memory` and `shm_size` are bytes, `cpus` is a number of CPUs, `pids_limit` a number of
+    processes; 0 (and -1 for `pids_limit`) is no limit. `ulimits` are (name, soft, hard), -1 is
+    unlimited. `seccomp` is empty for Docker's profile, `unconfined`, or a profile's JSON text.
+    `address` is the container's own, for /etc/hosts; `host_gateway` what `host-gateway` means.
     """
 
     argv: tuple[str, ...]
@@ -55,6 +60,15 @@ class ProcessSpec:
     extra_hosts: tuple[tuple[str, str], ...] = ()
     dns: tuple[str, ...] = ()
     mounts: tuple[Mount, ...] = ()
+    groups: tuple[str, ...] = ()
+    memory: int = 0
+    cpus: float = 0.0
+    pids_limit: int = 0
+    ulimits: tuple[tuple[str, int, int], ...] = ()
+    sysctls: tuple[tuple[str, str], ...] = ()
+    seccomp: str = ""
+    address: str = ""
+    host_gateway: str = ""
 
 
 class Executor(Protocol):

@@ -10,6 +10,7 @@ from lamina.record import record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from typing import Protocol
 
 
 class EntryType(Enum):
@@ -50,9 +51,17 @@ class Entry:
 
 
 if TYPE_CHECKING:
-    # Where an entry's bytes are: given whole, or a function that opens an O_RDONLY|O_CLOEXEC file
-    # descriptor which the writer closes; None for an entry without content.
-    Content = bytes | Callable[[], int] | None
+
+    class Stream(Protocol):
+        """Content that can be read once, in order, before the next item is asked for."""
+
+        def read(self, size: int = -1, /) -> bytes:
+            """Up to `size` bytes (all that is left if negative); empty at the end."""
+
+    # Where an entry's bytes are: given whole; or a function that opens an O_RDONLY|O_CLOEXEC file
+    # descriptor which the writer closes; or a stream (what `tarread` yields); None for an entry
+    # without content.
+    Content = bytes | Callable[[], int] | Stream | None
     Item = tuple[Entry, Content]
     Items = Iterable[Item]
 
@@ -60,6 +69,24 @@ WHITEOUT_PREFIX = b".wh."
 OPAQUE_WHITEOUT = b".wh..wh..opq"
 
 
+def split(path: bytes) -> tuple[bytes, bytes]:
+    """The parent (`b""` for the root) and the last component of an entry's path."""
+    parent, _, name = path.rpartition(b"/")
+    return parent, name
+
+
+def join(parent: bytes, name: bytes) -> bytes:
+    """The path of `name` in the directory `parent`."""
+    return parent + b"/" + name if parent else name
+
+
 def sort_key(path: bytes) -> list[bytes]:
-    """The order of entries in a layer: by path components, a directory before what it holds."""
-    return path.split(b"/")
+    """The order of entries in a layer: by path components, a directory before what it holds.
+
+    A directory's whiteouts come before its other entries (image-spec layer.md §Whiteouts: they
+    "SHOULD appear before sibling directory entries").
+    """
+    parts = path.split(b"/")
+    if parts[-1].startswith(WHITEOUT_PREFIX):
+        parts[-1] = b"\0" + parts[-1]  # no name contains NUL, so nothing sorts lower
+    return parts

@@ -312,7 +312,9 @@ def _known_again(unknown: Sequence[tuple[str, str]]) -> dict[str, object]:
 def _get(document: Mapping[str, Any], field: str, wanted: type) -> Any:
     """The field, None if absent or null. Raises InvalidConfig for another type."""
     value = document.get(field)
-    if value is not None and not isinstance(value, wanted):
+    if value is None:
+        return None
+    if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
         raise InvalidConfig(f"invalid image config: {field} is not a {wanted.__name__}")
     return value
 

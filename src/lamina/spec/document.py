@@ -24,7 +24,11 @@ def parse_object(raw: bytes, *, what: str, limit: int = MAX_DOCUMENT) -> dict[st
     if len(raw) > limit:
         raise InvalidDocument(f"invalid {what}: larger than {limit} bytes")
     try:
-        document = json.loads(raw)
+        # decoded here: json.loads would also accept UTF-16 and UTF-32 bytes
+        text = raw.decode()
+        document = json.loads(text, parse_float=_finite, parse_constant=_finite)
+        if "\\u" in text:
+            dump(document)  # an escaped lone surrogate is JSON but no text that can be written
     except (ValueError, RecursionError) as error:
         raise InvalidDocument(f"invalid {what}: {error}") from error
     if not isinstance(document, dict):
@@ -36,6 +40,14 @@ def parse_object(raw: bytes, *, what: str, limit: int = MAX_DOCUMENT) -> dict[st
 def dump(document: object) -> bytes:
     """Compact UTF-8 JSON with keys in the order given; the same document gives the same bytes."""
     return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _finite(text: str) -> float:
+    """The number; NaN, Infinity and 1e999 could not be written again as JSON."""
+    value = float(text)
+    if value - value != 0.0:
+        raise ValueError(f"number {text} is out of range")
+    return value
 
 
 def _check_depth(document: object, what: str) -> None:

@@ -95,6 +95,8 @@ class Reference:
         if self.registry != DEFAULT_REGISTRY:
             return self.name
         rest = self.repository.removeprefix(_OFFICIAL)
+        if (rest.partition("/")[0] == "localhost" and "/" in rest) or _HEX64.fullmatch(rest):
+            return self.name  # the short form would mean a registry, or an image id
         # `library/a/b` keeps its prefix: without it the name would mean another repository
         return self.repository if "/" in rest else rest
 

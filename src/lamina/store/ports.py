@@ -8,15 +8,13 @@ Every method may be called from any thread, and by many processes on one root.
 
 from __future__ import annotations
 
-from typing import Self
-
 from lamina.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from contextlib import AbstractContextManager
-    from typing import IO, Protocol
+    from typing import IO, Protocol, Self
 
     from lamina.spec.descriptor import Descriptor
     from lamina.spec.digest import ChainID, DiffID, Digest
@@ -129,7 +127,8 @@ class Snapshotter(Protocol):
 
     def commit(self, chain: ChainID, key: str) -> None:
         """Turn the active snapshot `key` (unmounted) into the committed `chain`. If `chain` exists
-        already the active one is dropped. Durable when it returns.
+        already the active one is dropped. Survives kill -9 when it returns; a power loss before the
+        next `set_names` (which flushes) may take the whole of it, never a part.
         """
 
     def exists(self, chain: ChainID) -> bool:
@@ -184,7 +183,11 @@ class Metadata(Protocol):
     """
 
     def set_names(self, names: Sequence[str], target: Descriptor) -> None:
-        """Point every name to `target`, all or none; durable, and `index.json` follows."""
+        """Point every name to `target`, all or none; durable, and `index.json` follows.
+
+        Everything committed before is flushed first. Raises kind NOT_FOUND if the blob of `target`
+        is not here, EXHAUSTED if the disk is full (no name has changed then).
+        """
 
     def get_name(self, name: str) -> NamedImage | None:
         """What the name points to."""
@@ -199,7 +202,7 @@ class Metadata(Protocol):
         """The layer's record."""
 
     def put_layer(self, diff_id: DiffID, size: int, blob: Descriptor | None = None) -> None:
-        """Record a layer, and a blob that holds it; earlier blobs are kept."""
+        """Record a layer, and a blob that holds it; earlier blobs are kept. Size 0: unknown."""
 
     def get_cache(self, keys: Sequence[Digest]) -> CacheRecord | None:
         """The record of the first key that has one."""
@@ -219,6 +222,9 @@ class Document:
     """A small record of an owner above the store: `body` is JSON text, `kind` names the owner.
 
     (kind, id) and (kind, name) are unique. Containers and network addresses are kept so.
+    If the body is an object with a list `pins`, each text in it that is a digest (of a manifest,
+    config or other blob), a chainID or a snapshot key keeps that, and what it needs, from GC. A
+    `container` may also name them in the fields `chain` and `snapshot`.
     """
 
     kind: str
@@ -256,18 +262,25 @@ class Documents(Protocol):
 class Store(Protocol):
     """One root directory (`$LAMINA_ROOT`); `lamina.store.open_store(root)` gives it."""
 
-    root: str
-    content: ContentStore
-    snapshots: Snapshotter
-    metadata: Metadata
-    documents: Documents
+    @property
+    def root(self) -> str:
+        """The absolute path of the root directory."""
 
-    def lease(self, purpose: str) -> AbstractContextManager[None]:
+    @property
+    def content(self) -> ContentStore: ...
+    @property
+    def snapshots(self) -> Snapshotter: ...
+    @property
+    def metadata(self) -> Metadata: ...
+    @property
+    def documents(self) -> Documents: ...
+
+    def lease(self, purpose: str) -> AbstractContextManager[object]:
         """Hold a lease (pid + start time) and the store lock shared: GC leaves alone what was made
         or used while it is held. Every command that writes or reads layers holds one.
         """
 
-    def lock(self, name: str) -> AbstractContextManager[None]:
+    def lock(self, name: str) -> AbstractContextManager[object]:
         """Exclusive flock on `locks/<hash of name>`, for work that should be done once (unpacking
         a chain). Waits; reentrant in no way.
         """

@@ -3,17 +3,454 @@
 
 `isolate()` is called once, in the main thread before other threads exist: from then on mounts are
 seen by this process and its children only, and vanish with them, kill -9 included.
+
+Overlays are mounted through fsopen/fsconfig `lowerdir+` (kernel 6.8: up to 500 layers, any byte in
+a path); older kernels get mount(2), which holds fewer layers because its options must fit a page.
+docs/adr/0016-mount-api.md says what was measured.
 """
 
 from __future__ import annotations
 
+import errno
+import os
+
+from lamina.errors import Kind, LaminaError
 from lamina.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import ctypes
+    from typing import Self
+
+# <linux/mount.h>, <sched.h>, <sys/mount.h>
+_CLONE_NEWNS = 0x00020000
+_MS_RDONLY, _MS_REMOUNT, _MS_BIND, _MS_REC, _MS_SLAVE = 1, 32, 4096, 16384, 1 << 19
+_MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 2, 4, 8
+_MNT_DETACH, _UMOUNT_NOFOLLOW = 2, 8
+# The new mount API has the same system call numbers on every architecture that CPython supports
+# with wheels (x86-64, arm64, ppc64le, s390x, riscv64).
+_SYS_OPEN_TREE, _SYS_MOVE_MOUNT = 428, 429
+_SYS_FSOPEN, _SYS_FSCONFIG, _SYS_FSMOUNT, _SYS_MOUNT_SETATTR = 430, 431, 432, 442
+_AT_FDCWD, _AT_EMPTY_PATH, _AT_RECURSIVE = -100, 0x1000, 0x8000
+_OPEN_TREE_CLONE, _OPEN_TREE_CLOEXEC = 1, os.O_CLOEXEC
+_FSOPEN_CLOEXEC, _FSMOUNT_CLOEXEC = 1, 1
+_FSCONFIG_SET_FLAG, _FSCONFIG_SET_STRING, _FSCONFIG_CMD_CREATE = 0, 1, 6
+_MOUNT_ATTR_RDONLY = 1
+_MOVE_MOUNT_F_EMPTY_PATH = 4
+
+MAX_LOWERS = 500  # OVL_MAX_STACK, fs/overlayfs/params.h
+_PAGE = 4096  # mount(2) reads at most one page of options
+_HYBRID_CGROUP = "/sys/fs/cgroup/unified"  # systemd's name for the v2 mount beside v1 controllers
+
+# Layers are exported from the upper directory, so nothing may be stored there that only overlayfs
+# understands (redirects, metadata-only copies), whatever the kernel's defaults are.
+_OVERLAY_OPTIONS = (("redirect_dir", "nofollow"), ("metacopy", "off"), ("index", "off"))
 
 
 @record
 class OverlayMount:
-    """How to mount a snapshot: `lowers` top layer first; `upper` and `work` empty if read-only."""
+    """How to mount a snapshot: `lowers` top layer first; `upper` and `work` empty if read-only.
+
+    Without lowers a writable mount is a bind of `upper`, a read-only one an empty directory.
+    """
 
     lowers: tuple[str, ...]
     upper: str = ""
     work: str = ""
+
+
+def isolate() -> None:
+    """Give this process a mount namespace; the host's later mounts still arrive, ours do not leave.
+
+    On hosts with cgroup v1 and v2 side by side the v2 mount is covered by an empty tmpfs, here
+    only: crun refuses to run anything while it sees one.
+
+    Raises:
+        LaminaError: kind DENIED without the privilege.
+    """
+    if _libc().unshare(_CLONE_NEWNS) != 0:
+        raise _error("cannot make a mount namespace", _errno())
+    _mount("none", "/", flags=_MS_REC | _MS_SLAVE, what="cannot make mounts private")
+    if os.path.ismount(_HYBRID_CGROUP):
+        tmpfs(_HYBRID_CGROUP, size=4096)
+
+
+def mount_overlay(
+    mount: OverlayMount, target: str, *, volatile: bool = False, userxattr: bool = False
+) -> None:
+    """Mount a snapshot on the existing directory `target`.
+
+    `volatile` skips the flush at unmount (what is written may be lost on power loss, not when a
+    process dies). `userxattr` is for user namespaces, where trusted.* is not available.
+
+    Raises:
+        LaminaError: DENIED, UNSUPPORTED (no overlayfs, too many layers), NOT_FOUND (a directory is
+            missing), EXHAUSTED, else SYSTEM.
+    """
+    fd = _detached(mount, volatile=volatile, userxattr=userxattr)
+    if fd is None:
+        _legacy_overlay(mount, target, volatile=volatile, userxattr=userxattr)
+        return
+    try:
+        _attach(fd, target)
+    finally:
+        os.close(fd)
+
+
+def overlay_fd(mount: OverlayMount, *, volatile: bool = False, userxattr: bool = False) -> int:
+    """A directory fd of the snapshot mounted nowhere; closing it frees the mount.
+
+    For openat-style access, so that no mount point is visible and nothing is left behind.
+
+    Raises:
+        LaminaError: as `mount_overlay`; UNSUPPORTED on kernels without the new mount API.
+    """
+    fd = _detached(mount, volatile=volatile, userxattr=userxattr)
+    if fd is None:
+        raise LaminaError(
+            "this kernel cannot make detached overlay mounts",
+            kind=Kind.UNSUPPORTED,
+            hint="Linux 6.8 or later is needed",
+        )
+    try:
+        # the mount's own fd is O_PATH: it cannot be listed
+        return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
+    finally:
+        os.close(fd)
+
+
+class mounted:  # noqa: N801  # used as `with mounted(mount, target):`
+    """The snapshot mounted on `target` inside the block; unmounted when it ends."""
+
+    def __init__(
+        self, mount: OverlayMount, target: str, *, volatile: bool = False, userxattr: bool = False
+    ) -> None:
+        self._mount, self.target = mount, target
+        self._volatile, self._userxattr = volatile, userxattr
+
+    def __enter__(self) -> Self:
+        mount_overlay(self._mount, self.target, volatile=self._volatile, userxattr=self._userxattr)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        unmount(self.target)
+
+
+def bind(source: str, target: str, *, read_only: bool = False, recursive: bool = False) -> None:
+    """Make `source` (a file or directory) appear at `target`, which exists. Raises LaminaError."""
+    flags = _MS_BIND | (_MS_REC if recursive else 0)
+    what = f"cannot bind {source} on {target}"
+    _mount(source, target, flags=flags, what=what)
+    if read_only:
+        try:
+            _set_read_only(target, recursive=recursive, what=what)
+        except LaminaError:
+            unmount(target)
+            raise
+
+
+def tmpfs(target: str, *, size: int, mode: int = 0o755, read_only: bool = False) -> None:
+    """Mount an empty tmpfs of at most `size` bytes on `target`. Raises LaminaError."""
+    flags = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC | (_MS_RDONLY if read_only else 0)
+    _mount(
+        "tmpfs",
+        target,
+        kind="tmpfs",
+        flags=flags,
+        options=f"size={size},mode={mode:o}",
+        what=f"cannot mount a tmpfs on {target}",
+    )
+
+
+def unmount(target: str) -> None:
+    """Detach what is mounted on `target`, even if busy; symlinks are not followed.
+
+    Raises:
+        LaminaError: nothing is mounted there, or the privilege is missing.
+    """
+    if _libc().umount2(os.fsencode(target), _MNT_DETACH | _UMOUNT_NOFOLLOW) != 0:
+        number = _errno()
+        if number == errno.EINVAL:
+            raise LaminaError(f"cannot unmount {target}: it is not a mount point")
+        raise _error(f"cannot unmount {target}", number)
+
+
+def _detached(mount: OverlayMount, *, volatile: bool, userxattr: bool) -> int | None:
+    """The fd of a mount that is attached nowhere; None if the kernel is too old for that."""
+    try:
+        if mount.upper and not mount.lowers:
+            return _clone(mount.upper, read_only=False)
+        if not mount.upper and len(mount.lowers) == 1:
+            return _clone(mount.lowers[0], read_only=True)
+        if not mount.upper and not mount.lowers:
+            return _new_mount("tmpfs", [("size", "4096"), ("mode", "0755")], read_only=True)
+        return _new_overlay(mount, volatile=volatile, userxattr=userxattr)
+    except _TooOld:
+        return None
+
+
+class _TooOld(Exception):
+    """The kernel lacks the new mount API, or `lowerdir+`."""
+
+
+def _new_overlay(mount: OverlayMount, *, volatile: bool, userxattr: bool) -> int:
+    options: list[tuple[str, str | None]] = [("lowerdir+", path) for path in mount.lowers]
+    options += _OVERLAY_OPTIONS
+    if userxattr:
+        options.append(("userxattr", None))
+    if mount.upper:
+        _forget_volatile(mount.work)
+        options += [("upperdir", mount.upper), ("workdir", mount.work)]
+        if volatile:
+            options.append(("volatile", None))
+    _check_layers(mount)
+    return _new_mount("overlay", options, read_only=not mount.upper)
+
+
+def _new_mount(
+    kind: str, options: list[tuple[str, str | None]] | list[tuple[str, str]], *, read_only: bool
+) -> int:
+    context = _syscall(_SYS_FSOPEN, kind.encode(), _FSOPEN_CLOEXEC)
+    if context < 0:
+        if _errno() == errno.ENOSYS:
+            raise _TooOld
+        raise _error(f"cannot mount {kind}", _errno())
+    try:
+        for key, value in options:
+            _configure(context, kind, key, value)
+        if _syscall(_SYS_FSCONFIG, context, _FSCONFIG_CMD_CREATE, None, None, 0) < 0:
+            raise _error(f"cannot mount {kind}{_log(context)}", _errno())
+        attributes = _MOUNT_ATTR_RDONLY if read_only else 0
+        fd = _syscall(_SYS_FSMOUNT, context, _FSMOUNT_CLOEXEC, attributes)
+        if fd < 0:
+            raise _error(f"cannot mount {kind}{_log(context)}", _errno())
+        return fd
+    finally:
+        os.close(context)
+
+
+def _configure(context: int, kind: str, key: str, value: str | None) -> None:
+    command = _FSCONFIG_SET_FLAG if value is None else _FSCONFIG_SET_STRING
+    text = None if value is None else os.fsencode(value)
+    if _syscall(_SYS_FSCONFIG, context, command, key.encode(), text, 0) == 0:
+        return
+    number = _errno()
+    log = _log(context)
+    if key == "lowerdir+" and number == errno.EINVAL and "nknown parameter" in log:
+        raise _TooOld
+    raise _error(f"cannot mount {kind}, {key}={value}{log}", number)
+
+
+def _log(context: int) -> str:
+    """What the kernel says about the failed call (fsopen(2): messages are read from the fd)."""
+    lines: list[str] = []
+    while True:
+        try:
+            message = os.read(context, 1024)
+        except OSError:  # ENODATA: no more messages
+            break
+        lines.append(message.decode(errors="replace").partition(" ")[2].strip())
+    return "".join(f" ({line})" for line in lines if line)
+
+
+def _clone(path: str, *, read_only: bool) -> int:
+    flags = _OPEN_TREE_CLONE | _OPEN_TREE_CLOEXEC
+    fd = _syscall(_SYS_OPEN_TREE, _AT_FDCWD, os.fsencode(path), flags)
+    if fd < 0:
+        if _errno() == errno.ENOSYS:
+            raise _TooOld
+        raise _error(f"cannot mount {path}", _errno())
+    if read_only:
+        try:
+            _set_attributes(fd, b"", flags=_AT_EMPTY_PATH, what=f"cannot mount {path} read-only")
+        except BaseException:
+            os.close(fd)
+            raise
+    return fd
+
+
+def _set_attributes(dir_fd: int, path: bytes, *, flags: int, what: str) -> None:
+    """mount_setattr(2): struct mount_attr {attr_set, attr_clr, propagation, userns_fd}."""
+    import struct
+
+    attributes = struct.pack("=QQQQ", _MOUNT_ATTR_RDONLY, 0, 0, 0)
+    if _syscall(_SYS_MOUNT_SETATTR, dir_fd, path, flags, attributes, len(attributes)) < 0:
+        if _errno() == errno.ENOSYS:
+            raise _TooOld
+        raise _error(what, _errno())
+
+
+def _set_read_only(target: str, *, recursive: bool, what: str) -> None:
+    flags = _AT_RECURSIVE if recursive else 0
+    try:
+        _set_attributes(_AT_FDCWD, os.fsencode(target), flags=flags, what=what)
+    except _TooOld:  # before 5.12: only the top mount, as `mount -o remount,bind,ro` does
+        _mount("none", target, flags=_MS_REMOUNT | _MS_BIND | _MS_RDONLY, what=what)
+
+
+def _attach(fd: int, target: str) -> None:
+    call = (_SYS_MOVE_MOUNT, fd, b"", _AT_FDCWD, os.fsencode(target), _MOVE_MOUNT_F_EMPTY_PATH)
+    if _syscall(*call) < 0:
+        raise _error(f"cannot mount on {target}", _errno())
+
+
+def _legacy_overlay(mount: OverlayMount, target: str, *, volatile: bool, userxattr: bool) -> None:
+    """The same with mount(2). Each lower is given as /proc/self/fd/N: short, and free of colons."""
+    if mount.upper and not mount.lowers:
+        bind(mount.upper, target)
+        return
+    if not mount.upper and len(mount.lowers) < 2:
+        if mount.lowers:
+            bind(mount.lowers[0], target, read_only=True)
+        else:
+            tmpfs(target, size=4096, read_only=True)
+        return
+    _check_layers(mount)
+    fds: list[int] = []
+
+    def short(path: str) -> str:
+        try:
+            fds.append(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+        except OSError as error:
+            number = error.errno or 0
+            raise _error(f"cannot mount overlay, layer {path}", number) from error
+        return f"/proc/self/fd/{fds[-1]}"
+
+    try:
+        options = [f"lowerdir={':'.join(short(path) for path in mount.lowers)}"]
+        if mount.upper:
+            _forget_volatile(mount.work)
+            options += [f"upperdir={short(mount.upper)}", f"workdir={short(mount.work)}"]
+        options += [f"{key}={value}" for key, value in _OVERLAY_OPTIONS]
+        options += ["userxattr"] if userxattr else []
+        options += ["volatile"] if volatile and mount.upper else []
+        text = ",".join(options)
+        if len(text) >= _PAGE:
+            raise LaminaError(
+                f"{len(mount.lowers)} layers are more than this kernel can mount",
+                kind=Kind.UNSUPPORTED,
+                hint="Linux 6.8 or later mounts up to 500 layers",
+            )
+        flags = 0 if mount.upper else _MS_RDONLY
+        what = f"cannot mount overlay on {target}"
+        _mount("overlay", target, kind="overlay", flags=flags, options=text, what=what)
+    finally:
+        for fd in fds:
+            os.close(fd)
+
+
+def _check_layers(mount: OverlayMount) -> None:
+    if len(mount.lowers) > MAX_LOWERS:
+        raise LaminaError(
+            f"{len(mount.lowers)} layers: overlayfs can stack at most {MAX_LOWERS}",
+            kind=Kind.UNSUPPORTED,
+            hint="make the image with fewer layers",
+        )
+
+
+def _forget_volatile(work: str) -> None:
+    """Remove the mark that a volatile mount leaves: with it the kernel refuses every later mount.
+
+    It means "not flushed"; that matters after a power loss only, and callers who care about that
+    do not mount volatile.
+    """
+    mark = os.path.join(work, "work", "incompat")
+    for remove, name in ((os.unlink, "volatile/dirty"), (os.rmdir, "volatile"), (os.rmdir, "")):
+        try:
+            remove(os.path.join(mark, name))
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            what = f"cannot clear {mark} of an earlier mount"
+            raise _error(what, error.errno or 0) from error
+
+
+def _mount(  # mount(2)'s own parameters
+    source: str, target: str, *, what: str, kind: str = "none", flags: int = 0, options: str = ""
+) -> None:
+    paths = (os.fsencode(source), os.fsencode(target))
+    if _libc().mount(*paths, kind.encode(), flags, os.fsencode(options) or None) != 0:
+        raise _error(what, _errno())
+
+
+_KINDS = {
+    errno.EPERM: Kind.DENIED,
+    errno.EACCES: Kind.DENIED,
+    errno.ENODEV: Kind.UNSUPPORTED,
+    errno.ENOSYS: Kind.UNSUPPORTED,
+    errno.ENOENT: Kind.NOT_FOUND,
+    errno.ENOTDIR: Kind.INVALID,
+    errno.ENOSPC: Kind.EXHAUSTED,
+    errno.ENOMEM: Kind.EXHAUSTED,
+}
+_HINTS = {
+    errno.EPERM: "mounting needs root, or a user namespace in which lamina is root",
+    errno.ENODEV: "load the module (modprobe overlay), or use a kernel that has it",
+    errno.ENOSPC: "the limit is /proc/sys/fs/mount-max, or the disk is full",
+}
+
+
+def _error(what: str, number: int) -> LaminaError:
+    return LaminaError(
+        f"{what}: {os.strerror(number)}",
+        kind=_KINDS.get(number, Kind.SYSTEM),
+        hint=_HINTS.get(number, ""),
+    )
+
+
+_library: ctypes.CDLL | None = None
+
+
+def _libc() -> ctypes.CDLL:
+    """The C library; ctypes is loaded on the first use (3.5 ms) because most commands mount
+    nothing.
+    """
+    global _library
+    if _library is None:
+        import ctypes
+
+        library = ctypes.CDLL(None, use_errno=True)
+        library.mount.argtypes = [
+            ctypes.c_char_p,
+            ctypes.c_char_p,
+            ctypes.c_char_p,
+            ctypes.c_ulong,
+            ctypes.c_char_p,
+        ]
+        library.syscall.restype = ctypes.c_long
+        _library = library
+    return _library
+
+
+def _errno() -> int:
+    import ctypes
+
+    return ctypes.get_errno()
+
+
+def _syscall(number: int, *arguments: int | bytes | None) -> int:
+    """syscall(2). ctypes passes a Python int as a C int, but the kernel reads whole registers: every
+    argument is made a long (negative fds are sign-extended), every pointer a char pointer.
+    """
+    import ctypes
+
+    values = [
+        ctypes.c_long(value) if isinstance(value, int) else ctypes.c_char_p(value)
+        for value in arguments
+    ]
+    result: int = _libc().syscall(ctypes.c_long(number), *values)
+    return result
+
+
+def syncfs(path: str) -> None:
+    """Write everything dirty of the filesystem that holds `path` to the disk.
+
+    Raises:
+        LaminaError: kind EXHAUSTED or SYSTEM: a write-back failed since the directory was opened.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if _libc().syncfs(fd) != 0:
+            raise _error(f"cannot flush {path} to the disk", _errno())
+    finally:
+        os.close(fd)

@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Build an image from a Dockerfile."""
+
+from __future__ import annotations
+
+import os
+
+from lamina.errors import Kind, LaminaError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable
+    from typing import Protocol
+
+    from lamina.app.build import BuildOutcome, BuildRequest
+    from lamina.cli.arguments import Parser
+    from lamina.cli.buildcontext import BuildContext
+    from lamina.cli.context import Context
+    from lamina.events import Event
+    from lamina.exporter.options import Output
+
+    class View(Protocol):
+        def __call__(self, event: Event) -> None: ...
+        def close(self) -> None: ...
+
+
+USAGE = "[OPTIONS] PATH | -"
+
+_NOT_YET = "it is not done yet (docs/roadmap.md)"
+_REFUSED = {
+    ("--allow",): _NOT_YET,
+    ("--annotation",): "use --output type=image,annotation.KEY=VALUE",
+    ("--attest",): _NOT_YET,
+    ("--build-context",): _NOT_YET,
+    ("--builder",): "lamina has no builders to choose from",
+    ("--cache-from",): _NOT_YET,
+    ("--cache-to",): _NOT_YET,
+    ("--call",): _NOT_YET,
+    ("--cgroup-parent",): _NOT_YET,
+    ("--compress",): "there is no daemon to send the context to",
+    ("-m", "--memory"): _NOT_YET,
+    ("--memory-swap",): _NOT_YET,
+    ("--cpu-period",): _NOT_YET,
+    ("--cpu-quota",): _NOT_YET,
+    ("-c", "--cpu-shares"): _NOT_YET,
+    ("--cpuset-cpus",): _NOT_YET,
+    ("--cpuset-mems",): _NOT_YET,
+    ("--isolation",): "it is a Windows setting",
+    ("--no-cache-filter",): _NOT_YET,
+    ("--pull",): "pulling from registries is not done yet (docs/roadmap.md)",
+    ("--push",): "pushing to registries is not done yet (docs/roadmap.md)",
+    ("--secret",): _NOT_YET,
+    ("--security-opt",): _NOT_YET,
+    ("--squash",): _NOT_YET,
+    ("--ssh",): _NOT_YET,
+    ("--ulimit",): _NOT_YET,
+}
+
+
+def configure(parser: Parser) -> None:
+    add = parser.add_argument
+    add("path", metavar="PATH", help="the build context: a directory, or '-' for standard input")
+    add("-t", "--tag", action="append", default=[], help="name of the image (may be repeated)")
+    add("-f", "--file", default="", help="the Dockerfile ('-': standard input)")
+    add("--target", default="", help="the stage to build")
+    add("--build-arg", action="append", default=[], help="value of an ARG: NAME=VALUE or NAME")
+    add("--label", action="append", default=[], help="label of the image: NAME=VALUE")
+    parser.switch("--no-cache", help="run every step again")
+    add("-o", "--output", action="append", default=[], help="type=image|oci|docker|tar|local,...")
+    parser.switch("--load", help="make an image in the store (the default)")
+    add("--progress", default="", choices=["auto", "plain", "tty", "json", "rawjson", "quiet"])
+    parser.switch("-q", "--quiet", help="print the image id only")
+    add("--iidfile", default="", help="write the image id to this file")
+    add("--platform", default="", help="the platform to build for")
+    add("--network", default="default", choices=["default", "bridge", "none", "host"])
+    add("--add-host", action="append", default=[], help="NAME:ADDRESS for RUN steps' /etc/hosts")
+    add("--shm-size", default="", help="size of /dev/shm in RUN steps")
+    add("--ca-bundle", default="", help="PEM file that RUN steps trust; never left in the image")
+    add("--runtime", default="", help="OCI runtime: a name or a path")
+    add("--jobs", type=int, default=0, help="steps that run at one time (default: all that can)")
+    # true of every build here: there are no intermediate containers, and no attestations yet
+    parser.switch("--rm", default=True, help="remove intermediate containers (there are none)")
+    parser.switch("--force-rm", help="as --rm")
+    add("--provenance", default="false", help="only 'false'")
+    add("--sbom", default="false", help="only 'false'")
+    for names, why in _REFUSED.items():
+        parser.refuse(*names, why=why)
+
+
+def run(args: argparse.Namespace, context: Context) -> int:
+    from lamina.cli.buildcontext import open_context
+
+    _refuse_values(args)
+    view = make_view(args.progress or "auto", context, quiet=args.quiet)
+    try:
+        with open_context(args.path, args.file, context) as sources:
+            request = make_request(args, sources, context)
+            outcome = _build(request, args, context, view)
+    finally:
+        view.close()
+    _write_id(outcome, args, context)
+    return 0
+
+
+def make_request(args: argparse.Namespace, sources: BuildContext, context: Context) -> BuildRequest:
+    """The request that the command line makes."""
+    from lamina.app.build import BuildRequest
+    from lamina.cli.values import host_entries, parse_epoch, parse_size
+    from lamina.spec.platform import Platform, host
+
+    return BuildRequest(
+        context=sources.directory,
+        dockerfile=sources.dockerfile,
+        dockerfile_name=sources.dockerfile_name,
+        ignore=sources.ignore,
+        platform=Platform.parse(args.platform) if args.platform else host(os.uname().machine),
+        tags=tuple(args.tag),
+        target=args.target,
+        build_args=_pairs(args.build_arg, context),
+        labels=tuple(_label(text) for text in args.label),
+        no_cache=args.no_cache,
+        outputs=_outputs(args, context),
+        epoch=parse_epoch(context.env.get("SOURCE_DATE_EPOCH", "")),
+        jobs=args.jobs or None,
+        network="default" if args.network == "bridge" else args.network,
+        extra_hosts=host_entries(args.add_host),
+        shm_size=parse_size(args.shm_size, "--shm-size") if args.shm_size else 0,
+        privileged=context.uid == 0,
+    )
+
+
+def make_view(progress: str, context: Context, *, quiet: bool) -> View:
+    """The renderer of events on standard error."""
+    from lamina.cli.ui.plain import PlainView
+
+    if quiet or progress == "quiet":
+        return _Silent()
+    if progress in {"json", "rawjson"}:
+        from lamina.cli.ui.jsonl import JsonView
+
+        return JsonView(context.stderr)
+    if progress == "tty" or (progress == "auto" and context.stderr.isatty()):
+        from lamina.cli.ui.tty import LiveView
+
+        return LiveView(context.stderr, clock=context.clock, width=_width(context))
+    return PlainView(context.stderr)
+
+
+class _Silent:
+    def __call__(self, event: Event) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def _build(
+    request: BuildRequest, args: argparse.Namespace, context: Context, view: Callable[[Event], None]
+) -> BuildOutcome:
+    from lamina.app.build import build
+    from lamina.app.wiring import Host
+    from lamina.record import replace
+
+    settings = context.settings()
+    if args.ca_bundle:
+        settings = replace(settings, ca_bundle=context.path(args.ca_bundle))
+    if args.runtime:
+        settings = replace(settings, runtime=args.runtime)
+    store = context.store()
+    return build(
+        request,
+        store=store,
+        host=Host(store, settings, search_path=context.env.get("PATH", ""), emit=view),
+        emit=view,
+        cancel=context.token(),
+        clock=context.clock,
+        stdout=getattr(context.stdout, "buffer", None),
+    )
+
+
+def _write_id(outcome: BuildOutcome, args: argparse.Namespace, context: Context) -> None:
+    if outcome.config is None:
+        return
+    if args.iidfile:
+        with open(context.path(args.iidfile), "w", encoding="ascii") as file:
+            file.write(str(outcome.config))
+    if args.quiet:
+        context.print(str(outcome.config))
+
+
+def _refuse_values(args: argparse.Namespace) -> None:
+    for name in ("provenance", "sbom"):
+        if getattr(args, name).lower() not in {"false", "0"}:
+            raise LaminaError(f"--{name} is not supported: {_NOT_YET}", kind=Kind.UNSUPPORTED)
+    if not args.rm:
+        raise LaminaError(
+            "--rm=false is not supported: there are no intermediate containers to keep",
+            kind=Kind.UNSUPPORTED,
+        )
+    if args.jobs < 0:
+        raise LaminaError(f"--jobs must not be negative, got {args.jobs}", kind=Kind.USAGE)
+
+
+def _outputs(args: argparse.Namespace, context: Context) -> tuple[Output, ...]:
+    from lamina.exporter.options import Output, parse_output
+    from lamina.record import replace
+
+    if args.iidfile and args.output and not args.load:
+        kinds = {parse_output(text).type for text in args.output}
+        if kinds <= {"tar", "local"}:
+            raise LaminaError(
+                "--iidfile needs an image, but --output only writes files", kind=Kind.USAGE
+            )
+    outputs = [parse_output(text) for text in args.output]
+    if args.load:
+        outputs.append(Output())
+    return tuple(
+        replace(output, dest=context.path(output.dest)) if output.dest not in {"", "-"} else output
+        for output in outputs
+    )
+
+
+def _pairs(texts: list[str], context: Context) -> tuple[tuple[str, str], ...]:
+    """`NAME=VALUE`, or `NAME` with the value of the environment (left out if it has none)."""
+    pairs: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not name:
+            raise LaminaError(f"invalid --build-arg {text!r}: the name is missing", kind=Kind.USAGE)
+        if equals:
+            pairs[name] = value
+        elif name in context.env:
+            pairs[name] = context.env[name]
+    return tuple(pairs.items())
+
+
+def _label(text: str) -> tuple[str, str]:
+    name, _, value = text.partition("=")
+    if not name:
+        raise LaminaError(f"invalid --label {text!r}: the name is missing", kind=Kind.USAGE)
+    return name, value
+
+
+def _width(context: Context) -> int:
+    try:
+        return os.get_terminal_size(context.stderr.fileno()).columns
+    except (OSError, ValueError):
+        return 80

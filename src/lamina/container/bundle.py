@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A bundle: the directory an OCI runtime reads `config.json` and the mounted /etc files from."""
+
+from __future__ import annotations
+
+import os
+
+from lamina.container.etcfiles import SYSTEMD_RESOLV_CONF, hosts_file, resolv_conf
+from lamina.container.ports import Mount
+from lamina.container.spec import DEFAULT_HOSTNAME
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from lamina.container.ports import ProcessSpec
+
+CA_DIRECTORY = "/run/lamina"
+"""Where a step finds the CA bundle (docs/adr/0033-ca-bundle.md)."""
+
+_CA_FILE = CA_DIRECTORY + "/ca-bundle.crt"
+_APT_FILE = CA_DIRECTORY + "/apt.conf"
+_APT_CONF = f'Acquire::https::CaInfo "{_CA_FILE}";\n'
+CA_ENVIRONMENT: tuple[tuple[str, str], ...] = (
+    ("SSL_CERT_FILE", _CA_FILE),  # OpenSSL, Go, Rust's native-certs, Ruby, uv
+    ("CURL_CA_BUNDLE", _CA_FILE),
+    ("REQUESTS_CA_BUNDLE", _CA_FILE),
+    ("PIP_CERT", _CA_FILE),
+    ("GIT_SSL_CAINFO", _CA_FILE),
+    ("NODE_EXTRA_CA_CERTS", _CA_FILE),
+    ("npm_config_cafile", _CA_FILE),
+    ("CARGO_HTTP_CAINFO", _CA_FILE),
+    ("AWS_CA_BUNDLE", _CA_FILE),
+    ("DENO_CERT", _CA_FILE),
+    ("PERL_LWP_SSL_CA_FILE", _CA_FILE),
+    ("NIX_SSL_CERT_FILE", _CA_FILE),
+    ("APT_CONFIG", _APT_FILE),
+)
+"""Variables by which tools learn of another bundle; set only where the step has none."""
+
+
+def write_bundle(directory: str, spec: Mapping[str, object]) -> None:
+    """Write `config.json` into `directory`, which exists."""
+    import json  # costs 8 ms to import; a cached build runs no container
+
+    write_text(f"{directory}/config.json", json.dumps(spec, ensure_ascii=True))
+
+
+def write_text(path: str, text: str) -> None:
+    """Write a file of mode 0644 whatever the umask (the container's user must read it)."""
+    with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
+        os.fchmod(file.fileno(), 0o644)
+        file.write(text)
+
+
+def write_etc_files(
+    directory: str, process: ProcessSpec, *, host_etc: str = "/etc"
+) -> tuple[Mount, ...]:
+    """Write hosts, hostname and resolv.conf into `directory`; the mounts that show them.
+
+    Raises:
+        LaminaError: kind USAGE for a bad extra host or DNS server.
+    """
+    hostname = process.hostname or DEFAULT_HOSTNAME
+    resolver = resolv_conf(
+        _read(f"{host_etc}/resolv.conf"),
+        systemd=_read(SYSTEMD_RESOLV_CONF),
+        dns=process.dns,
+        host_network=process.host_network,
+    )
+    hosts = hosts_file(
+        hostname=hostname,
+        address=process.address,
+        extra_hosts=process.extra_hosts,
+        host_gateway=process.host_gateway,
+    )
+    texts = {"hostname": hostname + "\n", "hosts": hosts, "resolv.conf": resolver.text}
+    for name, text in texts.items():
+        write_text(f"{directory}/{name}", text)
+    options = ("ro",) if process.read_only else ()
+    return tuple(
+        Mount(f"/etc/{name}", "bind", f"{directory}/{name}", ("rbind", "rprivate", *options))
+        for name in texts
+    )
+
+
+def write_ca_files(directory: str, ca_bundle: str) -> Mount:
+    """Copy the CA bundle beside an apt configuration that names it; the mount that shows both.
+
+    Raises:
+        OSError: the bundle cannot be read.
+    """
+    top = f"{directory}/ca"
+    os.mkdir(top, 0o755)
+    os.chmod(top, 0o755)  # noqa: S103  # whatever the umask, the container's user reads it
+    with open(ca_bundle, encoding="utf-8", errors="surrogateescape") as file:
+        write_text(f"{top}/ca-bundle.crt", file.read())
+    write_text(f"{top}/apt.conf", _APT_CONF)
+    return Mount(CA_DIRECTORY, "bind", top, ("rbind", "ro", "nosuid", "nodev", "noexec"))
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            return file.read(1 << 20)
+    except OSError:
+        return ""

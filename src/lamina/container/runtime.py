@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The OCI runtime of this host: found by running a real container, remembered until it changes.
+
+`find_runtime` tries crun, then runc, in several ways, and keeps the first that runs a tiny
+container under everything a RUN step gets (docs/adr/0030-runtime.md gives the order and why).
+"""
+
+from __future__ import annotations
+
+import os
+
+from lamina.container.host import Cgroups, has_seccomp, read_cgroups, read_facts
+from lamina.container.spec import HostFacts
+from lamina.errors import Kind, LaminaError
+from lamina.record import fields, record, replace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+DEFAULT_SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+NAMES = ("crun", "runc")
+RECORD_VERSION = 1  # of runtime.json
+
+
+class NoRuntime(LaminaError):
+    kind = Kind.SYSTEM
+
+
+@record
+class Runtime:
+    """A runtime that works here, and how.
+
+    `manager` is crun's `--cgroup-manager` (`cgroupfs`, or `disabled` where no control group can
+    be made; runc only knows `cgroupfs`). `shield` is the cgroup2 mount point that must be covered
+    with an empty tmpfs in the runtime's mount namespace, or empty. `refused` are (way, why) of
+    what was tried before.
+    """
+
+    name: str
+    path: str
+    version: str
+    manager: str
+    cgroups: Cgroups
+    shield: str
+    seccomp: bool
+    host: HostFacts
+    why: str = ""
+    refused: tuple[tuple[str, str], ...] = ()
+
+    def command(self, verb: str, *arguments: str, root: str, log: str = "") -> tuple[str, ...]:
+        """The argument vector of `<runtime> [options] verb arguments` with its state in `root`.
+
+        With `log` the runtime's own errors also go to that file, for `errorlog.read_error`. If `shield` is set the
+        caller runs it in a mount namespace where that path is covered (`mounts.isolate` does so).
+        """
+        options = ["--root", root]
+        if self.name != "runc":
+            options.append(f"--cgroup-manager={self.manager}")
+        if log:
+            # crun would write JSON to the container's stderr too, where people read it.
+            log_format = "json" if self.name == "runc" else "text"
+            options += ["--log", log, "--log-format", log_format]
+        return (self.path, *options, verb, *arguments)
+
+    def cgroup_path(self, id: str) -> str:
+        """`cgroupsPath` of container `id`: a group of its own beneath the root, empty for none."""
+        return f"/{id}" if self.manager != "disabled" else ""
+
+    def describe(self) -> tuple[tuple[str, str], ...]:
+        """(name, value) rows for `lamina info`."""
+        mode = self.cgroups.mode
+        if self.shield:
+            mode += f" ({self.shield} is hidden from {self.name})"
+        devices = "guarded by a control group"
+        if not self.host.device_control:
+            devices = "no device control group: CAP_MKNOD is withheld"
+        rows = [
+            ("Runtime", f"{self.name} {self.version} ({self.path})"),
+            ("Runtime chosen", self.why),
+            ("Cgroup mode", mode),
+            ("Cgroup manager", self.manager),
+            ("Seccomp", "Docker's default profile" if self.seccomp else "not in this kernel"),
+            ("Devices", devices),
+        ]
+        return (*rows, *(("Runtime refused", f"{way}: {why}") for way, why in self.refused))
+
+
+def find_runtime(
+    root: str, *, override: str = "", search_path: str = DEFAULT_SEARCH_PATH
+) -> Runtime:
+    """The runtime for the store at `root`, from `runtime.json` if nothing changed since.
+
+    `override` is a name or an absolute path (`--runtime`). A probe takes 20 to 100 ms.
+
+    Raises:
+        NoRuntime: none works; the message says why for each way tried.
+    """
+    candidates = _candidates(override, search_path)
+    cgroups = read_cgroups()
+    keys = [_key(path, cgroups) for _, path in candidates]
+    remembered = _load(f"{root}/runtime.json", keys, override)
+    if remembered is not None:
+        return replace(
+            remembered, cgroups=cgroups, host=read_facts(cgroups, manager=remembered.manager)
+        )
+    from lamina.container.probe import probe  # the slow way: not needed again until a reboot
+
+    runtime = probe(root, candidates, cgroups, seccomp=has_seccomp())
+    _save(f"{root}/runtime.json", runtime, keys, override)
+    return runtime
+
+
+def _candidates(override: str, search_path: str) -> list[tuple[str, str]]:
+    """(kind, path) of the runtimes present, in order of preference."""
+    if override.startswith("/"):
+        if not os.access(override, os.X_OK):
+            raise NoRuntime(f"cannot execute the OCI runtime {override}", kind=Kind.NOT_FOUND)
+        return [(_kind(override), override)]
+    wanted = (override,) if override else NAMES
+    found = [
+        (_kind(name), f"{directory}/{name}")
+        for name in wanted
+        for directory in search_path.split(":")
+        if directory and os.access(f"{directory}/{name}", os.X_OK)
+    ]
+    if not found:
+        raise NoRuntime(
+            f"no OCI runtime found: {' and '.join(wanted)} not in {search_path}",
+            hint="install crun (or runc) from the distribution, or name one with --runtime",
+        )
+    seen: dict[str, tuple[str, str]] = {}
+    for kind, path in found:
+        seen.setdefault(os.path.realpath(path), (kind, path))
+    return list(seen.values())
+
+
+def _kind(path: str) -> str:
+    """Which command line it understands. Anything not named crun is taken for a runc."""
+    return "crun" if "crun" in path.rpartition("/")[2] else "runc"
+
+
+def _key(path: str, cgroups: Cgroups) -> list[object]:
+    """What a probe's result depends on."""
+    status = os.stat(path)
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        boot = file.read().strip()
+    with open("/proc/self/status", encoding="utf-8") as file:
+        powers = [line.split()[1] for line in file if line.startswith(("CapPrm", "CapBnd"))]
+    return [boot, path, status.st_mtime_ns, status.st_size, cgroups.mode, os.getuid(), *powers]
+
+
+def _load(file: str, keys: list[list[object]], override: str) -> Runtime | None:
+    """The remembered runtime; None if there is none, it is damaged, or something changed."""
+    import json
+
+    try:
+        with open(file, encoding="utf-8") as stream:
+            document = json.load(stream)
+        if (document["version"], document["keys"]) != (RECORD_VERSION, keys):
+            return None
+        if document["override"] != override:
+            return None
+        return _parse(document["runtime"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+_NOT_KEPT = frozenset(("cgroups", "host"))  # read again each time: cheap, and never stale
+
+
+def _parse(document: dict[str, Any]) -> Runtime:
+    texts = {
+        name: document[name] for name in ("name", "path", "version", "manager", "shield", "why")
+    }
+    if not all(isinstance(value, str) for value in texts.values()):
+        raise TypeError("not a text")
+    return Runtime(
+        **texts,
+        seccomp=bool(document["seccomp"]),
+        refused=tuple((str(way), str(why)) for way, why in document["refused"]),
+        cgroups=Cgroups("none"),
+        host=HostFacts(architecture="", kernel=(0, 0), capabilities=()),
+    )
+
+
+def _save(file: str, runtime: Runtime, keys: list[list[object]], override: str) -> None:
+    """Remember it; a store that cannot be written only costs another probe."""
+    import json
+
+    values = {name: getattr(runtime, name) for name in fields(Runtime) if name not in _NOT_KEPT}
+    document = {
+        "version": RECORD_VERSION,
+        "keys": keys,
+        "override": override,
+        "runtime": values,
+    }
+    aside = f"{file}.{os.getpid()}"
+    try:
+        with open(aside, "w", encoding="utf-8") as stream:
+            json.dump(document, stream, indent=1)
+        os.rename(aside, file)
+    except OSError:
+        return

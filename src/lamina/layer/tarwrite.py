@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Entries to tar: the same items give the same bytes on any machine (docs/adr/0010-tar.md).
+
+ustar headers without user or group names; a pax header in front only where ustar cannot say it
+(long or non-ASCII names, big numbers, times before 1970, xattrs); mtimes in whole seconds.
+"""
+
+from __future__ import annotations
+
+import os
+
+from lamina.errors import Kind, LaminaError
+from lamina.layer.entry import EntryType
+from lamina.system.paths import PATH_MAX, failure, shown
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from lamina.layer.entry import Content, Entry, Items
+
+BLOCK = 512
+CHUNK = 1 << 20  # bytes handed to `write` at a time, about
+END_OF_ARCHIVE = bytes(2 * BLOCK)
+MAX_PAX = 1 << 20  # the reader's cap too; Go's archive/tar has the same
+XATTR_RECORD = b"SCHILY.xattr."  # star's keyword, which Docker, containerd and GNU tar use
+
+_MAX_OCTAL_8 = 0o7777777
+_MAX_OCTAL_12 = 0o77777777777
+_PAX_NAME = b"././@PaxHeader"
+_SECOND = 1_000_000_000
+
+
+def write_tar(
+    items: Items, write: Callable[[bytes], object], *, clamp_mtime: int | None = None
+) -> int:
+    """Write `items` in their order as a tar archive; the number of bytes written.
+
+    `write` gets pieces of any size, about 1 MiB. An mtime above `clamp_mtime` (POSIX seconds)
+    becomes it; fractions of a second are cut off.
+
+    Raises:
+        LaminaError: CONFLICT if a file's content is not as long as its entry says, INVALID for an
+            entry that tar cannot hold; what reading a file raised.
+    """
+    batch: list[bytes] = []
+    pending = total = 0
+    for entry, content in items:
+        head = header(entry, clamp_mtime=clamp_mtime)
+        batch.append(head)
+        pending += len(head)
+        if entry.size:
+            for piece in _pieces(entry, content):
+                batch.append(piece)
+                pending += len(piece)
+                if pending >= CHUNK:
+                    write(b"".join(batch))
+                    total += pending
+                    batch, pending = [], 0
+            padding = -entry.size % BLOCK
+            batch.append(bytes(padding))
+            pending += padding
+        if pending >= CHUNK:
+            write(b"".join(batch))
+            total += pending
+            batch, pending = [], 0
+    batch.append(END_OF_ARCHIVE)
+    write(b"".join(batch))
+    return total + pending + len(END_OF_ARCHIVE)
+
+
+def _pieces(entry: Entry, content: Content) -> Iterator[bytes]:
+    """The content, exactly `entry.size` bytes of it, in pieces of at most CHUNK."""
+    if content is None:
+        raise _changed(entry, 0)
+    if isinstance(content, bytes):
+        if len(content) != entry.size:
+            raise _changed(entry, len(content))
+        yield content
+        return
+    read = getattr(content, "read", None)
+    if read is not None:
+        yield from _exactly(entry, read)
+        return
+    assert callable(content)
+    fd = content()
+    try:
+        yield from _exactly(entry, lambda size: os.read(fd, size))
+    except OSError as error:
+        raise failure(error, f"cannot read {shown(entry.path)}") from error
+    finally:
+        os.close(fd)
+
+
+def _exactly(entry: Entry, read: Callable[[int], bytes]) -> Iterator[bytes]:
+    left = entry.size
+    while left:
+        # One byte more than expected tells a file that grew, without a second call for small ones.
+        data = read(min(left + 1, CHUNK))
+        if not data or len(data) > left:
+            raise _changed(entry, entry.size - left + len(data))
+        left -= len(data)
+        yield data
+    if entry.size >= CHUNK and read(1):
+        raise _changed(entry, entry.size + 1)
+
+
+def _changed(entry: Entry, found: int) -> LaminaError:
+    more = "or more " if found > entry.size else ""
+    return LaminaError(
+        f"{shown(entry.path)} changed while it was read: {entry.size} bytes expected, "
+        f"{found} {more}found",
+        kind=Kind.CONFLICT,
+        hint="make sure that nothing writes to the files while the layer is made",
+    )
+
+
+def header(entry: Entry, *, clamp_mtime: int | None = None) -> bytes:
+    """The header blocks of an entry: one ustar block, with pax blocks in front if needed."""
+    path, link = _names(entry)
+    mtime = entry.mtime_ns // _SECOND
+    if clamp_mtime is not None and mtime > clamp_mtime:
+        mtime = clamp_mtime
+    uid, gid, size = entry.uid, entry.gid, entry.size
+    records: dict[bytes, bytes] = {}
+    name, prefix = path, b""
+    if len(path) > 100 or not path.isascii():
+        name, prefix = _split_name(path)
+        if not name:
+            name, records[b"path"] = path[:100], path
+    if len(link) > 100 or not link.isascii():
+        link, records[b"linkpath"] = link[:100], link
+    if uid > _MAX_OCTAL_8:
+        uid, records[b"uid"] = 0, b"%d" % uid
+    if gid > _MAX_OCTAL_8:
+        gid, records[b"gid"] = 0, b"%d" % gid
+    if size > _MAX_OCTAL_12:
+        size, records[b"size"] = 0, b"%d" % size
+    if not 0 <= mtime <= _MAX_OCTAL_12:
+        mtime, records[b"mtime"] = 0, b"%d" % mtime
+    for key, value in entry.xattrs:
+        records[XATTR_RECORD + _encode_keyword(key)] = value
+    block = _block(
+        name=name,
+        numbers=(entry.mode, uid, gid, size, mtime),
+        flag=entry.type.value.encode(),
+        link=link,
+        device=(entry.devmajor, entry.devminor),
+        prefix=prefix,
+    )
+    return _pax(entry, records) + block if records else block
+
+
+def _names(entry: Entry) -> tuple[bytes, bytes]:
+    """The path and link name as tar spells them, checked."""
+    path, link = entry.path, entry.linkname
+    if len(path) >= PATH_MAX or len(link) >= PATH_MAX or b"\0" in path or b"\0" in link:
+        raise LaminaError(
+            f"a layer cannot hold {shown(path[:200])}: its name or link target contains NUL or "
+            f"is longer than {PATH_MAX - 1} bytes",
+            kind=Kind.INVALID,
+        )
+    if max(entry.devmajor, entry.devminor) > _MAX_OCTAL_8:
+        raise LaminaError(f"device number of {shown(path)} is too large", kind=Kind.INVALID)
+    if entry.type is EntryType.DIR:
+        path = path + b"/" if path else b"./"
+    return path, link
+
+
+def _split_name(path: bytes) -> tuple[bytes, bytes]:
+    """The ustar name (100 bytes) and prefix (155) for an ASCII path; empty if it does not fit."""
+    if len(path) <= 256 and path.isascii():
+        cut = path.find(b"/", max(len(path) - 101, 1))
+        if 0 < cut <= 155 and 0 < len(path) - cut - 1 <= 100:
+            return path[cut + 1 :], path[:cut]
+    return b"", b""
+
+
+def _block(
+    *,
+    name: bytes,
+    numbers: tuple[int, int, int, int, int],
+    flag: bytes,
+    link: bytes = b"",
+    device: tuple[int, int] = (0, 0),
+    prefix: bytes = b"",
+) -> bytes:
+    front = name.ljust(100, b"\0") + b"%07o\0%07o\0%07o\0%011o\0%011o\0" % numbers
+    back = b"".join(
+        (
+            flag,
+            link.ljust(100, b"\0"),
+            b"ustar\00000",
+            bytes(64),  # no user and group names: they are this machine's
+            b"%07o\0%07o\0" % device,
+            prefix.ljust(155, b"\0"),
+            bytes(12),
+        )
+    )
+    checksum = sum(front) + sum(back) + 8 * 0x20  # its own field counts as spaces
+    return b"%b%06o\0 %b" % (front, checksum, back)
+
+
+def _pax(entry: Entry, records: dict[bytes, bytes]) -> bytes:
+    """A pax extended header (POSIX pax §Extended Header), records sorted by keyword."""
+    texts = [record for name in ("path", "linkpath") if (record := records.get(name.encode()))]
+    if not all(_is_utf8(text) for text in texts):
+        # POSIX: the names that follow are raw bytes, not UTF-8. Must come first to apply to them.
+        body = _record(b"hdrcharset", b"BINARY")
+    else:
+        body = b""
+    body += b"".join([_record(key, records[key]) for key in sorted(records)])
+    if len(body) > MAX_PAX:
+        raise LaminaError(
+            f"extended attributes of {shown(entry.path)} are larger than {MAX_PAX} bytes together",
+            kind=Kind.INVALID,
+        )
+    block = _block(name=_PAX_NAME, numbers=(0o644, 0, 0, len(body), 0), flag=b"x")
+    return block + body + bytes(-len(body) % BLOCK)
+
+
+def _record(key: bytes, value: bytes) -> bytes:
+    """`LENGTH key=value\\n`, where LENGTH counts itself."""
+    length = len(key) + len(value) + 3
+    total = length + len(str(length))
+    if len(str(total)) != len(str(length)):
+        total += 1
+    return b"%d %b=%b\n" % (total, key, value)
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _encode_keyword(name: bytes) -> bytes:
+    """An xattr name as part of a pax keyword: GNU tar's escapes, since `=` ends a keyword."""
+    return name.replace(b"%", b"%25").replace(b"=", b"%3D")
+
+
+def decode_keyword(keyword: bytes) -> bytes:
+    """The inverse of the escapes above."""
+    return keyword.replace(b"%3D", b"=").replace(b"%25", b"%")

@@ -1,0 +1,328 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Garbage collection: mark what is reachable, sweep what is not and is old enough.
+
+Roots are names (and what they pointed to since the oldest live lease began), cache records,
+documents' pins and the caller's. A manifest keeps its blobs; a config keeps the layers and
+snapshots of its diffIDs; a snapshot keeps those below it. Whatever was made or used since the
+oldest live lease began stays (leases.py has the rules), so a build never fails because GC ran
+beside it. Blobs are removed first: on a full disk that makes the room which sqlite needs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+from lamina.errors import LaminaError
+from lamina.events import Notice, silent
+from lamina.record import record
+from lamina.spec import mediatype
+from lamina.spec.config import ImageConfig
+from lamina.spec.descriptor import Descriptor
+from lamina.spec.digest import DiffID, Digest
+from lamina.spec.document import MAX_DOCUMENT
+from lamina.spec.identity import chain_ids
+from lamina.spec.manifest import children
+from lamina.store.content import remove_stale_ingests
+from lamina.store.faults import disk_error
+from lamina.store.removal import remove_tree
+from lamina.system.locks import FileLock
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from lamina.events import Emitter
+    from lamina.store.database import Transaction
+    from lamina.store.local import LocalStore
+
+_BATCH = 256  # blobs removed in one hold of the sweep lock: a touch waits that long at most
+_STAT_CACHE_AGE = 30 * 86400.0  # seconds; a context not built for a month is hashed anew
+_LOCK_NAME = 64  # hex digits: locks of `Store.lock`, which may be deleted while nobody holds them
+
+
+@record
+class Collected:
+    """What GC removed: bytes of disk, number of blobs and of snapshots."""
+
+    bytes: int
+    blobs: int
+    snapshots: int
+
+
+def collect(
+    store: LocalStore,
+    *,
+    keep_cache: bool = True,
+    roots: Iterable[str] = (),
+    emit: Emitter = silent,
+) -> Collected:
+    """Remove what nothing needs. One collector at a time; a second one waits.
+
+    `roots` are texts as in a document's `pins`. Leases of the calling thread do not hold anything
+    back, those of other threads and processes do. Works with no byte free.
+
+    Raises:
+        LaminaError: kind SYSTEM or DENIED: something cannot be removed.
+    """
+    try:
+        with FileLock(os.path.join(store.root, "locks", "gc")):
+            return _Collection(store, keep_cache=keep_cache, emit=emit).run(tuple(roots))
+    except OSError as error:
+        raise disk_error(error, "cannot collect garbage") from error
+
+
+class _Collection:
+    def __init__(self, store: LocalStore, *, keep_cache: bool, emit: Emitter) -> None:
+        self._store = store
+        self._keep_cache = keep_cache
+        self._emit = emit
+        began = store.clock()  # before the leases are listed: one not seen began after this
+        oldest = store.leases.oldest()
+        self._before = began if oldest is None else min(began, oldest)
+
+    def run(self, roots: Sequence[str]) -> Collected:
+        mark = _Mark(self._store)
+        mark.names(self._before)
+        mark.cache(0.0 if self._keep_cache else self._before)
+        mark.documents()
+        for text in roots:
+            mark.pin(text)
+        freed, blobs = (0, 0) if mark.unreadable else self._sweep_blobs(mark)
+        freed += remove_stale_ingests(os.path.join(self._store.root, "ingest"), before=self._before)
+        snapshots, rubbish = self._sweep_rows(mark)
+        directory = self._store.snapshots.directory
+        for name in [*map(str, snapshots), *rubbish]:
+            freed += remove_tree(os.path.join(directory, name))
+        self._store.metadata.refresh_index()
+        self._remove_idle_locks()
+        self._store.reserve.fill()
+        if mark.unreadable:
+            unreadable = ", ".join(sorted(mark.unreadable))
+            self._emit(
+                Notice(
+                    "no blobs were removed, because what these damaged ones need is unknown:"
+                    f" {unreadable}; remove the images that they belong to first"
+                )
+            )
+        return Collected(freed, blobs, len(snapshots))
+
+    def _sweep_blobs(self, mark: _Mark) -> tuple[int, int]:
+        doomed = [
+            self._store.content.path(blob.digest)
+            for blob in self._store.content.walk()
+            if str(blob.digest) not in mark.blobs
+        ]
+        freed = count = 0
+        for start in range(0, len(doomed), _BATCH):
+            with FileLock(self._store.leases.sweep_lock):
+                for path in doomed[start : start + _BATCH]:
+                    size = self._remove_if_old(path)
+                    if size is not None:
+                        freed += size
+                        count += 1
+        return freed, count
+
+    def _remove_if_old(self, path: str) -> int | None:
+        """Bytes freed; None if it was made or used too lately, or is gone."""
+        try:
+            found = os.stat(path, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+        if max(found.st_mtime, found.st_atime) >= self._before:
+            return None
+        os.unlink(path)
+        return found.st_blocks * 512
+
+    def _sweep_rows(self, mark: _Mark) -> tuple[list[int], list[str]]:
+        """Ids of the snapshots whose rows were removed, and names of directories without a row."""
+        return self._store.database.write(lambda transaction: self._sweep(transaction, mark))
+
+    def _sweep(self, transaction: Transaction, mark: _Mark) -> tuple[list[int], list[str]]:
+        if not self._keep_cache:
+            transaction.run("DELETE FROM cache WHERE last_used < ?", (self._before,))
+        transaction.run("DELETE FROM former_names WHERE deleted < ?", (self._before,))
+        transaction.run("DELETE FROM stat WHERE used < ?", (self._before - _STAT_CACHE_AGE,))
+        doomed = self._doomed_snapshots(transaction, mark)
+        for number in doomed:
+            transaction.run("DELETE FROM snapshots WHERE id = ?", (number,))
+        self._sweep_layers(transaction, mark)
+        return doomed, self._rubbish(transaction)
+
+    def _doomed_snapshots(self, transaction: Transaction, mark: _Mark) -> list[int]:
+        """Decided inside the transaction: what was touched since the marking is seen here."""
+        rows = transaction.rows("SELECT id, name, parent, used FROM snapshots")
+        parents = {name: parent for _, name, parent, _ in rows}
+        kept: set[str] = set()
+        for _, name, _, used in rows:
+            step = name if name in mark.snapshots or used >= self._before else None
+            while step is not None and step not in kept:
+                kept.add(step)
+                step = parents.get(step)
+        return [number for number, name, _, _ in rows if name not in kept]
+
+    def _sweep_layers(self, transaction: Transaction, mark: _Mark) -> None:
+        """Forget blobs of layers that are gone, and layers of which nothing is left."""
+        for diff_id, digest in transaction.rows("SELECT diff_id, digest FROM layer_blobs"):
+            try:
+                gone = not os.path.exists(self._store.content.path(Digest.parse(digest)))
+            except LaminaError:  # a damaged row
+                gone = True
+            if gone:
+                transaction.run(
+                    "DELETE FROM layer_blobs WHERE diff_id = ? AND digest = ?", (diff_id, digest)
+                )
+        for (diff_id,) in transaction.rows(
+            "SELECT diff_id FROM layers WHERE diff_id NOT IN (SELECT diff_id FROM layer_blobs)"
+        ):
+            if diff_id not in mark.layers:
+                transaction.run("DELETE FROM layers WHERE diff_id = ?", (diff_id,))
+
+    def _rubbish(self, transaction: Transaction) -> list[str]:
+        """Directories without a row, under new names: inside the transaction nobody else prepares,
+        and after it an id can be given out again only if its transaction was rolled back.
+        """
+        directory = self._store.snapshots.directory
+        numbers = {str(row[0]) for row in transaction.rows("SELECT id FROM snapshots")}
+        rubbish: list[str] = []
+        issued = transaction.row("SELECT seq FROM sqlite_sequence WHERE name = 'snapshots'")
+        for name in os.listdir(directory):
+            if name in numbers:
+                continue
+            if name.isdecimal() and (issued is None or int(name) > issued[0]):
+                aside = f"{name}.rubbish.{os.getpid()}.{self._store.clock()}"
+                os.rename(os.path.join(directory, name), os.path.join(directory, aside))
+                name = aside  # noqa: PLW2901  # the directory's name from here on
+            rubbish.append(name)
+        return rubbish
+
+    def _remove_idle_locks(self) -> None:
+        directory = os.path.join(self._store.root, "locks")
+        for name in os.listdir(directory):
+            if len(name) != _LOCK_NAME:
+                continue
+            lock = FileLock(os.path.join(directory, name))
+            if lock.try_acquire():
+                os.unlink(lock.path)
+                lock.release()
+
+
+class _Mark:
+    """What must stay: digests of blobs and diffIDs, and names of snapshots, as texts."""
+
+    def __init__(self, store: LocalStore) -> None:
+        self._store = store
+        self.blobs: set[str] = set()
+        self.layers: set[str] = set()
+        self.snapshots: set[str] = set()
+        self.unreadable: set[str] = set()
+
+    def names(self, since: float) -> None:
+        """The graphs of all names, and of what they pointed to at `since` or later."""
+        for (text,) in self._store.database.read(
+            "SELECT target FROM names UNION SELECT target FROM former_names WHERE deleted >= ?",
+            (since,),
+        ):
+            try:
+                target = Descriptor.from_json(json.loads(text))
+            except (LaminaError, ValueError):
+                self.unreadable.add(str(text)[:100])
+                continue
+            self._graph(target.digest, target.media_type)
+
+    def cache(self, used_since: float) -> None:
+        """The layers and snapshots of cache records used at `used_since` or later."""
+        for (text,) in self._store.database.read(
+            "SELECT DISTINCT result FROM cache WHERE last_used >= ?", (used_since,)
+        ):
+            try:
+                self._stack([DiffID(Digest.parse(part)) for part in json.loads(text)])
+            except (LaminaError, ValueError, TypeError, AttributeError):
+                continue  # a damaged row: a miss when it is asked for
+
+    def documents(self) -> None:
+        """What documents of any kind pin."""
+        for (text,) in self._store.database.read("SELECT body FROM documents"):
+            try:
+                body = json.loads(text)
+            except ValueError:
+                continue  # not JSON: pins nothing
+            if not isinstance(body, dict):
+                continue
+            pins = body.get("pins")
+            for value in [*(pins if isinstance(pins, list) else ()), *_named_pins(body)]:
+                if isinstance(value, str):
+                    self.pin(value)
+
+    def pin(self, text: str) -> None:
+        """A snapshot's name, or the digest of a blob with all that it points to."""
+        self.snapshots.add(text)
+        try:
+            digest = Digest.parse(text)
+        except LaminaError:
+            return  # a snapshot key
+        self.layers.add(text)
+        if self._store.content.exists(digest):
+            self._graph(digest, "")
+
+    def _graph(self, root: Digest, media_type: str) -> None:
+        todo = [(root, media_type)]
+        seen: set[str] = set()
+        while todo:
+            digest, kind = todo.pop()
+            if str(digest) in seen:
+                continue
+            seen.add(str(digest))
+            self.blobs.add(str(digest))
+            if not _is_document(kind) or not self._store.content.exists(digest):
+                continue
+            try:
+                raw = self._document(digest, kind)
+                todo += [(child.digest, child.media_type) for child in self._children(kind, raw)]
+            except LaminaError:
+                self.unreadable.add(str(digest))
+
+    def _document(self, digest: Digest, kind: str) -> bytes:
+        if not kind and self._store.content.info(digest).size > MAX_DOCUMENT:
+            return b""  # pinned without a media type, and too large for a document: a layer
+        return self._store.content.read(digest, limit=MAX_DOCUMENT)
+
+    def _children(self, kind: str, raw: bytes) -> Sequence[Descriptor]:
+        kind = kind or _guess(raw)
+        if kind in mediatype.CONFIGS:
+            self._stack(ImageConfig.parse(raw).diff_ids)
+            return ()
+        return children(kind, raw)
+
+    def _stack(self, diff_ids: Sequence[DiffID]) -> None:
+        self.snapshots.update(str(chain) for chain in chain_ids(diff_ids))
+        for diff_id in diff_ids:
+            if str(diff_id) in self.layers:
+                continue
+            self.layers.add(str(diff_id))
+            layer = self._store.metadata.get_layer(diff_id)
+            if layer is not None:
+                self.blobs.update(str(blob.digest) for blob in layer.blobs)
+
+
+def _named_pins(body: dict[str, object]) -> tuple[object, ...]:
+    return (body.get("chain"), body.get("snapshot"))
+
+
+def _is_document(kind: str) -> bool:
+    return not kind or kind in mediatype.MANIFESTS | mediatype.INDEXES | mediatype.CONFIGS
+
+
+def _guess(raw: bytes) -> str:
+    """The media type of a pinned document, from its own fields; empty if it is something else."""
+    try:
+        document = json.loads(raw)
+    except (ValueError, RecursionError):
+        return ""
+    if not isinstance(document, dict):
+        return ""
+    if "manifests" in document:
+        return str(document.get("mediaType") or mediatype.OCI_INDEX)
+    if "layers" in document:
+        return str(document.get("mediaType") or mediatype.OCI_MANIFEST)
+    return mediatype.OCI_CONFIG if "rootfs" in document else ""
