@@ -130,3 +130,20 @@ def test_malformed_profile_is_invalid(profile: dict[str, Any]) -> None:
 def test_old_form_with_one_name_is_read() -> None:
     profile = {"defaultAction": "a", "syscalls": [{"name": "read", "action": "SCMP_ACT_ALLOW"}]}
     assert allowed(filtered(profile)) == {"read"}
+
+
+def test_image_of_the_32_bit_sister_architecture_is_let_through() -> None:
+    def architectures(host: str, image: str) -> object:
+        found = container_seccomp(
+            default_profile(),
+            architecture=host,
+            capabilities=(),
+            kernel=(6, 1),
+            image_architecture=image,
+        )
+        return found["architectures"]
+
+    assert architectures("amd64", "386") == ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"]
+    assert architectures("arm64", "arm") == ["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"]
+    assert architectures("amd64", "amd64") == ["SCMP_ARCH_X86_64"]
+    assert architectures("amd64", "arm64") == ["SCMP_ARCH_X86_64"]
