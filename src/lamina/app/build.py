@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from lamina.dockerfile.lower import ImageRequest, Lowered, LowerOptions, ResolvedImage
     from lamina.events import Emitter
     from lamina.exporter.options import Output
-    from lamina.exporter.ports import Exported, Exporter
+    from lamina.exporter.ports import Exported, Exporter, PendingExport
     from lamina.spec.digest import Digest
     from lamina.spec.platform import Platform
     from lamina.store.ports import Store
@@ -34,6 +34,7 @@ class BuildRequest:
     file's bytes and `dockerfile_name` how messages call it. `tags` are references as typed;
     `outputs` what to make (empty: an image in the store). `epoch` is SOURCE_DATE_EPOCH in POSIX
     seconds; `jobs` bounds the steps that run at one time (None: as many as are ready).
+    `privileged` (uid 0) lets `type=local` keep owners, setuid bits and device nodes.
     """
 
     context: str
@@ -52,6 +53,7 @@ class BuildRequest:
     network: str = "default"
     extra_hosts: tuple[tuple[str, str], ...] = ()
     shm_size: int = 0
+    privileged: bool = False
 
 
 @record
@@ -85,7 +87,7 @@ def build(
     from lamina.dockerfile.parser import parse
 
     names = _names(request.tags)
-    exporters = _exporters(request, stdout)
+    exporters = _exporters(request, stdout, clock)
     dockerfile = parse(request.dockerfile, name=request.dockerfile_name)
     with store.lease("build"):
         lowered = lower(dockerfile, _lower_options(request), store=store)
@@ -173,7 +175,15 @@ def _solve_and_export(
         request.epoch,
         solved.ran == 0,
     )
-    pending = [exporter.export(result, store, emit=emit, cancel=cancel) for exporter in exporters]
+    pending: list[PendingExport] = []
+    try:
+        for exporter in exporters:
+            export = exporter.export(result, store, emit=emit, cancel=cancel)
+            pending.append(export)  # what is made so far must be known if the next one fails
+    except BaseException:
+        for made in pending:
+            made.discard()
+        raise
     # everything that can fail is done: files appear and names move now, images last of all
     exported = [export.finalize() for export in pending]
     image = _image_of(exported)
@@ -207,12 +217,17 @@ def _names(tags: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def _exporters(request: BuildRequest, stdout: IO[bytes] | None) -> list[Exporter]:
+def _exporters(
+    request: BuildRequest, stdout: IO[bytes] | None, clock: Callable[[], float]
+) -> list[Exporter]:
     from lamina.exporter.options import Output
     from lamina.exporter.ports import make_exporter
 
     outputs = request.outputs or (Output(),)
-    return [make_exporter(output, stdout=stdout) for output in outputs]
+    return [
+        make_exporter(output, stdout=stdout, clock=clock, privileged=request.privileged)
+        for output in outputs
+    ]
 
 
 def _lower_options(request: BuildRequest) -> LowerOptions:

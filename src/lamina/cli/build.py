@@ -126,6 +126,7 @@ def make_request(args: argparse.Namespace, sources: BuildContext, context: Conte
         network="default" if args.network == "bridge" else args.network,
         extra_hosts=host_entries(args.add_host),
         shm_size=parse_size(args.shm_size, "--shm-size") if args.shm_size else 0,
+        privileged=context.uid == 0,
     )
 
 

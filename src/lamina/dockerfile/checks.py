@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 
 from lamina.dockerfile import ast
-from lamina.dockerfile.words import suggest
+from lamina.dockerfile.words import printable, suggest
 from lamina.errors import SourceError
 from lamina.events import Diagnostic, Severity
 from lamina.record import record
@@ -118,6 +118,7 @@ class Checker:
         if not self.wants(rule):
             return
         page = RULES[rule]
+        message = printable(message)
         severity = Severity.ERROR if self.options.error else Severity.WARNING
         url = f"{_URL}{page}/" if page else ""
         self._found.setdefault(

@@ -11,6 +11,7 @@ import re
 
 from lamina.dockerfile.ast import Directive, Heredoc
 from lamina.dockerfile.expand import BadExpansion, expand
+from lamina.dockerfile.words import parse_json, printable, split_flags
 from lamina.errors import Kind, SourceError
 from lamina.record import record
 from lamina.spec.span import SourceText, Span
@@ -66,8 +67,9 @@ class Lexer:
         lines = raw.decode("utf-8", "surrogateescape").split("\n")
         if lines[-1] == "":
             lines.pop()
-        self._lines = lines
-        self.source = SourceText(name, tuple(line.rstrip("\r") for line in lines))
+        self._raw = lines  # with carriage returns, for heredoc bodies
+        self._lines = tuple(line.rstrip("\r") for line in lines)
+        self.source = SourceText(name, tuple(map(printable, self._lines)))
         self.directives: list[Directive] = []
         self.escape = "\\"
         self.empty_continuations: list[Span] = []
@@ -96,7 +98,7 @@ class Lexer:
         found: list[Logical] = []
         comments: list[str] = []
         while self._next < len(self._lines):
-            line = self.source.lines[self._next].lstrip(_SPACE)
+            line = self._lines[self._next].lstrip(_SPACE)
             if line.startswith("#"):
                 comment = line[1:].strip(_SPACE)
                 comments = [*comments, comment] if comment else []
@@ -113,7 +115,7 @@ class Lexer:
     def _read_directives(self) -> None:
         """`# name=value` lines at the very top; the first other line ends them."""
         seen: set[str] = set()
-        for index, line in enumerate(self.source.lines):
+        for index, line in enumerate(self._lines):
             text = line.lstrip(_SPACE)
             match = _DIRECTIVE.match(text[1:].lstrip(_SPACE)) if text.startswith("#") else None
             name = match[1].lower() if match else ""
@@ -129,7 +131,7 @@ class Lexer:
                         f"invalid escape token '{match[2]}' does not match ` or \\", span=span
                     )
                 self.escape = match[2]
-            self.directives.append(Directive(name, match[2], span))
+            self.directives.append(Directive(name, printable(match[2]), span))
             self._next = index + 1
 
     def _continues(self, line: str) -> str | None:
@@ -148,7 +150,7 @@ class Lexer:
         length = 0
         empty = False
         while self._next < len(self._lines):
-            line = self.source.lines[self._next]
+            line = self._lines[self._next]
             stripped = line.lstrip(_SPACE)
             self._next += 1
             if text and (not stripped or stripped.startswith("#")):
@@ -200,7 +202,7 @@ class Lexer:
         begin = self._next
         content: list[str] = []
         for index in range(begin, len(self._lines)):
-            line = self.source.lines[index]
+            line = self._lines[index]
             if (line.lstrip("\t") if opening.chomp else line) == opening.name:
                 self._next = index + 1
                 return Heredoc(
@@ -210,7 +212,7 @@ class Lexer:
                     opening.chomp,
                     opening.descriptor,
                 )
-            content.append(self._lines[index] + "\n")
+            content.append(self._raw[index] + "\n")
         if opening.spaced:
             return None  # `$((1 << 3))`
         raise SourceError(
@@ -262,8 +264,6 @@ def _quotes(text: str) -> int:
 
 def _is_exec_form(text: str) -> bool:
     """Whether the arguments are a JSON array (flags before it may be there)."""
-    from lamina.dockerfile.words import parse_json, split_flags
-
     opening = _TAKES_HEREDOC.match(text)
     rest = text[opening.end() :] if opening else ""
     if rest.lstrip(_SPACE)[:1] not in {"[", "-"}:

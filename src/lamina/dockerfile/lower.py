@@ -20,6 +20,7 @@ from lamina.dockerfile.stage import (
     StageState,
     Step,
     Vertices,
+    check_text,
     is_plain,
     refuse_flags,
 )
@@ -361,6 +362,7 @@ class Lowering:
                 want(stage.request)
             steps[index] = self._steps(stage, resolved)
             for step in steps[index]:
+                check_text(step.command)
                 copied = self._copied(step, index)
                 if copied is not None and copied.stage is not None:
                     todo.append(copied.stage)

@@ -11,7 +11,15 @@ import re
 
 from lamina.dockerfile import ast
 from lamina.dockerfile.lexer import Lexer, Logical, parse_heredoc
-from lamina.dockerfile.words import SPACE, NotStrings, parse_json, split_flags, split_words, suggest
+from lamina.dockerfile.words import (
+    SPACE,
+    NotStrings,
+    parse_json,
+    printable,
+    split_flags,
+    split_words,
+    suggest,
+)
 from lamina.errors import Kind, SourceError
 from lamina.record import record
 
@@ -82,7 +90,14 @@ def parse(data: bytes, *, name: str = "Dockerfile") -> ast.Dockerfile:
         SourceError: with a span always; kind INVALID for bad syntax, UNSUPPORTED for a `syntax`
             directive that is not docker/dockerfile, EXHAUSTED for a file or line too large.
     """
-    lexer = Lexer(data, name=name)
+    try:
+        return _parse(Lexer(data, name=name))
+    except SourceError as error:
+        error.what = printable(error.what)
+        raise
+
+
+def _parse(lexer: Lexer) -> ast.Dockerfile:
     logicals = lexer.read()
     _check_syntax(lexer.directives)
     if not logicals:
@@ -182,7 +197,7 @@ def _flag(word: str, known: dict[str, bool | None], name: str, span: Span) -> as
     flag, equals, value = word[2:].partition("=")
     if flag not in known:
         nearest = suggest(flag, list(known))
-        hint = f" (did you mean {nearest}?)" if nearest else ""
+        hint = f" (did you mean --{nearest}?)" if nearest else ""
         raise SourceError(f"unknown flag: {name} --{flag}{hint}", span=span)
     if known[flag] is not None:
         if not equals:

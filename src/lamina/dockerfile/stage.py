@@ -171,10 +171,9 @@ class StageState:
         return f"[{stage}{number}/{self.total}] {trigger}{text}"
 
     def lower(self, step: Step) -> None:
-        """Apply one instruction. Raises SourceError."""
+        """Apply one instruction, whose text was checked (`check_text`). Raises SourceError."""
         command = step.command
         self._trigger = step.trigger
-        _check_text(command)
         refuse_flags(command)
         match command:
             case ast.Run():
@@ -572,7 +571,8 @@ def is_plain(text: str) -> bool:
     return "\0" not in text and not any("\ud800" <= char <= "\udfff" for char in text)
 
 
-def _check_text(command: ast.Command) -> None:
+def check_text(command: ast.Command) -> None:
+    """Raise SourceError for an instruction that holds a NUL or is not UTF-8."""
     texts = [command.text]
     if isinstance(command, ast.Run):
         texts += [doc.content for doc in command.heredocs]

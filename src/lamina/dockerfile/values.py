@@ -39,7 +39,44 @@ _ESCAPES = {
 _PROTOCOLS = frozenset({"tcp", "udp", "sctp"})
 MAX_PORT = 65_535
 _SIGNALS = frozenset(
-    ["ABRT", "ALRM", "BUS", "CHLD", "CLD", "CONT", "FPE", "HUP", "ILL", "INT", "IO", "IOT", "KILL", "PIPE", "POLL", "PROF", "PWR", "QUIT", "SEGV", "STKFLT", "STOP", "SYS", "TERM", "TRAP", "TSTP", "TTIN", "TTOU", "URG", "USR1", "USR2", "VTALRM", "WINCH", "XCPU", "XFSZ", "RTMIN", "RTMAX"]
+    [
+        "ABRT",
+        "ALRM",
+        "BUS",
+        "CHLD",
+        "CLD",
+        "CONT",
+        "FPE",
+        "HUP",
+        "ILL",
+        "INT",
+        "IO",
+        "IOT",
+        "KILL",
+        "PIPE",
+        "POLL",
+        "PROF",
+        "PWR",
+        "QUIT",
+        "SEGV",
+        "STKFLT",
+        "STOP",
+        "SYS",
+        "TERM",
+        "TRAP",
+        "TSTP",
+        "TTIN",
+        "TTOU",
+        "URG",
+        "USR1",
+        "USR2",
+        "VTALRM",
+        "WINCH",
+        "XCPU",
+        "XFSZ",
+        "RTMIN",
+        "RTMAX",
+    ]
 )
 _REAL_TIME = re.compile(r"RTMIN\+(?:[1-9]|1[0-5])|RTMAX-(?:[1-9]|1[0-4])")
 
@@ -50,7 +87,7 @@ class InvalidValue(LaminaError):
 
 def parse_duration(text: str) -> int:
     """Nanoseconds of a Go duration (`1m30s`, `1.5h`). Raises InvalidValue."""
-    rest = text.lstrip("+-") if text[:1] in {"+", "-"} else text
+    rest = text[1:] if text[:1] in {"+", "-"} else text
     if rest == "0":
         return 0
     total = 0
