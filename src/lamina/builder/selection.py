@@ -79,8 +79,7 @@ def select(tree: Tree, patterns: Sequence[str], *, cache: StatCache | None) -> S
     sha = hashlib.sha256(_VERSION)
     for match in matches:
         sha.update(_framed(match.path, b"match"))
-        for picked in match.picked:
-            sha.update(_line(picked, keeps_owner=tree.keeps_owner))
+        sha.update(b"".join([_line(p, keeps_owner=tree.keeps_owner) for p in match.picked]))
     return Selection(Digest("sha256", sha.hexdigest()), matches)
 
 
@@ -262,16 +261,19 @@ def copied_xattrs(fd: int) -> tuple[tuple[bytes, bytes], ...]:
 
 
 def _line(picked: Picked, *, keeps_owner: bool) -> bytes:
-    status = picked.status
-    mode = 0 if picked.type is EntryType.SYMLINK else stat.S_IMODE(status.st_mode)
-    parts = [b"%s %o" % (picked.type.value.encode(), mode)]
-    if keeps_owner:
-        parts.append(b"%d %d" % (status.st_uid, status.st_gid))
-    if picked.type in {EntryType.CHAR, EntryType.BLOCK}:
-        parts.append(b"%d" % status.st_rdev)
-    for name, value in picked.xattrs:
-        parts += (name, value)
-    return _framed(picked.path, picked.link, picked.digest, *parts)
+    """One file in the digest; every part has a fixed length or its length in front."""
+    status, kind, path = picked.status, picked.type, picked.path
+    mode = stat.S_IMODE(status.st_mode)
+    owner = b" %d %d" % (status.st_uid, status.st_gid) if keeps_owner else b""
+    if kind is EntryType.FILE:
+        return b"file %o%b %d:%b%b" % (mode, owner, len(path), path, picked.digest)
+    if kind is EntryType.SYMLINK:
+        return b"link%b" % owner + _framed(path, picked.link)
+    if kind is EntryType.DIR:
+        names = [field for xattr in picked.xattrs for field in xattr]
+        return b"directory %o%b" % (mode, owner) + _framed(path, *names)
+    device = 0 if kind is EntryType.FIFO else status.st_rdev
+    return b"node %b %o%b %d" % (kind.value.encode(), mode, owner, device) + _framed(path)
 
 
 def _framed(*fields: bytes) -> bytes:
