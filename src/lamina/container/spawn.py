@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from lamina.tasks import CancelToken
 
 # Imported rather than run as a script, so that its compiled form is cached.
-_BOOT = "import sys; sys.path.append({!r}); import launcher; launcher.main()"
+_BOOT = "import sys; sys.path.append({!r}); import launcher; launcher.main({!r})"
 _CHUNK = 1 << 16  # bytes read from a pipe at once: the size of a pipe
 
 
@@ -50,10 +50,12 @@ class Launcher:
     """The launcher process, started by the first `run`. Any thread may call `run`.
 
     It inherits the mount namespace of this process as it is *at each run*: mounts made later are
-    seen. A context manager; `close` ends it and with it everything it runs.
+    seen. A context manager; `close` ends it and with it everything it runs. If this process dies,
+    the launcher removes the directory `state` (empty for none).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, state: str = "") -> None:
+        self._state = state
         self._lock = threading.Lock()
         self._control: socket.socket | None = None
         self._pid = 0
@@ -127,7 +129,7 @@ class Launcher:
     def _start(self) -> socket.socket:
         """Start the process; its own session, so that ^C on the terminal does not reach it."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        boot = _BOOT.format(os.path.dirname(__file__))
+        boot = _BOOT.format(os.path.dirname(__file__), self._state)
         argv = [sys.executable, "-I", "-S", "-c", boot]
         with theirs:
             self._pid = os.posix_spawn(
