@@ -79,7 +79,7 @@ class Launcher:
         readers, writers = [p[0] for p in pipes], [p[1] for p in pipes]
         try:
             try:
-                self._send(_fields(launch), [null, *writers])
+                self._send(launch, [null, *writers])
             finally:
                 for descriptor in (null, *writers):
                     os.close(descriptor)
@@ -100,7 +100,7 @@ class Launcher:
         """Copy output until both streams and the reply have ended; the reply."""
 
         def kill() -> None:
-            self._send(["kill", id], [])
+            self._kill(id)
 
         finished = False
         cancel.on_cancel(kill)
@@ -114,17 +114,28 @@ class Launcher:
                 _copy_output(readers, lambda _stream, _data: None)
         return answer
 
-    def _send(self, fields: list[str], descriptors: list[int]) -> None:
-        data = "\0".join(fields).encode("utf-8", "surrogateescape")
+    def _send(self, launch: Launch, descriptors: list[int]) -> None:
+        """Hand the launch over; a launcher that died since the last one is replaced, once."""
+        data = "\0".join(_fields(launch)).encode("utf-8", "surrogateescape")
         with self._lock:
-            if self._control is None:
-                self._control = self._start()
-            try:
-                socket.send_fds(self._control, [data], descriptors)
-            except (BrokenPipeError, ConnectionResetError) as error:
-                if fields[0] == "kill":
-                    return  # a dead launcher has taken its containers with it
-                raise LaminaError("the container launcher has died") from error
+            for _ in range(2):
+                if self._control is None:
+                    self._control = self._start()
+                try:
+                    socket.send_fds(self._control, [data], descriptors)
+                    return
+                except (BrokenPipeError, ConnectionResetError):
+                    self._forget()
+        raise LaminaError("the container launcher does not start")
+
+    def _kill(self, id: str) -> None:
+        """Kill container `id`, if it runs. A dead launcher has taken its containers with it."""
+        with self._lock:
+            if self._control is not None:
+                try:
+                    self._control.send(f"kill\0{id}".encode())
+                except (BrokenPipeError, ConnectionResetError):
+                    self._forget()
 
     def _start(self) -> socket.socket:
         """Start the process; its own session, so that ^C on the terminal does not reach it."""
@@ -148,8 +159,11 @@ class Launcher:
     def close(self) -> None:
         """End the launcher and what it runs. Idempotent."""
         with self._lock:
-            if self._control is None:
-                return
+            self._forget()
+
+    def _forget(self) -> None:
+        """Close the socket, which ends the launcher, and wait for it."""
+        if self._control is not None:
             self._control.close()
             self._control = None
             os.waitpid(self._pid, 0)
