@@ -10,7 +10,6 @@ believed only if every blob of its image is still there.
 from __future__ import annotations
 
 from lamina.errors import Kind, LaminaError
-from lamina.exporter.layers import layer_blobs
 from lamina.image.times import format_time
 from lamina.record import record, replace
 from lamina.spec import mediatype
@@ -25,9 +24,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lamina.events import Emitter
     from lamina.exporter.options import Output
     from lamina.exporter.ports import BuildResult
+    from lamina.exporter.progress import Tell
     from lamina.spec.config import ImageConfig
     from lamina.spec.digest import DiffID
     from lamina.store.ports import Store
@@ -46,7 +45,7 @@ class Assembled:
 
 
 def assemble(
-    result: BuildResult, store: Store, output: Output, *, emit: Emitter, cancel: CancelToken
+    result: BuildResult, store: Store, output: Output, *, tell: Tell, cancel: CancelToken
 ) -> Assembled:
     """The image of `result`, all its blobs in the store.
 
@@ -58,7 +57,9 @@ def assemble(
     known = _recall(store, key) if reusable else None
     if known is not None:
         return known
-    diff_ids, layers = layer_blobs(result, store, output, emit=emit, cancel=cancel)
+    from lamina.exporter.layers import layer_blobs
+
+    diff_ids, layers = layer_blobs(result, store, output, tell=tell, cancel=cancel)
     config_raw = final_config(result, diff_ids).serialise()
     types = _media_types(output)
     config = Descriptor(types[0], store.content.add(config_raw), len(config_raw))

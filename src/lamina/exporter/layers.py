@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from lamina.errors import Kind, LaminaError
+from lamina.image.blobs import fresh_ingest
 from lamina.image.unpack import ensure_blob
 from lamina.image.view import open_uncompressed
 from lamina.spec import mediatype
@@ -15,9 +16,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from lamina.events import Emitter
     from lamina.exporter.options import Output
     from lamina.exporter.ports import BuildResult
+    from lamina.exporter.progress import Tell
     from lamina.store.ports import Store
     from lamina.tasks import CancelToken
 
@@ -28,12 +29,12 @@ _PREFERENCE = ("gzip", "zstd", "uncompressed")
 
 
 def layer_blobs(
-    result: BuildResult, store: Store, output: Output, *, emit: Emitter, cancel: CancelToken
+    result: BuildResult, store: Store, output: Output, *, tell: Tell, cancel: CancelToken
 ) -> tuple[tuple[DiffID, ...], tuple[Descriptor, ...]]:
     """The final stack (new layers clamped to the epoch) and a blob of each, lowest first.
 
     A base layer keeps a blob it has, unless `force-compression`; a new one gets the wanted
-    compression.
+    compression. Each layer that takes work is told as one task.
 
     Raises:
         LaminaError: NOT_FOUND or INTEGRITY from the store, EXHAUSTED for a full disk.
@@ -48,7 +49,10 @@ def layer_blobs(
             diff_ids[position] = clamped_layer(
                 result, store, position, epoch=result.epoch, output=output, cancel=cancel
             )
-        blobs[position] = _blob(result, store, diff_ids[position], position, output, cancel)
+        with tell.task(str(diff_ids[position]), f"exporting layer {position + 1}") as task:
+            blob = _blob(result, store, diff_ids[position], position, output, cancel)
+            task.size = blob.size
+        blobs[position] = blob
 
     if result.epoch is None:
         for position in range(count):
@@ -188,13 +192,7 @@ def _clamp(
     ref = f"clamp {result.diff_ids[position]} {epoch} {output.compression}"
     with (
         open_uncompressed(store, source.digest) as tar,
-        store.content.ingest(ref) as ingest,
-    ):
-        if ingest.offset:  # left by a process that died: the tar is made anew
-            ingest.abort()
-    with (
-        open_uncompressed(store, source.digest) as tar,
-        store.content.ingest(ref) as ingest,
+        fresh_ingest(store, ref) as ingest,
     ):
         created = create_layer(
             clamped(tar, clamp_mtime=epoch),

@@ -21,7 +21,7 @@ _IMAGE_ATTRIBUTES = frozenset(
 _ALLOWED: dict[str, frozenset[str]] = {
     "image": _IMAGE_ATTRIBUTES | {"push", "unpack", "store"},
     "oci": _IMAGE_ATTRIBUTES | {"dest", "tar"},
-    "docker": _IMAGE_ATTRIBUTES | {"dest", "tar"},
+    "docker": _IMAGE_ATTRIBUTES | {"dest"},
     "tar": frozenset({"dest"}),
     "local": frozenset({"dest"}),
 }
@@ -53,6 +53,8 @@ class InvalidOutput(LaminaError):
 
 def parse_output(text: str) -> Output:
     """The output that `text` asks for; `DIR` means `type=local`, `-` means `type=tar,dest=-`.
+
+    `type=docker` without `dest` is `type=image`, as it loads the image into Docker's store.
 
     Raises:
         InvalidOutput: kind USAGE (unknown type or attribute, bad value, missing dest) or
@@ -112,6 +114,8 @@ def _checked(text: str, attributes: dict[str, str]) -> Output:
                 hint=f"supported: {', '.join(sorted(_ALLOWED[type]))}",
             )
     _refuse(attributes)
+    if type == "docker" and not attributes.get("dest"):
+        type = "image"
     names = tuple(name for name in attributes.get("name", "").split(",") if name)
     return Output(
         type,
@@ -157,12 +161,6 @@ def _destination(type: str, attributes: Mapping[str, str]) -> str:
     tar = _boolean(attributes, "tar", default=True)
     if type == "image":
         return ""
-    if not tar and type == "docker":
-        raise InvalidOutput(
-            "output type=docker,tar=false is not supported",
-            kind=Kind.UNSUPPORTED,
-            hint="use type=oci,tar=false for a directory",
-        )
     if not dest:
         if type == "local" or not tar:
             raise InvalidOutput(f"output type={type} needs dest=DIRECTORY")

@@ -8,6 +8,7 @@ from lamina.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import IO, Protocol
 
     from lamina.events import Emitter
@@ -53,7 +54,10 @@ class PendingExport(Protocol):
     """An export that is made and not yet visible."""
 
     def finalize(self) -> Exported:
-        """Set names, rename files into place. Call once; leave out to drop the export."""
+        """Set names, rename files into place. Call once."""
+
+    def discard(self) -> None:
+        """Remove what was made instead of finalising it. Idempotent."""
 
 
 class Exporter(Protocol):
@@ -71,27 +75,35 @@ class Exporter(Protocol):
         """
 
 
-def make_exporter(output: Output, *, stdout: IO[bytes] | None = None) -> Exporter:
+def make_exporter(
+    output: Output,
+    *,
+    clock: Callable[[], float],
+    stdout: IO[bytes] | None = None,
+    privileged: bool = False,
+) -> Exporter:
     """The exporter for `output`, whose `dest` is absolute or `-`; `stdout` is for the latter.
+
+    `clock` gives POSIX seconds for events. `privileged` (uid 0): `type=local` keeps owners,
+    setuid bits and device nodes; otherwise files belong to the caller.
 
     Raises:
         LaminaError: kind USAGE if `-` was asked for and there is no `stdout`, or it is a terminal.
     """
-    if output.dest == "-":
-        if stdout is None or stdout.isatty():
-            raise LaminaError(
-                f"output type={output.type} is not written to a terminal",
-                kind=Kind.USAGE,
-                hint="redirect standard output or give dest=FILE",
-            )
+    if output.dest == "-" and (stdout is None or stdout.isatty()):
+        raise LaminaError(
+            f"output type={output.type} is not written to a terminal",
+            kind=Kind.USAGE,
+            hint="redirect standard output or give dest=FILE",
+        )
     if output.type == "image":
         from lamina.exporter.stored import StoredExporter
 
-        return StoredExporter(output)
+        return StoredExporter(output, clock)
     if output.type in {"oci", "docker"}:
         from lamina.exporter.archives import ArchiveExporter
 
-        return ArchiveExporter(output, stdout)
+        return ArchiveExporter(output, clock, stdout)
     from lamina.exporter.rootfs import RootfsExporter
 
-    return RootfsExporter(output, stdout)
+    return RootfsExporter(output, clock, stdout, privileged=privileged)

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`lamina import`: a root filesystem (tar, compressed tar, directory) as an image."""
+
+from __future__ import annotations
+
+from lamina.image.names import set_names
+from lamina.image.pack import Packed, PackOptions, pack_image, sorted_tar_items
+from lamina.image.times import format_time
+from lamina.record import record, replace
+from lamina.spec.config import RunConfig
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import IO
+
+    from lamina.spec.platform import Platform
+    from lamina.store.ports import Store
+    from lamina.tasks import CancelToken
+
+
+@record
+class ImportOptions:
+    """`names` are normalised references (none: the image has only its id). `changes` are
+    Dockerfile instructions. `created` is now, `epoch` SOURCE_DATE_EPOCH (POSIX seconds).
+    """
+
+    names: tuple[str, ...]
+    platform: Platform
+    created: float
+    epoch: int | None = None
+    changes: tuple[str, ...] = ()
+    message: str = ""
+    config: RunConfig = RunConfig()
+
+
+def import_tar(
+    store: Store, stream: IO[bytes], options: ImportOptions, *, key: str, cancel: CancelToken
+) -> Packed:
+    """The image of a root filesystem tar, plain or compressed with gzip, zstd, xz or bzip2.
+
+    Raises:
+        LaminaError: INVALID or INTEGRITY for a bad archive, a bad change, EXHAUSTED for a full
+            disk. The store has no new name then.
+    """
+    import tempfile
+
+    from lamina.layer.compress import decompressed
+
+    packing = pack_options(options)
+    with store.lease("import"), tempfile.TemporaryFile(dir=f"{store.root}/ingest") as spool:
+        items = sorted_tar_items(decompressed(stream), spool, cancel=cancel)
+        packed = pack_image(store, items, packing, key=key, cancel=cancel)
+        set_names(store, options.names, packed.target)
+    return packed
+
+
+def import_directory(
+    store: Store, path: str, options: ImportOptions, *, key: str, cancel: CancelToken
+) -> Packed:
+    """The image of a directory tree, owners as they are. Raises as `import_tar`, and OSError."""
+    from lamina.layer.walk import tree_items
+
+    packing = pack_options(options)
+    with store.lease("import"):
+        packed = pack_image(store, tree_items(path), packing, key=key, cancel=cancel)
+        set_names(store, options.names, packed.target)
+    return packed
+
+
+def pack_options(options: ImportOptions) -> PackOptions:
+    """What the image will say of itself. Raises InvalidDockerfile-like errors for a change."""
+    return PackOptions(
+        platform=options.platform,
+        created=format_time(options.created if options.epoch is None else options.epoch),
+        config=changed(options.config, options.changes),
+        comment=options.message,
+        clamp_mtime=options.epoch,
+    )
+
+
+def changed(config: RunConfig, changes: Sequence[str]) -> RunConfig:
+    """The config after Dockerfile instructions (`--change`)."""
+    if not changes:
+        return config
+    from lamina.dockerfile.change import apply_changes
+
+    return apply_changes(config, changes)
+
+
+def with_env(config: RunConfig, env: Sequence[tuple[str, str]]) -> RunConfig:
+    """The config with variables set; an existing name keeps its place."""
+    return replace(config, env=tuple((dict(config.env) | dict(env)).items()))

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`type=image`: the result as an image in the store."""
+
+from __future__ import annotations
+
+from lamina.exporter.assemble import Assembled, assemble
+from lamina.exporter.ports import Exported
+from lamina.exporter.progress import Tell
+from lamina.image.names import set_names
+from lamina.spec.reference import Reference
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lamina.events import Emitter
+    from lamina.exporter.options import Output
+    from lamina.exporter.ports import BuildResult
+    from lamina.store.ports import Store
+    from lamina.tasks import CancelToken
+
+
+class StoredExporter:
+    """Makes the image; its names are set when it is finalised."""
+
+    def __init__(self, output: Output, clock: Callable[[], float]) -> None:
+        self._output = output
+        self._clock = clock
+
+    def export(
+        self, result: BuildResult, store: Store, *, emit: Emitter, cancel: CancelToken
+    ) -> StoredExport:
+        """See `Exporter.export`."""
+        names = all_names(result, self._output)
+        tell = Tell(emit, self._clock)
+        assembled = assemble(result, store, self._output, tell=tell, cancel=cancel)
+        if self._output.unpack:
+            from lamina.image.unpack import ensure_snapshot
+            from lamina.image.view import Image
+
+            stack = Image.open(store, assembled.target).config().diff_ids
+            ensure_snapshot(store, stack, emit=emit, cancel=cancel)
+        return StoredExport(store, assembled, names)
+
+
+class StoredExport:
+    """An image without its names."""
+
+    def __init__(self, store: Store, assembled: Assembled, names: tuple[str, ...]) -> None:
+        self._store = store
+        self._assembled = assembled
+        self._names = names
+
+    def finalize(self) -> Exported:
+        """Set the names, all or none; without names the image is kept as dangling."""
+        set_names(self._store, self._names, self._assembled.target)
+        return Exported(self._assembled.target.digest, self._assembled.config, self._names)
+
+    def discard(self) -> None:
+        """Nothing: GC removes blobs that no name reaches."""
+
+
+def all_names(result: BuildResult, output: Output) -> tuple[str, ...]:
+    """The result's names and those of `name=`, normalised, each once. Raises InvalidReference."""
+    more = [str(Reference.parse(name).with_default_tag()) for name in output.names]
+    return tuple(dict.fromkeys([*result.names, *more]))
