@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import IO
 
-    from lamina.app.wiring import Host
+    from lamina.app.wiring import BuildHost
     from lamina.dockerfile.ast import Dockerfile
     from lamina.dockerfile.lower import ImageRequest, Lowered, LowerOptions, ResolvedImage
     from lamina.events import Emitter
@@ -30,7 +30,7 @@ _MAX_ROUNDS = 20  # of lowering; each ONBUILD chain adds one, and nobody nests t
 class BuildRequest:
     """What to build.
 
-    `context` is an absolute directory and `ignore` its `.dockerignore` patterns; `dockerfile` the
+    `context` is an absolute directory (`is_lasting` False: a temporary one) and `ignore` its `.dockerignore` patterns; `dockerfile` the
     file's bytes and `dockerfile_name` how messages call it. `tags` are references as typed;
     `outputs` what to make (empty: an image in the store). `epoch` is SOURCE_DATE_EPOCH in POSIX
     seconds; `jobs` bounds the steps that run at one time (None: as many as are ready).
@@ -40,6 +40,7 @@ class BuildRequest:
     context: str
     dockerfile: bytes
     platform: Platform
+    is_lasting: bool = True
     dockerfile_name: str = "Dockerfile"
     ignore: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
@@ -71,7 +72,7 @@ def build(
     request: BuildRequest,
     *,
     store: Store,
-    host: Host,
+    host: BuildHost,
     emit: Emitter,
     cancel: CancelToken,
     clock: Callable[[], float],
@@ -90,16 +91,16 @@ def build(
     exporters = _exporters(request, stdout, clock)
     dockerfile = parse(request.dockerfile, name=request.dockerfile_name)
     with store.lease("build"):
-        lowered = lower(dockerfile, _lower_options(request), store=store)
-        for diagnostic in lowered.diagnostics:
-            emit(diagnostic)
+        lowered = lower(dockerfile, _lower_options(request), store=store, emit=emit)
         return _solve_and_export(
             request, lowered, names, exporters, store, host, emit, cancel, clock
         )
 
 
-def lower(dockerfile: Dockerfile, options: LowerOptions, *, store: Store) -> Lowered:
-    """Lowering, with the images it asks for looked up in the store.
+def lower(
+    dockerfile: Dockerfile, options: LowerOptions, *, store: Store, emit: Emitter
+) -> Lowered:
+    """Lowering, with the images it asks for looked up in the store; emits what the checks found.
 
     Raises:
         SourceError: as `Lowering.step`; kind NOT_FOUND, with the line, for a missing image.
@@ -108,12 +109,16 @@ def lower(dockerfile: Dockerfile, options: LowerOptions, *, store: Store) -> Low
 
     lowering = Lowering(dockerfile, options)
     resolved: dict[tuple[str, str], ResolvedImage] = {}
-    for _ in range(_MAX_ROUNDS):
-        step = lowering.step(resolved)
-        if not isinstance(step, NeedImages):
-            return step
-        for wanted in step.requests:
-            resolved[wanted.key] = resolve(wanted, store)
+    try:
+        for _ in range(_MAX_ROUNDS):
+            step = lowering.step(resolved)
+            if not isinstance(step, NeedImages):
+                return step
+            for wanted in step.requests:
+                resolved[wanted.key] = resolve(wanted, store)
+    finally:  # with `check=error=true` findings are what the error is about
+        for diagnostic in lowering.diagnostics:
+            emit(diagnostic)
     raise LaminaError(
         f"ONBUILD triggers of base images are nested deeper than {_MAX_ROUNDS}",
         kind=Kind.INVALID,
@@ -145,7 +150,7 @@ def _solve_and_export(
     names: tuple[str, ...],
     exporters: list[Exporter],
     store: Store,
-    host: Host,
+    host: BuildHost,
     emit: Emitter,
     cancel: CancelToken,
     clock: Callable[[], float],
@@ -158,7 +163,7 @@ def _solve_and_export(
         solved = solve(
             lowered.plan,
             store=store,
-            contexts={"context": Context(request.context)},
+            contexts={"context": Context(request.context, request.is_lasting)},
             options=SolveOptions(no_cache=request.no_cache, jobs=request.jobs),
             executor=host.executor,
             network=host.step_network,

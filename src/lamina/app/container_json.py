@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A container as `docker inspect` shows it: Docker's field names, for what lamina knows."""
+
+from __future__ import annotations
+
+from lamina.container.logs import NANOSECONDS, format_time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lamina.app.containers import Container
+    from lamina.container.ports import Mount
+    from lamina.container.publish import PortMapping
+    from lamina.container.state import ContainerConfig, State
+
+_NEVER = "0001-01-01T00:00:00Z"  # Go's zero time
+
+
+def container_json(container: Container) -> dict[str, object]:
+    """The document; everything in it is JSON."""
+    config, state = container.config, container.state()
+    argv = config.process.argv
+    return {
+        "Id": container.id,
+        "Created": _time(container.created),
+        "Path": argv[0],
+        "Args": list(argv[1:]),
+        "State": _state(state),
+        "Image": config.image_id,
+        "ResolvConfPath": f"{container.directory}/resolv.conf",
+        "HostnamePath": f"{container.directory}/hostname",
+        "HostsPath": f"{container.directory}/hosts",
+        "LogPath": container.log_path if config.log_driver != "none" else "",
+        "Name": f"/{container.name}",
+        "RestartCount": 0,
+        "Driver": "overlay",
+        "Platform": "linux",
+        "HostConfig": _host_config(config),
+        "Mounts": _mounts(config, container.directory),
+        "Config": _config(config),
+        "NetworkSettings": _network(config, state),
+    }
+
+
+def _state(state: State) -> dict[str, object]:
+    return {
+        "Status": state.status,
+        "Running": state.is_running,
+        "Paused": False,
+        "Restarting": False,
+        "OOMKilled": state.oom_killed,
+        "Dead": False,
+        "Pid": state.pid,
+        "ExitCode": state.exit_status,
+        "Error": state.error,
+        "StartedAt": _time(state.started),
+        "FinishedAt": _time(0 if state.is_running else state.finished),
+        "Orphaned": state.orphaned,  # lamina's own: its monitor was killed
+    }
+
+
+def _config(config: ContainerConfig) -> dict[str, object]:
+    process = config.process
+    return {
+        "Hostname": process.hostname,
+        "User": process.user,
+        "Tty": process.terminal,
+        "OpenStdin": config.stdin_open,
+        "Env": [f"{name}={value}" for name, value in process.env],
+        "Cmd": list(config.cmd) or None,
+        "Entrypoint": list(config.entrypoint) or None,
+        "Image": config.image,
+        "WorkingDir": process.cwd,
+        "Labels": dict(config.labels),
+        "ExposedPorts": {port: {} for port in config.exposed},
+        "Volumes": {path: {} for path in config.volumes} or None,
+        "StopSignal": config.stop_signal,
+        "StopTimeout": config.stop_timeout,
+    }
+
+
+def _host_config(config: ContainerConfig) -> dict[str, object]:
+    process = config.process
+    options = ["no-new-privileges"] if process.no_new_privileges else []
+    if process.seccomp:
+        options.append(f"seccomp={process.seccomp}")
+    return {
+        "Binds": [_bind(mount) for mount in process.mounts if mount.type == "bind"] or None,
+        "NetworkMode": config.network,
+        "PortBindings": _bindings(config.ports),
+        "AutoRemove": config.auto_remove,
+        "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
+        "LogConfig": {"Type": config.log_driver, "Config": _log_options(config)},
+        "CapAdd": list(process.cap_add) or None,
+        "CapDrop": list(process.cap_drop) or None,
+        "Privileged": process.privileged,
+        "ReadonlyRootfs": process.read_only,
+        "SecurityOpt": options or None,
+        "Dns": list(process.dns),
+        "ExtraHosts": [f"{name}:{address}" for name, address in process.extra_hosts] or None,
+        "Memory": process.memory,
+        "NanoCpus": round(process.cpus * NANOSECONDS),
+        "PidsLimit": process.pids_limit or None,
+        "ShmSize": process.shm_size,
+        "Ulimits": [
+            {"Name": name, "Soft": soft, "Hard": hard} for name, soft, hard in process.ulimits
+        ],
+        "Sysctls": dict(process.sysctls) or None,
+    }
+
+
+def _log_options(config: ContainerConfig) -> dict[str, str]:
+    if not config.log_max_size:
+        return {}
+    return {"max-size": str(config.log_max_size), "max-file": str(config.log_max_file)}
+
+
+def _bind(mount: Mount) -> str:
+    return f"{mount.source}:{mount.destination}" + (":ro" if "ro" in mount.options else "")
+
+
+def _mounts(config: ContainerConfig, directory: str) -> list[dict[str, object]]:
+    found: list[dict[str, object]] = []
+    for mount in config.process.mounts:
+        found.append(
+            {
+                "Type": mount.type,
+                "Source": mount.source if mount.type == "bind" else "",
+                "Destination": mount.destination,
+                "Mode": ",".join(mount.options),
+                "RW": "ro" not in mount.options,
+            }
+        )
+    for number, destination in enumerate(config.volumes):
+        found.append(
+            {
+                "Type": "volume",
+                "Source": f"{directory}/volumes/{number}",
+                "Destination": destination,
+                "Mode": "",
+                "RW": True,
+            }
+        )
+    return found
+
+
+def _network(config: ContainerConfig, state: State) -> dict[str, object]:
+    ports: dict[str, object] = {port: None for port in config.exposed}
+    ports.update(_bindings(state.ports if state.is_running else ()))
+    address = state.ip_address if state.is_running else ""
+    return {
+        "IPAddress": address,
+        "Ports": ports,
+        "Networks": {config.network: {"IPAddress": address}},
+    }
+
+
+def _bindings(ports: Sequence[PortMapping]) -> dict[str, object]:
+    found: dict[str, list[dict[str, str]]] = {}
+    for port in ports:
+        entry = {"HostIp": port.host_ip, "HostPort": str(port.host_port or "")}
+        found.setdefault(f"{port.container_port}/{port.protocol}", []).append(entry)
+    return dict(found)
+
+
+def _time(seconds: float) -> str:
+    return format_time(round(seconds * NANOSECONDS)) if seconds else _NEVER

@@ -1,0 +1,395 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Use cases of containers: create, run, list, inspect, logs, stop, remove.
+
+    container = run(store, "alpine", command=["echo", "hello"])
+    container.wait()            # 0
+    print(container.output())   # b"hello\\n"
+    container.remove()
+
+`Host` holds what the caller decides about this host; everything else is in the store.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+from lamina.app.run_options import Origin, RunOptions, configure
+from lamina.container import console, lifecycle, state
+from lamina.container.instance import ExecRequest
+from lamina.container.names import check_name, new_id, new_name
+from lamina.container.publish import PortMapping
+from lamina.container.state import KIND, ContainerConfig, State
+from lamina.errors import Kind, LaminaError
+from lamina.events import silent
+from lamina.record import record, replace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from typing import Any
+
+    from lamina.container.logs import Entry
+    from lamina.events import Emitter
+    from lamina.spec.platform import Platform
+    from lamina.store.ports import Document, Store
+    from lamina.tasks import CancelToken
+
+DEFAULT_STOP_TIMEOUT = 10  # seconds
+
+
+@record
+class Host:
+    """What is chosen for this host: the OCI runtime and the bridge's subnet (empty: found)."""
+
+    runtime: str = ""
+    subnet: str = ""
+
+
+class Container:
+    """A container in a store: a handle, which may outlive what it names."""
+
+    def __init__(self, store: Store, document: Document, *, host: Host = Host()) -> None:  # noqa: B008  # immutable
+        self._store = store
+        self._host = host
+        self.id = document.id
+        self.name = document.name
+        self.created = document.created
+        self._body = document.body
+        self._config: ContainerConfig | None = None
+
+    def __repr__(self) -> str:
+        return f"<Container {self.id[:12]} {self.name}>"
+
+    @property
+    def config(self) -> ContainerConfig:
+        """What it was created with. Raises LaminaError of kind INVALID."""
+        if self._config is None:
+            self._config = ContainerConfig.parse(self._body)
+        return self._config
+
+    @property
+    def directory(self) -> str:
+        """Where its state, log and anonymous volumes are."""
+        return state.directory_of(self._store.root, self.id)
+
+    @property
+    def log_path(self) -> str:
+        """Its log file (rotated ones lie beside it)."""
+        return f"{self.directory}/{state.LOG_FILE}"
+
+    def state(self) -> State:
+        """Its state now."""
+        return state.observe(self.directory, boot=state.boot_id())
+
+    @property
+    def ports(self) -> tuple[PortMapping, ...]:
+        """The ports that are published now."""
+        found = self.state()
+        return found.ports if found.is_running else ()
+
+    def size(self) -> int:
+        """Bytes on disk of what it wrote to its root file system."""
+        return disk_usage(self._store.snapshots.layer_dir(self.id))
+
+    def start(
+        self,
+        *,
+        attach: bool = False,
+        stdin: bool = False,
+        size: tuple[int, int] | None = None,
+    ) -> socket.socket:
+        """Start it. The connection is for `console.Session` if `attach`, else only to close.
+
+        Raises console.StartFailed, and LaminaError of kind CONFLICT if it runs.
+        """
+        connection = lifecycle.start(
+            self._store,
+            self.id,
+            runtime=self._host.runtime,
+            subnet=self._host.subnet,
+            mode="attach" if attach else "",
+            stdin=stdin,
+            size=size,
+        )
+        if not attach:
+            try:
+                lifecycle.started(connection)
+            except BaseException:
+                connection.close()
+                raise
+        return connection
+
+    def attach(self, *, stdin: bool = False) -> socket.socket:
+        """A connection for `console.Session`. Raises LaminaError of kind CONFLICT if it is down."""
+        connection = lifecycle.open_socket(self._store, self.id, mode="attach", stdin=stdin)
+        if connection is None:
+            raise LaminaError(
+                "You cannot attach to a stopped container, start it first", kind=Kind.CONFLICT
+            )
+        return connection
+
+    def logs(
+        self,
+        *,
+        follow: bool = False,
+        tail: int | None = None,
+        since: int | None = None,
+        until: int | None = None,
+    ) -> Iterator[Entry]:
+        """Its output, oldest first; with `follow`, until it ends. Times in POSIX nanoseconds.
+
+        Raises LaminaError of kind UNSUPPORTED if it keeps no log.
+        """
+        from lamina.container.logs import LogReader, selected
+
+        if self.config.log_driver == "none":
+            raise LaminaError(
+                "configured logging driver does not support reading", kind=Kind.UNSUPPORTED
+            )
+        connection = None
+        if follow:  # before reading, so that nothing falls between
+            connection = lifecycle.open_socket(self._store, self.id, mode="follow")
+        try:
+            with LogReader(self.log_path) as reader:
+                yield from selected(
+                    _followed(reader, connection, tail=tail), since=since, until=until
+                )
+        finally:
+            if connection is not None:
+                connection.close()
+
+    def output(self, *, stdout: bool = True, stderr: bool = True) -> bytes:
+        """What it has written so far, both streams in order."""
+        wanted = {number for number, is_on in ((1, stdout), (2, stderr)) if is_on}
+        return b"".join(entry.data for entry in self.logs() if entry.stream in wanted)
+
+    def send_signal(self, number: int) -> bool:
+        """Send a signal; False if it does not run."""
+        return lifecycle.send_signal(self._store, self.id, number, boot=state.boot_id())
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        """Send a signal. Raises LaminaError of kind CONFLICT if it does not run."""
+        if not self.send_signal(number):
+            raise LaminaError(
+                f"cannot kill container: {self.name}: container {self.id} is not running",
+                kind=Kind.CONFLICT,
+            )
+        if number == signal.SIGKILL:
+            self.wait()
+
+    def stop(self, *, timeout: float | None = None, number: int | None = None) -> None:
+        """Send its stop signal, and SIGKILL after `timeout` seconds (-1: never). Idempotent."""
+        config = self.config
+        lifecycle.stop(
+            self._store,
+            self.id,
+            boot=state.boot_id(),
+            number=number or lifecycle.signal_named(config.stop_signal),
+            timeout=config.stop_timeout if timeout is None else timeout,
+        )
+
+    def wait(self) -> int:
+        """Wait until it does not run; its exit status."""
+        return lifecycle.wait(self._store, self.id, boot=state.boot_id())
+
+    def remove(self, *, force: bool = False) -> None:
+        """Delete it, with its log and anonymous volumes.
+
+        Raises LaminaError of kind CONFLICT if it runs and `force` is False.
+        """
+        lifecycle.remove(
+            self._store,
+            self.id,
+            name=self.name,
+            force=force,
+            boot=state.boot_id(),
+            runtime=self._host.runtime,
+        )
+
+    def exec(
+        self,
+        command: Sequence[str],
+        *,
+        env: Sequence[tuple[str, str]] = (),
+        user: str = "",
+        working_dir: str = "",
+        privileged: bool = False,
+        terminal: bool = False,
+        detach: bool = False,
+        stdin: int | None = None,
+        stdout: int | None = None,
+        stderr: int | None = None,
+    ) -> int:
+        """Run `command` in it and wait; its exit status (0 if `detach`).
+
+        Streams are descriptors, None is /dev/null. Raises LaminaError of kind CONFLICT if the
+        container does not run; console.StartFailed if the command cannot be run.
+        """
+        return lifecycle.execute(
+            self._store,
+            self.id,
+            self.config,
+            ExecRequest(
+                command=tuple(command),
+                env=tuple(env),
+                user=user,
+                working_dir=working_dir,
+                privileged=privileged,
+                terminal=terminal,
+                detach=detach,
+            ),
+            boot=state.boot_id(),
+            runtime=self._host.runtime,
+            streams=(stdin, stdout, stderr),
+        )
+
+
+def _followed(
+    reader: Any, connection: socket.socket | None, *, tail: int | None
+) -> Iterator[Entry]:
+    yield from reader.history(tail=tail)
+    if connection is None:
+        return
+    while connection.recv(65536):
+        yield from reader.new()
+    yield from reader.new()
+
+
+def disk_usage(path: str) -> int:
+    """Bytes of the regular files beneath a directory."""
+    total = 0
+    with os.scandir(path) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                total += disk_usage(entry.path)
+            elif entry.is_file(follow_symlinks=False):
+                total += entry.stat(follow_symlinks=False).st_size
+    return total
+
+
+def create(
+    store: Store,
+    image: str,
+    options: RunOptions,
+    *,
+    platform: Platform | None = None,
+    host: Host = Host(),  # noqa: B008  # immutable
+    clock: Callable[[], float] = time.time,
+    random: Callable[[int], bytes] = os.urandom,
+    emit: Emitter = silent,
+    cancel: CancelToken | None = None,
+) -> Container:
+    """A new container from `image` (a name or id), not started.
+
+    Raises LaminaError: NOT_FOUND (image), CONFLICT (name taken), USAGE (options).
+    """
+    from lamina.image.resolve import find_image
+    from lamina.image.unpack import ensure_snapshot
+    from lamina.tasks import CancelToken as Token
+
+    name = check_name(options.name) if options.name else ""
+    with store.lease("run"):
+        found = find_image(store, image, platform)
+        config = found.config()
+        id = new_id(random)
+        merged = configure(
+            options,
+            config.config,
+            origin=Origin(image, str(found.id), ""),
+            id=id,
+            host_name=os.uname().nodename,
+        )
+        _check_name_free(store, name)
+        chain = ensure_snapshot(store, config.diff_ids, emit=emit, cancel=cancel or Token())
+        merged = replace(merged, chain=str(chain) if chain is not None else "")
+        while True:
+            chosen = name or new_name(random)
+            try:
+                lifecycle.create(
+                    store, merged, id=id, name=chosen, created=clock(), chain=chain
+                )
+            except LaminaError as error:
+                if name or error.kind is not Kind.CONFLICT:
+                    raise
+                continue
+            return get(store, id, host=host)
+
+
+def _check_name_free(store: Store, name: str) -> None:
+    """Fail before an image is unpacked for nothing; `lifecycle.create` decides."""
+    for document in store.documents.find(KIND, name) if name else ():
+        if document.name == name:
+            raise lifecycle.name_conflict(store, name)
+
+
+def run(
+    store: Store,
+    image: str,
+    command: Sequence[str] = (),
+    *,
+    ports: Mapping[int, int] | None = None,
+    env: Mapping[str, str] | None = None,
+    name: str = "",
+    options: RunOptions | None = None,
+    host: Host = Host(),  # noqa: B008  # immutable
+    emit: Emitter = silent,
+) -> Container:
+    """Create a container and start it; returns while it runs.
+
+    `ports` maps ports of the container to ports of the host (0: a free one). `options` has all
+    the rest; what is given here wins.
+
+    Raises LaminaError: as `create`, CONFLICT (port taken), and whatever kept it from starting.
+    """
+    chosen = options or RunOptions()
+    chosen = replace(
+        chosen,
+        command=tuple(command) or chosen.command,
+        name=name or chosen.name,
+        env=(*chosen.env, *(env or {}).items()),
+        ports=(*chosen.ports, *(PortMapping(c, host_port=h) for c, h in (ports or {}).items())),
+    )
+    container = create(store, image, chosen, host=host, emit=emit)
+    try:
+        container.start().close()
+    except console.StartFailed as failure:
+        raise failure.error from None
+    return container
+
+
+def get(store: Store, id: str, *, host: Host = Host()) -> Container:  # noqa: B008  # immutable
+    """The container with this full id. Raises LaminaError of kind NOT_FOUND."""
+    document = store.documents.get(KIND, id)
+    if document is None:
+        raise state.ContainerNotFound(f"No such container: {id}")
+    return Container(store, document, host=host)
+
+
+def find(store: Store, text: str, *, host: Host = Host()) -> Container:  # noqa: B008  # immutable
+    """The container of this name, id, or beginning of an id.
+
+    Raises LaminaError of kind NOT_FOUND, or INVALID if several ids begin with `text`.
+    """
+    found = store.documents.find(KIND, text.removeprefix("/")) if text.strip("/") else []
+    if not found:
+        raise state.ContainerNotFound(f"No such container: {text}")
+    if len(found) > 1:
+        raise LaminaError(
+            f"Multiple containers found with provided prefix: {text}", kind=Kind.INVALID
+        )
+    return Container(store, found[0], host=host)
+
+
+def list_containers(store: Store) -> list[Container]:
+    """Every container, newest first."""
+    return [Container(store, document) for document in reversed(store.documents.list(KIND))]
+
+
+def inspect(store: Store, text: str) -> dict[str, object]:
+    """The container as `docker inspect` shows it (the fields lamina has values for)."""
+    from lamina.app.container_json import container_json
+
+    return container_json(find(store, text))

@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `run` can be asked for, and how it meets the image's defaults (moby's `runconfig` rules)."""
+
+from __future__ import annotations
+
+import posixpath
+
+from lamina.app.mount_flags import MountRequest, combine
+from lamina.container.ports import ProcessSpec
+from lamina.container.publish import PortMapping
+from lamina.container.state import ContainerConfig
+from lamina.errors import Kind, LaminaError
+from lamina.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lamina.spec.config import RunConfig
+
+NETWORKS = ("bridge", "host", "none")
+DEFAULT_SHM_SIZE = 64 << 20  # moby, daemon/config: DefaultShmSize
+
+
+@record
+class RunOptions:
+    """One `run` or `create`. Fields are Docker's flags; None or empty means the image's default.
+
+    `entrypoint` `("",)` resets the image's. `env` later settings win. `memory` and `shm_size` in
+    bytes, `stop_timeout` in seconds. `expose` are `8000/tcp` texts, `sysctls` and `labels` pairs.
+    """
+
+    command: tuple[str, ...] = ()
+    entrypoint: tuple[str, ...] | None = None
+    name: str = ""
+    env: tuple[tuple[str, str], ...] = ()
+    working_dir: str = ""
+    user: str = ""
+    groups: tuple[str, ...] = ()
+    hostname: str = ""
+    labels: tuple[tuple[str, str], ...] = ()
+    mounts: tuple[MountRequest, ...] = ()
+    network: str = "bridge"
+    ports: tuple[PortMapping, ...] = ()
+    expose: tuple[str, ...] = ()
+    publish_all: bool = False
+    extra_hosts: tuple[tuple[str, str], ...] = ()
+    dns: tuple[str, ...] = ()
+    interactive: bool = False
+    terminal: bool = False
+    auto_remove: bool = False
+    privileged: bool = False
+    no_new_privileges: bool = False
+    seccomp: str = ""
+    cap_add: tuple[str, ...] = ()
+    cap_drop: tuple[str, ...] = ()
+    read_only: bool = False
+    memory: int = 0
+    cpus: float = 0.0
+    pids_limit: int = 0
+    ulimits: tuple[tuple[str, int, int], ...] = ()
+    sysctls: tuple[tuple[str, str], ...] = ()
+    shm_size: int = DEFAULT_SHM_SIZE
+    stop_signal: str = ""
+    stop_timeout: int = 10
+    log_driver: str = "json-file"
+    log_max_size: int = 0
+    log_max_file: int = 1
+
+
+@record
+class Origin:
+    """The image a container is made from: the user's text, the config digest, the top chainID."""
+
+    image: str
+    image_id: str
+    chain: str
+
+
+def configure(
+    options: RunOptions, image: RunConfig, *, origin: Origin, id: str, host_name: str
+) -> ContainerConfig:
+    """The container's configuration: the options, and the image's defaults where they are silent.
+
+    `host_name` is the host's own, used with the host's network.
+
+    Raises LaminaError of kind USAGE if nothing is left to run or the options contradict.
+    """
+    from lamina.container.instance import signal_number
+
+    entrypoint, cmd = _command(options, image)
+    stop_signal = options.stop_signal or image.stop_signal or "SIGTERM"
+    signal_number(stop_signal)
+    if options.network not in NETWORKS:
+        raise LaminaError(
+            f"network {options.network!r} is not supported",
+            kind=Kind.UNSUPPORTED,
+            hint="bridge, host and none are",
+        )
+    mounts, volumes = combine(options.mounts, image.volumes)
+    exposed = _exposed(options, image)
+    labels = {**dict(image.labels), **dict(options.labels)}
+    default_hostname = host_name if options.network == "host" else id[:12]
+    process = ProcessSpec(
+        argv=entrypoint + cmd,
+        env=tuple({**dict(image.env), **dict(options.env)}.items()),
+        cwd=posixpath.normpath(options.working_dir or image.working_dir or "/"),
+        user=options.user or image.user,
+        groups=options.groups,
+        hostname=options.hostname or default_hostname,
+        terminal=options.terminal,
+        host_network=options.network == "host",
+        privileged=options.privileged,
+        no_new_privileges=options.no_new_privileges,
+        seccomp=options.seccomp,
+        cap_add=options.cap_add,
+        cap_drop=options.cap_drop,
+        read_only=options.read_only,
+        shm_size=options.shm_size,
+        extra_hosts=options.extra_hosts,
+        dns=options.dns,
+        mounts=mounts,
+        memory=options.memory,
+        cpus=options.cpus,
+        pids_limit=options.pids_limit,
+        ulimits=options.ulimits,
+        sysctls=options.sysctls,
+    )
+    return ContainerConfig(
+        image=origin.image,
+        image_id=origin.image_id,
+        chain=origin.chain,
+        process=process,
+        entrypoint=entrypoint,
+        cmd=cmd,
+        labels=tuple(sorted(labels.items())),
+        network=options.network,
+        ports=_ports(options, exposed),
+        exposed=exposed,
+        volumes=volumes,
+        stdin_open=options.interactive,
+        auto_remove=options.auto_remove,
+        stop_signal=stop_signal,
+        stop_timeout=options.stop_timeout,
+        log_driver=options.log_driver,
+        log_max_size=options.log_max_size,
+        log_max_file=options.log_max_file,
+    )
+
+
+def _command(
+    options: RunOptions, image: RunConfig
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(entrypoint, cmd). An entrypoint of one's own drops the image's cmd (moby, merge.go)."""
+    if options.entrypoint is None:
+        entrypoint = image.entrypoint or ()
+        cmd = options.command or image.cmd or ()
+    else:
+        entrypoint = () if options.entrypoint == ("",) else options.entrypoint
+        cmd = options.command
+    if not entrypoint and not cmd:
+        raise LaminaError(
+            "no command specified",
+            kind=Kind.USAGE,
+            hint="the image has neither ENTRYPOINT nor CMD: give a command after the image",
+        )
+    return entrypoint, cmd
+
+
+def _exposed(options: RunOptions, image: RunConfig) -> tuple[str, ...]:
+    ports = {_exposed_port(text) for text in (*image.exposed_ports, *options.expose)}
+    ports.update(f"{port.container_port}/{port.protocol}" for port in options.ports)
+    return tuple(sorted(ports, key=lambda text: (int(text.partition("/")[0]), text)))
+
+
+def _exposed_port(text: str) -> str:
+    port, _, protocol = text.partition("/")
+    if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        raise LaminaError(f"invalid port to expose: {text!r}", kind=Kind.USAGE)
+    return f"{int(port)}/{(protocol or 'tcp').lower()}"
+
+
+def _ports(options: RunOptions, exposed: Sequence[str]) -> tuple[PortMapping, ...]:
+    """What to publish; nothing without a network of its own, as Docker does."""
+    if options.network != "bridge":
+        return ()
+    ports = list(options.ports)
+    if options.publish_all:
+        taken = {(port.container_port, port.protocol) for port in ports}
+        for text in exposed:
+            number, _, protocol = text.partition("/")
+            if (int(number), protocol) not in taken:
+                ports.append(PortMapping(int(number), protocol))
+    return tuple(ports)

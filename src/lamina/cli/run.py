@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Create a container from an image and run a command in it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+
+from lamina.cli.run_flags import add_run_flags, run_options
+from lamina.errors import Kind, LaminaError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from lamina.app.containers import Container, Host
+    from lamina.app.run_options import RunOptions
+    from lamina.cli.arguments import Parser
+    from lamina.cli.context import Context
+
+USAGE = "[OPTIONS] IMAGE [COMMAND] [ARG...]"
+STATUS_OF_FAILURE = 125  # docker run(1), exit status
+
+
+def configure(parser: Parser) -> None:
+    parser.stops_at_positional = True
+    parser.switch("-d", "--detach", help="run in the background and print the container's id")
+    parser.switch("--sig-proxy", default=True, help="pass signals to the container")
+    parser.add_argument("--detach-keys", default="", help="keys that detach: ctrl-p,ctrl-q")
+    parser.switch("-q", "--quiet", help="no progress of a pull")
+    add_run_flags(parser)
+    parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="IMAGE [COMMAND] [ARG...]")
+
+
+def run(args: argparse.Namespace, context: Context) -> int:
+    from lamina.app import containers
+    from lamina.cli.attach import check_terminal, detach_keys
+
+    if not args.rest:
+        raise LaminaError("'lamina run' requires at least 1 argument", kind=Kind.USAGE)
+    options = run_options(args, context, detach=args.detach)
+    check_terminal(context, terminal=options.terminal, stdin=options.interactive and not args.detach)
+    keys = detach_keys(args.detach_keys)
+    host = _host(args, context)
+    _warn(options, context)
+    path = context.path(args.cidfile) if args.cidfile else ""
+    with _CidFile(path) as cidfile, _Handlers():
+        container = containers.create(
+            context.store(),
+            args.rest[0],
+            options,
+            platform=_platform(args),
+            host=host,
+            clock=context.clock,
+            cancel=context.token(),
+        )
+        cidfile.write(container.id)
+    if args.detach:
+        return _run_detached(container, context)
+    from lamina.cli.attach import run_attached
+
+    return run_attached(container, context, keys=keys, sig_proxy=args.sig_proxy)
+
+
+def _run_detached(container: Container, context: Context) -> int:
+    from lamina.container.console import StartFailed
+
+    try:
+        container.start().close()
+    except StartFailed as failure:
+        from lamina.cli.attach import report
+
+        report(failure, context)
+        return failure.status
+    context.print(container.id)
+    return 0
+
+
+def _host(args: argparse.Namespace, context: Context) -> Host:
+    from lamina.app.containers import Host
+
+    settings = context.settings()
+    return Host(runtime=args.runtime or settings.runtime, subnet=settings.subnet)
+
+
+def _platform(args: argparse.Namespace):  # type: ignore[no-untyped-def]  # noqa: ANN202
+    if args.pull == "always":
+        raise LaminaError(
+            "--pull always is not supported: lamina cannot pull from registries yet",
+            kind=Kind.UNSUPPORTED,
+            hint="use --pull missing or never",
+        )
+    if not args.platform:
+        return None
+    from lamina.spec.platform import Platform
+
+    return Platform.parse(args.platform)
+
+
+def _warn(options: RunOptions, context: Context) -> None:
+    if options.network == "host" and (options.ports or options.publish_all):
+        context.warn("WARNING: Published ports are discarded when using host network mode")
+
+
+class _Handlers:
+    """Puts SIGINT and SIGTERM back to what they were: the cancel token is for the creation only."""
+
+    def __enter__(self) -> None:
+        self._saved = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+
+    def __exit__(self, *exc: object) -> None:
+        for number, handler in self._saved.items():
+            signal.signal(number, handler)
+
+
+class _CidFile:
+    """A file that must not exist yet; removed again if nothing was written to it."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._descriptor = -1
+
+    def __enter__(self) -> _CidFile:
+        if self._path:
+            try:
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+                self._descriptor = os.open(self._path, flags, 0o644)
+            except FileExistsError as error:
+                raise LaminaError(
+                    f"container ID file found, make sure the other container isn't running "
+                    f"or delete {self._path}",
+                    kind=Kind.CONFLICT,
+                ) from error
+        return self
+
+    def write(self, id: str) -> None:
+        if self._descriptor >= 0:
+            os.write(self._descriptor, id.encode())
+
+    def __exit__(self, kind: object, *rest: object) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            if kind is not None:
+                os.unlink(self._path)

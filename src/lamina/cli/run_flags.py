@@ -1,0 +1,367 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The flags of `run`, as Docker spells them, and their way into `RunOptions`."""
+
+from __future__ import annotations
+
+import os
+
+from lamina.app.mount_flags import parse_mount, parse_size, parse_tmpfs, parse_volume
+from lamina.app.run_options import DEFAULT_SHM_SIZE, RunOptions
+from lamina.container.publish import parse_publish
+from lamina.errors import Kind, LaminaError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from lamina.cli.arguments import Parser
+    from lamina.cli.context import Context
+
+_DAEMON = "lamina has no daemon that could do it"
+_LATER = "lamina does not have it yet"
+
+
+def add_run_flags(parser: Parser) -> None:
+    """Everything `docker run` takes, apart from what only `run` itself needs."""
+    _add_identity(parser)
+    _add_process(parser)
+    _add_network(parser)
+    _add_storage(parser)
+    _add_security(parser)
+    _add_limits(parser)
+    _add_refused(parser)
+
+
+def _many(parser: Parser, *names: str, help: str, metavar: str = "VALUE") -> None:
+    parser.add_argument(*names, action="append", default=[], help=help, metavar=metavar)
+
+
+def _add_identity(parser: Parser) -> None:
+    parser.add_argument("--name", default="", help="name of the container")
+    parser.add_argument("--cidfile", default="", help="write the container's id to this new file")
+    _many(parser, "-l", "--label", help="label, KEY=VALUE", metavar="LABEL")
+    _many(parser, "--label-file", help="read labels from a file", metavar="FILE")
+    parser.switch("--rm", help="remove the container when it has ended")
+    parser.add_argument("--restart", default="no", help="restart policy: only 'no' is supported")
+    parser.add_argument(
+        "--pull", default="missing", choices=("never", "missing", "always"), help="when to pull"
+    )
+    parser.add_argument("--platform", default="", help="platform of the image: os/arch[/variant]")
+    parser.add_argument("--runtime", default="", help="OCI runtime: a name or a path")
+    parser.add_argument("--log-driver", default="json-file", help="json-file or none")
+    _many(parser, "--log-opt", help="max-size=10m or max-file=3", metavar="OPTION")
+
+
+def _add_process(parser: Parser) -> None:
+    _many(parser, "-e", "--env", help="environment variable: NAME=VALUE or NAME", metavar="ENV")
+    _many(parser, "--env-file", help="read environment variables from a file", metavar="FILE")
+    parser.add_argument("-w", "--workdir", default="", help="working directory")
+    parser.add_argument("-u", "--user", default="", help="NAME|UID[:GROUP|GID]")
+    _many(parser, "--group-add", help="supplementary group", metavar="GROUP")
+    parser.add_argument("--entrypoint", default=None, help="replaces the image's entrypoint")
+    parser.switch("-i", "--interactive", help="keep standard input open")
+    parser.switch("-t", "--tty", help="give it a terminal")
+    parser.add_argument("--stop-signal", default="", help="signal that stops it")
+    parser.add_argument("--stop-timeout", default="", help="seconds before SIGKILL follows")
+
+
+def _add_network(parser: Parser) -> None:
+    parser.add_argument("--network", "--net", default="bridge", help="bridge, host or none")
+    _many(parser, "-p", "--publish", help="publish a port: [IP:][HOST:]CONTAINER", metavar="PORT")
+    parser.switch("-P", "--publish-all", help="publish every exposed port on a free one")
+    _many(parser, "--expose", help="a port that -P publishes", metavar="PORT")
+    parser.add_argument("-h", "--hostname", default="", help="host name inside")
+    _many(parser, "--add-host", help="line of /etc/hosts: NAME:IP", metavar="HOST")
+    _many(parser, "--dns", help="DNS server", metavar="IP")
+
+
+def _add_storage(parser: Parser) -> None:
+    _many(parser, "-v", "--volume", help="bind mount: /HOST:/CONTAINER[:ro]", metavar="VOLUME")
+    _many(parser, "--mount", help="type=bind|tmpfs|volume,src=...,dst=...", metavar="MOUNT")
+    _many(parser, "--tmpfs", help="tmpfs: /PATH[:OPTIONS]", metavar="TMPFS")
+    parser.switch("--read-only", help="root file system read-only")
+    parser.add_argument("--shm-size", default="", help="size of /dev/shm")
+
+
+def _add_security(parser: Parser) -> None:
+    _many(parser, "--cap-add", help="add a capability", metavar="CAP")
+    _many(parser, "--cap-drop", help="drop a capability", metavar="CAP")
+    parser.switch("--privileged", help="no restrictions")
+    _many(
+        parser,
+        "--security-opt",
+        help="no-new-privileges, seccomp=unconfined|FILE",
+        metavar="OPTION",
+    )
+
+
+def _add_limits(parser: Parser) -> None:
+    parser.add_argument("-m", "--memory", default="", help="memory limit, as 512m")
+    parser.add_argument("--cpus", default="", help="number of CPUs, as 1.5")
+    parser.add_argument("--pids-limit", default="", help="limit of processes")
+    _many(parser, "--ulimit", help="NAME=SOFT[:HARD]", metavar="ULIMIT")
+    _many(parser, "--sysctl", help="NAME=VALUE", metavar="SYSCTL")
+
+
+def _add_refused(parser: Parser) -> None:
+    parser.refuse("--init", why="run an init of the image's own (tini, dumb-init)")
+    parser.refuse("-a", "--attach", why="use -d, or neither and redirect")
+    parser.refuse("--volumes-from", why="give the same -v flags again")
+    parser.refuse("--health-cmd", "--health-interval", "--health-retries", why=_DAEMON)
+    parser.refuse("--health-timeout", "--health-start-period", why=_DAEMON)
+    parser.refuse("--health-start-interval", "--no-healthcheck", why="health checks are not run")
+    parser.refuse("--link", "--network-alias", "--ip", "--ip6", why=_LATER)
+    parser.refuse("--mac-address", "--link-local-ip", why=_LATER)
+    parser.refuse("--device", "--device-cgroup-rule", "--gpus", why="use --privileged")
+    parser.refuse("--pid", "--ipc", "--uts", "--userns", "--cgroupns", why=_LATER)
+    parser.refuse("--cgroup-parent", "--annotation", "--volume-driver", why=_LATER)
+    parser.refuse("-c", "--cpu-shares", "--cpu-period", "--cpu-quota", why="use --cpus")
+    parser.refuse("--cpuset-cpus", "--cpuset-mems", "--blkio-weight", why=_LATER)
+    parser.refuse("--memory-reservation", "--memory-swap", why="use --memory")
+    parser.refuse("--memory-swappiness", "--kernel-memory", why="use --memory")
+    parser.refuse("--oom-kill-disable", "--oom-score-adj", "--storage-opt", why=_LATER)
+    parser.refuse("--dns-search", "--dns-option", "--domainname", why=_LATER)
+    parser.refuse("--isolation", "--use-api-socket", why=_DAEMON)
+
+
+def run_options(args: argparse.Namespace, context: Context, *, detach: bool) -> RunOptions:
+    """The options in `args`. Raises LaminaError of kind USAGE or UNSUPPORTED."""
+    if args.restart not in {"no", ""}:
+        raise LaminaError(
+            f"--restart {args.restart} is not supported: {_DAEMON}",
+            kind=Kind.UNSUPPORTED,
+            hint="let systemd or another supervisor run 'lamina run'",
+        )
+    no_new_privileges, seccomp = _security(args.security_opt, context)
+    driver, max_size, max_file = _log_options(args.log_driver, args.log_opt)
+    return RunOptions(
+        command=tuple(args.rest[1:]),
+        entrypoint=None if args.entrypoint is None else (args.entrypoint,),
+        name=args.name,
+        env=environment(args.env, args.env_file, context),
+        working_dir=_working_dir(args.workdir),
+        user=args.user,
+        groups=tuple(args.group_add),
+        hostname=args.hostname,
+        labels=_labels(args.label, args.label_file, context),
+        mounts=(
+            *(parse_volume(text, resolve=_resolver(context)) for text in args.volume),
+            *(parse_mount(text, resolve=_resolver(context)) for text in args.mount),
+            *(parse_tmpfs(text) for text in args.tmpfs),
+        ),
+        network="bridge" if args.network == "default" else args.network,
+        ports=tuple(port for text in args.publish for port in parse_publish(text)),
+        expose=tuple(port for text in args.expose for port in _expose(text)),
+        publish_all=args.publish_all,
+        extra_hosts=tuple(_host(text) for text in args.add_host),
+        dns=tuple(args.dns),
+        interactive=args.interactive,
+        terminal=args.tty,
+        auto_remove=args.rm,
+        privileged=args.privileged,
+        no_new_privileges=no_new_privileges,
+        seccomp=seccomp,
+        cap_add=tuple(args.cap_add),
+        cap_drop=tuple(args.cap_drop),
+        read_only=args.read_only,
+        memory=_memory(args.memory),
+        cpus=_cpus(args.cpus),
+        pids_limit=_integer(args.pids_limit, "--pids-limit"),
+        ulimits=tuple(_ulimit(text) for text in args.ulimit),
+        sysctls=tuple(_pair(text, "--sysctl") for text in args.sysctl),
+        shm_size=parse_size(args.shm_size) if args.shm_size else DEFAULT_SHM_SIZE,
+        stop_signal=args.stop_signal,
+        stop_timeout=_integer(args.stop_timeout, "--stop-timeout", default=10),
+        log_driver=driver,
+        log_max_size=max_size,
+        log_max_file=max_file,
+    )
+
+
+def environment(
+    texts: Sequence[str], files: Sequence[str], context: Context
+) -> tuple[tuple[str, str], ...]:
+    """(name, value) of `-e` and `--env-file`; a bare NAME is taken from our environment.
+
+    Files come first, so that `-e` wins. A bare name that we do not have is left out.
+    """
+    found: list[tuple[str, str]] = []
+    for path in files:
+        for line in _lines(path, context):
+            name = line.partition("=")[0]
+            if not name or any(c.isspace() for c in name):
+                raise LaminaError(
+                    f"invalid env file ({path}): variable {name!r} contains whitespaces or is empty",
+                    kind=Kind.USAGE,
+                )
+            found += _variable(line, context)
+    for text in texts:
+        if not text.partition("=")[0]:
+            raise LaminaError(f"invalid environment variable: {text}", kind=Kind.USAGE)
+        found += _variable(text, context)
+    return tuple(found)
+
+
+def _variable(text: str, context: Context) -> list[tuple[str, str]]:
+    name, equals, value = text.partition("=")
+    if equals:
+        return [(name, value)]
+    return [(name, context.env[name])] if name in context.env else []
+
+
+def _lines(path: str, context: Context) -> list[str]:
+    """The lines of an env or label file: comments and empty lines left out, a BOM dropped."""
+    with open(context.path(path), encoding="utf-8-sig", errors="surrogateescape") as file:
+        lines = [line.rstrip("\r\n").lstrip() for line in file]
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def _labels(
+    texts: Sequence[str], files: Sequence[str], context: Context
+) -> tuple[tuple[str, str], ...]:
+    lines = [line for path in files for line in _lines(path, context)]
+    found: dict[str, str] = {}
+    for text in (*lines, *texts):
+        name, _, value = text.partition("=")
+        if not name:
+            raise LaminaError(f"invalid label: {text!r}", kind=Kind.USAGE)
+        found[name] = value
+    return tuple(found.items())
+
+
+def _resolver(context: Context):  # type: ignore[no-untyped-def]  # noqa: ANN202  # see below
+    """A function (text) -> absolute host path, `~` and `..` resolved as a shell would."""
+
+    def resolve(text: str) -> str:
+        if text == "~" or text.startswith("~/"):
+            text = context.env.get("HOME", "~") + text[1:]
+        return os.path.normpath(context.path(text))
+
+    return resolve
+
+
+def _working_dir(text: str) -> str:
+    if text and not text.startswith("/"):
+        raise LaminaError(
+            f"the working directory '{text}' is invalid, it needs to be an absolute path",
+            kind=Kind.USAGE,
+        )
+    return text
+
+
+def _host(text: str) -> tuple[str, str]:
+    name, separator, address = text.partition("=" if "=" in text else ":")
+    if not separator or not name or not address:
+        raise LaminaError(f"bad format for add-host: {text!r}", kind=Kind.USAGE)
+    return name, address
+
+
+def _expose(text: str) -> list[str]:
+    ports, _, protocol = text.partition("/")
+    first, dash, last = ports.partition("-")
+    try:
+        low, high = int(first), int(last if dash else first)
+    except ValueError:
+        low, high = 0, 0
+    if not 0 < low <= high < 65536:
+        raise LaminaError(f"invalid range format for --expose: {text}", kind=Kind.USAGE)
+    return [f"{port}/{protocol or 'tcp'}" for port in range(low, high + 1)]
+
+
+def _security(texts: Sequence[str], context: Context) -> tuple[bool, str]:
+    """(no_new_privileges, seccomp) of `--security-opt`."""
+    no_new_privileges, seccomp = False, ""
+    for text in texts:
+        name, separator, value = text.partition("=" if "=" in text else ":")
+        if name == "no-new-privileges" and value in {"", "true"}:
+            no_new_privileges = True
+        elif name == "no-new-privileges" and value == "false":
+            no_new_privileges = False
+        elif name == "seccomp" and value == "unconfined":
+            seccomp = value
+        elif name == "seccomp" and value == "builtin":
+            seccomp = ""
+        elif name == "seccomp" and separator and value:
+            with open(context.path(value), encoding="utf-8") as file:
+                seccomp = file.read()
+        else:
+            raise LaminaError(f"--security-opt {text} is not supported", kind=Kind.UNSUPPORTED)
+    return no_new_privileges, seccomp
+
+
+def _log_options(driver: str, options: Sequence[str]) -> tuple[str, int, int]:
+    if driver not in {"json-file", "none"}:
+        raise LaminaError(
+            f"--log-driver {driver} is not supported",
+            kind=Kind.UNSUPPORTED,
+            hint="json-file and none are",
+        )
+    max_size, max_file = 0, 1
+    for option in options:
+        name, _, value = option.partition("=")
+        if driver == "none" or name not in {"max-size", "max-file"}:
+            raise LaminaError(
+                f"unknown log opt '{name}' for {driver} log driver", kind=Kind.UNSUPPORTED
+            )
+        if name == "max-size":
+            max_size = parse_size(value)
+        else:
+            max_file = _integer(value, "--log-opt max-file", default=1)
+    if max_file < 1:
+        raise LaminaError("max-file cannot be less than 1", kind=Kind.USAGE)
+    if max_file > 1 and not max_size:
+        raise LaminaError("max-file needs max-size", kind=Kind.USAGE)
+    return driver, max_size, max_file
+
+
+def _memory(text: str) -> int:
+    size = parse_size(text) if text else 0
+    if 0 < size < 6 << 20:  # moby: linuxMinMemory
+        raise LaminaError("Minimum memory limit allowed is 6MB", kind=Kind.USAGE)
+    return size
+
+
+def _cpus(text: str) -> float:
+    if not text:
+        return 0.0
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0.01 <= value <= 1 << 20:
+        raise LaminaError(f"invalid number of CPUs: {text!r}", kind=Kind.USAGE)
+    return value
+
+
+def _integer(text: str, flag: str, *, default: int = 0) -> int:
+    if not text:
+        return default
+    try:
+        return int(text)
+    except ValueError:
+        raise LaminaError(
+            f'invalid argument "{text}" for "{flag}" flag', kind=Kind.USAGE
+        ) from None
+
+
+def _pair(text: str, flag: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise LaminaError(f'invalid argument "{text}" for "{flag}" flag', kind=Kind.USAGE)
+    return name, value
+
+
+def _ulimit(text: str) -> tuple[str, int, int]:
+    name, _, values = text.partition("=")
+    soft, _, hard = values.partition(":")
+    try:
+        low = -1 if soft == "unlimited" else int(soft)
+        high = low if not hard else -1 if hard == "unlimited" else int(hard)
+    except ValueError:
+        raise LaminaError(f"invalid ulimit argument: {text}", kind=Kind.USAGE) from None
+    if high != -1 and (low > high or low == -1):
+        raise LaminaError(
+            f"ulimit soft limit must be less than or equal to hard limit: {text}", kind=Kind.USAGE
+        )
+    return name, low, high

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Start stopped containers."""
+
+from __future__ import annotations
+
+from lamina.errors import Kind, LaminaError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+
+    from lamina.app.containers import Container
+    from lamina.cli.arguments import Parser
+    from lamina.cli.context import Context
+
+USAGE = "[OPTIONS] CONTAINER [CONTAINER...]"
+
+
+def configure(parser: Parser) -> None:
+    parser.switch("-a", "--attach", help="stay, print the output, pass signals on")
+    parser.switch("-i", "--interactive", help="pass standard input on")
+    parser.add_argument("--detach-keys", default="", help="keys that detach: ctrl-p,ctrl-q")
+    parser.switch("--sig-proxy", default=True, help="with -a, pass signals to the container")
+    parser.refuse("--checkpoint", "--checkpoint-dir", why="there are no checkpoints")
+    parser.add_argument("containers", nargs="+", metavar="CONTAINER")
+
+
+def run(args: argparse.Namespace, context: Context) -> int:
+    if not (args.attach or args.interactive):
+        from lamina.cli.each import each
+
+        return each(args.containers, context, _start)
+    if len(args.containers) > 1:
+        raise LaminaError("you cannot start and attach multiple containers at once", kind=Kind.USAGE)
+    return _start_attached(args, context)
+
+
+def _start(container: Container) -> None:
+    if not container.state().is_running:  # starting what runs is no error, as in Docker
+        container.start().close()
+
+
+def _start_attached(args: argparse.Namespace, context: Context) -> int:
+    from lamina.app.containers import Host, find
+    from lamina.cli.attach import check_terminal, detach_keys, run_attached
+
+    settings = context.settings()
+    host = Host(runtime=settings.runtime, subnet=settings.subnet)
+    container = find(context.store(), args.containers[0], host=host)
+    terminal = container.config.process.terminal
+    check_terminal(context, terminal=terminal, stdin=args.interactive)
+    return run_attached(
+        container,
+        context,
+        keys=detach_keys(args.detach_keys),
+        sig_proxy=args.sig_proxy,
+        stdin=args.interactive and container.config.stdin_open,
+    )

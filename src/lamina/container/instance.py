@@ -1,0 +1,615 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One running instance of a container, seen from its monitor: mounts, network, runtime process.
+
+`Instance.start` builds it up, `Instance.undo` takes it down in the reverse order; each step notes
+what it did, so a start that fails half way is undone by the same function. `clean_up` undoes what
+a killed monitor left behind, from any process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+
+from lamina.container import console, state
+from lamina.container.bundle import write_bundle, write_etc_files, write_text
+from lamina.container.console import StartFailed
+from lamina.container.executor import command_status, read_error
+from lamina.container.host import list_devices
+from lamina.container.launcher import remove_cgroups
+from lamina.container.ports import Mount
+from lamina.container.profile import seccomp_for
+from lamina.container.runtime import find_runtime
+from lamina.container.spec import make_spec
+from lamina.container.users import read_accounts
+from lamina.errors import Kind, LaminaError
+from lamina.record import record, replace
+from lamina.system import mounts
+from lamina.system.paths import open_in_root, realpath_in_root
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from lamina.container.ports import ProcessSpec
+    from lamina.container.publish import PortMapping
+    from lamina.container.runtime import Runtime
+    from lamina.container.state import ContainerConfig
+    from lamina.store.ports import Store
+
+CANNOT_INVOKE, FAILED = 126, 125  # exit statuses of `docker run`
+
+_ROOTFS, _RUNTIME, _CONSOLE, _PID, _RUNTIME_LOG = (
+    "rootfs", "runtime", "console.sock", "pid", "runtime.log",
+)  # fmt: skip
+_TIOCGPTPEER = 0x5441  # asm-generic/ioctls.h: open the other side of a pty, whatever /dev/pts is
+
+
+class Process:
+    """A container's first process as its parent holds it: pid and our ends of its streams.
+
+    `stdin` is -1 if it has none; `outputs` are what is still to be read; `terminal` is the pty's
+    master, or -1.
+    """
+
+    def __init__(
+        self, pid: int, *, stdin: int, stdout: int, stderr: int = -1, terminal: int = -1
+    ) -> None:
+        self.pid = pid
+        self.started = state.start_ticks(pid)
+        self.stdin = stdin
+        self.outputs = [fd for fd in (stdout, stderr) if fd >= 0]
+        self.terminal = terminal
+        self._stderr = stderr
+
+    def stream_of(self, descriptor: int) -> int:
+        """1 or 2: what a frame and a log line call this output."""
+        return console.STDERR if descriptor == self._stderr else console.STDOUT
+
+    def ended(self, descriptor: int) -> None:
+        """Note that an output has no more bytes; pipes are closed, a terminal stays."""
+        if descriptor in self.outputs:
+            self.outputs.remove(descriptor)
+            if descriptor != self.terminal:
+                os.close(descriptor)
+
+    def close_stdin(self) -> None:
+        """Give the container end of input. Idempotent."""
+        if self.stdin >= 0 and self.stdin != self.terminal:
+            os.close(self.stdin)
+        self.stdin = -1
+
+
+class _Streams:
+    """Both ends of the pipes a container without terminal gets."""
+
+    def __init__(self, *, with_stdin: bool) -> None:
+        self.stdout, self.theirs_stdout = os.pipe2(os.O_CLOEXEC)
+        self.stderr, self.theirs_stderr = os.pipe2(os.O_CLOEXEC)
+        if with_stdin:
+            self.theirs_stdin, self.stdin = os.pipe2(os.O_CLOEXEC)
+        else:
+            self.theirs_stdin, self.stdin = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), -1
+
+    def close_theirs(self) -> None:
+        for descriptor in (self.theirs_stdin, self.theirs_stdout, self.theirs_stderr):
+            os.close(descriptor)
+
+    def close_ours(self) -> None:
+        for descriptor in (self.stdin, self.stdout, self.stderr):
+            if descriptor >= 0:
+                os.close(descriptor)
+
+
+class Instance:
+    """See the module. `runtime` names an OCI runtime (empty: the one that was found to work)."""
+
+    def __init__(
+        self,
+        store: Store,
+        id: str,
+        config: ContainerConfig,
+        *,
+        directory: str,
+        runtime: str = "",
+        subnet: str = "",
+    ) -> None:
+        self._store = store
+        self._id = id
+        self._config = config
+        self._directory = directory
+        self._runtime_name = runtime
+        self._subnet = subnet
+        self._undo = contextlib.ExitStack()
+        self.ip_address = ""
+        self.ports: tuple[PortMapping, ...] = ()
+
+    def start(self, *, size: tuple[int, int] | None) -> Process:
+        """Mount, connect, start. `size` (rows, columns) of the terminal, if it has one.
+
+        Raises StartFailed, with what was done so far left for `undo`.
+        """
+        try:
+            runtime = find_runtime(self._store.root, override=self._runtime_name)
+            mounts.isolate()  # after the probe, whose containers would fill the shield's tmpfs
+            _check_limits(self._config.process, runtime)
+            rootfs = self._mount()
+            process = self._connect(self._config.process)
+            process = replace(process, mounts=process.mounts + self._volumes(rootfs))
+            self._write_bundle(process, runtime, rootfs)
+            return self._run(runtime, size=size)
+        except LaminaError as error:
+            raise StartFailed(error, FAILED) from error
+
+    def undo(self) -> bool:
+        """Take everything down. Idempotent. True if the kernel killed for lack of memory."""
+        killed = was_oom_killed(self._id) if self._config.process.memory else False
+        self._undo.close()
+        return killed
+
+    def _mount(self) -> str:
+        rootfs = f"{self._directory}/{_ROOTFS}"
+        os.makedirs(rootfs, mode=0o700, exist_ok=True)
+        mounts.mount_overlay(self._store.snapshots.mount_of(self._id), rootfs)
+        self._undo.callback(mounts.unmount, rootfs)
+        return rootfs
+
+    def _connect(self, process: ProcessSpec) -> ProcessSpec:
+        """Attach to the network and publish the ports, if it has a network of its own."""
+        if self._config.network != "bridge":
+            return process
+        from lamina.container.network import Network
+
+        network = Network(self._store.documents, root=self._store.root, subnet=self._subnet)
+        self._undo.callback(network.close)
+        attachment = network.attach(self._id, hold_pid=os.getpid())
+        self._undo.callback(network.release, attachment)
+        self.ip_address = attachment.ip
+        if self._config.ports:
+            self.ports = network.publish(attachment, self._config.ports)
+        return replace(
+            process,
+            network_ns=attachment.ns_path,
+            address=attachment.ip,
+            host_gateway=attachment.gateway,
+        )
+
+    def _volumes(self, rootfs: str) -> tuple[Mount, ...]:
+        """The anonymous volumes; new ones start with what the image has there."""
+        found: list[Mount] = []
+        for number, destination in enumerate(self._config.volumes):
+            source = f"{self._directory}/volumes/{number}"
+            if not os.path.isdir(source):
+                _fill_volume(rootfs, destination, source)
+            found.append(Mount(destination, "bind", source, ("rbind", "rprivate")))
+        return tuple(found)
+
+    def _write_bundle(self, process: ProcessSpec, runtime: Runtime, rootfs: str) -> None:
+        for mount in process.mounts:
+            _check_source(mount)
+        root_fd = os.open(rootfs, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            _make_working_dir(root_fd, process)
+            user = read_accounts(root_fd, process.user, process.groups)
+        finally:
+            os.close(root_fd)
+        spec = make_spec(
+            process,
+            rootfs=rootfs,
+            user=user,
+            host=runtime.host,
+            seccomp=seccomp_for(process, runtime.host) if runtime.seccomp else None,
+            etc_mounts=write_etc_files(self._directory, process),
+            cgroup=runtime.cgroup_path(self._id),
+            devices=list_devices() if process.privileged else (),
+        )
+        write_bundle(self._directory, spec)
+
+    def _run(self, runtime: Runtime, *, size: tuple[int, int] | None) -> Process:
+        """Create and start the container; the runtime has ended when this returns."""
+        remove_tree(f"{self._directory}/{_RUNTIME}")
+        arguments = ["--bundle", self._directory, "--detach"]
+        arguments += ["--pid-file", f"{self._directory}/{_PID}"]
+        self._undo.callback(delete_from_runtime, runtime, self._id, directory=self._directory)
+        if self._config.process.terminal:
+            return self._run_on_terminal(runtime, arguments, size=size)
+        streams = _Streams(with_stdin=self._config.stdin_open)
+        try:
+            theirs = (streams.theirs_stdin, streams.theirs_stdout, streams.theirs_stderr)
+            pid = self._invoke(runtime, arguments, theirs)
+        except BaseException:
+            streams.close_ours()
+            raise
+        finally:
+            streams.close_theirs()
+        return Process(pid, stdin=streams.stdin, stdout=streams.stdout, stderr=streams.stderr)
+
+    def _run_on_terminal(
+        self, runtime: Runtime, arguments: list[str], *, size: tuple[int, int] | None
+    ) -> Process:
+        with console_listener() as listener, open(os.devnull, "r+b") as null:
+            # a relative name: a socket's path may have only 107 bytes; the runtime changes into
+            # the bundle, which is our working directory
+            arguments += ["--console-socket", _CONSOLE]
+            streams = (null.fileno(),) * 3
+            pid = self._invoke(runtime, arguments, streams)
+            master = console.receive_terminal(listener)
+        if size is not None:
+            console.set_window_size(master, *size)
+        # held open, so that reading never ends (EIO) while the container is between two programs
+        self._undo.callback(os.close, _open_peer(master))
+        self._undo.callback(os.close, master)
+        stdin = master if self._config.stdin_open else -1
+        return Process(pid, stdin=stdin, stdout=master, terminal=master)
+
+    def _invoke(
+        self, runtime: Runtime, arguments: list[str], streams: tuple[int, int, int]
+    ) -> int:
+        """Run `runtime run`; the pid of the container's first process, which is our child."""
+        log = f"{self._directory}/{_RUNTIME_LOG}"
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(log)
+        argv = runtime.command(
+            "run", *arguments, self._id, root=f"{self._directory}/{_RUNTIME}", log=log
+        )
+        stdin, stdout, stderr = streams
+        done = subprocess.run(
+            argv, stdin=stdin, stdout=stdout, stderr=stderr, cwd=self._directory, check=False
+        )
+        if done.returncode != 0:
+            message = read_error(log) or f"{runtime.name} ended with status {done.returncode}"
+            raise start_failure(message)
+        with open(f"{self._directory}/{_PID}", encoding="ascii") as file:
+            return int(file.read())
+
+
+def _check_limits(process: ProcessSpec, runtime: Runtime) -> None:
+    """A limit that nothing would enforce is an error, never ignored."""
+    wanted = {
+        "memory": ("--memory", process.memory > 0),
+        "cpu": ("--cpus", process.cpus > 0),
+        "pids": ("--pids-limit", process.pids_limit > 0),
+    }
+    for controller, (flag, is_asked) in wanted.items():
+        if not is_asked:
+            continue
+        if runtime.manager == "disabled" or controller not in runtime.cgroups.controllers:
+            raise LaminaError(
+                f"{flag} cannot be enforced: this host has no {controller} control group "
+                f"that {runtime.name} could use",
+                kind=Kind.UNSUPPORTED,
+                hint="'lamina info' tells what was found",
+            )
+
+
+def _check_source(mount: Mount) -> None:
+    """Docker's `-v` makes a missing host directory; whoever wanted an error was told earlier."""
+    if mount.type == "bind" and not os.path.lexists(mount.source):
+        try:
+            os.makedirs(mount.source, mode=0o755)
+        except OSError as error:
+            raise LaminaError(
+                f"cannot make the mount source {mount.source}: {error.strerror}"
+            ) from error
+
+
+def _make_working_dir(root_fd: int, process: ProcessSpec) -> None:
+    """Create the working directory in the rootfs, as Docker does; nothing leaves the rootfs.
+
+    What leads into /proc is refused: there a directory may be the host's (CVE-2024-21626).
+    """
+    wanted = os.fsencode(process.cwd or "/")
+    path = realpath_in_root(root_fd, wanted)
+    top = path.split(b"/")[0]
+    if top == b"proc" and path != b"proc":
+        raise LaminaError(
+            f"the working directory {process.cwd} lies in /proc", kind=Kind.INVALID
+        )
+    within = [m.destination.strip("/").encode() for m in process.mounts]
+    if top in {b"sys", b"dev"} or any((path + b"/").startswith(m + b"/") for m in within):
+        return
+    parent = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=root_fd)
+    try:
+        for name in path.split(b"/") if path else ():
+            try:
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(name, 0o755, dir_fd=parent)
+                    os.chmod(name, 0o755, dir_fd=parent)  # whatever the umask
+                flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+                child = os.open(name, flags, dir_fd=parent)
+            except OSError as error:
+                raise LaminaError(
+                    f"cannot create the working directory {process.cwd}: {error.strerror}",
+                    kind=Kind.INVALID,
+                ) from error
+            os.close(parent)
+            parent = child
+    finally:
+        os.close(parent)
+
+
+def _fill_volume(rootfs: str, destination: str, target: str) -> None:
+    """Make an anonymous volume with a copy of the image's directory, owners and all.
+
+    It appears under its name only when complete.
+    """
+    aside = f"{target}.new"
+    remove_tree(aside)
+    os.makedirs(aside, mode=0o755)
+    root_fd = os.open(rootfs, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        source = _open_directory(root_fd, os.fsencode(destination))
+        if source is not None:
+            try:
+                _copy_tree(source, aside)
+            finally:
+                os.close(source)
+    finally:
+        os.close(root_fd)
+    os.rename(aside, target)
+
+
+def _open_directory(root_fd: int, path: bytes) -> int | None:
+    try:
+        return open_in_root(root_fd, path, os.O_RDONLY | os.O_DIRECTORY)
+    except LaminaError as error:
+        if error.kind in {Kind.NOT_FOUND, Kind.INVALID}:
+            return None
+        raise
+
+
+def _copy_tree(source: int, target: str) -> None:
+    """cp -a: hard links, owners, modes, xattrs, special files."""
+    done = subprocess.run(
+        ["cp", "-a", "--", f"/proc/self/fd/{source}/.", target],
+        pass_fds=(source,),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    if done.returncode != 0:
+        reason = done.stderr.decode("utf-8", "replace").strip().splitlines()
+        raise LaminaError(f"filling a volume from the image: {reason[-1] if reason else '?'}")
+
+
+def _open_peer(master: int) -> int:
+    import fcntl
+
+    flags = os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC
+    return fcntl.ioctl(master, _TIOCGPTPEER, flags)
+
+
+@record
+class ExecRequest:
+    """A process to run beside a container's first one. `env` is added to the container's."""
+
+    command: tuple[str, ...]
+    env: tuple[tuple[str, str], ...] = ()
+    user: str = ""
+    working_dir: str = ""
+    privileged: bool = False
+    terminal: bool = False
+    detach: bool = False
+
+
+def execute(
+    store: Store,
+    id: str,
+    config: ContainerConfig,
+    request: ExecRequest,
+    *,
+    pid: int,
+    runtime_name: str,
+    streams: tuple[int | None, int | None, int | None],
+) -> int:
+    """Run a process in the container whose first process is `pid`; its exit status.
+
+    The runtime stays in the foreground and passes a terminal's bytes and size itself. `streams`
+    are descriptors, None is /dev/null. With `detach` it returns 0 once the process runs.
+
+    Raises StartFailed if it cannot be run.
+    """
+    runtime = find_runtime(store.root, override=runtime_name)
+    directory = state.directory_of(store.root, id)
+    with tempfile.TemporaryDirectory(prefix="exec-", dir=directory) as scratch:
+        document = _exec_process(config, request, runtime, pid=pid)
+        write_text(f"{scratch}/process.json", json.dumps(document))
+        log = f"{scratch}/log.json"
+        arguments = ["--process", f"{scratch}/process.json"]
+        arguments += ["--detach"] if request.detach else []
+        argv = runtime.command("exec", *arguments, id, root=f"{directory}/{_RUNTIME}", log=log)
+        null = subprocess.DEVNULL
+        stdin, stdout, stderr = (null if fd is None else fd for fd in streams)
+        status = subprocess.run(
+            _shielded(argv, runtime), stdin=stdin, stdout=stdout, stderr=stderr, check=False
+        ).returncode
+        message = read_error(log) if status else ""
+    if message:
+        raise start_failure(message, doing="cannot run the command")
+    return status if status >= 0 else 128 - status
+
+
+def _exec_process(
+    config: ContainerConfig, request: ExecRequest, runtime: Runtime, *, pid: int
+) -> object:
+    """The runtime spec's `process`: what the container itself gets, with the request's changes."""
+    base = config.process
+    process = replace(
+        base,
+        argv=request.command,
+        env=tuple({**dict(base.env), **dict(request.env)}.items()),
+        cwd=request.working_dir or base.cwd,
+        user=request.user or base.user,
+        terminal=request.terminal,
+        privileged=request.privileged or base.privileged,
+        mounts=(),
+    )
+    root_fd = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        user = read_accounts(root_fd, process.user, process.groups)
+    finally:
+        os.close(root_fd)
+    spec = make_spec(process, rootfs="/", user=user, host=runtime.host, seccomp=None)
+    return spec["process"]
+
+
+# crun refuses hosts with hybrid control groups unless their v2 mount is covered; that must not
+# happen in our own mount namespace, which may be a Python program's that imports lamina
+_SHIELD = (
+    "import os, sys; sys.path.insert(0, sys.argv[1]); from lamina.system.mounts import isolate; "
+    "isolate(); os.execv(sys.argv[2], sys.argv[2:])"
+)
+
+
+def _shielded(argv: tuple[str, ...], runtime: Runtime) -> list[str]:
+    if not runtime.shield:
+        return list(argv)
+    return [sys.executable, "-I", "-S", "-c", _SHIELD, source_directory(), *argv]
+
+
+def source_directory() -> str:
+    """Where the package `lamina` lies, for a Python that is started without site-packages."""
+    import lamina
+
+    return os.path.dirname(os.path.dirname(os.path.abspath(lamina.__file__)))
+
+
+def delete_from_runtime(runtime: Runtime, id: str, *, directory: str) -> None:
+    """Make the runtime forget the container: its state, its control groups, its processes."""
+    root = f"{directory}/{_RUNTIME}"
+    if os.path.isdir(root):
+        subprocess.run(
+            _shielded(runtime.command("delete", "--force", id, root=root), runtime),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            check=False,  # whatever it could not do, the next two lines do
+        )
+        remove_tree(root)
+    remove_cgroups(id)
+
+
+def remove_tree(path: str) -> None:
+    """Remove a directory and all in it; no error if it is not there.
+
+    What a container wrote there (a volume) is not trusted: rmtree works by descriptors and follows
+    no links. Raises LaminaError if something stays.
+    """
+    import shutil
+
+    try:
+        shutil.rmtree(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise LaminaError(f"cannot remove {error.filename}: {error.strerror}") from error
+
+
+def was_oom_killed(id: str) -> bool:
+    """Whether the kernel killed in the container's memory control group (v1, v2)."""
+    for path in (
+        f"/sys/fs/cgroup/memory/{id}/memory.oom_control",
+        f"/sys/fs/cgroup/{id}/memory.events",
+    ):
+        try:
+            with open(path, encoding="ascii") as file:
+                counts = dict(line.split() for line in file)
+        except (OSError, ValueError):
+            continue
+        return int(counts.get("oom_kill", "0")) > 0
+    return False
+
+
+def send_signal(pid: int, number: int, *, started: int = 0) -> bool:
+    """Send a signal to a process; with `started` (clock ticks), only if it is that one.
+
+    False if it is gone.
+    """
+    pidfd = open_pidfd(pid, started=started)
+    if pidfd is None:
+        return False
+    try:
+        signal.pidfd_send_signal(pidfd, number)
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(pidfd)
+    return True
+
+
+def open_pidfd(pid: int, *, started: int = 0) -> int | None:
+    """A pidfd of the process; None if it is gone, or another one has its pid (`started`)."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except OSError as error:
+        if error.errno in {errno.ESRCH, errno.EINVAL}:
+            return None
+        raise
+    # checked after opening: from here on the pidfd is the process that was looked at
+    if started and state.start_ticks(pid) != started:
+        os.close(pidfd)
+        return None
+    return pidfd
+
+
+def signal_number(text: str) -> int:
+    """The number of `TERM`, `SIGTERM`, `RTMIN+3` or `15`. Raises LaminaError of kind USAGE."""
+    name = text.upper().removeprefix("SIG")
+    if text.isascii() and text.isdigit() and 1 <= int(text) <= signal.SIGRTMAX:
+        return int(text)
+    base, plus, offset = name.partition("+")
+    if plus and base == "RTMIN" and offset.isdigit() and int(offset) <= 30:
+        return signal.SIGRTMIN + int(offset)
+    found = signal.Signals.__members__.get(f"SIG{name}")
+    if found is None:
+        raise LaminaError(f"invalid signal: {text}", kind=Kind.USAGE)
+    return int(found)
+
+
+def start_failure(message: str, *, doing: str = "cannot start the container") -> StartFailed:
+    """What a runtime said (crun's and runc's words), with Docker's exit status for it."""
+    status = command_status(message)
+    if status is None and "open executable" in message:  # crun's word for a directory
+        status = CANNOT_INVOKE
+    error = LaminaError(f"{doing}: {message}")
+    return StartFailed(error, FAILED if status is None else status)
+
+
+def become_subreaper() -> None:
+    """Make orphans among our descendants our children: so the container's first process is ours
+    to wait for, although the runtime that made it has ended.
+    """
+    import ctypes
+
+    if ctypes.CDLL(None, use_errno=True).prctl(36, 1, 0, 0, 0) != 0:  # PR_SET_CHILD_SUBREAPER
+        raise LaminaError("cannot become a subreaper", kind=Kind.SYSTEM)
+
+
+def console_listener() -> socket.socket:
+    """The socket on which the runtime hands over the pty, in the working directory."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(_CONSOLE)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(_CONSOLE)
+    listener.listen(1)
+    return listener
+
+
+def clean_up(store: Store, id: str, *, directory: str, runtime: str) -> None:
+    """Undo what a killed monitor left: processes, runtime state, control groups, address, rules.
+
+    Mounts need nothing: they were in the monitor's mount namespace.
+    """
+    if os.path.isdir(f"{directory}/{_RUNTIME}"):
+        delete_from_runtime(
+            find_runtime(store.root, override=runtime), id, directory=directory
+        )
+        from lamina.container.network import Network
+
+        Network(store.documents, root=store.root).reap()

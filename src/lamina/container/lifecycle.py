@@ -1,0 +1,373 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is done to containers: create, start, signal, stop, wait, exec, delete.
+
+Everything works from any process, through the container's directory, its lock and its monitor's
+socket (see `state` for the table of states, `console` for the protocol, docs/adr/0038 for why).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+
+from lamina.container import console, instance, state
+from lamina.container.state import KIND, State
+from lamina.errors import Kind, LaminaError
+from lamina.store.ports import Document
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lamina.container.instance import ExecRequest
+    from lamina.container.state import ContainerConfig
+    from lamina.spec.digest import ChainID
+    from lamina.store.ports import Store
+
+
+def create(
+    store: Store,
+    config: ContainerConfig,
+    *,
+    id: str,
+    name: str,
+    created: float,
+    chain: ChainID | None,
+) -> None:
+    """Record the container and prepare its rootfs; nothing runs yet.
+
+    Raises LaminaError of kind CONFLICT if the name is taken, NOT_FOUND if `chain` is not unpacked.
+    """
+    document = Document(kind=KIND, id=id, name=name, body=config.to_json(), created=created)
+    try:
+        store.documents.insert(document)
+    except LaminaError as error:
+        if error.kind is not Kind.CONFLICT:
+            raise
+        raise name_conflict(store, name) from error
+    try:
+        store.snapshots.prepare(id, chain)
+        os.makedirs(state.directory_of(store.root, id), mode=0o700)
+    except BaseException:
+        delete(store, id)
+        raise
+
+
+def name_conflict(store: Store, name: str) -> LaminaError:
+    holders = [document.id for document in store.documents.find(KIND, name)]
+    return LaminaError(
+        f'Conflict. The container name "/{name}" is already in use by container '
+        f'"{holders[0] if holders else "?"}". You have to remove (or rename) that container '
+        "to be able to reuse that name.",
+        kind=Kind.CONFLICT,
+        hint=f"lamina rm {name}",
+    )
+
+
+def start(
+    store: Store,
+    id: str,
+    *,
+    runtime: str = "",
+    subnet: str = "",
+    mode: str = "",
+    stdin: bool = False,
+    size: tuple[int, int] | None = None,
+) -> socket.socket:
+    """Start the container's monitor; its connection, on which STARTED or FAILED comes first.
+
+    `mode` is `attach` to get the output on the connection, or empty. `runtime` is a name or path
+    (empty: what was found to work). The caller closes the connection.
+
+    Raises LaminaError of kind CONFLICT if the container runs or is being changed.
+    """
+    directory = state.directory_of(store.root, id)
+    lock = state.acquire(directory)
+    if lock is None:
+        raise LaminaError(f"container {id[:12]} is running or being changed", kind=Kind.CONFLICT)
+    ours, theirs = socket.socketpair()
+    try:
+        with contextlib.closing(theirs):
+            hello: dict[str, object] = {"mode": mode, "stdin": stdin, "size": size}
+            ours.sendall(console.json_frame(console.HELLO, hello))
+            _spawn_monitor(store.root, id, lock, theirs.fileno(), runtime, subnet)
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        os.close(lock)  # the monitor has its copy, and with it the lock
+    return ours
+
+
+# -I -S: the monitor needs the standard library and lamina; nothing of the caller's environment
+_BOOT = (
+    "import sys; sys.path.insert(0, sys.argv[1]); "
+    "from lamina.container.monitor import main; main(sys.argv[2:])"
+)
+
+
+def _spawn_monitor(
+    root: str, id: str, lock: int, connection: int, runtime: str, subnet: str
+) -> None:
+    import subprocess
+
+    arguments = [instance.source_directory(), root, id, str(lock), str(connection), runtime, subnet]
+    log = os.open(
+        f"{state.directory_of(root, id)}/monitor.log",
+        os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC,
+        0o600,
+    )
+    try:
+        subprocess.run(
+            [sys.executable, "-I", "-S", "-c", _BOOT, *arguments],
+            pass_fds=(lock, connection),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            cwd="/",
+            env={"PATH": os.defpath + ":/usr/sbin:/sbin:/usr/local/bin:/usr/local/sbin"},
+            check=True,
+        )
+    except subprocess.CalledProcessError as error:
+        raise LaminaError(f"the monitor of container {id[:12]} did not start") from error
+    finally:
+        os.close(log)
+
+
+def started(connection: socket.socket) -> None:
+    """Wait for STARTED. Raises console.StartFailed."""
+    session = console.Session(connection, stdin=None, stdout=1, stderr=2)
+    session.await_start()
+
+
+def open_socket(store: Store, id: str, *, mode: str, stdin: bool = False) -> socket.socket | None:
+    """A connection to the running container's monitor; None if it has none."""
+    try:
+        connection = console.connect(state.directory_of(store.root, id), state.SOCKET_FILE)
+    except FileNotFoundError:
+        return None
+    if connection is not None:
+        hello: dict[str, object] = {"mode": mode, "stdin": stdin}
+        connection.sendall(console.json_frame(console.HELLO, hello))
+    return connection
+
+
+def send_signal(store: Store, id: str, number: int, *, boot: str) -> bool:
+    """Send a signal to the container's first process; False if it does not run."""
+    found = state.observe(state.directory_of(store.root, id), boot=boot)
+    if not found.is_running or not state.is_alive(found, boot=boot):
+        return False
+    return instance.send_signal(found.pid, number, started=found.pid_started)
+
+
+def stop(
+    store: Store,
+    id: str,
+    *,
+    boot: str,
+    number: int,
+    timeout: float | None,
+) -> None:
+    """Send `number`, and SIGKILL after `timeout` seconds (None or negative: wait for ever).
+
+    Returns when the container has ended and its monitor has cleaned up. Idempotent.
+    """
+    pid = _pidfd(store, id, boot=boot)
+    if pid is None:
+        _wait_unlocked(store, id)
+        return
+    with contextlib.closing(_Descriptor(pid)):
+        _kill(pid, number)
+        if timeout is not None and timeout >= 0 and not _ends(pid, timeout):
+            _kill(pid, signal.SIGKILL)
+        _ends(pid, None)
+    _wait_unlocked(store, id)
+
+
+class _Descriptor:
+    """A descriptor as an object with `close`."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    def close(self) -> None:
+        os.close(self.descriptor)
+
+
+def _pidfd(store: Store, id: str, *, boot: str) -> int | None:
+    """A pidfd of the container's first process; None if it does not run."""
+    found = state.observe(state.directory_of(store.root, id), boot=boot)
+    if not found.is_running:
+        return None
+    return instance.open_pidfd(found.pid, started=found.pid_started)
+
+
+def _kill(pidfd: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(pidfd, number)
+
+
+def _ends(pidfd: int, timeout: float | None) -> bool:
+    """Wait until the process has ended; False after `timeout` seconds."""
+    import select
+
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(None if timeout is None else timeout * 1000))
+
+
+def _wait_unlocked(store: Store, id: str) -> None:
+    """Wait until nobody is in charge of the container (it may be gone by then)."""
+    import fcntl
+
+    directory = state.directory_of(store.root, id)
+    try:
+        descriptor = os.open(f"{directory}/{state.LOCK_FILE}", os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    with contextlib.closing(_Descriptor(descriptor)):
+        # a shared lock: taken and let go at once, it makes no later `acquire` fail for long
+        request = state.FLOCK.pack(fcntl.F_RDLCK, 0, 0, 0, 0)
+        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLKW, request)
+
+
+def wait(store: Store, id: str, *, boot: str) -> int:
+    """Wait until the container does not run; its exit status."""
+    connection = open_socket(store, id, mode="wait")
+    if connection is not None:
+        with connection:
+            session = console.Session(connection, stdin=None, stdout=1, stderr=2)
+            status = session.run()
+        if status is not None:
+            return status
+    while True:
+        found = state.observe(state.directory_of(store.root, id), boot=boot)
+        if not found.is_running:
+            return found.exit_status
+        pidfd = instance.open_pidfd(found.pid, started=found.pid_started)
+        if pidfd is not None:
+            with contextlib.closing(_Descriptor(pidfd)):
+                _ends(pidfd, None)
+        _wait_unlocked(store, id)
+
+
+def execute(
+    store: Store,
+    id: str,
+    config: ContainerConfig,
+    request: ExecRequest,
+    *,
+    boot: str,
+    runtime: str,
+    streams: tuple[int | None, int | None, int | None],
+) -> int:
+    """Run another process in a running container; see `instance.execute`.
+
+    Raises LaminaError of kind CONFLICT if the container does not run.
+    """
+    found = state.observe(state.directory_of(store.root, id), boot=boot)
+    if not found.is_running:
+        raise LaminaError(f"container {id} is not running", kind=Kind.CONFLICT)
+    return instance.execute(
+        store, id, config, request, pid=found.pid, runtime_name=runtime, streams=streams
+    )
+
+
+def remove(
+    store: Store, id: str, *, name: str, force: bool, boot: str, runtime: str = ""
+) -> None:
+    """Delete a container that does not run; with `force`, kill it first.
+
+    Whatever a killed monitor left (processes, cgroup, runtime state, address, firewall rules) goes
+    too. Raises LaminaError of kind CONFLICT if it runs and `force` is False.
+    """
+    directory = state.directory_of(store.root, id)
+    if not os.path.isdir(directory):  # a create or a delete was interrupted
+        delete(store, id)
+        return
+    found = _observed_for_removal(directory, boot=boot, force=force)
+    if found.is_running:
+        if not force:
+            raise LaminaError(
+                f'cannot remove container "/{name}": container is running: stop the container '
+                "before removing or force remove",
+                kind=Kind.CONFLICT,
+                hint=f"lamina rm -f {name}",
+            )
+        stop(store, id, boot=boot, number=signal.SIGKILL, timeout=None)
+    try:
+        lock = state.acquire(directory)
+    except state.ContainerNotFound:  # --rm was faster
+        delete(store, id)
+        return
+    if lock is None:
+        raise LaminaError(
+            f'cannot remove container "/{name}": it is being started', kind=Kind.CONFLICT
+        )
+    try:
+        instance.clean_up(store, id, directory=directory, runtime=runtime)
+        delete(store, id)
+    finally:
+        os.close(lock)
+
+
+def _observed_for_removal(directory: str, *, boot: str, force: bool) -> State:
+    try:
+        return state.observe(directory, boot=boot)
+    except LaminaError:
+        if not force:  # a damaged state file
+            raise
+        return State()
+
+
+def delete(store: Store, id: str) -> None:
+    """Forget a container that does not run: snapshot, directory, record, in this order.
+
+    The record goes last, so that an interrupted delete can be repeated. Idempotent.
+    """
+    with contextlib.suppress(LaminaError):
+        _remove_snapshot(store, id)
+    instance.remove_tree(state.directory_of(store.root, id))
+    store.documents.delete(KIND, id)
+
+
+def _remove_snapshot(store: Store, id: str) -> None:
+    try:
+        store.snapshots.remove(id)
+    except LaminaError as error:
+        if error.kind is not Kind.NOT_FOUND:
+            raise
+
+
+def rename(store: Store, id: str, name: str) -> None:
+    """Give the container another name. Raises LaminaError of kind CONFLICT."""
+    try:
+        store.documents.rename(KIND, id, name)
+    except LaminaError as error:
+        if error.kind is not Kind.CONFLICT:
+            raise
+        raise name_conflict(store, name) from error
+
+
+def signal_named(text: str) -> int:
+    """The number of `TERM`, `SIGTERM` or `15`. Raises LaminaError of kind USAGE."""
+    return instance.signal_number(text)
+
+
+__all__ = [
+    "create",
+    "delete",
+    "open_socket",
+    "remove",
+    "rename",
+    "send_signal",
+    "signal_named",
+    "start",
+    "started",
+    "stop",
+    "wait",
+]

@@ -1,0 +1,530 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The process that stays with a container: one per running container, instead of a daemon.
+
+It is started by `lifecycle.start`, in a session of its own, with the container's lock. It mounts
+the rootfs in a mount namespace of its own, attaches the network, starts the runtime, moves output
+to the log and to attached clients, waits for the container's first process (whose reaper it is),
+writes the state, and undoes everything. Killed at any moment it leaves no mount and no port; what
+it leaves is found by `state.observe` and undone by `lifecycle.remove`.
+
+Order at the end, each step safe to lose: drain output - log - network - mounts - state `exited` -
+remove (--rm) - lock - EXIT to clients. So a client that has seen EXIT sees the final state.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import selectors
+import signal
+import socket
+import time
+
+from lamina.container import console, instance, state
+from lamina.container.logs import LogWriter
+from lamina.errors import Kind, LaminaError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import NoReturn
+
+    from lamina.container.instance import Process
+    from lamina.container.state import ContainerConfig
+    from lamina.store.ports import Store
+
+_BLOCK = 64 * 1024
+_QUIT = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)  # a terminal's: not for us
+BACKLOG = 1 << 20  # bytes an attached client may lag behind before the container has to wait
+
+
+class Client:
+    """One connection: what it asked for, and the bytes it has not taken yet."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        connection.setblocking(False)
+        self.connection = connection
+        self.frames = console.Frames()
+        self.outgoing = bytearray()
+        self.mode = ""
+        self.stdin = False
+        self.is_gone = False
+
+    def send(self, data: bytes) -> None:
+        """Queue bytes and send what the socket takes now."""
+        self.outgoing += data
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what the socket takes now."""
+        while self.outgoing and not self.is_gone:
+            try:
+                sent = self.connection.send(self.outgoing)
+            except BlockingIOError:
+                return
+            except OSError:
+                self.is_gone = True
+                return
+            del self.outgoing[:sent]
+
+
+class Monitor:
+    """Supervises one started container until its first process has ended."""
+
+    def __init__(
+        self,
+        config: ContainerConfig,
+        process: Process,
+        *,
+        log: LogWriter | None,
+        listener: socket.socket,
+        clients: Sequence[Client],
+        clock: Callable[[], int],
+        wakeup: int,
+    ) -> None:
+        self._config = config
+        self._process = process
+        self._log = log
+        self._listener = listener
+        self._clients = list(clients)
+        self._clock = clock
+        self._wakeup = wakeup
+        self._selector = selectors.DefaultSelector()
+        self._stdin = bytearray()
+        self._stdin_ends = False
+        self._is_paused = False
+
+    @property
+    def clients(self) -> list[Client]:
+        """Those who are connected."""
+        return self._clients
+
+    def supervise(self) -> int:
+        """Serve until the container's first process ends; its exit status (128 + N: signal N)."""
+        pidfd = os.pidfd_open(self._process.pid)
+        selector = self._selector
+        try:
+            selector.register(pidfd, selectors.EVENT_READ)
+            selector.register(self._wakeup, selectors.EVENT_READ)
+            selector.register(self._listener, selectors.EVENT_READ)
+            for descriptor in self._process.outputs:
+                os.set_blocking(descriptor, False)
+                selector.register(descriptor, selectors.EVENT_READ)
+            for client in self._clients:
+                self._serve(client)
+            while not self._step(pidfd):
+                pass
+        finally:
+            os.close(pidfd)
+        status = _wait_for(self._process.pid)
+        self._drain()
+        if status is None:
+            return state.UNKNOWN_STATUS
+        code = os.waitstatus_to_exitcode(status)
+        return code if code >= 0 else 128 - code
+
+    def _step(self, pidfd: int) -> bool:
+        """Handle one round of events; True once the process has ended."""
+        ended = False
+        for key, events in self._selector.select():
+            source = key.fileobj
+            if source == pidfd:
+                ended = True
+            elif source == self._wakeup:
+                self._on_signal()
+            elif source is self._listener:
+                self._accept()
+            elif isinstance(key.data, Client):
+                self._on_client(key.data, events)
+            elif source == self._process.stdin and events & selectors.EVENT_WRITE:
+                self._write_stdin()
+            if source in self._process.outputs and events & ~selectors.EVENT_WRITE:
+                self._read_output(int(source))  # type: ignore[arg-type]  # an int, as registered
+        self._pace()
+        return ended
+
+    def _on_signal(self) -> None:
+        """SIGTERM (the host shuts down) is passed on as the container's stop signal."""
+        numbers = os.read(self._wakeup, 64)
+        if signal.SIGCHLD in numbers:
+            _reap_others(self._process.pid)
+        if signal.SIGTERM in numbers:
+            instance.send_signal(self._process.pid, instance.signal_number(self._config.stop_signal))
+
+    def _accept(self) -> None:
+        connection, _ = self._listener.accept()
+        client = Client(connection)
+        self._clients.append(client)
+        client.send(console.json_frame(console.STARTED, {"pid": self._process.pid}))
+        self._serve(client)
+
+    def _serve(self, client: Client) -> None:
+        self._selector.register(client.connection, selectors.EVENT_READ, client)
+
+    def _on_client(self, client: Client, events: int) -> None:
+        if events & selectors.EVENT_WRITE:
+            client.flush()
+        if events & selectors.EVENT_READ:
+            try:
+                data = client.connection.recv(_BLOCK)
+            except BlockingIOError:
+                return
+            except OSError:
+                data = b""
+            if not data:
+                client.is_gone = True
+            try:
+                for type, payload in client.frames.feed(data):
+                    self._on_frame(client, type, payload)
+            except ValueError:  # not a client of ours
+                client.is_gone = True
+
+    def _on_frame(self, client: Client, type: int, payload: bytes) -> None:
+        if type == console.HELLO:
+            greet(client, payload)
+        elif type == console.RESIZE and self._process.terminal >= 0:
+            console.set_window_size(self._process.terminal, *console.parse_size(payload))
+        elif type == console.STDIN and client.stdin and self._process.stdin >= 0:
+            if payload:
+                self._stdin += payload
+            else:
+                self._stdin_ends = True
+            self._write_stdin()
+
+    def _write_stdin(self) -> None:
+        descriptor = self._process.stdin
+        if descriptor < 0:
+            return
+        os.set_blocking(descriptor, False)
+        try:
+            while self._stdin:
+                del self._stdin[: os.write(descriptor, self._stdin)]
+        except BlockingIOError:
+            pass
+        except OSError:  # the container has closed its input
+            self._stdin.clear()
+            self._stdin_ends = True
+        if self._stdin_ends and not self._stdin and self._process.terminal < 0:
+            self._forget(descriptor)
+            self._process.close_stdin()
+
+    def _read_output(self, descriptor: int) -> bool:
+        """Move one block of output; False at its end or if there is none now."""
+        try:
+            data = os.read(descriptor, _BLOCK)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            if error.errno != errno.EIO:  # a pty without a reader on the other side
+                raise
+            data = b""
+        if not data:
+            self._forget(descriptor)
+            return False
+        stream = self._process.stream_of(descriptor)
+        logged = self._log is not None and self._log.write(stream, data, now=self._clock())
+        for client in self._clients:
+            if client.mode == "attach":
+                client.send(console.frame(stream, data))
+            elif client.mode == "follow" and logged and not client.outgoing:
+                client.send(console.frame(console.LOGGED))
+        return True
+
+    def _pace(self) -> None:
+        """Watch exactly what can make progress: slow clients and a slow container hold back."""
+        for client in [client for client in self._clients if client.is_gone]:
+            self._forget(client.connection)
+            client.connection.close()
+            self._clients.remove(client)
+        paused = any(len(client.outgoing) > BACKLOG for client in self._clients)
+        full = len(self._stdin) > BACKLOG
+        for client in self._clients:
+            reads = 0 if full and client.stdin else selectors.EVENT_READ
+            writes = selectors.EVENT_WRITE if client.outgoing else 0
+            self._watch(client.connection, reads | writes, client)
+        wants_stdin = selectors.EVENT_WRITE if self._stdin else 0
+        for descriptor in self._process.outputs:
+            events = 0 if paused else selectors.EVENT_READ
+            if descriptor == self._process.stdin:  # a pty: one descriptor, both directions
+                events |= wants_stdin
+            self._watch(descriptor, events)
+        if self._process.stdin >= 0 and self._process.stdin not in self._process.outputs:
+            self._watch(self._process.stdin, wants_stdin)
+
+    def _watch(self, source: int | socket.socket, events: int, data: object = None) -> None:
+        known = self._selector.get_map().get(source)
+        if not events:
+            if known is not None:
+                self._selector.unregister(source)
+        elif known is None:
+            self._selector.register(source, events, data)
+        elif known.events != events:
+            self._selector.modify(source, events, data)
+
+    def _forget(self, source: int | socket.socket) -> None:
+        if isinstance(source, int):
+            self._process.ended(source)
+        self._watch(source, 0)
+
+    def _drain(self) -> None:
+        """Take what the container wrote before it ended; nobody is left to write more."""
+        for descriptor in list(self._process.outputs):
+            while self._read_output(descriptor):
+                pass
+        self._selector.close()
+
+
+def _wait_for(pid: int) -> int | None:
+    """The wait status of the container's first process, which has ended.
+
+    A runtime that detached may be its parent for a moment longer, until it ends itself and the
+    process becomes ours. None if somebody else has reaped it.
+    """
+    while True:
+        try:
+            return os.waitpid(pid, 0)[1]
+        except ChildProcessError:
+            if not os.path.exists(f"/proc/{pid}"):
+                return None
+            time.sleep(0.001)
+
+
+def _reap_others(pid: int) -> None:
+    """Reap children that are not the container's first process: what a runtime left to us."""
+    while True:
+        try:
+            found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return
+        if found is None or found.si_pid == pid:
+            return
+        os.waitpid(found.si_pid, 0)
+
+
+def greet(client: Client, payload: bytes) -> None:
+    """Take in a HELLO frame. Raises ValueError if it is none."""
+    import json
+
+    document = json.loads(payload)
+    if not isinstance(document, dict):
+        raise ValueError("HELLO is not an object")  # noqa: TRY004  # callers handle one type
+    client.mode = str(document.get("mode", ""))
+    client.stdin = document.get("stdin") is True
+
+
+def finish_clients(clients: Sequence[Client], status: int) -> None:
+    """Send EXIT to everybody and wait until each has taken everything or gone away."""
+    with selectors.DefaultSelector() as selector:
+        for client in clients:
+            client.send(console.json_frame(console.EXIT, {"status": status}))
+            if client.outgoing and not client.is_gone:
+                selector.register(client.connection, selectors.EVENT_WRITE, client)
+        while selector.get_map():
+            for key, _ in selector.select():
+                client = key.data
+                client.flush()
+                if client.is_gone or not client.outgoing:
+                    selector.unregister(client.connection)
+    for client in clients:
+        client.connection.close()
+
+
+def run_container(
+    store: Store,
+    id: str,
+    *,
+    lock: int,
+    first: Client,
+    runtime: str,
+    subnet: str,
+    clock: Callable[[], int],
+) -> None:
+    """Start the container, stay until it ends, undo everything. The body of the process."""
+    directory = state.directory_of(store.root, id)
+    os.chdir(directory)  # sockets are bound by short relative names
+    document = store.documents.get(state.KIND, id)
+    if document is None:
+        raise state.ContainerNotFound(f"no such container: {id}")
+    config = state.ContainerConfig.parse(document.body)
+    wakeup = _catch_signals()
+    listener = _listen()
+    log = _open_log(config, directory)
+    built = instance.Instance(
+        store, id, config, directory=directory, runtime=runtime, subnet=subnet
+    )
+    try:
+        process = built.start(size=_greeting(first))
+    except console.StartFailed as failure:
+        built.undo()
+        _record_failure(store, id, config, directory, failure, clock)
+        os.close(lock)
+        first.send(console.failed_frame(failure.error, failure.status))
+        return
+    running = state.State(
+        status=state.RUNNING,
+        pid=process.pid,
+        pid_started=process.started,
+        boot=state.boot_id(),
+        monitor_pid=os.getpid(),
+        started=clock() / 1e9,
+        ip_address=built.ip_address,
+        ports=built.ports,
+    )
+    state.write_state(directory, running)
+    first.send(console.json_frame(console.STARTED, {"pid": process.pid}))
+    monitor = Monitor(
+        config,
+        process,
+        log=log,
+        listener=listener,
+        clients=[first],
+        clock=clock,
+        wakeup=wakeup,
+    )
+    status = monitor.supervise()
+    if log is not None:
+        log.close(now=clock())
+    oom_killed = built.undo()
+    listener.close()
+    state.write_state(
+        directory,
+        state.replace(
+            running,
+            status=state.EXITED,
+            pid=0,
+            pid_started=0,
+            monitor_pid=0,
+            exit_status=status,
+            finished=clock() / 1e9,
+            oom_killed=oom_killed,
+            error=f"{log.lost} log lines were lost: the disk is full" if log and log.lost else "",
+        ),
+    )
+    if config.auto_remove:
+        _remove(store, id)
+    os.close(lock)
+    finish_clients(monitor.clients, status)
+
+
+def _remove(store: Store, id: str) -> None:
+    from lamina.container import lifecycle
+
+    os.chdir("/")
+    lifecycle.delete(store, id)
+
+
+def _record_failure(
+    store: Store,
+    id: str,
+    config: ContainerConfig,
+    directory: str,
+    failure: console.StartFailed,
+    clock: Callable[[], int],
+) -> None:
+    """Docker keeps a container that could not be started, with its error; --rm removes it."""
+    if config.auto_remove:
+        _remove(store, id)
+        return
+    last = state.read_state(directory)
+    state.write_state(
+        directory,
+        state.replace(
+            last, exit_status=failure.status, error=failure.error.what, finished=clock() / 1e9
+        ),
+    )
+
+
+def _greeting(first: Client) -> tuple[int, int] | None:
+    """Take the HELLO of whoever started us (sent before us); the size of its terminal."""
+    import json
+
+    first.connection.setblocking(True)
+    size = None
+    for type, payload in first.frames.feed(first.connection.recv(_BLOCK)):
+        if type == console.HELLO:
+            greet(first, payload)
+            rows, columns = json.loads(payload).get("size") or (0, 0)
+            size = (int(rows), int(columns)) if rows and columns else None
+    first.connection.setblocking(False)
+    return size
+
+
+def _listen() -> socket.socket:
+    with_name = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    _unlink(state.SOCKET_FILE)
+    with_name.bind(state.SOCKET_FILE)
+    with_name.listen(128)
+    with_name.setblocking(False)
+    return with_name
+
+
+def _open_log(config: ContainerConfig, directory: str) -> LogWriter | None:
+    if config.log_driver == "none":
+        return None
+    return LogWriter(
+        f"{directory}/{state.LOG_FILE}",
+        max_size=config.log_max_size,
+        max_file=config.log_max_file,
+    )
+
+
+def _catch_signals() -> int:
+    """The descriptor that signal numbers arrive on; a terminal's signals are ignored."""
+    read_end, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+    for number in (*_QUIT, signal.SIGTERM, signal.SIGCHLD):
+        signal.signal(number, _noted)  # not SIG_IGN, which the container would inherit
+    return read_end
+
+
+def _noted(number: int, frame: object) -> None:
+    """The byte on the wake-up descriptor says it all."""
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return
+
+
+def _detach() -> None:
+    """Become a child of init: whoever started us has nothing to wait for."""
+    if os.fork():
+        os._exit(0)
+    with open("/proc/self/comm", "w", encoding="ascii") as file:
+        file.write("lamina-monitor")
+
+
+def main(argv: Sequence[str]) -> NoReturn:
+    """`monitor ROOT ID LOCK_FD SOCKET_FD RUNTIME SUBNET`: the process's entry point."""
+    root, id, lock, connection, runtime, subnet = argv
+    _detach()
+    first = Client(socket.socket(fileno=int(connection)))
+    os.set_inheritable(int(lock), False)
+    first.connection.set_inheritable(False)
+    try:
+        from lamina.store import open_store
+
+        instance.become_subreaper()
+        store = open_store(root)
+        try:
+            run_container(
+                store,
+                id,
+                lock=int(lock),
+                first=first,
+                runtime=runtime,
+                subnet=subnet,
+                clock=time.time_ns,
+            )
+        finally:
+            store.close()
+    except LaminaError as error:
+        first.send(console.failed_frame(error, 125))
+        os._exit(1)
+    except OSError as error:
+        wrapped = LaminaError(f"starting the container: {error}", kind=Kind.SYSTEM)
+        first.send(console.failed_frame(wrapped, 125))
+        raise
+    os._exit(0)
