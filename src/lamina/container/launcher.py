@@ -277,4 +277,3 @@ def remove_tree(top: str) -> None:
         os.rmdir(top)
     except OSError:
         pass
-
