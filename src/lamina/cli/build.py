@@ -103,7 +103,9 @@ def run(args: argparse.Namespace, context: Context) -> int:
     return 0
 
 
-def make_request(args: argparse.Namespace, sources: BuildContext, context: Context) -> BuildRequest:
+def make_request(
+    args: argparse.Namespace, sources: BuildContext, context: Context
+) -> BuildRequest:
     """The request that the command line makes."""
     from lamina.app.build import BuildRequest
     from lamina.cli.values import host_entries, parse_epoch, parse_size

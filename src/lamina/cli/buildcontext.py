@@ -114,9 +114,7 @@ def _from_stdin(file: str, context: Context) -> Iterator[BuildContext]:
             extract(decompressed(stream), directory)
             dockerfile = f"{directory}/{file}" if file else _default_dockerfile(directory)
             text = _read(dockerfile, file or "Dockerfile", _MAX_DOCKERFILE)
-            yield BuildContext(
-                directory, text, file or "Dockerfile", _ignore(directory, dockerfile)
-            )
+            yield BuildContext(directory, text, file or "Dockerfile", _ignore(directory, dockerfile))
             return
         if file:
             raise LaminaError(

@@ -277,3 +277,4 @@ def remove_tree(top: str) -> None:
         os.rmdir(top)
     except OSError:
         pass
+

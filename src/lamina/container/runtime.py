@@ -186,7 +186,9 @@ def _save(file: str, runtime: Runtime, keys: list[list[object]], override: str) 
     """Remember it; a store that cannot be written only costs another probe."""
     import json
 
-    values = {name: getattr(runtime, name) for name in fields(Runtime) if name not in _NOT_KEPT}
+    values = {
+        name: getattr(runtime, name) for name in fields(Runtime) if name not in _NOT_KEPT
+    }
     document = {
         "version": RECORD_VERSION,
         "keys": keys,

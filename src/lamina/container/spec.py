@@ -244,7 +244,9 @@ def default_mounts(process: ProcessSpec, host: HostFacts) -> list[dict[str, obje
     return mounts
 
 
-def _mount(destination: str, kind: str, source: str, options: Sequence[str]) -> dict[str, object]:
+def _mount(
+    destination: str, kind: str, source: str, options: Sequence[str]
+) -> dict[str, object]:
     return {
         "destination": destination,
         "type": kind,
