@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import IO
 
-    from lamina.app.wiring import Host
+    from lamina.app.wiring import BuildHost
     from lamina.dockerfile.ast import Dockerfile
     from lamina.dockerfile.lower import ImageRequest, Lowered, LowerOptions, ResolvedImage
     from lamina.events import Emitter
     from lamina.exporter.options import Output
-    from lamina.exporter.ports import Exported, Exporter
+    from lamina.exporter.ports import Exported, Exporter, PendingExport
     from lamina.spec.digest import Digest
     from lamina.spec.platform import Platform
     from lamina.store.ports import Store
@@ -30,15 +30,17 @@ _MAX_ROUNDS = 20  # of lowering; each ONBUILD chain adds one, and nobody nests t
 class BuildRequest:
     """What to build.
 
-    `context` is an absolute directory and `ignore` its `.dockerignore` patterns; `dockerfile` the
+    `context` is an absolute directory (`is_lasting` False: a temporary one) and `ignore` its `.dockerignore` patterns; `dockerfile` the
     file's bytes and `dockerfile_name` how messages call it. `tags` are references as typed;
     `outputs` what to make (empty: an image in the store). `epoch` is SOURCE_DATE_EPOCH in POSIX
     seconds; `jobs` bounds the steps that run at one time (None: as many as are ready).
+    `privileged` (uid 0) lets `type=local` keep owners, setuid bits and device nodes.
     """
 
     context: str
     dockerfile: bytes
     platform: Platform
+    is_lasting: bool = True
     dockerfile_name: str = "Dockerfile"
     ignore: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
@@ -52,6 +54,7 @@ class BuildRequest:
     network: str = "default"
     extra_hosts: tuple[tuple[str, str], ...] = ()
     shm_size: int = 0
+    privileged: bool = False
 
 
 @record
@@ -69,7 +72,7 @@ def build(
     request: BuildRequest,
     *,
     store: Store,
-    host: Host,
+    host: BuildHost,
     emit: Emitter,
     cancel: CancelToken,
     clock: Callable[[], float],
@@ -85,19 +88,19 @@ def build(
     from lamina.dockerfile.parser import parse
 
     names = _names(request.tags)
-    exporters = _exporters(request, stdout)
+    exporters = _exporters(request, stdout, clock)
     dockerfile = parse(request.dockerfile, name=request.dockerfile_name)
     with store.lease("build"):
-        lowered = lower(dockerfile, _lower_options(request), store=store)
-        for diagnostic in lowered.diagnostics:
-            emit(diagnostic)
+        lowered = lower(dockerfile, _lower_options(request), store=store, emit=emit)
         return _solve_and_export(
             request, lowered, names, exporters, store, host, emit, cancel, clock
         )
 
 
-def lower(dockerfile: Dockerfile, options: LowerOptions, *, store: Store) -> Lowered:
-    """Lowering, with the images it asks for looked up in the store.
+def lower(
+    dockerfile: Dockerfile, options: LowerOptions, *, store: Store, emit: Emitter
+) -> Lowered:
+    """Lowering, with the images it asks for looked up in the store; emits what the checks found.
 
     Raises:
         SourceError: as `Lowering.step`; kind NOT_FOUND, with the line, for a missing image.
@@ -106,12 +109,16 @@ def lower(dockerfile: Dockerfile, options: LowerOptions, *, store: Store) -> Low
 
     lowering = Lowering(dockerfile, options)
     resolved: dict[tuple[str, str], ResolvedImage] = {}
-    for _ in range(_MAX_ROUNDS):
-        step = lowering.step(resolved)
-        if not isinstance(step, NeedImages):
-            return step
-        for wanted in step.requests:
-            resolved[wanted.key] = resolve(wanted, store)
+    try:
+        for _ in range(_MAX_ROUNDS):
+            step = lowering.step(resolved)
+            if not isinstance(step, NeedImages):
+                return step
+            for wanted in step.requests:
+                resolved[wanted.key] = resolve(wanted, store)
+    finally:  # with `check=error=true` findings are what the error is about
+        for diagnostic in lowering.diagnostics:
+            emit(diagnostic)
     raise LaminaError(
         f"ONBUILD triggers of base images are nested deeper than {_MAX_ROUNDS}",
         kind=Kind.INVALID,
@@ -143,7 +150,7 @@ def _solve_and_export(
     names: tuple[str, ...],
     exporters: list[Exporter],
     store: Store,
-    host: Host,
+    host: BuildHost,
     emit: Emitter,
     cancel: CancelToken,
     clock: Callable[[], float],
@@ -156,7 +163,7 @@ def _solve_and_export(
         solved = solve(
             lowered.plan,
             store=store,
-            contexts={"context": Context(request.context)},
+            contexts={"context": Context(request.context, request.is_lasting)},
             options=SolveOptions(no_cache=request.no_cache, jobs=request.jobs),
             executor=host.executor,
             network=host.step_network,
@@ -173,7 +180,15 @@ def _solve_and_export(
         request.epoch,
         solved.ran == 0,
     )
-    pending = [exporter.export(result, store, emit=emit, cancel=cancel) for exporter in exporters]
+    pending: list[PendingExport] = []
+    try:
+        for exporter in exporters:
+            export = exporter.export(result, store, emit=emit, cancel=cancel)
+            pending.append(export)  # what is made so far must be known if the next one fails
+    except BaseException:
+        for made in pending:
+            made.discard()
+        raise
     # everything that can fail is done: files appear and names move now, images last of all
     exported = [export.finalize() for export in pending]
     image = _image_of(exported)
@@ -207,12 +222,17 @@ def _names(tags: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def _exporters(request: BuildRequest, stdout: IO[bytes] | None) -> list[Exporter]:
+def _exporters(
+    request: BuildRequest, stdout: IO[bytes] | None, clock: Callable[[], float]
+) -> list[Exporter]:
     from lamina.exporter.options import Output
     from lamina.exporter.ports import make_exporter
 
     outputs = request.outputs or (Output(),)
-    return [make_exporter(output, stdout=stdout) for output in outputs]
+    return [
+        make_exporter(output, stdout=stdout, clock=clock, privileged=request.privileged)
+        for output in outputs
+    ]
 
 
 def _lower_options(request: BuildRequest) -> LowerOptions:

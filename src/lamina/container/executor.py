@@ -9,6 +9,7 @@ process left there is removed by the next one.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from itertools import count
 
 from lamina.container.bundle import (
@@ -17,6 +18,7 @@ from lamina.container.bundle import (
     write_ca_files,
     write_etc_files,
 )
+from lamina.container.errorlog import command_status, late_failure, read_error
 from lamina.container.launcher import remove_cgroups, remove_tree
 from lamina.container.profile import seccomp_for
 from lamina.container.spawn import Launch, Launcher
@@ -30,6 +32,7 @@ from lamina.container.stubs import MountStubs
 from lamina.container.users import read_accounts
 from lamina.errors import Kind, LaminaError
 from lamina.record import record, replace
+from lamina.system.process import ProcessIdentity, this_process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,8 +44,7 @@ if TYPE_CHECKING:
     from lamina.container.runtime import Runtime
     from lamina.tasks import CancelToken
 
-NOT_FOUND, NOT_EXECUTABLE = 127, 126  # exit statuses, as in Docker and shells
-MAX_LOG = 1 << 16  # bytes read of a runtime's error log
+MAX_TAIL = 1 << 12  # bytes kept of stream 2
 
 _numbers = count(1)
 
@@ -59,7 +61,8 @@ class RuntimeExecutor:
         self._state_dir = state_dir
         self._ca_bundle = ca_bundle
         self._launcher = Launcher()
-        self._name = f"{os.getpid()}-{_start_time(os.getpid())}"
+        own = this_process()
+        self._name = f"{own.pid}-{own.start_ticks}"
         self._swept = False
 
     def run(
@@ -92,18 +95,19 @@ class RuntimeExecutor:
     ) -> int:
         root_fd = _open_rootfs(step.rootfs)
         stubs = MountStubs()
+        output = _Output(on_output)
         try:
             spec, launch = self._prepare(step, process, root_fd)
             write_bundle(step.bundle, spec)
             stubs.make(root_fd, _stub_destinations(spec))
-            status = self._launcher.run(launch, on_output=on_output, cancel=cancel)
+            status = self._launcher.run(launch, on_output=output.write, cancel=cancel)
         finally:
             stubs.remove()
             os.close(root_fd)
         code = os.waitstatus_to_exitcode(status)
         if code < 0:
             return 128 - code
-        return code and _explain(code, f"{step.bundle}/log.json", on_output)
+        return code and _explain(code, f"{step.bundle}/log.json", output)
 
     def _prepare(
         self, step: _Step, process: ProcessSpec, root_fd: int
@@ -167,10 +171,8 @@ class RuntimeExecutor:
     def close(self) -> None:
         """End the launcher, and remove this process's state. Idempotent."""
         self._launcher.close()
-        try:
+        with suppress(OSError):  # never made, or another executor of this process uses it
             os.rmdir(f"{self._state_dir}/{self._name}")
-        except OSError:
-            pass  # never made, or another executor of this process uses it
 
     def __enter__(self) -> Self:
         return self
@@ -196,21 +198,17 @@ class _Step:
 def sweep(state_dir: str) -> None:
     """Remove the state and the control groups of processes that no longer exist."""
     for name in os.listdir(state_dir):
-        pid, _, started = name.partition("-")
-        if not (pid.isdigit() and started.isdigit()) or _start_time(int(pid)) == started:
+        if not os.path.isdir(f"{state_dir}/{name}"):
             continue
-        for id in os.listdir(f"{state_dir}/{name}"):
-            remove_cgroups(id)
+        pid, _, started = name.partition("-")
+        if not (pid.isdigit() and started.isdigit()):
+            continue
+        if ProcessIdentity(int(pid), int(started)).alive():
+            continue
+        with suppress(FileNotFoundError):  # another process sweeps at the same time
+            for id in os.listdir(f"{state_dir}/{name}"):
+                remove_cgroups(id)
         remove_tree(f"{state_dir}/{name}")
-
-
-def _start_time(pid: int) -> str:
-    """When the process started, in clock ticks since boot; empty if there is none."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()[19].decode()
-    except OSError:
-        return ""
 
 
 def _open_rootfs(rootfs: str) -> int:
@@ -294,50 +292,35 @@ def _stub_destinations(spec: dict[str, Any]) -> list[tuple[str, bool]]:
     ]
 
 
-def _explain(code: int, log: str, on_output: Callable[[int, bytes], None]) -> int:
-    """The exit status when the runtime logged an error: it could not start the command.
+class _Output:
+    """Passes output on and remembers the end of stream 2, where a runtime may report too."""
+
+    def __init__(self, on_output: Callable[[int, bytes], None]) -> None:
+        self._on_output = on_output
+        self.tail = b""
+
+    def write(self, stream: int, data: bytes) -> None:
+        self._on_output(stream, data)
+        if stream == 2:
+            self.tail = (self.tail + data)[-MAX_TAIL:]
+
+    def report(self, message: str) -> None:
+        """Put `message` on stream 2 unless the runtime did."""
+        if message.encode() not in self.tail:
+            self._on_output(2, f"{message}\n".encode())
+
+
+def _explain(code: int, log: str, output: _Output) -> int:
+    """The exit status, seen in the light of what the runtime logged.
 
     Raises:
         LaminaError: kind SYSTEM, the runtime failed for another reason than the command.
     """
     message = read_error(log)
     if not message:
-        return code
+        return (late_failure(output.tail) if code == 1 else None) or code
     status = command_status(message)
     if status is None:
         raise LaminaError(f"the OCI runtime failed: {message}")
-    on_output(2, f"{message}\n".encode())
+    output.report(message)
     return status
-
-
-def command_status(message: str) -> int | None:
-    """127 or 126 if a runtime's message says that the command cannot be run, else None (pure)."""
-    text = message.lower()
-    if "executable file" in text and ("not found" in text or "no such file" in text):
-        return NOT_FOUND
-    if "exec" not in text and "open executable" not in text:
-        return None
-    if "no such file or directory" in text:
-        return NOT_FOUND
-    if "permission denied" in text or "exec format error" in text or "is a directory" in text:
-        return NOT_EXECUTABLE
-    return None
-
-
-def read_error(log: str) -> str:
-    """The last error in a runtime's JSON log, empty if there is none."""
-    import json
-
-    try:
-        with open(log, encoding="utf-8", errors="replace") as file:
-            lines = file.read(MAX_LOG).splitlines()
-    except FileNotFoundError:
-        return ""
-    for line in reversed(lines):
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(entry, dict) and entry.get("level", "error") in ("error", "fatal"):
-            return str(entry.get("msg", ""))
-    return ""

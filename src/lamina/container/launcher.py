@@ -35,12 +35,17 @@ else:
 CONTROL_FD = 3
 MAX_REQUEST = 1 << 18  # bytes; a request holds paths only
 SYS_CLONE = {"x86_64": 56, "aarch64": 220, "riscv64": 220, "loongarch64": 220}  # others: 120
+SYS_OPEN_TREE, SYS_MOVE_MOUNT = 428, 429  # the same everywhere; Linux 5.2
+AT_FDCWD, AT_RECURSIVE = -100, 0x8000
+OPEN_TREE_CLONE, OPEN_TREE_CLOEXEC, MOVE_MOUNT_F_EMPTY_PATH = 1, os.O_CLOEXEC, 4
 CLONE_NEWNS = 0x00020000
 CLONE_NEWPID = 0x20000000
-MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_BIND, MS_REC, MS_SLAVE = 2, 4, 8, 4096, 16384, 1 << 19
+MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REC, MS_SLAVE = 2, 4, 8, 16384, 1 << 19
 MNT_DETACH, UMOUNT_NOFOLLOW = 2, 8
 PR_SET_PDEATHSIG = 1
 CGROUP_ROOT = "/sys/fs/cgroup"
+SYSTEM_PATHS = ("/bin", "/dev", "/etc", "/lib", "/lib64", "/sbin", "/usr")  # may be overlays too
+ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}  # of the runtime, not of the container
 
 # PyDLL keeps the interpreter lock, so that the child of clone finds it as it was.
 libc = ctypes.PyDLL(None, use_errno=True)
@@ -123,22 +128,41 @@ def kill(running: dict[int, Running], wanted: str) -> None:
 def start(request: Request, descriptors: list[int], running: dict[int, Running]) -> None:
     """Clone a child into new PID and mount namespaces, which becomes the runtime."""
     *streams, reply = descriptors
+    trees: list[tuple[int, str]] = []
+    try:
+        # Here, in lamina's mount namespace: a mount of another namespace cannot be bound.
+        for source, target in request.binds:
+            trees.append((clone_tree(source), target))
+        clone(request, streams, reply, trees, running)
+    except OSError as error:
+        answer(reply, f"e{error.errno} cannot mount {error.filename}")
+    for descriptor in (*streams, *(tree for tree, _ in trees)):
+        os.close(descriptor)
+
+
+def clone(
+    request: Request,
+    streams: list[int],
+    reply: int,
+    trees: list[tuple[int, str]],
+    running: dict[int, Running],
+) -> None:
     flags = CLONE_NEWNS | CLONE_NEWPID | signal.SIGCHLD
     machine = os.uname().machine
     first, second = (0, flags) if machine == "s390x" else (flags, 0)
     number = SYS_CLONE.get(machine, 120)
     pid = libc.syscall(number, first, second, 0, 0, 0)
     if pid == 0:
-        become_runtime(request, streams, reply)
+        become_runtime(request, streams, reply, trees)
     if pid < 0:
         answer(reply, f"e{ctypes.get_errno()} cannot create PID and mount namespaces")
     else:
         running[pid] = Running(request, reply)
-    for descriptor in streams:
-        os.close(descriptor)
 
 
-def become_runtime(request: Request, streams: list[int], reply: int) -> NoReturn:
+def become_runtime(
+    request: Request, streams: list[int], reply: int, trees: list[tuple[int, str]]
+) -> NoReturn:
     """In the child: prepare the mount namespace and execute the runtime. Never returns."""
     step = "prepare a process"
     try:
@@ -146,7 +170,7 @@ def become_runtime(request: Request, streams: list[int], reply: int) -> NoReturn
         if select.select([CONTROL_FD], [], [], 0)[0] and gone():
             os._exit(1)
         step = "prepare mounts"
-        prepare_mounts(request)
+        prepare_mounts(request, trees)
         step = f"execute {request.argv[0]}"
         for number, descriptor in enumerate(streams):
             os.dup2(descriptor, number)
@@ -154,7 +178,7 @@ def become_runtime(request: Request, streams: list[int], reply: int) -> NoReturn
         for name in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD):
             signal.signal(name, signal.SIG_DFL)
         os.chdir(request.bundle)
-        os.execve(request.argv[0], request.argv, {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})
+        os.execve(request.argv[0], request.argv, ENVIRONMENT)  # noqa: S606  # no shell wanted
     except OSError as error:
         os.write(reply, f"e{error.errno} cannot {step}\n".encode())
     except BaseException as error:  # noqa: BLE001  # a forked child must never return
@@ -164,20 +188,22 @@ def become_runtime(request: Request, streams: list[int], reply: int) -> NoReturn
 
 def gone() -> bool:
     """Whether lamina closed the socket (without taking a request that waits in it)."""
-    with socket(fileno=os.dup(CONTROL_FD)) as control:
-        try:
-            return not control.recv(1, MSG_PEEK | MSG_DONTWAIT)
-        except BlockingIOError:
-            return False
+    control = socket(fileno=os.dup(CONTROL_FD))
+    try:
+        return not control.recv(1, MSG_PEEK | MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    finally:
+        control.close()
 
 
-def prepare_mounts(request: Request) -> None:
+def prepare_mounts(request: Request, trees: list[tuple[int, str]]) -> None:
     """Make this mount namespace private, free of other steps' mounts, with its own /proc."""
     mount("", "/", "", MS_REC | MS_SLAVE)
-    for source, target in request.binds:
-        mount(source, target, "", MS_BIND | MS_REC)
+    for tree, target in trees:
+        move_mount(tree, target)
     # Another step's overlay, copied by the clone, would stay mounted while this step runs.
-    for point in foreign_overlays(request.keep):
+    for point in foreign_overlays([*request.keep, request.argv[0], *SYSTEM_PATHS]):
         libc.umount2(os.fsencode(point), MNT_DETACH | UMOUNT_NOFOLLOW)
     if request.shield:
         mount("tmpfs", request.shield, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC)
@@ -206,9 +232,27 @@ def unescape(text: str) -> str:
 
 
 def mount(source: str, target: str, kind: str, flags: int) -> None:
-    """mount(2). Raises OSError."""
+    """Mount, as the system call does. Raises OSError."""
     arguments = [os.fsencode(text) for text in (source, target, kind)]
     if libc.mount(*arguments, ctypes.c_ulong(flags), None) != 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error), target)
+
+
+def clone_tree(source: str) -> int:
+    """A descriptor of a copy of the mount at `source`, not attached anywhere. Raises OSError."""
+    flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE
+    tree: int = libc.syscall(SYS_OPEN_TREE, AT_FDCWD, os.fsencode(source), flags)
+    if tree < 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error), source)
+    return tree
+
+
+def move_mount(tree: int, target: str) -> None:
+    """Attach a mount from `clone_tree` at `target`. Raises OSError."""
+    path = os.fsencode(target)
+    if libc.syscall(SYS_MOVE_MOUNT, tree, b"", AT_FDCWD, path, MOVE_MOUNT_F_EMPTY_PATH) != 0:
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error), target)
 
@@ -231,7 +275,7 @@ def reap(running: dict[int, Running]) -> None:
 
 
 def answer(reply: int, text: str) -> None:
-    try:
+    try:  # noqa: SIM105  # contextlib would cost start-up time, here and below
         os.write(reply, f"{text}\n".encode())
     except BrokenPipeError:
         pass  # nobody waits any more
@@ -257,7 +301,7 @@ def remove_cgroups(name: str) -> None:
     for parent in (CGROUP_ROOT, *(f"{CGROUP_ROOT}/{entry}" for entry in hierarchies)):
         top = f"{parent}/{name}"
         for directory, _, _ in os.walk(top, topdown=False):
-            try:
+            try:  # noqa: SIM105
                 os.rmdir(directory)
             except OSError:
                 pass  # still emptying; the next start sweeps again
@@ -273,8 +317,7 @@ def remove_tree(top: str) -> None:
                 os.rmdir(f"{directory}/{name}")
         except OSError:
             return  # the next start sweeps again
-    try:
+    try:  # noqa: SIM105
         os.rmdir(top)
     except OSError:
         pass
-

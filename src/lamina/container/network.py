@@ -97,7 +97,7 @@ class Network:
 
     `root` is the store that the addresses are kept for; all stores of a host share the bridge.
     `subnet` (`a.b.c.d/n`) is used if the bridge has to be made; by default one that the host has
-    no route to. `clock` gives POSIX seconds.
+    no route to. `clock` gives POSIX seconds; `search_path` overrides where nft is looked for.
     """
 
     def __init__(
@@ -109,6 +109,7 @@ class Network:
         bridge: str = DEFAULT_BRIDGE,
         lock_path: str = DEFAULT_LOCK,
         clock: Callable[[], float] = time.time,
+        search_path: str = "",
     ) -> None:
         self._documents = documents
         self._root = root
@@ -116,6 +117,7 @@ class Network:
         self._bridge = bridge
         self._lock_path = lock_path
         self._clock = clock
+        self._search_path = search_path
         self._guard = threading.Lock()
         self._held: dict[str, _Held] = {}
         self._firewall_found: Firewall | None = None
@@ -137,14 +139,17 @@ class Network:
             ns_fd, inner = create_namespace(network_bridge.enter_namespace)
         try:
             with inner, self._changing("set up the network") as netlink:
-                self._reap_dead()
+                self._reap_dead(netlink)
                 bridge = network_bridge.ensure_bridge(netlink, self._bridge, subnet=self._subnet)
                 self._firewall().ensure(str(bridge.subnet), self._redirects_of_all())
+                if self._firewall().redirects:
+                    network_bridge.let_loopback_out(bridge)
                 ip = self._connect(netlink, bridge, claim, ns_fd=ns_fd)
                 try:
                     network_bridge.configure_inside(inner, ip, bridge.subnet)
                 except BaseException:
-                    self._disconnect(netlink, ip)
+                    network_bridge.unplug(netlink, [ip])
+                    self._documents.delete(ADDRESS, format_ip(ip))
                     raise
         except BaseException:
             os.close(ns_fd)
@@ -200,29 +205,33 @@ class Network:
 
     def release(self, attachment: Attachment) -> None:
         """Take back ports, address and namespace; with the last one, the bridge. Idempotent."""
-        with self._guard:
-            held = self._held.get(attachment.ip)
-            if held is None or held.attachment != attachment:
-                return
-            del self._held[attachment.ip]
-        ip = parse_ip(attachment.ip)
-        with held.lock:
-            held.released = True
-            try:
-                with self._changing("take down the network") as netlink:
-                    redirects = self._redirects(attachment.ip, held.mappings)
-                    if redirects:
-                        self._firewall().remove(redirects)
-                    self._disconnect(netlink, ip)
-                    self._remove_if_unused(netlink)
-            finally:
-                if held.sockets:
-                    self._forwarder().stop(held.sockets)
-                os.close(attachment.ns_fd)
-        if any(mapping.protocol == "udp" for mapping in held.mappings):
-            from lamina.container.network_flows import forget_flows
+        self.release_all([attachment])
 
-            forget_flows(ip)
+    def release_all(self, attachments: Sequence[Attachment]) -> None:
+        """Release several at once, which costs little more than one. Idempotent."""
+        with self._guard:
+            holding = [self._held.get(attachment.ip) for attachment in attachments]
+            held = [
+                one
+                for one, attachment in zip(holding, attachments, strict=True)
+                if one is not None and one.attachment == attachment
+            ]
+            for one in held:
+                self._held.pop(one.attachment.ip, None)
+        if not held:
+            return
+        for one in held:
+            with one.lock:  # a publish that has begun ends first; a later one is refused
+                one.released = True
+        try:
+            with self._changing("take down the network") as netlink:
+                self._disconnect(netlink, held)
+        finally:
+            for one in held:
+                if one.sockets:
+                    self._forwarder().stop(one.sockets)
+                os.close(one.attachment.ns_fd)
+        self._forget_flows(held)
 
     def published(self, owner: str) -> tuple[PortMapping, ...]:
         """The ports that a live `owner` has published, whichever process holds them."""
@@ -237,7 +246,7 @@ class Network:
     def reap(self) -> tuple[str, ...]:
         """Remove what dead owners left: addresses, packet rules, an unused bridge; their names."""
         with self._changing("clean up the network") as netlink:
-            owners = self._reap_dead()
+            owners = self._reap_dead(netlink)
             self._remove_if_unused(netlink)
             return owners
 
@@ -245,8 +254,7 @@ class Network:
         """Release every attachment that this process still has. Idempotent."""
         with self._guard:
             attachments = [held.attachment for held in self._held.values()]
-        for attachment in attachments:
-            self.release(attachment)
+        self.release_all(attachments)
         with self._guard:
             forwarder, self._forwarder_made = self._forwarder_made, None
         if forwarder is not None:
@@ -272,7 +280,7 @@ class Network:
         """Claim an address and plug the namespace into the bridge; the address."""
         known = [document.name for document in self._documents.list(ADDRESS)]
         latest = parse_ip(known[-1]) if known else None
-        alias = f"lamina {claim.owner} in {self._root}"
+        alias = network_bridge.alias_of(claim.owner, self._root)
         for ip in candidates(bridge.subnet, after=latest):
             if format_ip(ip) in known:
                 continue
@@ -280,9 +288,9 @@ class Network:
             try:
                 network_bridge.plug(netlink, bridge, ip, ns_fd=ns_fd, alias=alias)
                 return ip
-            except OSError as error:
+            except BaseException as error:
                 self._documents.delete(ADDRESS, format_ip(ip))
-                if error.errno != errno.EEXIST:
+                if not isinstance(error, OSError) or error.errno != errno.EEXIST:
                     raise
                 # Another store's address, or that of a namespace that outlived its holder.
         raise LaminaError(
@@ -291,9 +299,29 @@ class Network:
             hint="remove containers, or use `--network host`",
         )
 
-    def _disconnect(self, netlink: Netlink, ip: int) -> None:
-        network_bridge.unplug(netlink, ip)
-        self._documents.delete(ADDRESS, format_ip(ip))
+    def _disconnect(self, netlink: Netlink, held: list[_Held]) -> None:
+        ips = [parse_ip(one.attachment.ip) for one in held]
+        bridge = network_bridge.find_bridge(netlink, self._bridge)
+        ours = {one.attachment.interface for one in held}
+        last = bridge is not None and network_bridge.ports_of(netlink, bridge) <= ours
+        if bridge is not None and last:
+            self._firewall().clear(str(bridge.subnet))
+        else:
+            redirects = [
+                r for one in held for r in self._redirects(one.attachment.ip, one.mappings)
+            ]
+            if redirects:
+                self._firewall().remove(redirects)
+        network_bridge.unplug(netlink, ips, bridge=bridge if last else None)
+        for one in held:
+            self._documents.delete(ADDRESS, one.attachment.ip)
+
+    def _forget_flows(self, held: list[_Held]) -> None:
+        for one in held:
+            if any(mapping.protocol == "udp" for mapping in one.mappings):
+                from lamina.container.network_flows import forget_flows
+
+                forget_flows(parse_ip(one.attachment.ip))
 
     def _redirects(self, ip: str, mappings: tuple[PortMapping, ...]) -> list[Redirect]:
         """What the firewall is asked to redirect: not IPv6, which is the forwarder's."""
@@ -317,7 +345,7 @@ class Network:
         for document in self._documents.list(ADDRESS):
             yield from self._redirects(document.name, Claim.parse(document).mappings)
 
-    def _reap_dead(self) -> tuple[str, ...]:
+    def _reap_dead(self, netlink: Netlink) -> tuple[str, ...]:
         owners = []
         for document in self._documents.list(ADDRESS):
             claim = Claim.parse(document)
@@ -326,16 +354,21 @@ class Network:
             redirects = self._redirects(document.name, claim.mappings)
             if redirects:
                 self._firewall().remove(redirects)
+            # Gone by itself, unless the kernel is still at it or processes outlived the holder.
+            ip = parse_ip(document.name)
+            alias = network_bridge.alias_of(claim.owner, self._root)
+            if network_bridge.is_plugged(netlink, ip, alias=alias):
+                network_bridge.unplug(netlink, [ip])
             self._documents.delete(ADDRESS, document.id)
             owners.append(claim.owner)
         return tuple(owners)
 
     def _remove_if_unused(self, netlink: Netlink) -> None:
         bridge = network_bridge.find_bridge(netlink, self._bridge)
-        if bridge is None or network_bridge.is_used(netlink, bridge):
+        if bridge is None or network_bridge.ports_of(netlink, bridge):
             return
         self._firewall().clear(str(bridge.subnet))
-        network_bridge.remove(netlink, bridge)
+        network_bridge.unplug(netlink, [], bridge=bridge)
 
     def _redirect(
         self,
@@ -347,8 +380,8 @@ class Network:
 
         Takes the lock itself.
         """
-        with self._changing("publish a port"):
-            self._reap_dead()
+        with self._changing("publish a port") as netlink:
+            self._reap_dead(netlink)
             document = self._documents.get(ADDRESS, attachment.ip)
             if document is None:
                 raise _not_attached(attachment)
@@ -387,9 +420,10 @@ class Network:
 
     def _firewall(self) -> Firewall:
         if self._firewall_found is None:
-            from lamina.container.network_firewall import find_firewall
+            from lamina.container.network_firewall import DEFAULT_SEARCH_PATH, find_firewall
 
-            self._firewall_found = find_firewall(self._bridge)
+            path = self._search_path or DEFAULT_SEARCH_PATH
+            self._firewall_found = find_firewall(self._bridge, search_path=path)
         return self._firewall_found
 
     def _forwarder(self) -> Forwarder:

@@ -24,7 +24,7 @@ from lamina.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 _HOST_HINT = "use `--network host`, which needs nothing of this"
 _DENIED = (errno.EPERM, errno.EACCES, errno.EROFS)
@@ -57,6 +57,8 @@ def ensure_bridge(netlink: Netlink, name: str, *, subnet: Subnet | None) -> Brid
         links.add_bridge(netlink, name, mac=mac, mtu=links.uplink_mtu(netlink))
         link = links.find_link(netlink, name)
         assert link is not None
+    if link.dying:  # or the next removal of anything would take it along
+        links.spare(netlink, name)
     address = links.address_of(netlink, link.index)
     if address is None or not link.up:
         address = address or _choose(netlink, subnet)
@@ -77,11 +79,18 @@ def _choose(netlink: Netlink, subnet: Subnet | None) -> Subnet:
 
 def _complete(netlink: Netlink, link: links.Link, address: Subnet) -> None:
     write_sysctl("net/ipv4/ip_forward", "1")
-    # Lets 127.0.0.1 of the host be redirected; the rules' `guard` keeps containers from using it.
-    write_sysctl(f"net/ipv4/conf/{link.name}/route_localnet", "1")
     write_sysctl(f"net/ipv6/conf/{link.name}/disable_ipv6", "1", optional=True)
     links.add_address(netlink, link.index, ip=address.ip, prefix=address.prefix)
     links.set_up(netlink, link.name)  # last: a bridge that is up is complete
+
+
+def let_loopback_out(bridge: Bridge) -> None:
+    """Let connections from the host's 127.0.0.1 be redirected to the bridge.
+
+    Only with rules that drop what containers send to 127.0.0.0/8: the kernel takes it from then
+    on (CVE-2020-8558), and CAP_NET_RAW is enough to send it.
+    """
+    write_sysctl(f"net/ipv4/conf/{bridge.name}/route_localnet", "1")
 
 
 def find_bridge(netlink: Netlink, name: str) -> Bridge | None:
@@ -93,9 +102,20 @@ def find_bridge(netlink: Netlink, name: str) -> Bridge | None:
     return Bridge(link.index, name, link.mtu, Subnet(address.first, address.prefix))
 
 
-def is_used(netlink: Netlink, bridge: Bridge) -> bool:
-    """Whether the bridge has a port."""
-    return any(link.master == bridge.index for link in links.list_links(netlink))
+def ports_of(netlink: Netlink, bridge: Bridge) -> set[str]:
+    """The names of the bridge's ports."""
+    return {link.name for link in links.list_links(netlink) if link.master == bridge.index}
+
+
+def alias_of(owner: str, root: str) -> str:
+    """What `ip link` shows about an interface: for whom, and which store keeps its address."""
+    return f"lamina {owner} in {root}"[:_MAX_ALIAS]
+
+
+def is_plugged(netlink: Netlink, ip: int, *, alias: str) -> bool:
+    """Whether the interface of this address is there and not another store's."""
+    link = links.find_link(netlink, interface_of(ip))
+    return link is not None and link.alias == alias
 
 
 def plug(netlink: Netlink, bridge: Bridge, ip: int, *, ns_fd: int, alias: str) -> None:
@@ -107,20 +127,16 @@ def plug(netlink: Netlink, bridge: Bridge, ip: int, *, ns_fd: int, alias: str) -
     links.add_veth(netlink, name, peer="eth0", peer_ns=ns_fd, mac=mac_of(ip), mtu=bridge.mtu)
     try:
         write_sysctl(f"net/ipv6/conf/{name}/disable_ipv6", "1", optional=True)
-        links.join_bridge(netlink, name, bridge=bridge.index, alias=alias[:_MAX_ALIAS])
+        links.join_bridge(netlink, name, bridge=bridge.index, alias=alias)
     except OSError:
-        links.delete_link(netlink, name)
+        links.delete_links(netlink, [name])
         raise
 
 
-def remove(netlink: Netlink, bridge: Bridge) -> None:
-    """Remove the bridge; no error if it is gone."""
-    links.delete_link(netlink, bridge.name)
-
-
-def unplug(netlink: Netlink, ip: int) -> None:
-    """Remove both ends; no error if they are gone."""
-    links.delete_link(netlink, interface_of(ip))
+def unplug(netlink: Netlink, ips: Sequence[int], *, bridge: Bridge | None = None) -> None:
+    """Remove both ends of each pair, and the bridge if given; no error for what is gone."""
+    names = [interface_of(ip) for ip in ips]
+    links.delete_links(netlink, [*names, bridge.name] if bridge else names)
 
 
 def enter_namespace() -> Netlink:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 
 from lamina.container.publish import PortMapping
+from lamina.errors import LaminaError
 from lamina.record import record
 from lamina.store.ports import Document
 
@@ -28,8 +29,15 @@ class Claim:
 
     @staticmethod
     def of(owner: str, pid: int) -> Claim:
-        """The claim of a live process, without ports."""
-        return Claim(owner, pid, start_time(pid))
+        """The claim of a live process, without ports.
+
+        Raises:
+            LaminaError: kind SYSTEM, if /proc shows no such process.
+        """
+        start = start_time(pid)
+        if not start:
+            raise LaminaError(f"no process {pid} in /proc to hold an address")
+        return Claim(owner, pid, start)
 
     @staticmethod
     def parse(document: Document) -> Claim:

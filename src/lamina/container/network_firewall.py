@@ -20,9 +20,13 @@ from lamina.record import record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from subprocess import CompletedProcess
     from typing import Protocol
 else:
     Protocol = object
+
+DEFAULT_SEARCH_PATH = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"
+"""Directories of the tools: `su` without `-` leaves root a PATH without the sbin ones."""
 
 _GETTABLE = 0x0A01  # NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETTABLE
 _AF_INET = 2
@@ -60,17 +64,17 @@ class Firewall(Protocol):
         """Remove the bridge's rules. Idempotent."""
 
 
-def find_firewall(bridge: str) -> Firewall:
-    """The nftables one if there is an nft program, else iptables.
+def find_firewall(bridge: str, *, search_path: str = DEFAULT_SEARCH_PATH) -> Firewall:
+    """The nftables one if there is an nft program in `search_path`, else iptables.
 
     Raises:
         LaminaError: kind UNSUPPORTED, if there is neither.
     """
     from shutil import which
 
-    iptables = which("iptables")
+    iptables = which("iptables", path=search_path)
     gate = IptablesGate(bridge, program=iptables) if iptables else None
-    nft = which("nft")
+    nft = which("nft", path=search_path)
     if nft:
         return Nftables(bridge, program=nft, gate=gate)
     if gate:
@@ -129,14 +133,7 @@ class Nftables:
             self._gate.close()
 
     def _remove_key(self, redirect: Redirect) -> None:
-        import subprocess
-
-        subprocess.run(
-            [self._program, "-f", "-"],
-            input=f"delete element {self._key(redirect)}".encode(),
-            capture_output=True,
-            check=False,
-        )
+        _attempt([self._program, "-f", "-"], f"delete element {self._key(redirect)}")
 
     def _key(self, redirect: Redirect) -> str:
         if redirect.host_ip:
@@ -256,20 +253,13 @@ class IptablesGate:
         ]
 
     def _listed(self) -> list[str]:
-        import subprocess
-
-        done = subprocess.run(
-            [self.program, "-w", "-t", "filter", "-S"], capture_output=True, check=False
-        )
+        done = _attempt([self.program, "-w", "-t", "filter", "-S"])
         # An iptables that does not work on this kernel cannot be dropping anything either.
         return done.stdout.decode(errors="replace").splitlines() if done.returncode == 0 else []
 
     def has(self, table: list[str], chain: str, rule: list[str]) -> bool:
         """Whether the rule is in the chain."""
-        import subprocess
-
-        argv = [self.program, "-w", *table, "-C", chain, *rule]
-        return subprocess.run(argv, capture_output=True, check=False).returncode == 0
+        return _attempt([self.program, "-w", *table, "-C", chain, *rule]).returncode == 0
 
     def run(self, arguments: list[str]) -> None:
         """Run iptables. Raises LaminaError."""
@@ -307,15 +297,19 @@ class Iptables:
         return ["-s", subnet, "!", "-o", self._bridge, "-j", "MASQUERADE"]
 
 
-def _run(argv: list[str], text: str = "") -> None:
+def _attempt(argv: list[str], text: str = "") -> CompletedProcess[bytes]:
     import subprocess
 
     try:
-        done = subprocess.run(argv, input=text.encode(), capture_output=True, check=False)
+        return subprocess.run(argv, input=text.encode(), capture_output=True, check=False)
     except OSError as error:
         raise LaminaError(
             f"cannot run {argv[0]}: {error.strerror}", kind=Kind.SYSTEM, hint=_NO_TOOL
         ) from error
+
+
+def _run(argv: list[str], text: str = "") -> None:
+    done = _attempt(argv, text)
     if done.returncode == 0:
         return
     said = done.stderr.decode(errors="replace").strip().splitlines()

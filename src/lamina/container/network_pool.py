@@ -57,8 +57,7 @@ class NetworkPool:
         """Release every namespace. Idempotent."""
         with self._lock:
             attachments, self._all, self._idle = self._all, [], []
-        for attachment in attachments:
-            self._network.release(attachment)
+        self._network.release_all(attachments)
 
     def _take(self) -> Attachment | None:
         with self._lock:

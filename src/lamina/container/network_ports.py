@@ -31,7 +31,7 @@ def reserve(mapping: PortMapping) -> tuple[PortMapping, list[socket.socket]]:
 
     Raises:
         LaminaError: kind CONFLICT (the port, or every port of the range, is taken), DENIED (a
-            privileged port), USAGE (the address is not one of this host's).
+            privileged port), EXHAUSTED (no descriptor is left), USAGE (the address is not one of this host's).
     """
     ports: Iterable[int] = [mapping.host_port]
     if mapping.host_port_end:
@@ -106,5 +106,9 @@ def _explain(mapping: PortMapping, port: int, error: OSError) -> LaminaError:
             f"Bind for {host} failed: no interface of this host has the address",
             kind=Kind.USAGE,
         )
-    kind = Kind.DENIED if error.errno in {errno.EACCES, errno.EPERM} else Kind.SYSTEM
+    kind = Kind.SYSTEM
+    if error.errno in {errno.EACCES, errno.EPERM}:
+        kind = Kind.DENIED
+    elif error.errno in {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}:
+        kind = Kind.EXHAUSTED
     return LaminaError(f"Bind for {host} failed: {error.strerror}", kind=kind)

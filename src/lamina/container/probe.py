@@ -118,9 +118,7 @@ def _chosen(runtime: Runtime, refused: tuple[tuple[str, str], ...]) -> Runtime:
 
 def _version(path: str) -> str:
     """The version in the first line of `--version`."""
-    done = subprocess.run(
-        [path, "--version"], capture_output=True, text=True, check=False, env={}
-    )
+    done = subprocess.run([path, "--version"], capture_output=True, text=True, check=False, env={})
     words = done.stdout.split("\n")[0].split()
     return words[-1] if words else "unknown"
 

@@ -71,8 +71,8 @@ def parse_publish(text: str) -> tuple[PortMapping, ...]:
 
 def _split(text: str) -> tuple[str, str, str]:
     head, _, container = text.rpartition(":")
-    if text.startswith("[") and head.endswith("]"):
-        return head, "", container  # `[::1]:80`: an address and no host port
+    if head.endswith("]"):
+        _refuse(f"no host port specified: {head}:<empty>:{container}")
     host_ip, _, host_ports = head.rpartition(":")
     return host_ip, host_ports, container
 

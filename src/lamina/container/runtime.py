@@ -51,14 +51,16 @@ class Runtime:
     def command(self, verb: str, *arguments: str, root: str, log: str = "") -> tuple[str, ...]:
         """The argument vector of `<runtime> [options] verb arguments` with its state in `root`.
 
-        With `log` the runtime's own errors go to that file as JSON lines. If `shield` is set the
+        With `log` the runtime's own errors also go to that file, for `errorlog.read_error`. If `shield` is set the
         caller runs it in a mount namespace where that path is covered (`mounts.isolate` does so).
         """
         options = ["--root", root]
         if self.name != "runc":
             options.append(f"--cgroup-manager={self.manager}")
         if log:
-            options += ["--log", log, "--log-format", "json"]
+            # crun would write JSON to the container's stderr too, where people read it.
+            log_format = "json" if self.name == "runc" else "text"
+            options += ["--log", log, "--log-format", log_format]
         return (self.path, *options, verb, *arguments)
 
     def cgroup_path(self, id: str) -> str:
@@ -186,9 +188,7 @@ def _save(file: str, runtime: Runtime, keys: list[list[object]], override: str) 
     """Remember it; a store that cannot be written only costs another probe."""
     import json
 
-    values = {
-        name: getattr(runtime, name) for name in fields(Runtime) if name not in _NOT_KEPT
-    }
+    values = {name: getattr(runtime, name) for name in fields(Runtime) if name not in _NOT_KEPT}
     document = {
         "version": RECORD_VERSION,
         "keys": keys,

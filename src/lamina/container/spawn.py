@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
     from lamina.tasks import CancelToken
 
-_BOOT = "import sys; sys.path.append(sys.argv[1]); import launcher; launcher.main()"
+# Imported rather than run as a script, so that its compiled form is cached.
+_BOOT = "import sys; sys.path.append({!r}); import launcher; launcher.main()"
 _CHUNK = 1 << 16  # bytes read from a pipe at once: the size of a pipe
 
 
@@ -126,7 +127,8 @@ class Launcher:
     def _start(self) -> socket.socket:
         """Start the process; its own session, so that ^C on the terminal does not reach it."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        argv = [sys.executable, "-I", "-S", "-c", _BOOT, os.path.dirname(__file__)]
+        boot = _BOOT.format(os.path.dirname(__file__))
+        argv = [sys.executable, "-I", "-S", "-c", boot]
         with theirs:
             self._pid = os.posix_spawn(
                 sys.executable,

@@ -55,14 +55,50 @@ _DEVICE_RULES = (  # (type, major, minor, access); the runtime makes these devic
 )
 
 RLIMITS = frozenset(
-    "as core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime "
-    "sigpending stack".split()
+    [
+        "as",
+        "core",
+        "cpu",
+        "data",
+        "fsize",
+        "locks",
+        "memlock",
+        "msgqueue",
+        "nice",
+        "nofile",
+        "nproc",
+        "rss",
+        "rtprio",
+        "rttime",
+        "sigpending",
+        "stack",
+    ]
 )
 
 # Options a mount may have (buildah CVE-2024-9407: an option is data, not a list to be spliced).
 _FLAGS = frozenset(
-    "ro rw bind rbind nosuid suid nodev dev noexec exec noatime relatime strictatime nodiratime "
-    "private rprivate slave rslave shared rshared".split()
+    [
+        "ro",
+        "rw",
+        "bind",
+        "rbind",
+        "nosuid",
+        "suid",
+        "nodev",
+        "dev",
+        "noexec",
+        "exec",
+        "noatime",
+        "relatime",
+        "strictatime",
+        "nodiratime",
+        "private",
+        "rprivate",
+        "slave",
+        "rslave",
+        "shared",
+        "rshared",
+    ]
 )
 _TMPFS_OPTIONS = frozenset(("size", "mode", "uid", "gid", "nr_inodes"))
 
@@ -244,9 +280,7 @@ def default_mounts(process: ProcessSpec, host: HostFacts) -> list[dict[str, obje
     return mounts
 
 
-def _mount(
-    destination: str, kind: str, source: str, options: Sequence[str]
-) -> dict[str, object]:
+def _mount(destination: str, kind: str, source: str, options: Sequence[str]) -> dict[str, object]:
     return {
         "destination": destination,
         "type": kind,

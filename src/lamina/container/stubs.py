@@ -96,9 +96,7 @@ class _Walk:
             if not stat.S_ISDIR(status.st_mode):
                 return False
         self._parents.append(
-            os.open(
-                name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here
-            )
+            os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here)
         )
         return True
 

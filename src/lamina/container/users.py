@@ -57,9 +57,7 @@ def resolve_user(
     if colon and group_text:
         gid = _find_group(group_text, group)
     elif account is not None:
-        supplementary = [
-            number for _, number, members in _groups(group) if account.name in members
-        ]
+        supplementary = [number for _, number, members in _groups(group) if account.name in members]
     supplementary += [_find_group(text, group) for text in extra_groups]
     return ResolvedUser(
         uid=uid,

@@ -261,7 +261,7 @@ def _part(tokens: list[str], pattern: str) -> str:
         else:
             pieces[-1].append(char)
     # a bracket may match a slash (it may in Go): then "leftmost is good enough" does not hold
-    atomic = not any(token.startswith(("[", "(")) and token != "[^/]" for token in tokens)
+    atomic = not any(char.startswith(("[", "(")) and char != "[^/]" for char in tokens)
     if not atomic and len(pieces) - 1 > _MAX_STARS:
         raise InvalidPattern(f"invalid pattern {pattern!r}: more than {_MAX_STARS} wildcards")
     out = ["".join(pieces[0])]

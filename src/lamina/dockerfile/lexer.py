@@ -11,6 +11,7 @@ import re
 
 from lamina.dockerfile.ast import Directive, Heredoc
 from lamina.dockerfile.expand import BadExpansion, expand
+from lamina.dockerfile.words import parse_json, printable, split_flags
 from lamina.errors import Kind, SourceError
 from lamina.record import record
 from lamina.spec.span import SourceText, Span
@@ -21,9 +22,10 @@ MAX_LOGICAL = 1 << 20  # characters of an instruction, continuations joined
 DIRECTIVES = frozenset({"syntax", "escape", "check"})
 _BOM = b"\xef\xbb\xbf"
 _SPACE = " \t\v\f\r\n\x85\xa0"  # unicode.IsSpace in the Latin-1 range, what Go trims
-_DIRECTIVE = re.compile(r"([a-zA-Z][a-zA-Z0-9]*)\s*=\s*(.+?)\s*$")
-_HEREDOC = re.compile(r"(\d*)<<(-?)(\s*)([^<]*)$")
-_TAKES_HEREDOC = re.compile(r"\s*(?:ONBUILD\s+)*(?:RUN|COPY|ADD)\s", re.IGNORECASE)
+# compiled on first use, as few files need them: start-up time
+_DIRECTIVE = r"([a-zA-Z][a-zA-Z0-9]*)\s*=\s*(.+?)\s*$"
+_HEREDOC = r"(\d*)<<(-?)(\s*)([^<]*)$"
+_TAKES_HEREDOC = r"(?i:\s*(?:ONBUILD\s+)*(?:RUN|COPY|ADD)\s)"
 
 
 @record
@@ -66,8 +68,9 @@ class Lexer:
         lines = raw.decode("utf-8", "surrogateescape").split("\n")
         if lines[-1] == "":
             lines.pop()
-        self._lines = lines
-        self.source = SourceText(name, tuple(line.rstrip("\r") for line in lines))
+        self._raw = lines  # with carriage returns, for heredoc bodies
+        self._lines = tuple(line.rstrip("\r") for line in lines)
+        self.source = SourceText(name, tuple(map(printable, self._lines)))
         self.directives: list[Directive] = []
         self.escape = "\\"
         self.empty_continuations: list[Span] = []
@@ -96,7 +99,7 @@ class Lexer:
         found: list[Logical] = []
         comments: list[str] = []
         while self._next < len(self._lines):
-            line = self.source.lines[self._next].lstrip(_SPACE)
+            line = self._lines[self._next].lstrip(_SPACE)
             if line.startswith("#"):
                 comment = line[1:].strip(_SPACE)
                 comments = [*comments, comment] if comment else []
@@ -113,9 +116,9 @@ class Lexer:
     def _read_directives(self) -> None:
         """`# name=value` lines at the very top; the first other line ends them."""
         seen: set[str] = set()
-        for index, line in enumerate(self.source.lines):
+        for index, line in enumerate(self._lines):
             text = line.lstrip(_SPACE)
-            match = _DIRECTIVE.match(text[1:].lstrip(_SPACE)) if text.startswith("#") else None
+            match = re.match(_DIRECTIVE, text[1:].lstrip(_SPACE)) if text.startswith("#") else None
             name = match[1].lower() if match else ""
             if match is None or name not in DIRECTIVES:
                 return
@@ -129,7 +132,7 @@ class Lexer:
                         f"invalid escape token '{match[2]}' does not match ` or \\", span=span
                     )
                 self.escape = match[2]
-            self.directives.append(Directive(name, match[2], span))
+            self.directives.append(Directive(name, printable(match[2]), span))
             self._next = index + 1
 
     def _continues(self, line: str) -> str | None:
@@ -148,7 +151,7 @@ class Lexer:
         length = 0
         empty = False
         while self._next < len(self._lines):
-            line = self.source.lines[self._next]
+            line = self._lines[self._next]
             stripped = line.lstrip(_SPACE)
             self._next += 1
             if text and (not stripped or stripped.startswith("#")):
@@ -178,7 +181,7 @@ class Lexer:
 
     def _with_heredocs(self, logical: Logical) -> Logical:
         text = logical.text
-        if "<<" not in text or not _TAKES_HEREDOC.match(text) or _is_exec_form(text):
+        if "<<" not in text or not re.match(_TAKES_HEREDOC, text) or _is_exec_form(text):
             return logical
         documents: list[Heredoc] = []
         for opening in find_heredocs(text):
@@ -200,7 +203,7 @@ class Lexer:
         begin = self._next
         content: list[str] = []
         for index in range(begin, len(self._lines)):
-            line = self.source.lines[index]
+            line = self._lines[index]
             if (line.lstrip("\t") if opening.chomp else line) == opening.name:
                 self._next = index + 1
                 return Heredoc(
@@ -210,7 +213,7 @@ class Lexer:
                     opening.chomp,
                     opening.descriptor,
                 )
-            content.append(self._lines[index] + "\n")
+            content.append(self._raw[index] + "\n")
         if opening.spaced:
             return None  # `$((1 << 3))`
         raise SourceError(
@@ -242,7 +245,7 @@ def find_heredocs(text: str) -> list[Opening]:
 
 def parse_heredoc(word: str) -> Opening | None:
     """The heredoc that `word` opens, if it is one (`<<EOF`, `<<-"EOF"`, `3<<EOF`)."""
-    match = _HEREDOC.match(word)
+    match = re.match(_HEREDOC, word)
     if match is None or not match[4] or len(match[1]) > 9:
         return None
     try:
@@ -262,9 +265,7 @@ def _quotes(text: str) -> int:
 
 def _is_exec_form(text: str) -> bool:
     """Whether the arguments are a JSON array (flags before it may be there)."""
-    from lamina.dockerfile.words import parse_json, split_flags
-
-    opening = _TAKES_HEREDOC.match(text)
+    opening = re.match(_TAKES_HEREDOC, text)
     rest = text[opening.end() :] if opening else ""
     if rest.lstrip(_SPACE)[:1] not in {"[", "-"}:
         return False

@@ -23,7 +23,8 @@ _UNITS = {
     "m": 60_000_000_000,
     "h": 3_600_000_000_000,
 }
-_DURATION = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
+# compiled on first use, as few files need it
+_DURATION = r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)"
 _MAX_DURATION = 2**63 - 1
 MINIMUM_DURATION = 1_000_000  # ns: Docker's container.MinimumDuration
 _ESCAPES = {
@@ -39,9 +40,46 @@ _ESCAPES = {
 _PROTOCOLS = frozenset({"tcp", "udp", "sctp"})
 MAX_PORT = 65_535
 _SIGNALS = frozenset(
-    ["ABRT", "ALRM", "BUS", "CHLD", "CLD", "CONT", "FPE", "HUP", "ILL", "INT", "IO", "IOT", "KILL", "PIPE", "POLL", "PROF", "PWR", "QUIT", "SEGV", "STKFLT", "STOP", "SYS", "TERM", "TRAP", "TSTP", "TTIN", "TTOU", "URG", "USR1", "USR2", "VTALRM", "WINCH", "XCPU", "XFSZ", "RTMIN", "RTMAX"]
+    [
+        "ABRT",
+        "ALRM",
+        "BUS",
+        "CHLD",
+        "CLD",
+        "CONT",
+        "FPE",
+        "HUP",
+        "ILL",
+        "INT",
+        "IO",
+        "IOT",
+        "KILL",
+        "PIPE",
+        "POLL",
+        "PROF",
+        "PWR",
+        "QUIT",
+        "SEGV",
+        "STKFLT",
+        "STOP",
+        "SYS",
+        "TERM",
+        "TRAP",
+        "TSTP",
+        "TTIN",
+        "TTOU",
+        "URG",
+        "USR1",
+        "USR2",
+        "VTALRM",
+        "WINCH",
+        "XCPU",
+        "XFSZ",
+        "RTMIN",
+        "RTMAX",
+    ]
 )
-_REAL_TIME = re.compile(r"RTMIN\+(?:[1-9]|1[0-5])|RTMAX-(?:[1-9]|1[0-4])")
+_REAL_TIME = r"RTMIN\+(?:[1-9]|1[0-5])|RTMAX-(?:[1-9]|1[0-4])"
 
 
 class InvalidValue(LaminaError):
@@ -50,13 +88,14 @@ class InvalidValue(LaminaError):
 
 def parse_duration(text: str) -> int:
     """Nanoseconds of a Go duration (`1m30s`, `1.5h`). Raises InvalidValue."""
-    rest = text.lstrip("+-") if text[:1] in {"+", "-"} else text
+    rest = text[1:] if text[:1] in {"+", "-"} else text
     if rest == "0":
         return 0
     total = 0
     at = 0
+    units = re.compile(_DURATION)
     while at < len(rest):
-        match = _DURATION.match(rest, at)
+        match = units.match(rest, at)
         if match is None:
             break
         whole, _, fraction = match[1].partition(".")
@@ -165,4 +204,4 @@ def is_signal(text: str) -> bool:
     if text.isascii() and text.isdigit():
         return len(text) <= 3 and int(text) > 0
     name = text.upper().removeprefix("SIG")
-    return name in _SIGNALS or _REAL_TIME.fullmatch(name) is not None
+    return name in _SIGNALS or re.fullmatch(_REAL_TIME, name) is not None

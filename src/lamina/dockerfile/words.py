@@ -106,9 +106,16 @@ def _no_constant(name: str) -> object:
     raise ValueError(name)
 
 
+def printable(text: str) -> str:
+    """The text with U+FFFD for each byte that was not UTF-8: what a message or terminal can hold."""
+    if text.isascii():
+        return text
+    return "".join("\ufffd" if "\ud800" <= char <= "\udfff" else char for char in text)
+
+
 def suggest(word: str, known: Iterator[str] | tuple[str, ...] | list[str]) -> str:
-    """The known word nearest to `word`, empty if none is near enough."""
-    best, best_distance = "", 3  # BuildKit's util/suggest accepts fewer than three edits
+    """The known word nearest to `word`: one edit away, or two with the same first letter."""
+    best, best_distance = "", 3
     folded = word.lower()
     if len(folded) > 64:
         return ""
@@ -116,7 +123,8 @@ def suggest(word: str, known: Iterator[str] | tuple[str, ...] | list[str]) -> st
         if candidate == word:
             return ""
         distance = _distance(folded, candidate.lower())
-        if distance < best_distance and distance < len(candidate):
+        near = distance == 1 or folded[:1] == candidate[:1].lower()
+        if near and distance < best_distance and distance < len(candidate):
             best, best_distance = candidate, distance
     return best
 

@@ -156,6 +156,7 @@ def _name(text: str) -> str:
 def _complete(claims: _Claims, target: Descriptor, platform: Platform) -> Descriptor:
     """`target` with all it reaches claimed; of an incomplete index the image for `platform`."""
     if target.media_type not in mediatype.INDEXES:
+        _check_image(claims, target)
         _claim_graph(claims, target)
         return target
     index = Index.parse(_document(claims, target), media_type=target.media_type)
@@ -167,6 +168,15 @@ def _complete(claims: _Claims, target: Descriptor, platform: Platform) -> Descri
         raise InvalidArchive(f"the archive holds none of the images of index {target.digest}")
     chosen = Index.make(present).select(platform) or present[0]
     return _complete(claims, replace(chosen, annotations=()), platform)
+
+
+def _check_image(claims: _Claims, target: Descriptor) -> None:
+    """Raise InvalidArchive unless `target` is an image's manifest (and not another artifact's)."""
+    if target.media_type in mediatype.MANIFESTS:
+        manifest = Manifest.parse(_document(claims, target), media_type=target.media_type)
+        if manifest.config.media_type in mediatype.CONFIGS:
+            return
+    raise InvalidArchive(f"{target.digest} in the archive is not an image ({target.media_type!r})")
 
 
 def _claim_graph(claims: _Claims, root: Descriptor) -> None:

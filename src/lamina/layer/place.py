@@ -70,6 +70,7 @@ class Tree:
         self._fds: dict[bytes, int] = {}
         self._directories: dict[bytes, Entry] = {}  # metadata to set at the end
         self._opaque: set[bytes] = set()
+        self._whiteouts: set[bytes] = set()
         self._ids = (os.geteuid(), os.getegid())
 
     def __enter__(self) -> Self:
@@ -97,6 +98,8 @@ class Tree:
             self._directories[b""] = entry
             return
         parent, name = split(path)
+        if name in {b"", b".", b".."} or b"\0" in path:
+            raise LaminaError(f"invalid name {shown(path)}", kind=Kind.INVALID)
         if len(name) > NAME_MAX:
             raise LaminaError(
                 f"the name {shown(name[:40])}... has {len(name)} bytes: the limit is {NAME_MAX}",
@@ -241,7 +244,7 @@ class Tree:
                 kind=Kind.INVALID,
             )
         if name == OPAQUE_WHITEOUT:
-            if directory:  # the root of a layer cannot hide the root below it: see ADR 0012
+            if directory:
                 self._make_opaque(directory)
             else:
                 self._hide_root()
@@ -255,7 +258,12 @@ class Tree:
 
     def _hide_root(self) -> None:
         """An opaque marker in the root: overlayfs has no such thing, so hide name by name."""
-        for name in self._lowers.names() if self._lowers is not None else ():
+        if self._lowers is None:
+            raise LaminaError(
+                "an opaque whiteout in the root needs the layers below to be known",
+                kind=Kind.UNSUPPORTED,
+            )
+        for name in self._lowers.names():
             self._hide(name)
 
     def _hide(self, path: bytes) -> None:
@@ -268,6 +276,7 @@ class Tree:
             # A whiteout over nothing would be listed by overlayfs in directories of one layer.
             if self._lowers is None or self._below(path) is not None:
                 os.mknod(name, stat.S_IFCHR, 0, dir_fd=above)
+                self._whiteouts.add(path)
             return
         if stat.S_ISDIR(status.st_mode):
             self._make_opaque(path)
@@ -385,10 +394,9 @@ class Tree:
         inside = path + b"/"
         for fd_path in [p for p in self._fds if p == path or p.startswith(inside)]:
             os.close(self._fds.pop(fd_path))
-        gone = [p for p in self._directories if p == path or p.startswith(inside)]
-        for directory in gone:
-            del self._directories[directory]
-        self._opaque = {p for p in self._opaque if p != path and not p.startswith(inside)}
+        # What _directories, _opaque and _whiteouts remember beneath is stale now. Searching them
+        # here would be quadratic for a hostile archive; a directory made again replaces its entry
+        # and is opaque, and `finish` passes over what is gone.
 
     # Metadata
 
@@ -401,18 +409,33 @@ class Tree:
             if self._policy.overlay and b"" not in self._directories:
                 below = self._below(b"")
                 self._directories[b""] = below[0] if below else Entry(b"", EntryType.DIR, 0o755)
-            root = self._directories.pop(b"", None)
-            while self._directories:
-                # Children before parents: a parent may end up without search permission.
-                path, entry = self._directories.popitem()
-                self._finish_directory(path, entry)
-            if root is not None:
-                self._finish_fd(self._root, root)
+            self._drop_hidden_whiteouts()
+            # Children before parents: a parent may end up without search permission. Sorting by
+            # path, reversed, also keeps the cached descriptors useful.
+            for path in sorted(self._directories, reverse=True):
+                fd = self._fd_if_there(path)
+                if fd is not None:
+                    self._finish_fd(fd, self._directories[path])
         except OSError as error:
             raise failure(error, "cannot set the metadata of a directory") from error
 
-    def _finish_directory(self, path: bytes, entry: Entry) -> None:
-        self._finish_fd(self._fd(path), entry)
+    def _drop_hidden_whiteouts(self) -> None:
+        """Whiteouts in what became opaque later hide nothing, and overlayfs would list them."""
+        for path in self._whiteouts:
+            parent, name = split(path)
+            above = self._fd_if_there(parent) if is_hidden(path, self._opaque) else None
+            if above is not None and _is_whiteout_at(above, name):
+                os.unlink(name, dir_fd=above)
+
+    def _fd_if_there(self, path: bytes) -> int | None:
+        try:
+            return self._fd(path)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            if error.errno in _NOT_A_DIRECTORY:
+                return None
+            raise
 
     def _finish_fd(self, fd: int, entry: Entry) -> None:
         if self._policy.owners:
@@ -514,19 +537,19 @@ def _copy(
                 kind=Kind.CONFLICT,
             )
         left -= len(data)
-        # The search looks at every 4096th byte only unless there are zeros: almost free.
-        if len(data) >= _PAGE and data.find(_ZERO_PAGE) >= 0:
-            _write_pages(fd, data)
-            sparse = True
+        # A page of zeros begins and ends with one: this looks at two bytes a page.
+        if 0 in data[::_PAGE] and 0 in data[_PAGE - 1 :: _PAGE]:
+            sparse = _write_pages(fd, data) or sparse
         else:
             _write_all(fd, data)
     if sparse:
         os.ftruncate(fd, entry.size)  # the end may be a hole
 
 
-def _write_pages(fd: int, data: bytes) -> None:
-    """Write runs of pages that are not all zero, seek over the others."""
+def _write_pages(fd: int, data: bytes) -> bool:
+    """Write runs of pages that are not all zero, seek over the others; whether there were any."""
     start = 0
+    sparse = False
     for at in range(0, len(data), _PAGE):
         page = data[at : at + _PAGE]
         if page == _ZERO_PAGE:
@@ -534,8 +557,10 @@ def _write_pages(fd: int, data: bytes) -> None:
                 _write_all(fd, data[start:at])
             os.lseek(fd, _PAGE, os.SEEK_CUR)
             start = at + _PAGE
+            sparse = True
     if start < len(data):
         _write_all(fd, data[start:])
+    return sparse
 
 
 def _write_all(fd: int, data: bytes) -> None:
@@ -565,6 +590,13 @@ def _remove_directory(above: int, name: bytes) -> None:
         finally:
             os.close(fd)
         os.rmdir(directory, dir_fd=above)
+
+
+def _is_whiteout_at(above: int, name: bytes) -> bool:
+    try:
+        return is_whiteout(os.stat(name, dir_fd=above, follow_symlinks=False))
+    except FileNotFoundError:
+        return False
 
 
 def _exists(above: int, name: bytes) -> bool:

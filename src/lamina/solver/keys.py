@@ -1,1 +1,119 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Cache keys: digests of everything that a vertex's result depends on. Pure.
+
+An input enters a key by an *identity*, of which there are three kinds:
+
+| identity | says | known |
+|---|---|---|
+| definition | the input's own primary key | before anything runs |
+| chain | the chainID of the input's result (no name, no history) | when the input has a result |
+| content | the digest of exactly what a COPY selects from the input | when it could be read |
+
+The *primary* key of a vertex uses definitions, so a target can be looked up without loading its
+inputs. Its *secondary* keys use chains and contents, so a step stays cached when an input was made
+in another way but came out the same. An image is its chain in both, whatever its name; a file of
+the build context is its content in both. Records are stored under every key that is known.
+"""
+
+from __future__ import annotations
+
+from lamina.plan.codec import encode_op
+from lamina.plan.ops import CopyAction, proxy_excluded
+from lamina.record import record
+from lamina.spec.digest import Digest
+from lamina.spec.document import dump
+from lamina.spec.identity import chain_id
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lamina.plan.ops import Exec, FileOp
+    from lamina.spec.digest import DiffID
+
+KEY_VERSION = 1
+"""Part of every key. Raise it when the same op would now make another layer."""
+
+
+@record
+class Identity:
+    """How an input enters a key: `kind` is `definition`, `chain` or `content`."""
+
+    kind: str
+    value: str
+
+
+@record
+class Key:
+    """A cache key and the tree it was made from (JSON text, for explanations)."""
+
+    digest: Digest
+    tree: str
+
+
+def by_definition(key: Digest) -> Identity:
+    """The input by its own primary key."""
+    return Identity("definition", str(key))
+
+
+def by_chain(diff_ids: Sequence[DiffID]) -> Identity:
+    """The input by its result; the empty tree has an identity too."""
+    chain = chain_id(diff_ids)
+    return Identity("chain", str(chain) if chain is not None else "")
+
+
+def by_content(selection: Digest) -> Identity:
+    """What a copy selects from an input, by content."""
+    return Identity("content", str(selection))
+
+
+def exec_key(op: Exec, base: Identity) -> Key:
+    """The key of a RUN on `base`. Proxy values are not part of it."""
+    return _key(encode_op(proxy_excluded(op)), base, ())
+
+
+def file_key(op: FileOp, base: Identity, sources: Sequence[Identity]) -> Key:
+    """The key of file actions on `base`; `sources` has one identity for each CopyAction, in order.
+
+    The index of the source is not part of the key: what was selected stands for it.
+    """
+    document = encode_op(op)
+    actions = []
+    for action in op.actions:
+        encoded = encode_op(action)
+        if isinstance(action, CopyAction):
+            del encoded["source"]
+        actions.append(encoded)
+    document["actions"] = actions
+    return _key(document, base, sources)
+
+
+def copies(op: FileOp) -> tuple[CopyAction, ...]:
+    """The copy actions of an op, in order."""
+    return tuple(action for action in op.actions if isinstance(action, CopyAction))
+
+
+def _key(op: dict[str, object], base: Identity, sources: Sequence[Identity]) -> Key:
+    document = {
+        "version": KEY_VERSION,
+        "op": op,
+        "base": {base.kind: base.value},
+        "sources": [{source.kind: source.value} for source in sources],
+    }
+    raw = dump(_plain(document))
+    return Key(Digest.of(raw), raw.decode())
+
+
+def _plain(value: object) -> object:
+    """The document with text that is no valid Unicode (bytes of a Dockerfile) made escapes."""
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return {"bytes": value.encode("utf-8", "surrogateescape").hex()}
+        return value
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value

@@ -1,1 +1,455 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Which vertex to look up, hash or run next. Pure: it proposes actions and is fed outcomes.
+
+It works backwards from the requested edges, so a target that is cached never has its inputs
+loaded. Each vertex goes through these phases (a source has only the first and the last):
+
+| phase | waits for | leaves by |
+|---|---|---|
+| NEW | definitions of the inputs; `Select` of what it copies from a build context | primary key |
+| DEFINED | somebody wants its result | `Lookup` of the primary key |
+| LOOKUP | the store's answer | hit: FINAL, else INPUTS |
+| INPUTS | results of all inputs | `Lookup` of the chain key |
+| CHAIN | the store's answer | hit: FINAL, else PROBE, or RUN if nothing is copied from a stage |
+| PROBE | `Select` of what it copies from stages | `Lookup` of the content key |
+| CONTENT | the store's answer | hit: FINAL, else RUN |
+| RUN | `Run`, or that of another vertex with the same key | FINAL |
+| FINAL | | |
+
+A vertex that nobody wanted because all its users were cached ends as cached, when the last of
+them ends. After a failure nothing more is proposed. The result does not depend on the order in
+which outcomes are fed.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from lamina.events import Outcome
+from lamina.plan.ops import Exec, FileOp, ImageSource, LocalSource
+from lamina.record import record
+from lamina.solver.keys import by_chain, by_content, by_definition, copies, exec_key, file_key
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from lamina.plan.graph import Edge, Plan, Vertex
+    from lamina.plan.ops import CopyAction
+    from lamina.solver.keys import Identity, Key
+    from lamina.spec.digest import DiffID, Digest
+
+    Result = tuple[DiffID, ...]
+
+
+@record
+class Select:
+    """Digest what the copies of this vertex select; feed `Selected`.
+
+    `wanted` are the positions (among the vertex's copy actions) to digest: those from a build
+    context before anything runs, those from other stages when these have `inputs`.
+    """
+
+    vertex: Vertex
+    wanted: tuple[int, ...]
+    inputs: tuple[Result | None, ...]
+
+
+@record
+class Lookup:
+    """Look the keys up; feed `Found` or `Missed`. The first is the primary key."""
+
+    vertex: Vertex
+    keys: tuple[Key, ...]
+
+
+@record
+class Run:
+    """Make the vertex's layer, record it under `keys`; feed `Ran`. None: input is a context."""
+
+    vertex: Vertex
+    keys: tuple[Key, ...]
+    inputs: tuple[Result | None, ...]
+
+
+Action = Select | Lookup | Run
+
+
+@record
+class Selected:
+    """Digests of selections, by position of the copy action."""
+
+    vertex: Digest
+    digests: tuple[tuple[int, Digest], ...]
+
+
+@record
+class Found:
+    """A cached result."""
+
+    vertex: Digest
+    result: Result
+
+
+@record
+class Missed:
+    """No key has a (usable) record."""
+
+    vertex: Digest
+
+
+@record
+class Ran:
+    """The vertex ran; its whole stack of layers."""
+
+    vertex: Digest
+    result: Result
+
+
+@record
+class Failed:
+    """The vertex's action failed; nothing more will be proposed."""
+
+    vertex: Digest
+
+
+Fed = Selected | Found | Missed | Ran | Failed
+
+
+class _Phase(Enum):
+    NEW = "new"
+    DEFINED = "defined"
+    LOOKUP = "lookup"
+    INPUTS = "inputs"
+    CHAIN = "chain"
+    PROBE = "probe"
+    CONTENT = "content"
+    RUN = "run"
+    FINAL = "final"
+
+
+class _Node:
+    """What is known of one vertex."""
+
+    __slots__ = (
+        "is_runner",
+        "is_wanted",
+        "keys",
+        "local",
+        "outcome",
+        "phase",
+        "position",
+        "result",
+        "selections",
+        "stage",
+        "tried",
+        "users",
+        "vertex",
+    )
+
+    def __init__(self, vertex: Vertex, position: int) -> None:
+        self.vertex = vertex
+        self.position = position
+        self.phase = _Phase.NEW
+        self.is_wanted = False
+        self.is_runner = False
+        self.users: list[_Node] = []
+        self.keys: list[Key] = []
+        self.tried = 0  # how many of `keys` were looked up
+        self.selections: dict[int, Digest] = {}
+        self.local: tuple[int, ...] = ()  # positions of copies from a build context
+        self.stage: tuple[int, ...] = ()  # positions of copies from other vertices
+        self.result: Result | None = None
+        self.outcome: Outcome | None = None
+
+
+class Scheduler:
+    """Solves a plan; see the module's table. Not thread-safe: one thread drives it."""
+
+    def __init__(self, plan: Plan, *, no_cache: bool = False) -> None:
+        self._no_cache = no_cache
+        self._nodes: dict[Digest, _Node] = {}
+        self._requested: list[_Node] = []
+        self._actions: list[Action] = []
+        self._ended: list[_Node] = []
+        self._runs: dict[Digest, list[_Node]] = {}  # key of a run -> who else waits for it
+        self._newly_wanted: list[_Node] = []
+        self._has_stopped = False
+        for position, vertex in enumerate(plan.vertices):
+            self._nodes[vertex.digest] = _Node(vertex, position)
+        for node in self._nodes.values():
+            for edge in node.vertex.inputs:
+                if edge is not None:
+                    self._nodes[edge.vertex].users.append(node)
+            if isinstance(node.vertex.op, FileOp):
+                self._sort_copies(node, copies(node.vertex.op))
+        for node in self._nodes.values():
+            if node.local:
+                self._actions.append(Select(node.vertex, node.local, self._results(node)))
+            self._define(node)
+
+    def _sort_copies(self, node: _Node, actions: Iterable[CopyAction]) -> None:
+        local: list[int] = []
+        stage: list[int] = []
+        for position, action in enumerate(actions):
+            edge = node.vertex.inputs[action.source]
+            is_local = edge is not None and isinstance(
+                self._nodes[edge.vertex].vertex.op, LocalSource
+            )
+            (local if is_local else stage).append(position)
+        node.local, node.stage = tuple(local), tuple(stage)
+
+    # What the driver calls ------------------------------------------------------------------
+
+    def request(self, edge: Edge | None) -> None:
+        """Ask for the result of an edge (None, the empty tree, needs nothing)."""
+        if edge is not None:
+            node = self._nodes[edge.vertex]
+            self._requested.append(node)
+            self._want(node)
+            self._settle()
+
+    def pending(self) -> tuple[Action, ...]:
+        """Actions to carry out now, each given once; their order is that of the plan."""
+        if self._has_stopped:
+            return ()
+        actions, self._actions = self._actions, []
+        return tuple(sorted(actions, key=lambda a: self._nodes[a.vertex.digest].position))
+
+    def feed(self, fed: Fed) -> None:
+        """Take an outcome in. After `stop` only the vertex's end counts."""
+        node = self._nodes[fed.vertex]
+        if node.phase is _Phase.FINAL:
+            return
+        if isinstance(fed, Failed):
+            self._end(node, Outcome.FAILED)
+            self._has_stopped = True
+        elif isinstance(fed, Ran):
+            self._finish(node, fed.result, Outcome.RAN)
+        elif isinstance(fed, Found):
+            self._finish(node, fed.result, Outcome.CACHED)
+        elif isinstance(fed, Missed):
+            self._missed(node)
+        elif isinstance(fed, Selected):
+            self._selected(node, fed)
+        self._settle()
+
+    def stop(self) -> None:
+        """Nothing more is proposed; every vertex without a final state ends as cancelled."""
+        self._has_stopped = True
+        for node in self._nodes.values():
+            if node.phase is not _Phase.FINAL:
+                self._end(node, Outcome.CANCELLED)
+
+    def ended(self) -> tuple[tuple[Vertex, Outcome], ...]:
+        """Vertices that reached their final state since the last call, inputs before users."""
+        nodes, self._ended = sorted(self._ended, key=lambda node: node.position), []
+        return tuple([(n.vertex, n.outcome) for n in nodes if n.outcome is not None])
+
+    def may_execute(self) -> bool:
+        """Whether an Exec that somebody wants has no result yet."""
+        return not self._has_stopped and any(
+            node.is_wanted and node.phase is not _Phase.FINAL and isinstance(node.vertex.op, Exec)
+            for node in self._nodes.values()
+        )
+
+    @property
+    def is_done(self) -> bool:
+        """Whether every requested edge has a result, or nothing more will be proposed."""
+        return self._has_stopped or all(node.result is not None for node in self._requested)
+
+    def result(self, edge: Edge | None) -> Result:
+        """The stack of layers of a requested edge that is done."""
+        if edge is None:
+            return ()
+        result = self._nodes[edge.vertex].result
+        if result is None:
+            raise KeyError(edge.vertex)
+        return result
+
+    # Phases ---------------------------------------------------------------------------------
+
+    def _define(self, node: _Node) -> None:
+        """NEW -> DEFINED: make the primary key."""
+        if node.phase is not _Phase.NEW:
+            return
+        op = node.vertex.op
+        if isinstance(op, LocalSource | ImageSource):
+            node.phase = _Phase.DEFINED
+        else:
+            inputs = [self._input(edge) for edge in node.vertex.inputs]
+            if any(i is not None and i.phase is _Phase.NEW for i in inputs):
+                return
+            if any(position not in node.selections for position in node.local):
+                return
+            node.keys.append(self._key(node, chains=False, contents=False))
+            node.phase = _Phase.DEFINED
+        if node.is_wanted:
+            self._look_up_definition(node)
+
+    def _want(self, node: _Node) -> None:
+        if not node.is_wanted:
+            node.is_wanted = True
+            self._newly_wanted.append(node)
+
+    def _settle(self) -> None:
+        """Look up what became wanted. A queue, not recursion: a plan may be a very long chain."""
+        while self._newly_wanted:
+            node = self._newly_wanted.pop(0)
+            if node.phase is _Phase.DEFINED:
+                self._look_up_definition(node)
+
+    def _look_up_definition(self, node: _Node) -> None:
+        """DEFINED -> LOOKUP; a source has its result at once."""
+        op = node.vertex.op
+        if isinstance(op, ImageSource):
+            self._finish(node, op.diff_ids, Outcome.CACHED)
+        elif isinstance(op, LocalSource):
+            self._finish(node, (), Outcome.CACHED)
+        elif self._no_cache:
+            self._want_inputs(node)
+        else:
+            node.phase = _Phase.LOOKUP
+            if self._has_inputs(node):
+                self._add_key(node, self._key(node, chains=True, contents=False))
+            self._look_up(node)
+
+    def _look_up(self, node: _Node) -> None:
+        untried = node.keys[node.tried :]
+        node.tried = len(node.keys)
+        if self._no_cache or not untried:
+            self._missed(node)
+        else:
+            primary = () if untried[0] is node.keys[0] else (node.keys[0],)
+            self._actions.append(Lookup(node.vertex, (*primary, *untried)))
+
+    def _missed(self, node: _Node) -> None:
+        if node.phase is _Phase.LOOKUP:
+            self._want_inputs(node)
+        elif node.phase is _Phase.CHAIN:
+            if node.stage:
+                node.phase = _Phase.PROBE
+                self._actions.append(Select(node.vertex, node.stage, self._results(node)))
+            else:
+                self._run(node)
+        elif node.phase is _Phase.CONTENT:
+            self._run(node)
+
+    def _want_inputs(self, node: _Node) -> None:
+        node.phase = _Phase.INPUTS
+        for edge in node.vertex.inputs:
+            found = self._input(edge)
+            if found is not None and not isinstance(found.vertex.op, LocalSource):
+                self._want(found)
+        self._use_inputs(node)
+
+    def _use_inputs(self, node: _Node) -> None:
+        """INPUTS -> CHAIN once every input has a result."""
+        if node.phase is _Phase.INPUTS and self._has_inputs(node):
+            node.phase = _Phase.CHAIN
+            self._add_key(node, self._key(node, chains=True, contents=False))
+            self._look_up(node)
+
+    def _selected(self, node: _Node, fed: Selected) -> None:
+        node.selections.update(fed.digests)
+        if node.phase is _Phase.NEW:
+            for follower in tuple(self._nodes.values())[node.position :]:
+                self._define(follower)
+        elif node.phase is _Phase.PROBE:
+            node.phase = _Phase.CONTENT
+            self._add_key(node, self._key(node, chains=True, contents=True))
+            self._look_up(node)
+
+    def _run(self, node: _Node) -> None:
+        node.phase = _Phase.RUN
+        waiting = self._runs.get(node.keys[-1].digest)
+        if waiting is not None:
+            waiting.append(node)  # the same work is being done for another vertex
+            return
+        self._runs[node.keys[-1].digest] = []
+        node.is_runner = True
+        self._actions.append(Run(node.vertex, tuple(node.keys), self._results(node)))
+
+    def _finish(self, node: _Node, result: Result, outcome: Outcome) -> None:
+        node.result = result
+        self._end(node, outcome)
+        if node.is_runner:
+            for waiting in self._runs.pop(node.keys[-1].digest, ()):
+                self._finish(waiting, result, Outcome.CACHED)
+        for user in node.users:
+            self._use_inputs(user)
+        self._close_unneeded()
+
+    def _close_unneeded(self) -> None:
+        if self._has_stopped:
+            return
+        for node in reversed(self._nodes.values()):
+            if node.phase is _Phase.FINAL or node.is_wanted or not node.users:
+                continue
+            if all(user.phase is _Phase.FINAL for user in node.users):
+                self._end(node, Outcome.CACHED)
+
+    def _end(self, node: _Node, outcome: Outcome) -> None:
+        node.phase = _Phase.FINAL
+        node.outcome = outcome
+        self._ended.append(node)
+
+    # Keys -----------------------------------------------------------------------------------
+
+    def _add_key(self, node: _Node, key: Key) -> None:
+        if all(known.digest != key.digest for known in node.keys):
+            node.keys.append(key)
+
+    def _key(self, node: _Node, *, chains: bool, contents: bool) -> Key:
+        op, inputs = node.vertex.op, node.vertex.inputs
+        base = self._identity(inputs[0] if inputs else None, chains=chains)
+        if isinstance(op, Exec):
+            return exec_key(op, base)
+        assert isinstance(op, FileOp)
+        sources = []
+        for position, action in enumerate(copies(op)):
+            if position in node.local or contents:
+                sources.append(by_content(node.selections[position]))
+            else:
+                sources.append(self._identity(inputs[action.source], chains=chains))
+        return file_key(op, base, sources)
+
+    def _identity(self, edge: Edge | None, *, chains: bool) -> Identity:
+        node = self._input(edge)
+        if node is None:
+            return by_chain(())
+        op = node.vertex.op
+        if isinstance(op, ImageSource):
+            return by_chain(op.diff_ids)
+        if chains:
+            assert node.result is not None
+            return by_chain(node.result)
+        return by_definition(node.keys[0].digest)
+
+    def _input(self, edge: Edge | None) -> _Node | None:
+        return self._nodes[edge.vertex] if edge is not None else None
+
+    def _has_inputs(self, node: _Node) -> bool:
+        return all(result is not None for result in self._known(node))
+
+    def _known(self, node: _Node) -> list[Result | None]:
+        """Results of the inputs that have one; a context counts as known and empty."""
+        known: list[Result | None] = []
+        for edge in node.vertex.inputs:
+            found = self._input(edge)
+            if found is None or isinstance(found.vertex.op, LocalSource):
+                known.append(())
+            elif isinstance(found.vertex.op, ImageSource):
+                known.append(found.vertex.op.diff_ids)
+            else:
+                known.append(found.result)
+        return known
+
+    def _results(self, node: _Node) -> tuple[Result | None, ...]:
+        """The inputs' results as an action sees them: None for a build context."""
+        return tuple(
+            None
+            if edge is not None and isinstance(self._nodes[edge.vertex].vertex.op, LocalSource)
+            else result
+            for edge, result in zip(node.vertex.inputs, self._known(node), strict=True)
+        )

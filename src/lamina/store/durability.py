@@ -17,6 +17,7 @@ A mark is removed after a flush that began when its owner had nothing in flight,
 from __future__ import annotations
 
 import _thread
+import itertools
 import os
 from contextlib import suppress
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 # A clock set back between the mark and the publishing must not hide a torn blob; hashing an hour's
 # blobs again after a power loss costs little.
 CLOCK_SLACK = 3600.0  # seconds
+_numbers = itertools.count(1)  # of this process: several stores may be open on one root
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
@@ -50,7 +52,6 @@ class Durability:
         self._guard = _thread.allocate_lock()
         self._in_flight = 0
         self._mark = ""
-        self._count = 0
         self._pid = 0
         self._boot_id = ""
 
@@ -109,9 +110,8 @@ class Durability:
             if self._mark and self._pid == os.getpid():
                 return
             self._pid = os.getpid()
-            self._count += 1
             process = this_process()
-            name = f"{self.boot_id}.{process.pid}.{process.start_ticks}.{self._count}"
+            name = f"{self.boot_id}.{process.pid}.{process.start_ticks}.{next(_numbers)}"
             flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
             os.close(os.open(os.path.join(self._directory, name), flags, 0o600))
             self._mark = name

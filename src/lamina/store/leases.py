@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import _thread
 import fcntl
+import itertools
 import json
 import os
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from lamina.store.reserve import Reserve
 
 _NANOSECONDS = 1_000_000_000
+_numbers = itertools.count(1)  # of this process: several stores may be open on one root
 
 
 class Leases:
@@ -46,7 +48,6 @@ class Leases:
         self._reserve = reserve
         self._guard = _thread.allocate_lock()
         self._held: dict[str, tuple[float, int]] = {}  # file name -> (since, thread)
-        self._count = 0
 
     def lease(self, purpose: str) -> Lease:
         """A lease for `with`; see ports.Store.lease."""
@@ -111,11 +112,8 @@ class Leases:
             os.close(fd)
 
     def _add(self, purpose: str) -> tuple[str, FileLock]:
-        with self._guard:
-            self._count += 1
-            number = self._count
         process = this_process()
-        name = f"{process.pid}.{process.start_ticks}.{number}"
+        name = f"{process.pid}.{process.start_ticks}.{next(_numbers)}"
         lock = FileLock(os.path.join(self.directory, name))
         self._reserve.retry(lock.acquire)
         try:

@@ -147,7 +147,9 @@ def open_store(
         LaminaError: DENIED (another user's, or writable by others), UNSUPPORTED (made by a newer
             lamina), EXHAUSTED, SYSTEM.
     """
-    root = os.path.abspath(root)
+    if not os.path.isabs(root):
+        raise NotAStore(f"the store root {root!r} is not an absolute path")
+    root = os.path.normpath(root)
     try:
         uid = os.geteuid() if owner is None else owner
         version = _read_version(root) if _check_directory(root, uid) else None

@@ -275,12 +275,12 @@ class Store(Protocol):
     @property
     def documents(self) -> Documents: ...
 
-    def lease(self, purpose: str) -> AbstractContextManager[None]:
+    def lease(self, purpose: str) -> AbstractContextManager[object]:
         """Hold a lease (pid + start time) and the store lock shared: GC leaves alone what was made
         or used while it is held. Every command that writes or reads layers holds one.
         """
 
-    def lock(self, name: str) -> AbstractContextManager[None]:
+    def lock(self, name: str) -> AbstractContextManager[object]:
         """Exclusive flock on `locks/<hash of name>`, for work that should be done once (unpacking
         a chain). Waits; reentrant in no way.
         """

@@ -82,6 +82,7 @@ class Rebuild:
         # ids of directories whose rows are lost must not be given out again
         connection.execute("INSERT INTO sqlite_sequence VALUES ('snapshots', ?)", (highest,))
         # index.json does not follow this database yet
+        connection.execute("INSERT OR IGNORE INTO state VALUES ('generation', '1')")
         connection.execute("DELETE FROM state WHERE key = 'index_generation'")
 
     def _carry_over(self, connection: sqlite3.Connection, salvage: _Salvage) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Namespaces that stand for hosts, and documents in a directory, for tests of the network.
+"""Namespaces that stand for hosts, for tests of the network.
 
 Run as a module it is a process that attaches, for tests of several processes and of kill -9:
 `python -m lamina.testing.network DIRECTORY OWNER COUNT [HOST_PORT]` prints one line of JSON, then
@@ -18,9 +18,7 @@ import time
 from contextlib import contextmanager
 
 from lamina.container.network import Network, PortMapping
-from lamina.errors import Kind, LaminaError
-from lamina.record import replace
-from lamina.store.ports import Document
+from lamina.store.local import open_store
 from lamina.system.netns import CLONE_NEWNET, create_namespace, run_inside, setns, unshare
 
 TYPE_CHECKING = False
@@ -28,65 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 BRIDGE = "lamtest0"
-
-
-class DirectoryDocuments:
-    """`Documents` as one file each, safe for many processes: enough for addresses."""
-
-    def __init__(self, directory: str) -> None:
-        self._directory = directory
-        os.makedirs(directory, exist_ok=True)
-
-    def _path(self, kind: str, id: str) -> str:
-        return os.path.join(self._directory, f"{kind}-{id}")
-
-    def _write(self, path: str, document: Document, *, exclusive: bool) -> None:
-        text = json.dumps([document.kind, document.id, document.name, document.body])
-        aside = f"{path}.{os.getpid()}.{threading.get_ident()}.new"
-        with open(aside, "w") as file:
-            file.write(json.dumps([*json.loads(text), document.created]))
-        if not exclusive:
-            os.rename(aside, path)
-            return
-        try:
-            os.link(aside, path)
-        except FileExistsError as error:
-            raise LaminaError(f"{document.id} exists", kind=Kind.CONFLICT) from error
-        finally:
-            os.unlink(aside)
-
-    def insert(self, document: Document) -> None:
-        self._write(self._path(document.kind, document.id), document, exclusive=True)
-
-    def update(self, kind: str, id: str, body: str) -> None:
-        document = self.get(kind, id)
-        if document is None:
-            raise LaminaError(f"no {kind} {id}", kind=Kind.NOT_FOUND)
-        self._write(self._path(kind, id), replace(document, body=body), exclusive=False)
-
-    def rename(self, kind: str, id: str, name: str) -> None:
-        raise NotImplementedError
-
-    def get(self, kind: str, id: str) -> Document | None:
-        try:
-            with open(self._path(kind, id)) as file:
-                return Document(*json.load(file))
-        except FileNotFoundError:
-            return None
-
-    def find(self, kind: str, text: str) -> list[Document]:
-        return [document for document in self.list(kind) if document.id.startswith(text)]
-
-    def list(self, kind: str) -> list[Document]:
-        names = [n for n in os.listdir(self._directory) if n.startswith(f"{kind}-")]
-        found = [self.get(kind, n.partition("-")[2]) for n in names if not n.endswith(".new")]
-        return sorted([d for d in found if d is not None], key=lambda d: (d.created, d.id))
-
-    def delete(self, kind: str, id: str) -> None:
-        try:
-            os.unlink(self._path(kind, id))
-        except FileNotFoundError:
-            return
 
 
 @contextmanager
@@ -197,8 +136,9 @@ def wait_until(condition: Callable[[], bool], *, seconds: float = 10) -> None:
 
 
 def _main(directory: str, owner: str, count: int, host_port: int) -> None:
+    store = open_store(f"{directory}/store")
     network = Network(
-        DirectoryDocuments(f"{directory}/documents"),
+        store.documents,
         root=directory,
         bridge=BRIDGE,
         lock_path=f"{directory}/lock",
@@ -221,6 +161,7 @@ def _main(directory: str, owner: str, count: int, host_port: int) -> None:
     sys.stdout.flush()
     sys.stdin.read()
     network.close()
+    store.close()
 
 
 if __name__ == "__main__":

@@ -17,10 +17,10 @@ import pytest
 from lamina.container.network import Network, PortMapping
 from lamina.container.network_pool import NetworkPool
 from lamina.errors import Kind, LaminaError
+from lamina.store.local import open_store
 from lamina.system.netns import run_inside
 from lamina.testing.network import (
     BRIDGE,
-    DirectoryDocuments,
     ask,
     neighbour,
     run,
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lamina.container.network import Attachment
+    from lamina.store.ports import Documents
 
 pytestmark = [pytest.mark.root, pytest.mark.tool("nft", "ip")]
 
@@ -42,8 +43,10 @@ def attach(network: Network, owner: str = "c1") -> Attachment:
 
 def child(directory: Path, owner: str, count: int, port: int = 0) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "lamina.testing.network", str(directory), owner, str(count)]
-        + [str(port)],
+        [
+            *(sys.executable, "-m", "lamina.testing.network"),
+            *(str(directory), owner, str(count), str(port)),
+        ],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -157,7 +160,7 @@ def test_subnet_avoids_the_routes_of_the_host(network: Network) -> None:
 
 
 def test_another_subnet_than_the_bridge_has_is_refused(
-    network: Network, documents: DirectoryDocuments, tmp_path: Path
+    network: Network, documents: Documents, tmp_path: Path
 ) -> None:
     attach(network)
     other = Network(
@@ -175,7 +178,7 @@ def test_another_subnet_than_the_bridge_has_is_refused(
 
 
 def test_small_subnet_runs_out_with_a_clear_error(
-    host: None, documents: DirectoryDocuments, tmp_path: Path
+    host: None, documents: Documents, tmp_path: Path
 ) -> None:
     network = Network(
         documents,
@@ -215,7 +218,7 @@ def test_bridge_and_rules_stay_while_anybody_is_attached(network: Network) -> No
 
 
 def test_twenty_attachments_from_four_processes_do_not_collide(
-    host: None, documents: DirectoryDocuments, tmp_path: Path
+    host: None, documents: Documents, tmp_path: Path
 ) -> None:
     children = [child(tmp_path, f"process{n}", 5) for n in range(4)]
     ips = [ip for process in children for ip in report(process)["ips"]]
@@ -227,13 +230,9 @@ def test_twenty_attachments_from_four_processes_do_not_collide(
     assert BRIDGE not in run("ip -o link; nft list tables")
 
 
-def test_two_stores_share_the_bridge_without_collision(
-    network: Network, tmp_path: Path
-) -> None:
-    other_documents = DirectoryDocuments(str(tmp_path / "other"))
-    other = Network(
-        other_documents, root="/other", bridge=BRIDGE, lock_path=str(tmp_path / "lock")
-    )
+def test_two_stores_share_the_bridge_without_collision(network: Network, tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "other"))
+    other = Network(store.documents, root="/other", bridge=BRIDGE, lock_path=str(tmp_path / "lock"))
 
     one, two = attach(network, "one"), attach(other, "two")
 
@@ -243,10 +242,11 @@ def test_two_stores_share_the_bridge_without_collision(
     with serving(two.ns_fd, 80, "two"):
         assert ask(two.ip, 80).startswith("two")
     other.close()
+    store.close()
 
 
 def test_killed_holder_leaves_nothing_that_the_next_one_keeps(
-    network: Network, documents: DirectoryDocuments, tmp_path: Path
+    network: Network, documents: Documents, tmp_path: Path
 ) -> None:
     killed = child(tmp_path, "killed", 1, port=8000)
     before = report(killed)
@@ -264,18 +264,52 @@ def test_killed_holder_leaves_nothing_that_the_next_one_keeps(
 
 
 def test_reap_after_a_kill_removes_bridge_and_rules(
-    network: Network, documents: DirectoryDocuments, tmp_path: Path
+    network: Network, documents: Documents, tmp_path: Path
 ) -> None:
     killed = child(tmp_path, "killed", 2, port=8000)
     report(killed)
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
-    wait_until(lambda: "lam0a58" not in run("ip -o link"))
-
     assert network.reap() == ("killed", "killed")
 
     assert BRIDGE not in run("ip -o link; nft list tables")
     assert network.reap() == ()
+
+
+def test_processes_that_outlive_their_killed_holder_lose_its_address(
+    network: Network, tmp_path: Path
+) -> None:
+    killed = child(tmp_path, "killed", 1)
+    (interface,) = report(killed)["interfaces"]
+    fds = f"/proc/{killed.pid}/fd"
+    path = next(f"{fds}/{n}" for n in os.listdir(fds) if os.readlink(f"{fds}/{n}")[:4] == "net:")
+    orphan = subprocess.Popen(["nsenter", f"--net={path}", "sleep", "60"])
+    wait_until(
+        lambda: os.readlink(f"/proc/{orphan.pid}/ns/net") != os.readlink("/proc/thread-self/ns/net")
+    )
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    assert interface in run("ip -o link")
+
+    attachment = attach(network)
+
+    orphan.kill()
+    orphan.wait()
+    assert attachment.interface in run("ip -o link")
+    assert run("ip -o link | grep -c lam0a58").strip() == "1"
+
+
+def test_interface_of_another_store_is_not_reaped(network: Network, documents: Documents) -> None:
+    theirs = attach(network, "theirs")
+    run(f"ip link set dev {theirs.interface} alias 'lamina theirs in /another'")
+    (document,) = documents.list("address")
+    documents.update(
+        "address", document.id, '{"owner": "theirs", "pid": 0, "start": 0, "ports": []}'
+    )
+
+    assert network.reap() == ("theirs",)
+
+    assert theirs.interface in run("ip -o link")
 
 
 def test_flushed_ruleset_is_restored_with_its_ports(network: Network) -> None:
@@ -295,6 +329,28 @@ def test_half_made_bridge_is_completed(network: Network) -> None:
 
     with serving(attachment.ns_fd, 80, "inside"):
         assert ask(attachment.ip, 80) == f"inside {attachment.gateway}"
+
+
+def test_bridge_whose_removal_was_interrupted_outlives_the_next_release(network: Network) -> None:
+    attach(network, "one")
+    run(f"ip link set dev {BRIDGE} group {0x6C616D00}")
+    two, three = attach(network, "two"), attach(network, "three")
+
+    network.release(two)
+
+    with serving(three.ns_fd, 80, "three"):
+        assert ask(three.ip, 80).startswith("three")
+
+
+def test_several_are_released_at_once(network: Network, documents: Documents) -> None:
+    attachments = [attach(network, f"c{n}") for n in range(3)]
+    network.publish(attachments[0], [PortMapping(80, host_port=8000)])
+
+    network.release_all(attachments[:2])
+
+    assert [document.name for document in documents.list("address")] == [attachments[2].ip]
+    assert "8000" not in run(f"nft list map ip {BRIDGE} published")
+    assert run("ip -o link | grep -c lam0a58").strip() == "1"
 
 
 def test_pool_uses_a_namespace_again_and_never_at_the_same_time(network: Network) -> None:
@@ -355,10 +411,10 @@ def test_rules_go_into_dockers_own_chain_for_them(network: Network) -> None:
 def test_without_privilege_the_hint_names_the_host_network(tmp_path: Path) -> None:
     code = (
         "import ctypes, os, sys\n"
-        "from lamina.testing.network import DirectoryDocuments\n"
+        "from lamina.store.local import open_store\n"
         "from lamina.container.network import Network\n"
         "from lamina.errors import LaminaError\n"
-        "network = Network(DirectoryDocuments(sys.argv[1]), root='/', lock_path=sys.argv[1])\n"
+        "network = Network(open_store(sys.argv[1]).documents, root='/', lock_path='/nowhere')\n"
         "os.setuid(65534)\n"
         "try:\n"
         "    network.attach('c', hold_pid=os.getpid())\n"
@@ -367,7 +423,7 @@ def test_without_privilege_the_hint_names_the_host_network(tmp_path: Path) -> No
     )
 
     done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "documents")],
+        [sys.executable, "-c", code, str(tmp_path / "store")],
         capture_output=True,
         text=True,
         check=True,

@@ -15,14 +15,14 @@ import pytest
 from lamina.container.network import PortMapping, parse_publish
 from lamina.errors import Kind, LaminaError
 from lamina.system.netns import run_inside
-from lamina.testing.network import BRIDGE, DirectoryDocuments, ask, neighbour, run, serving
+from lamina.testing.network import BRIDGE, ask, neighbour, run, serving
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from lamina.container.network import Attachment, Network
+    from lamina.store.ports import Documents
 
-NFT = shutil.which("nft")  # now: a test may change PATH
 pytestmark = [pytest.mark.root, pytest.mark.tool("nft", "ip")]
 
 
@@ -31,17 +31,16 @@ def attach(network: Network, owner: str = "c1") -> Attachment:
 
 
 @pytest.fixture(params=["nft", "iptables"])
-def rules(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def rules(request: pytest.FixtureRequest, tmp_path: Path, network: Network) -> str:
     """Both ways: with nft, and on a host that only has iptables (then the forwarder serves)."""
     program: str = request.param
     if program == "iptables":
         tools = tmp_path / "tools"
         tools.mkdir()
-        for name in ("iptables", "ip", "sh", "grep", "nsenter"):
-            found = shutil.which(name)
-            assert found is not None, name
-            (tools / name).symlink_to(found)
-        monkeypatch.setenv("PATH", str(tools))
+        found = shutil.which("iptables")
+        assert found is not None
+        (tools / "iptables").symlink_to(found)
+        network._search_path = str(tools)
     return program
 
 
@@ -64,7 +63,9 @@ def test_port_is_reached_from_everywhere(rules: str, network: Network, *, udp: b
                 ),
                 "itself": run_inside(server.ns_fd, lambda: ask("198.51.100.1", 8000, udp=udp)),
             }
-        assert run(f"{NFT} list ruleset").count(f"table ip {BRIDGE}") == (rules == "nft")
+        assert run("nft list ruleset").count(f"table ip {BRIDGE}") == (rules == "nft")
+        with open(f"/proc/sys/net/ipv4/conf/{BRIDGE}/route_localnet") as sysctl:
+            assert sysctl.read().strip() == ("1" if rules == "nft" else "0")
         network.close()
 
     assert {who for who, text in answers.items() if not text.startswith("hello ")} == set()
@@ -293,9 +294,7 @@ def test_large_transfer_arrives_whole_both_ways_through_the_forwarder(network: N
     assert received == sent[::-1]
 
 
-def test_ports_of_a_dead_holder_are_not_reported(
-    network: Network, documents: DirectoryDocuments
-) -> None:
+def test_ports_of_a_dead_holder_are_not_reported(network: Network, documents: Documents) -> None:
     server = attach(network)
     network.publish(server, [PortMapping(80, host_port=8000)])
     (document,) = documents.list("address")

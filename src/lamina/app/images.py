@@ -1,0 +1,498 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images: list, inspect, history, tag, remove, save, load."""
+
+from __future__ import annotations
+
+from lamina.errors import Kind, LaminaError
+from lamina.events import Notice
+from lamina.image.names import (
+    dangling_name,
+    is_dangling,
+    read_names,
+    remove_names,
+    set_names,
+)
+from lamina.image.resolve import find_target, image_ids
+from lamina.image.times import parse_time
+from lamina.image.view import Image, PlatformNotFound
+from lamina.record import record
+from lamina.spec.config import run_config_to_json
+from lamina.spec.reference import Reference
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import IO
+
+    from lamina.events import Emitter
+    from lamina.image.archive_read import Loaded
+    from lamina.spec.config import History
+    from lamina.spec.descriptor import Descriptor
+    from lamina.spec.platform import Platform
+    from lamina.store.ports import NamedImage, Store
+    from lamina.tasks import CancelToken
+
+CONTAINER = "container"  # the kind under which containers are documents
+ARCHIVE_FORMATS = ("docker-archive", "oci-archive")
+
+
+@record
+class Filters:
+    """Of `images --filter`: each tuple's members are alternatives for `reference`, and must all
+    hold for `labels` ((name, value or None)). `before` and `since` are images as typed.
+    """
+
+    references: tuple[str, ...] = ()
+    labels: tuple[tuple[str, str | None], ...] = ()
+    dangling: bool | None = None
+    before: str = ""
+    since: str = ""
+
+
+@record
+class Listed:
+    """A line of `images`: `reference` is None for a dangling image; `created` POSIX seconds."""
+
+    reference: Reference | None
+    image: Image
+    created: float
+
+    @property
+    def size(self) -> int:
+        """Bytes, uncompressed where known."""
+        return self.image.size
+
+
+def list_images(
+    store: Store,
+    *,
+    platform: Platform,
+    filters: Filters = Filters(),  # noqa: B008  # immutable
+    emit: Emitter,
+) -> list[Listed]:
+    """One entry a name, newest image first, then by name. Damaged images are told as notices."""
+    with store.lease("images"):
+        before = _age_limit(store, filters.before, platform)
+        since = _age_limit(store, filters.since, platform)
+        found = [
+            listed
+            for listed in _listed(store, platform, emit)
+            if _matches(listed, filters)
+            and (before is None or listed.created < before)
+            and (since is None or listed.created > since)
+        ]
+    return sorted(found, key=lambda listed: (-listed.created, str(listed.reference or "~")))
+
+
+def _listed(store: Store, platform: Platform, emit: Emitter) -> Iterator[Listed]:
+    names = read_names(store)
+    for name in names.all:
+        if is_dangling(name.name) and names.of(name.target):
+            continue
+        try:
+            image = open_preferred(store, name.target, platform)
+        except LaminaError as error:
+            if error.kind not in {Kind.INTEGRITY, Kind.INVALID, Kind.NOT_FOUND}:
+                raise
+            emit(Notice(f"image {name.name} is damaged: {error}"))
+            continue
+        reference = None if is_dangling(name.name) else Reference.parse(name.name)
+        yield Listed(reference, image, created_of(image))
+
+
+def open_preferred(store: Store, target: Descriptor, platform: Platform) -> Image:
+    """The image for `platform`, or the first there is if none is for it."""
+    try:
+        return Image.open(store, target, platform=platform)
+    except PlatformNotFound:
+        return Image.open(store, target)
+
+
+def created_of(image: Image) -> float:
+    """POSIX seconds, 0 if the image does not say."""
+    return parse_time(image.config().created) or 0.0
+
+
+def _age_limit(store: Store, text: str, platform: Platform) -> float | None:
+    if not text:
+        return None
+    return created_of(open_preferred(store, find_target(store, text).target, platform))
+
+
+def _matches(listed: Listed, filters: Filters) -> bool:
+    if filters.dangling is not None and filters.dangling != (listed.reference is None):
+        return False
+    if filters.references and not any(
+        matches_reference(listed.reference, pattern) for pattern in filters.references
+    ):
+        return False
+    labels = dict(listed.image.config().config.labels)
+    return all(
+        name in labels and (value is None or labels[name] == value)
+        for name, value in filters.labels
+    )
+
+
+def matches_reference(reference: Reference | None, pattern: str) -> bool:
+    """Whether the name matches as `docker images PATTERN` does: `repo`, `repo:tag`, wildcards."""
+    from lamina.dockerfile.ignore import match_path
+
+    if reference is None:
+        return False
+    familiar = reference.familiar()
+    texts = (familiar, reference.familiar_name(), str(reference), reference.name)
+    return any(match_path(pattern, text) for text in texts)
+
+
+# --- one image -------------------------------------------------------------------------------
+
+
+@record
+class HistoryLine:
+    """A line of `history`: `id` is the image id for the newest, empty for the others."""
+
+    id: str
+    entry: History
+    created: float | None
+    size: int
+
+
+def history(store: Store, text: str, *, platform: Platform) -> list[HistoryLine]:
+    """The image's history, newest first, with the size of each layer. Raises as `find_image`."""
+    with store.lease("history"):
+        image = open_preferred(store, find_target(store, text).target, platform)
+        sizes = [layer.size for layer in image.layers()]
+    entries = image.config().history
+    surplus = len(sizes) - sum(not entry.empty_layer for entry in entries)
+    layers = iter(sizes[max(surplus, 0) :])
+    lines = [
+        HistoryLine(
+            "",
+            entry,
+            parse_time(entry.created),
+            0 if entry.empty_layer else next(layers, 0),
+        )
+        for entry in entries
+    ]
+    lines.reverse()
+    if not lines:
+        return lines
+    newest = lines[0]
+    return [HistoryLine(str(image.id), newest.entry, newest.created, newest.size), *lines[1:]]
+
+
+def inspect_image(store: Store, text: str, *, platform: Platform) -> dict[str, object]:
+    """The image as `docker image inspect` shows it. Raises as `find_image`."""
+    with store.lease("inspect"):
+        found = find_target(store, text)
+        image = open_preferred(store, found.target, platform)
+        names = _names_of_image(store, image)
+        return _image_json(image, names)
+
+
+def _names_of_image(store: Store, image: Image) -> list[Reference]:
+    return [
+        Reference.parse(named.name)
+        for named in read_names(store).all
+        if not is_dangling(named.name) and any(id == image.id for id, _ in image_ids(store, named))
+    ]
+
+
+def _image_json(image: Image, names: Sequence[Reference]) -> dict[str, object]:
+    config = image.config()
+    descriptor = image.descriptor()
+    repositories = dict.fromkeys(reference.familiar_name() for reference in names)
+    size = image.size
+    return {
+        "Id": str(image.id),
+        "RepoTags": [reference.familiar() for reference in names],
+        "RepoDigests": [f"{name}@{image.target.digest}" for name in repositories],
+        "Parent": "",
+        "Comment": config.history[-1].comment if config.history else "",
+        "Created": config.created,
+        "Author": config.author,
+        "Config": _config_json(image),
+        "Architecture": config.architecture,
+        "Variant": config.variant,
+        "Os": config.os,
+        "OsVersion": config.os_version,
+        "Size": size,
+        "VirtualSize": size,
+        "RootFS": {"Type": "layers", "Layers": [str(diff_id) for diff_id in config.diff_ids]},
+        "Descriptor": {
+            "mediaType": descriptor.media_type,
+            "digest": str(descriptor.digest),
+            "size": descriptor.size,
+        },
+        "Manifest": {
+            "Layers": [layer.to_json() for layer in image.manifest().layers],
+            "Annotations": dict(image.manifest().annotations),
+        },
+    }
+
+
+def _config_json(image: Image) -> dict[str, object]:
+    """The run config with Docker's zero values for what is unset, so that templates find it."""
+    empty: dict[str, object] = {
+        "User": "",
+        "ExposedPorts": {},
+        "Env": [],
+        "Entrypoint": None,
+        "Cmd": None,
+        "Volumes": {},
+        "WorkingDir": "",
+        "Labels": {},
+        "StopSignal": "",
+        "Healthcheck": None,
+        "Shell": None,
+        "OnBuild": [],
+    }
+    return empty | run_config_to_json(image.config().config)
+
+
+def tag(store: Store, source: str, name: str) -> None:
+    """Give the image `source` (name or id) another name, moving it if it is taken.
+
+    Raises:
+        ImageNotFound, InvalidReference, LaminaError of kind USAGE for a name with a digest.
+    """
+    reference = tagged_reference(name)
+    with store.lease("tag"):
+        set_names(store, [str(reference)], find_target(store, source).target)
+
+
+def tagged_reference(name: str) -> Reference:
+    """The name with `latest` if it has no tag. Raises kind USAGE if it has a digest."""
+    reference = Reference.parse(name).with_default_tag()
+    if reference.digest is not None:
+        raise LaminaError(
+            f"invalid name {name!r}: a digest cannot be given to a name", kind=Kind.USAGE
+        )
+    return reference
+
+
+# --- removal ---------------------------------------------------------------------------------
+
+
+@record
+class Removal:
+    """A line of `rmi`: `verb` is Untagged or Deleted."""
+
+    verb: str
+    subject: str
+
+
+def remove_image(store: Store, text: str, *, force: bool) -> list[Removal]:
+    """Remove the name `text`, or every name of the image with that id; what happened, in order.
+
+    The bytes go with the next `collect`. An image that a container uses keeps its bytes.
+
+    Raises:
+        ImageNotFound, AmbiguousImage.
+        LaminaError: kind CONFLICT: a container uses the image, or its id was given and it has
+            names in several repositories; `force` removes names anyway.
+    """
+    with store.lease("rmi"):
+        found = find_target(store, text)
+        names = _stored_names(store, found.target)
+        users = _users(store, found.target)
+        if found.name:
+            return _remove_name(store, found.name, names, users, force=force)
+        return _remove_id(store, found.target, names, users, force=force)
+
+
+@record
+class _User:
+    """A container that uses an image."""
+
+    container: str
+    image_id: str
+
+
+def _stored_names(store: Store, target: Descriptor) -> list[NamedImage]:
+    """Every name of the image, dangling ones too, by manifest or image id."""
+    ids = {id for id, _ in image_ids(store, _unnamed(target))}
+    return [
+        named
+        for named in read_names(store).all
+        if named.target.digest == target.digest
+        or any(id in ids for id, _ in image_ids(store, named))
+    ]
+
+
+def _unnamed(target: Descriptor) -> NamedImage:
+    from lamina.store.ports import NamedImage
+
+    return NamedImage("", target, 0.0)
+
+
+def _users(store: Store, target: Descriptor) -> list[_User]:
+    import json
+
+    ids = {str(id) for id, _ in image_ids(store, _unnamed(target))}
+    users = []
+    for document in store.documents.list(CONTAINER):
+        try:
+            image_id = json.loads(document.body).get("image_id")
+        except (ValueError, AttributeError):
+            continue  # not a container's record: it uses nothing that could be told
+        if image_id in ids:
+            users.append(_User(document.id[:12], image_id))
+    return users
+
+
+def _remove_name(
+    store: Store, name: str, names: Sequence[NamedImage], users: Sequence[_User], *, force: bool
+) -> list[Removal]:
+    familiar = Reference.parse(name).familiar()
+    others = [named for named in names if named.name != name and not is_dangling(named.name)]
+    if others:
+        remove_names(store, [name])
+        return [Removal("Untagged", familiar)]
+    if users and not force:
+        raise LaminaError(
+            f'conflict: unable to remove repository reference "{familiar}" (must force) - '
+            f"container {users[0].container} is using its referenced image "
+            f"{_short(users[0].image_id)}",
+            kind=Kind.CONFLICT,
+        )
+    return _remove_all(store, names, users)
+
+
+def _remove_id(
+    store: Store,
+    target: Descriptor,
+    names: Sequence[NamedImage],
+    users: Sequence[_User],
+    *,
+    force: bool,
+) -> list[Removal]:
+    ids = [id for id, _ in image_ids(store, _unnamed(target))]
+    short = ids[0].short() if ids else target.digest.short()
+    repositories = {Reference.parse(n.name).name for n in names if not is_dangling(n.name)}
+    if len(repositories) > 1 and not force:
+        raise LaminaError(
+            f"conflict: unable to delete {short} (must be forced) - "
+            "image is referenced in multiple repositories",
+            kind=Kind.CONFLICT,
+        )
+    if users and not force:
+        raise LaminaError(
+            f"conflict: unable to delete {short} (must be forced) - "
+            f"image is being used by container {users[0].container}",
+            kind=Kind.CONFLICT,
+        )
+    return _remove_all(store, names, users)
+
+
+def _remove_all(store: Store, names: Sequence[NamedImage], users: Sequence[_User]) -> list[Removal]:
+    """Forget every name; the image stays as dangling while containers use it."""
+    targets = {named.target.digest: named.target for named in names}
+    if users:
+        for target in targets.values():
+            store.metadata.set_names([dangling_name(target)], target)
+    kept = {dangling_name(target) for target in targets.values()} if users else set()
+    gone = [named.name for named in names if named.name not in kept]
+    ids = dict.fromkeys(str(id) for named in names for id, _ in image_ids(store, named))
+    remove_names(store, gone)
+    removals = [
+        Removal("Untagged", Reference.parse(name).familiar())
+        for name in gone
+        if not is_dangling(name)
+    ]
+    if not users:
+        removals += [Removal("Deleted", id) for id in ids]
+    return removals
+
+
+def _short(id: str) -> str:
+    return id.removeprefix("sha256:")[:12]
+
+
+def collect_garbage(store: Store, *, emit: Emitter) -> int:
+    """Free what no name, container or cache record needs; bytes freed."""
+    from lamina.store.gc import collect
+    from lamina.store.local import LocalStore
+
+    assert isinstance(store, LocalStore)
+    return collect(store, emit=emit).bytes
+
+
+# --- archives --------------------------------------------------------------------------------
+
+
+def save_images(
+    store: Store,
+    texts: Sequence[str],
+    write: Callable[[bytes], object],
+    *,
+    format: str,
+    platform: Platform,
+    cancel: CancelToken,
+) -> None:
+    """Write the images to an archive. A repository without a tag means all its tags, as in Docker.
+
+    Raises:
+        ImageNotFound; LaminaError NOT_FOUND or INTEGRITY for blobs.
+    """
+    from lamina.image.archive_write import ArchiveImage, write_docker_archive, write_oci_archive
+
+    with store.lease("save"):
+        chosen: dict[object, tuple[Descriptor, list[str]]] = {}
+        for text in texts:
+            for wanted, name in _to_save(store, text):
+                target = wanted
+                if format == "docker-archive":
+                    target = open_preferred(store, wanted, platform).descriptor()
+                _, names = chosen.setdefault(target.digest, (target, []))
+                if name and name not in names:
+                    names.append(name)
+        images = [ArchiveImage(target, tuple(names)) for target, names in chosen.values()]
+        writer = write_docker_archive if format == "docker-archive" else write_oci_archive
+        writer(store, images, write, cancel=cancel)
+
+
+def _to_save(store: Store, text: str) -> list[tuple[Descriptor, str]]:
+    """(target, name) of what `text` means to `save`."""
+    reference = _reference(text)
+    if reference is not None and not reference.tag and reference.digest is None:
+        tags = [
+            (named.target, named.name)
+            for named in read_names(store).all
+            if not is_dangling(named.name) and Reference.parse(named.name).name == reference.name
+        ]
+        if tags:
+            return tags
+    found = find_target(store, text)
+    named = found.name if reference is not None and reference.digest is None else ""
+    return [(found.target, named)]
+
+
+def _reference(text: str) -> Reference | None:
+    try:
+        return Reference.parse(text)
+    except LaminaError:
+        return None  # an image id; find_target reports anything else
+
+
+def load_images(
+    store: Store, stream: IO[bytes], *, platform: Platform, cancel: CancelToken
+) -> list[Loaded]:
+    """Add the images of an archive to the store. A stream that cannot be read twice is spooled.
+
+    Raises:
+        LaminaError: see `load_archive`; the store is unchanged then.
+    """
+    from lamina.image.archive_read import load_archive
+
+    with store.lease("load"):
+        if stream.seekable():
+            return load_archive(store, stream, platform=platform, cancel=cancel)
+        import tempfile
+
+        with tempfile.TemporaryFile(dir=f"{store.root}/ingest") as spool:
+            while piece := stream.read(1 << 20):
+                cancel.check()
+                spool.write(piece)
+            spool.seek(0)
+            return load_archive(store, spool, platform=platform, cancel=cancel)

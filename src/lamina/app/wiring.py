@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The concrete adapters of a build on this host: which runtime, which network."""
+
+from __future__ import annotations
+
+import _thread
+import os
+
+from lamina.errors import Kind, LaminaError
+from lamina.events import Notice
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+    from typing import Self
+
+    from lamina.app.settings import Settings
+    from lamina.container.executor import RuntimeExecutor
+    from lamina.container.network import Network
+    from lamina.container.network_pool import NetworkPool
+    from lamina.container.ports import Executor
+    from lamina.container.runtime import Runtime
+    from lamina.events import Emitter
+    from lamina.store.ports import Store
+
+
+class BuildHost:
+    """What steps and containers run on, found on first use and kept until the block ends.
+
+    A context manager; entering it costs nothing, so a fully cached build touches none of it.
+    """
+
+    def __init__(
+        self, store: Store, settings: Settings, *, search_path: str, emit: Emitter
+    ) -> None:
+        self._store = store
+        self._settings = settings
+        self._search_path = search_path
+        self._emit = emit
+        self._executor: RuntimeExecutor | None = None
+        self._network: Network | None = None
+        self._pool: NetworkPool | None = None
+        self._guard = _thread.allocate_lock()
+
+    def runtime(self) -> Runtime:
+        """The OCI runtime that works here. Raises NoRuntime, naming every way tried."""
+        from lamina.container.runtime import DEFAULT_SEARCH_PATH, find_runtime
+
+        # /usr/sbin is where Debian puts runc, and not on every user's PATH
+        search = f"{self._search_path}:{DEFAULT_SEARCH_PATH}".lstrip(":")
+        return find_runtime(self._store.root, override=self._settings.runtime, search_path=search)
+
+    def executor(self) -> Executor:
+        """The executor of RUN steps.
+
+        Call it in the main thread before others exist: it takes this process into a mount
+        namespace of its own, so that nothing stays mounted if it is killed.
+        """
+        if self._executor is None:
+            from lamina.container.executor import RuntimeExecutor
+            from lamina.system.mounts import isolate
+
+            bundle = self._settings.ca_bundle
+            if bundle and not os.path.isfile(bundle):
+                raise LaminaError(f"the CA bundle {bundle} does not exist", kind=Kind.NOT_FOUND)
+            runtime = self.runtime()
+            isolate()
+            self._executor = RuntimeExecutor(
+                runtime,
+                state_dir=os.path.join(self._store.root, "run"),
+                ca_bundle=bundle or None,
+            )
+        return self._executor
+
+    def step_network(self) -> AbstractContextManager[str]:
+        """A network namespace for one RUN step on the bridge. Any thread may call it."""
+        from lamina.container.network_pool import NetworkPool
+
+        with self._guard:
+            if self._pool is None:
+                self._pool = NetworkPool(self.network(), "build", hold_pid=os.getpid())
+            return self._pool.namespace()
+
+    def network(self) -> Network:
+        """The bridge network as this process sees it."""
+        if self._network is None:
+            from lamina.container.network import Network
+
+            self._network = Network(
+                self._store.documents, root=self._store.root, subnet=self._settings.subnet
+            )
+        return self._network
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        executor, self._executor = self._executor, None
+        pool, self._pool = self._pool, None
+        network, self._network = self._network, None
+        try:
+            if executor is not None:
+                executor.close()
+        finally:
+            try:
+                if pool is not None:
+                    pool.close()
+                if network is not None:
+                    network.close()
+            except LaminaError as error:
+                # the build itself is done; what could not be taken down is reaped by the next
+                self._emit(Notice(f"the network was not cleaned up: {error}"))

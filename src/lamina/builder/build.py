@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`solve`: run a plan against a store. The one entry point of the room.
+
+The caller holds a lease on the store; its executor has a mount namespace of its own (see
+`system.mounts.isolate`). A plan that is fully cached costs a walk of its contexts and one lookup: no thread is
+started, nothing is mounted, and no module of tar, compression or containers is imported.
+"""
+
+from __future__ import annotations
+
+import os
+
+from lamina.builder.scratch import Scratch
+from lamina.builder.worker import BuildWorker
+from lamina.record import record
+from lamina.solver.driver import Driver
+from lamina.solver.scheduler import Scheduler
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from lamina.builder.context import Context
+    from lamina.builder.execution import NetworkProvider
+    from lamina.container.ports import Executor
+    from lamina.events import Emitter
+    from lamina.plan.graph import Plan
+    from lamina.spec.digest import DiffID
+    from lamina.store.ports import Store
+    from lamina.tasks import CancelToken
+
+
+@record
+class SolveOptions:
+    """`jobs` limits the steps that run at one time (None: no limit; steps wait for networks and
+    disks more than they compute). `compression` and `level` are for the blobs of exported layers.
+    `scratch_dir` is for mount points and temporary files (empty: `build` in the store).
+    """
+
+    no_cache: bool = False
+    jobs: int | None = None
+    compression: str = "gzip"
+    level: int | None = None
+    scratch_dir: str = ""
+
+
+@record
+class Solved:
+    """The stacks of the plan's outputs, and how many steps ran and were cached."""
+
+    outputs: tuple[tuple[DiffID, ...], ...]
+    ran: int
+    cached: int
+
+
+def solve(
+    plan: Plan,
+    *,
+    store: Store,
+    executor: Callable[[], Executor] | None,
+    contexts: Mapping[str, Context],
+    options: SolveOptions,
+    network: NetworkProvider | None,
+    emit: Emitter,
+    cancel: CancelToken | None,
+    clock: Callable[[], float],
+) -> Solved:
+    """The results of the plan's outputs; what ran is recorded in the store.
+
+    `executor` is called at most once, before any thread is started, when a step may have to run.
+    `clock` gives POSIX seconds. `network` gives a network namespace to each step with the default network (None: the host's).
+    Every vertex gets one VertexPlanned and one VertexDone. Steps that ended before a failure stay
+    cached.
+
+    Raises:
+        LaminaError: what the first failing step raised: StepFailed, or a SourceError that shows
+            the instruction.
+        Cancelled: `cancel` was set.
+    """
+    scheduler = Scheduler(plan, no_cache=options.no_cache)
+    for edge in plan.outputs:
+        scheduler.request(edge)
+    scratch = Scratch(options.scratch_dir or os.path.join(store.root, "build"))
+    worker = BuildWorker(
+        plan,
+        store=store,
+        executor=executor,
+        contexts=contexts,
+        options=options,
+        network=network,
+        scratch=scratch,
+        emit=emit,
+        clock=clock,
+        cancel=cancel,
+    )
+    driver = Driver(
+        scheduler,
+        worker,
+        plan=plan,
+        jobs=options.jobs,
+        emit=emit,
+        clock=clock,
+        cancel=cancel,
+    )
+    try:
+        counts = driver.drive()
+    finally:
+        worker.close()
+        scratch.close()
+    outputs = tuple(scheduler.result(edge) for edge in plan.outputs)
+    return Solved(outputs, counts.ran, counts.cached)

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A directory for one process's mount points and temporary files, swept after it died.
+
+Directories are named PID-STARTTIME. Another process's directory is removed only when that process
+is gone: its mounts went with its mount namespace. (rmdir of a directory on which a living process
+has mounted something would take the mount away.)
+"""
+
+from __future__ import annotations
+
+import os
+
+from lamina.system.process import ProcessIdentity, this_process
+
+_OWNER_ONLY = 0o700
+
+
+class Scratch:
+    """Made at the first use; `close` removes it."""
+
+    def __init__(self, parent: str) -> None:
+        self._parent = parent
+        self._path = ""
+        self._count = 0
+
+    def unique(self) -> str:
+        """A name that no other caller of any process gets, for a snapshot or an ingest."""
+        self._count += 1
+        me = this_process()
+        return f"{me.pid}-{me.start_ticks}-{self._count}"
+
+    def path(self, name: str) -> str:
+        """A path in the directory, which now exists."""
+        if not self._path:
+            os.makedirs(self._parent, mode=_OWNER_ONLY, exist_ok=True)
+            self._sweep()
+            me = this_process()
+            path = os.path.join(self._parent, f"{me.pid}-{me.start_ticks}")
+            os.makedirs(path, mode=_OWNER_ONLY, exist_ok=True)
+            self._path = path
+        return os.path.join(self._path, name)
+
+    def close(self) -> None:
+        """Remove the directory if nothing else of this process uses it."""
+        if self._path:
+            _remove(self._path)
+            self._path = ""
+
+    def _sweep(self) -> None:
+        for name in os.listdir(self._parent):
+            pid, _, start = name.partition("-")
+            if not (pid.isdigit() and start.isdigit()):
+                continue
+            if not ProcessIdentity(int(pid), int(start)).alive():
+                _remove(os.path.join(self._parent, name))
+
+
+def _remove(path: str) -> None:
+    """Remove empty directories only: what is not empty is not ours to delete."""
+    try:
+        for name in os.listdir(path):
+            os.rmdir(os.path.join(path, name))
+        os.rmdir(path)
+    except OSError:
+        return

@@ -1,0 +1,286 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a COPY selects from a tree, and the digest of it.
+
+The digest covers paths, types, permission bits, link targets, device numbers, bytes and those
+extended attributes that are copied. It does not cover mtimes, how many hard links a file has, or
+the order of directories; owners only where the tree's owners are kept (COPY --from). The mode of
+a directory whose contents are copied is not copied, so it does not count either.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+
+from lamina.builder.statcache import stamp
+from lamina.builder.tree import changed, entry_type, shown
+from lamina.errors import Kind, LaminaError
+from lamina.layer.entry import EntryType
+from lamina.record import record
+from lamina.spec.digest import Digest
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from lamina.builder.statcache import StatCache
+    from lamina.builder.tree import Tree
+
+_CHUNK = 1 << 20
+_TRIES = 3  # a file that changes while it is read is read again, then given up
+_VERSION = b"lamina selection 1\n"
+
+
+@record
+class Picked:
+    """One file of a selection. `path` is relative to the match (`b""`: the match itself), `place`
+    to the tree's root. `digest` (32 bytes) covers a FILE's bytes and attributes; `status` is
+    what it was when they were read. `inode` is set if the file has several hard links.
+    """
+
+    path: bytes
+    place: bytes
+    type: EntryType
+    status: os.stat_result
+    link: bytes = b""
+    digest: bytes = b""
+    xattrs: tuple[tuple[bytes, bytes], ...] = ()
+    inode: tuple[int, int] | None = None
+
+
+@record
+class Match:
+    """A source that a pattern names: `path` as matched (its last part is the name it gets)."""
+
+    path: bytes
+    is_dir: bool
+    picked: tuple[Picked, ...]
+
+
+@record
+class Selection:
+    """The matches of a copy action's patterns, in the order in which they are copied."""
+
+    digest: Digest
+    matches: tuple[Match, ...]
+
+
+def select(tree: Tree, patterns: Sequence[str], *, cache: StatCache | None) -> Selection:
+    """The selection of `patterns` in `tree`.
+
+    Raises:
+        LaminaError: kind NOT_FOUND for a missing source (a wildcard may match nothing, as in
+            BuildKit), DENIED for one that cannot be read, CONFLICT for one that keeps changing.
+    """
+    matches = tuple(
+        _pick(tree, path, cache=cache) for pattern in patterns for path in expand(tree, pattern)
+    )
+    sha = hashlib.sha256(_VERSION)
+    for match in matches:
+        sha.update(_framed(match.path, b"match"))
+        sha.update(b"".join([_line(p, keeps_owner=tree.keeps_owner) for p in match.picked]))
+    return Selection(Digest("sha256", sha.hexdigest()), matches)
+
+
+def listing(selection: Selection) -> list[dict[str, str]]:
+    """The selection for people: what an explanation of a cache miss compares."""
+    rows = []
+    for match in selection.matches:
+        for picked in match.picked:
+            row = {"path": shown(_join(match.path, picked.path)), "type": picked.type.name.lower()}
+            if picked.type is not EntryType.SYMLINK:
+                row["mode"] = f"{stat.S_IMODE(picked.status.st_mode):04o}"
+            if picked.digest:
+                row["digest"] = picked.digest.hex()
+            if picked.link:
+                row["link"] = shown(picked.link)
+            rows.append(row)
+    return rows
+
+
+# Patterns -----------------------------------------------------------------------------------
+
+
+def expand(tree: Tree, pattern: str) -> list[bytes]:
+    """The paths that a pattern names, in walking order; a plain path stands for itself.
+
+    The part before the first wildcard is followed through links; wildcards match within one
+    component and do not follow.
+    """
+    from lamina.dockerfile.ignore import has_wildcards
+
+    parts = _clean(pattern)
+    plain = 0
+    while plain < len(parts) and not has_wildcards(parts[plain]):
+        plain += 1
+    start = os.fsencode("/".join(parts[:plain]))
+    if plain == len(parts):
+        return [start]
+    base = tree.resolve(start)
+    return list(_glob(tree, base, parts[plain:]))
+
+
+def _glob(tree: Tree, base: bytes, parts: Sequence[str]) -> Iterator[bytes]:
+    from lamina.dockerfile.ignore import match_path
+
+    found = tree.status(base)
+    if found is None or not stat.S_ISDIR(found.st_mode):
+        return
+    for name in tree.names(base):
+        if match_path(parts[0], os.fsdecode(name)):
+            path = _join(base, name)
+            if len(parts) == 1:
+                yield path
+            else:
+                yield from _glob(tree, path, parts[1:])
+
+
+def _clean(pattern: str) -> list[str]:
+    """The components of a source path: relative to the root, `..` never leaves it."""
+    parts: list[str] = []
+    for part in pattern.split("/"):
+        if part == "..":
+            del parts[-1:]
+        elif part not in {"", "."}:
+            parts.append(part)
+    return parts
+
+
+# Files --------------------------------------------------------------------------------------
+
+
+def _pick(tree: Tree, path: bytes, *, cache: StatCache | None) -> Match:
+    place = tree.resolve(path)
+    found = tree.status(place)
+    if found is None:
+        raise LaminaError(f'"/{shown(path)}": not found', kind=Kind.NOT_FOUND)
+    if stat.S_ISDIR(found.st_mode):
+        start = len(place) + 1 if place else 0
+        below = tuple(
+            _picked(tree, inner[start:], inner, status, fd, name, cache)
+            for inner, status, fd, name in tree.walk(place)
+        )
+        return Match(path, True, below)
+    parent, _, name = place.rpartition(b"/")
+    fd = tree.open(parent)
+    try:
+        picked = _picked(tree, b"", place, found, fd, os.fsdecode(name), cache)
+    finally:
+        os.close(fd)
+    return Match(path, False, (picked,))
+
+
+def _picked(
+    tree: Tree,
+    path: bytes,
+    place: bytes,
+    status: os.stat_result,
+    fd: int,
+    name: str,
+    cache: StatCache | None,
+) -> Picked:
+    kind = entry_type(status.st_mode)
+    if kind is EntryType.FILE:
+        digest = cache.get(place, status) if cache is not None else None
+        if digest is None:
+            digest, status = _read(tree, place, fd, name)
+            if cache is not None:
+                cache.put(place, status, digest)
+        inode = (status.st_dev, status.st_ino) if status.st_nlink > 1 else None
+        return Picked(path, place, kind, status, digest=digest, inode=inode)
+    if kind is EntryType.SYMLINK:
+        return Picked(path, place, kind, status, link=tree.readlink(place, fd, name))
+    if kind is EntryType.DIR:
+        return Picked(path, place, kind, status, xattrs=_dir_xattrs(tree, place, fd, name))
+    if kind is None:
+        text = f"{shown(place)!r} of {tree.what} is a socket, which an image cannot hold"
+        raise LaminaError(text, kind=Kind.UNSUPPORTED)
+    return Picked(path, place, kind, status)
+
+
+def _dir_xattrs(tree: Tree, place: bytes, fd: int, name: str) -> tuple[tuple[bytes, bytes], ...]:
+    below = tree.open_at(fd, name, place)
+    try:
+        return copied_xattrs(below)
+    finally:
+        os.close(below)
+
+
+def _read(tree: Tree, place: bytes, fd: int, name: str) -> tuple[bytes, os.stat_result]:
+    """The digest of a file and the status that it had all the while."""
+    file = tree.open_at(fd, name, place)
+    try:
+        for _ in range(_TRIES):
+            before = os.fstat(file)
+            if not stat.S_ISREG(before.st_mode):
+                break
+            digest = payload_digest(_hash(file), copied_xattrs(file))
+            if stamp(os.fstat(file)) == stamp(before):
+                return digest, before
+            os.lseek(file, 0, os.SEEK_SET)
+    finally:
+        os.close(file)
+    raise changed(place, tree.what)
+
+
+def _hash(file: int) -> bytes:
+    first = os.read(file, _CHUNK)
+    sha = hashlib.sha256(first)
+    if len(first) == _CHUNK:
+        while chunk := os.read(file, _CHUNK):
+            sha.update(chunk)
+    return sha.digest()
+
+
+def payload_digest(content: bytes, xattrs: Sequence[tuple[bytes, bytes]]) -> bytes:
+    """The digest of a file from that of its bytes and its copied attributes (usually none)."""
+    if not xattrs:
+        return content
+    sha = hashlib.sha256(content)
+    for name, value in xattrs:
+        sha.update(_framed(name, value))
+    return sha.digest()
+
+
+def copied_xattrs(fd: int) -> tuple[tuple[bytes, bytes], ...]:
+    """The extended attributes that a copy keeps, sorted: file capabilities and `user.*`.
+
+    Labels of the host's security modules and overlayfs's own bookkeeping stay behind.
+    """
+    from lamina.system.xattrs import CAPABILITY, is_overlay_private, read_xattrs
+
+    return tuple(
+        (name, value)
+        for name, value in read_xattrs(fd)
+        if name == CAPABILITY or (name.startswith(b"user.") and not is_overlay_private(name))
+    )
+
+
+# Digest -------------------------------------------------------------------------------------
+
+
+def _line(picked: Picked, *, keeps_owner: bool) -> bytes:
+    """One file in the digest; every part has a fixed length or its length in front."""
+    status, kind, path = picked.status, picked.type, picked.path
+    mode = stat.S_IMODE(status.st_mode)
+    owner = b" %d %d" % (status.st_uid, status.st_gid) if keeps_owner else b""
+    if kind is EntryType.FILE:
+        return b"file %o%b %d:%b%b" % (mode, owner, len(path), path, picked.digest)
+    if kind is EntryType.SYMLINK:
+        return b"link%b" % owner + _framed(path, picked.link)
+    if kind is EntryType.DIR:
+        names = [field for xattr in picked.xattrs for field in xattr]
+        return b"directory %o%b" % (mode, owner) + _framed(path, *names)
+    device = 0 if kind is EntryType.FIFO else status.st_rdev
+    return b"node %b %o%b %d" % (kind.value.encode(), mode, owner, device) + _framed(path)
+
+
+def _framed(*fields: bytes) -> bytes:
+    """The fields with their lengths, so that no two lists of fields give the same bytes."""
+    head = b",".join([b"%d" % len(field) for field in fields])
+    return b"".join((head, b":", *fields, b"\n"))
+
+
+def _join(path: bytes, name: bytes) -> bytes:
+    return path + b"/" + name if path and name else path or name

@@ -1,0 +1,288 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A directory tree on this host, read through its file descriptor: a build context or a stage.
+
+Paths are bytes relative to the root, `b""` is the root itself. Symbolic links are resolved inside
+the root, as after chroot(2); nothing outside it is ever opened.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from lamina.errors import Kind, LaminaError
+from lamina.layer.entry import EntryType
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from lamina.dockerfile.ignore import IgnoreMatcher
+
+    # path relative to the root, status, descriptor of its directory, name there
+    Step = tuple[bytes, os.stat_result, int, str]
+
+MAX_SYMLINKS = 40  # what Linux follows in one lookup (path_resolution(7))
+
+_TYPES = {
+    stat.S_IFREG: EntryType.FILE,
+    stat.S_IFDIR: EntryType.DIR,
+    stat.S_IFLNK: EntryType.SYMLINK,
+    stat.S_IFCHR: EntryType.CHAR,
+    stat.S_IFBLK: EntryType.BLOCK,
+    stat.S_IFIFO: EntryType.FIFO,
+}
+_MISSING = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ_DIR = _READ | os.O_DIRECTORY
+
+
+def entry_type(mode: int) -> EntryType | None:
+    """The type of a file by its st_mode; None for a socket, which no layer can hold."""
+    return _TYPES.get(stat.S_IFMT(mode))
+
+
+def shown(path: bytes) -> str:
+    """A path for a message."""
+    return path.decode("utf-8", "backslashreplace")
+
+
+class Tree:
+    """`root_fd` is owned by the tree: `close` it. `what` says in messages what the tree is.
+
+    With `ignore`, a path that the patterns exclude does not exist. `keeps_owner` tells whether
+    owners mean something (a stage) or are an accident of the host (a build context).
+    """
+
+    def __init__(
+        self, root_fd: int, *, what: str, ignore: IgnoreMatcher | None, keeps_owner: bool
+    ) -> None:
+        self.root_fd = root_fd
+        self.what = what
+        self.keeps_owner = keeps_owner
+        self._ignore = ignore
+
+    def close(self) -> None:
+        """Close the root. Idempotent."""
+        if self.root_fd >= 0:
+            os.close(self.root_fd)
+            self.root_fd = -1
+
+    def resolve(self, path: bytes) -> bytes:
+        """Where the path leads; see `resolve`."""
+        return resolve(path, self._readlink)
+
+    def _readlink(self, path: bytes) -> bytes | None:
+        try:
+            return os.readlink(path, dir_fd=self.root_fd)
+        except OSError as error:
+            if error.errno in _MISSING or error.errno == errno.EINVAL:
+                return None
+            raise self._failure(error, path) from error
+
+    def status(self, path: bytes) -> os.stat_result | None:
+        """lstat(2) of a resolved path; None if there is nothing or if it is ignored."""
+        try:
+            found = os.stat(path or b".", dir_fd=self.root_fd, follow_symlinks=False)
+        except OSError as error:
+            if error.errno in _MISSING:
+                return None
+            raise self._failure(error, path) from error
+        if self._ignore is None or not path or not self._ignore.excludes(os.fsdecode(path)):
+            return found
+        if stat.S_ISDIR(found.st_mode) and next(self.walk(path), None) is not None:
+            return found  # ignored, but something below is included again
+        return None
+
+    def names(self, path: bytes) -> list[bytes]:
+        """What a directory holds, sorted by bytes, sockets and the ignored left out."""
+        prefix = path + b"/" if path else b""
+        names = self._scan_names(path)
+        return [name for name in names if self.status(prefix + name) is not None]
+
+    def _scan_names(self, path: bytes) -> list[bytes]:
+        fd = self._open_dir(path)
+        try:
+            return sorted(map(os.fsencode, os.listdir(fd)))
+        except OSError as error:
+            raise self._failure(error, path) from error
+        finally:
+            os.close(fd)
+
+    def walk(self, path: bytes) -> Iterator[Step]:
+        """Everything below a directory, sorted by path components, directories first.
+
+        Yields the path relative to the root, its status, and (valid until the next step) the
+        descriptor of its directory and its name there. Sockets are left out; an ignored directory
+        is there only if something in it is.
+        """
+        frames = [_Frame(self._open_dir(path), path, None)]
+        try:
+            frames[0].entries = self._scan(frames[0].fd, path)
+            while frames:
+                frame = frames[-1]
+                if not frame.entries:
+                    os.close(frames.pop().fd)
+                    continue
+                name, status = frame.entries.pop()
+                place = _join(frame.path, os.fsencode(name))
+                mode = status.st_mode
+                is_ignored = self._ignore is not None and self._ignore.excludes(os.fsdecode(place))
+                step = (place, status, frame.fd, name)
+                if not is_ignored and not stat.S_ISSOCK(mode):
+                    yield from _announced(frames)
+                    yield step
+                if stat.S_ISDIR(mode) and (not is_ignored or self._may_include_below(place)):
+                    below = self._open_below(frame.fd, name, place)
+                    frames.append(_Frame(below, place, step if is_ignored else None))
+                    frames[-1].entries = self._scan(below, place)
+        finally:
+            for frame in frames:
+                os.close(frame.fd)
+
+    def _may_include_below(self, place: bytes) -> bool:
+        return self._ignore is not None and self._ignore.may_include_below(os.fsdecode(place))
+
+    def _scan(self, fd: int, path: bytes) -> list[tuple[str, os.stat_result]]:
+        """Names and statuses, the last one first: they are taken from the end."""
+        found = []
+        try:
+            with os.scandir(fd) as entries:
+                for entry in entries:
+                    try:
+                        found.append((entry.name, entry.stat(follow_symlinks=False)))
+                    except FileNotFoundError:
+                        continue  # removed since the directory was read
+        except OSError as error:
+            raise self._failure(error, path) from error
+        found.sort(key=_by_name, reverse=True)
+        return found
+
+    def _open_dir(self, path: bytes) -> int:
+        """Open a directory by its resolved path, one component at a time, following no link.
+
+        The same as openat2(RESOLVE_NO_SYMLINKS), without the ctypes it needs.
+        """
+        fd = os.open(".", _READ_DIR, dir_fd=self.root_fd)
+        for part in path.split(b"/") if path else ():
+            try:
+                below = os.open(part, _READ_DIR, dir_fd=fd)
+            except OSError as error:
+                raise self._failure(error, path) from error
+            finally:
+                os.close(fd)
+            fd = below
+        return fd
+
+    def _open_below(self, fd: int, name: str, place: bytes) -> int:
+        try:
+            return os.open(name, _READ_DIR, dir_fd=fd)
+        except OSError as error:
+            raise self._failure(error, place) from error
+
+    def open_at(self, fd: int, name: str, place: bytes) -> int:
+        """Open a file that `walk` has just yielded, for reading."""
+        try:
+            # O_NONBLOCK: a file that has become a fifo must not hang the build
+            return os.open(name, _READ | os.O_NONBLOCK, dir_fd=fd)
+        except OSError as error:
+            raise self._failure(error, place) from error
+
+    def open(self, path: bytes) -> int:
+        """Open a file or directory by its resolved path for reading, following no link at all."""
+        if not path:
+            return self._open_dir(path)
+        parent, _, name = path.rpartition(b"/")
+        fd = self._open_dir(parent)
+        try:
+            return self.open_at(fd, os.fsdecode(name), path)
+        finally:
+            os.close(fd)
+
+    def readlink(self, place: bytes, fd: int, name: str) -> bytes:
+        """The target of a link that `walk` has just yielded, as stored."""
+        try:
+            return os.fsencode(os.readlink(name, dir_fd=fd))
+        except OSError as error:
+            raise self._failure(error, place) from error
+
+    def _failure(self, error: OSError, path: bytes) -> LaminaError:
+        text = f"cannot read {shown(path)!r} of {self.what}: {error.strerror}"
+        if error.errno in {errno.EACCES, errno.EPERM}:
+            hint = "change its permissions, or exclude it with a .dockerignore"
+            return LaminaError(text, kind=Kind.DENIED, hint=hint)
+        if error.errno in _MISSING:
+            return changed(path, self.what)
+        is_full = error.errno in {errno.EMFILE, errno.ENFILE}
+        return LaminaError(text, kind=Kind.EXHAUSTED if is_full else Kind.SYSTEM)
+
+
+class _Frame:
+    """A directory being walked; `step` is its own, if it is ignored and not yet announced."""
+
+    __slots__ = ("entries", "fd", "path", "step")
+
+    def __init__(self, fd: int, path: bytes, step: Step | None) -> None:
+        self.fd = fd
+        self.path = path
+        self.step = step
+        self.entries: list[tuple[str, os.stat_result]] = []
+
+
+def _announced(frames: list[_Frame]) -> Iterator[Step]:
+    """Ignored directories that have just been found to hold something, outermost first."""
+    for frame in frames:
+        if frame.step is not None:
+            step, frame.step = frame.step, None
+            yield step
+
+
+def _join(path: bytes, name: bytes) -> bytes:
+    return path + b"/" + name if path else name
+
+
+def changed(path: bytes, what: str) -> LaminaError:
+    """The error for a file that was written, replaced or removed while it was read."""
+    return LaminaError(
+        f"{shown(path)!r} of {what} changed while the build was reading it",
+        kind=Kind.CONFLICT,
+        hint="build again when nothing writes there, or exclude it with a .dockerignore",
+    )
+
+
+def resolve(path: bytes, readlink: Callable[[bytes], bytes | None]) -> bytes:
+    """Where `path` leads from a root: no links, no `.` or `..`, which never leave the root.
+
+    `readlink` gives the target of the link at a resolved path, None if it is no link. Components
+    that do not exist are kept, so this also says where a file would be made.
+
+    Raises:
+        LaminaError: kind INVALID for a loop of links.
+    """
+    done: list[bytes] = []
+    todo = path.split(b"/")[::-1]
+    links = 0
+    while todo:
+        name = todo.pop()
+        if name in {b"", b"."}:
+            continue
+        if name == b"..":
+            del done[-1:]
+            continue
+        target = readlink(b"/".join([*done, name]))
+        if target is None:
+            done.append(name)
+            continue
+        links += 1
+        if links > MAX_SYMLINKS:
+            text = f"too many symbolic links in {shown(b'/' + path.lstrip(b'/'))!r}"
+            raise LaminaError(text, kind=Kind.INVALID)
+        if target.startswith(b"/"):
+            done.clear()
+        todo += target.split(b"/")[::-1]
+    return b"/".join(done)
+
+
+def _by_name(found: tuple[str, os.stat_result]) -> bytes:
+    return os.fsencode(found[0])

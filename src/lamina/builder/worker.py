@@ -1,0 +1,461 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The solver's worker: digests selections, looks records up, makes layers, records results.
+
+A result is recorded only when its layer is in the store: first the blob or snapshot, then the
+layer's record, then the cache records.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+from lamina.builder.context import Contexts
+from lamina.builder.selection import select
+from lamina.builder.tree import Tree
+from lamina.errors import Kind, LaminaError, SourceError
+from lamina.events import Notice, VertexLog
+from lamina.plan.ops import CopyAction, Exec, FileOp, LocalSource
+from lamina.spec.digest import DiffID
+from lamina.spec.identity import chain_id, chain_ids
+from lamina.store.ports import CacheRecord
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Protocol
+
+    from lamina.builder.build import SolveOptions
+    from lamina.builder.changes import Base, Changes
+    from lamina.builder.context import Context
+    from lamina.builder.execution import NetworkProvider
+    from lamina.builder.scratch import Scratch
+    from lamina.builder.selection import Match, Selection
+    from lamina.container.ports import Executor
+    from lamina.events import Emitter
+    from lamina.layer.create import CreatedLayer
+    from lamina.layer.entry import Items
+    from lamina.plan.graph import Edge, Plan, Vertex
+    from lamina.plan.ops import FileAction
+    from lamina.solver.keys import Key
+    from lamina.spec.digest import ChainID, Digest
+    from lamina.spec.span import Span
+    from lamina.store.ports import Store
+    from lamina.tasks import CancelToken
+
+    Result = tuple[DiffID, ...]
+
+    class _Closable(Protocol):
+        def close(self) -> None: ...
+
+
+MAX_LISTING = 5000  # files of a selection that a cache record lists, to explain a miss
+
+
+class BuildWorker:
+    """See `lamina.solver.driver.Worker`. `close` it after the solve, whatever happened."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        store: Store,
+        executor: Callable[[], Executor] | None,
+        contexts: Mapping[str, Context],
+        options: SolveOptions,
+        network: NetworkProvider | None,
+        scratch: Scratch,
+        emit: Emitter,
+        clock: Callable[[], float],
+        cancel: CancelToken | None,
+    ) -> None:
+        self._vertices = {vertex.digest: vertex for vertex in plan.vertices}
+        self._store = store
+        self._executor = executor
+        self._contexts = Contexts(contexts, store.metadata, clock=clock)
+        self._options = options
+        self._network = network
+        self._scratch = scratch
+        self._emit = emit
+        self._clock = clock
+        self._cancel = cancel
+        self._running: Executor | None = None
+        self._selections: dict[tuple[Digest, int], Selection] = {}
+        self._stage_trees: dict[Result, Tree] = {}
+        self._bases: dict[Result, Base] = {}
+        self._made: dict[Result, Changes] = {}  # layers composed by this solve
+        self._usable: set[ChainID] = set()
+        self._closables: list[_Closable] = []
+
+    def close(self) -> None:
+        """Store what was learned of the contexts' files and free every descriptor."""
+        try:
+            self._contexts.close()
+        finally:
+            for closable in self._closables:
+                closable.close()
+            self._closables.clear()
+
+    # Selections -----------------------------------------------------------------------------
+
+    def select(
+        self, vertex: Vertex, positions: tuple[int, ...], inputs: tuple[Result | None, ...]
+    ) -> tuple[tuple[int, Digest], ...]:
+        """The digests of what these copy actions select."""
+        with _Located(vertex):
+            return tuple((p, self._selection(vertex, p, inputs).digest) for p in positions)
+
+    def _selection(
+        self, vertex: Vertex, position: int, inputs: tuple[Result | None, ...]
+    ) -> Selection:
+        known = self._selections.get((vertex.digest, position))
+        if known is not None:
+            return known
+        action = _copies(vertex)[position]
+        tree = self._source(vertex, action, inputs)
+        op = self._source_op(vertex, action)
+        cache = self._contexts.cache(op) if isinstance(op, LocalSource) else None
+        found = select(tree, action.patterns, cache=cache)
+        self._selections[vertex.digest, position] = found
+        return found
+
+    def _source_op(self, vertex: Vertex, action: CopyAction) -> object:
+        edge: Edge | None = vertex.inputs[action.source]
+        return self._vertices[edge.vertex].op if edge is not None else None
+
+    def _source(
+        self, vertex: Vertex, action: CopyAction, inputs: tuple[Result | None, ...]
+    ) -> Tree:
+        op = self._source_op(vertex, action)
+        if isinstance(op, LocalSource):
+            return self._contexts.tree(op)
+        return self._stage_tree(inputs[action.source] or ())
+
+    def _stage_tree(self, result: Result) -> Tree:
+        known = self._stage_trees.get(result)
+        if known is None:
+            fd = self._mount(result)
+            known = Tree(fd, what="the stage", ignore=None, keeps_owner=True)
+            self._closables.append(known)
+            self._stage_trees[result] = known
+        return known
+
+    def _mount(self, result: Result) -> int:
+        """A descriptor of the result's merged tree, mounted nowhere."""
+        from lamina.image.unpack import ensure_snapshot
+        from lamina.system.mounts import overlay_fd
+        from lamina.tasks import CancelToken
+
+        cancel = self._cancel if self._cancel is not None else CancelToken()
+        chain = ensure_snapshot(self._store, result, emit=self._emit, cancel=cancel)
+        return overlay_fd(self._store.snapshots.view(chain))
+
+    def _base(self, result: Result) -> Base:
+        """The tree below a layer that is being composed, to look at.
+
+        Layers composed by this very solve are asked in memory, so a row of COPYs unpacks nothing.
+        """
+        known = self._bases.get(result)
+        if known is not None:
+            return known
+        from lamina.builder.changes import EmptyBase, MountedBase
+
+        base: Base
+        chain = chain_id(result)
+        if chain is None:
+            base = EmptyBase()
+        elif result in self._made and not self._store.snapshots.exists(chain):
+            base = self._made[result]
+        else:
+            base = mounted = MountedBase(self._mount(result))
+            self._closables.append(mounted)
+        self._bases[result] = base
+        return base
+
+    # Cache records --------------------------------------------------------------------------
+
+    def look_up(self, vertex: Vertex, keys: tuple[Key, ...]) -> Result | None:
+        """The first usable record's result; every key gets a record of it."""
+        metadata = self._store.metadata
+        for start, key in enumerate(keys):
+            found = metadata.get_cache([k.digest for k in keys] if not start else [key.digest])
+            if found is None:
+                if not start:
+                    return None
+                continue
+            if self._is_usable(found.result):
+                missing = [k for k in keys if k.digest != found.key]
+                if missing:
+                    self._record(vertex, tuple(missing), found.result)
+                return found.result
+            self._emit(Notice(f"cached layers of {vertex.meta.name} are gone: it runs again"))
+        return None
+
+    def _is_usable(self, result: Result) -> bool:
+        """Whether every layer of the result is here, as a blob or as a snapshot."""
+        store = self._store
+        for chain, diff_id in zip(chain_ids(result), result, strict=True):
+            if chain in self._usable:
+                continue
+            layer = store.metadata.get_layer(diff_id)
+            if layer is None:
+                return False
+            has_blob = any(store.content.exists(blob.digest) for blob in layer.blobs)
+            if not has_blob and not store.snapshots.exists(chain):
+                return False
+            self._usable.add(chain)
+        return True
+
+    def _record(self, vertex: Vertex, keys: tuple[Key, ...], result: Result) -> None:
+        now = self._clock()
+        files = self._listing(vertex)
+        name = vertex.meta.name
+        self._store.metadata.put_cache(
+            [
+                CacheRecord(key.digest, result, _with_files(key.tree, files), name, now)
+                for key in keys
+            ]
+        )
+
+    def _listing(self, vertex: Vertex) -> list[list[dict[str, str]]]:
+        """What each copy action selected, as far as it is known and not too long."""
+        if not isinstance(vertex.op, FileOp):
+            return []
+        from lamina.builder.selection import listing
+
+        rows = []
+        for position in range(len(_copies(vertex))):
+            selection = self._selections.get((vertex.digest, position))
+            rows.append(listing(selection) if selection is not None else [])
+        return rows if sum(map(len, rows)) <= MAX_LISTING else []
+
+    # Running --------------------------------------------------------------------------------
+
+    def run(
+        self,
+        vertex: Vertex,
+        keys: tuple[Key, ...],
+        inputs: tuple[Result | None, ...],
+        cancel: CancelToken,
+    ) -> Result:
+        """Make the vertex's layer and record the result under all keys."""
+        with _Located(vertex):
+            base = (inputs[0] if inputs else None) or ()
+            op = vertex.op
+            if isinstance(op, Exec):
+                result = self._execute(vertex, op, base, cancel)
+            else:
+                assert isinstance(op, FileOp)
+                result = self._apply(vertex, op, base, inputs, cancel)
+        self._record(vertex, keys, result)
+        return result
+
+    def prepare(self) -> None:
+        """Get the executor while no thread exists: it may have to unshare this process's mounts.
+
+        A failure is not reported here: the step that needs it reports it.
+        """
+        try:
+            self._started_executor()
+        except LaminaError:
+            return
+
+    def _started_executor(self) -> Executor:
+        if self._running is None:
+            if self._executor is None:
+                text = "RUN needs an executor, and none was given"
+                raise LaminaError(text, kind=Kind.UNSUPPORTED)
+            self._running = self._executor()
+        return self._running
+
+    def _execute(self, vertex: Vertex, op: Exec, base: Result, cancel: CancelToken) -> Result:
+        from lamina.builder.execution import Step, Tail, failed
+        from lamina.image.unpack import ensure_snapshot
+        from lamina.layer.walk import overlay_items
+
+        executor = self._started_executor()
+        parent = ensure_snapshot(self._store, base, emit=self._emit, cancel=cancel)
+        unique = f"build-{vertex.digest.short()}-{self._scratch.unique()}"
+        tail = Tail()
+
+        def on_output(stream: int, data: bytes) -> None:
+            tail.add(data)
+            self._emit(VertexLog(vertex.digest, stream, data, self._clock()))
+
+        target = self._scratch.path(unique)
+        with Step(self._store, key=unique, parent=parent, target=target) as step:
+            status = step.run(
+                op, executor, network=self._network, on_output=on_output, cancel=cancel
+            )
+            if status:
+                raise failed(op, status, span=vertex.meta.span, output=tail.value())
+            items = overlay_items(step.upper)
+            is_exported = vertex.meta.exported
+            created = self._write_layer(items, vertex, is_wanted=is_exported, cancel=cancel)
+            result = (*base, created.diff_id)
+            chain = chain_id(result)
+            assert chain is not None
+            step.commit(chain)
+        return result
+
+    def _apply(
+        self,
+        vertex: Vertex,
+        op: FileOp,
+        base: Result,
+        inputs: tuple[Result | None, ...],
+        cancel: CancelToken,
+    ) -> Result:
+        from lamina.builder.changes import Changes
+
+        changes = Changes(self._base(base))
+        position = 0
+        for action in op.actions:
+            cancel.check()
+            if isinstance(action, CopyAction):
+                self._copy(changes, vertex, position, inputs, cancel)
+                position += 1
+            else:
+                owner = self._owner(action, changes) or (0, 0)
+                place = changes.resolve(os.fsencode(action.path))
+                now_ns = int(self._clock()) * 1_000_000_000
+                changes.make_directories(place, owner=owner, mtime_ns=now_ns)
+        created = self._write_layer(changes.items(), vertex, is_wanted=True, cancel=cancel)
+        result = (*base, created.diff_id)
+        self._made[result] = changes
+        return result
+
+    def _owner(self, action: FileAction, changes: Changes) -> tuple[int, int] | None:
+        if action.owner is None:
+            return None
+        from lamina.builder.owner import find_owner
+
+        return find_owner(action.owner, changes)
+
+    def _copy(
+        self,
+        changes: Changes,
+        vertex: Vertex,
+        position: int,
+        inputs: tuple[Result | None, ...],
+        cancel: CancelToken,
+    ) -> None:
+        from lamina.builder.copying import check_supported, copy_match, parse_mode
+
+        action = _copies(vertex)[position]
+        check_supported(action)
+        mode = parse_mode(action.mode)
+        owner = self._owner(action, changes)
+        tree = self._source(vertex, action, inputs)
+        selection = self._selection(vertex, position, inputs)
+        for number, match in enumerate(selection.matches):
+            cancel.check()
+            if action.unpack and self._unpack(changes, tree, match, action, owner, cancel):
+                continue
+            copy_match(
+                changes,
+                tree,
+                match,
+                dest=os.fsencode(action.dest),
+                owner=owner,
+                mode=mode,
+                inode_space=(position, number),
+            )
+
+    def _unpack(
+        self,
+        changes: Changes,
+        tree: Tree,
+        match: Match,
+        action: CopyAction,
+        owner: tuple[int, int] | None,
+        cancel: CancelToken,
+    ) -> bool:
+        """Unpack a match that is an archive; False if it is not one."""
+        from lamina.builder.archive import is_archive, new_spool, unpack
+        from lamina.builder.copying import VerifiedStream
+
+        if match.is_dir or not match.picked[0].digest:
+            return False
+        with VerifiedStream(tree, match.picked[0]) as stream:
+            if not is_archive(stream):
+                return False
+        path = self._scratch.path(f"spool-{self._scratch.unique()}")
+        spool = new_spool(path)
+        self._closables.append(spool)
+        with VerifiedStream(tree, match.picked[0]) as stream:
+            unpack(
+                changes,
+                stream,
+                dest=os.fsencode(action.dest),
+                owner=owner,
+                spool=spool,
+                mtime_ns=match.picked[0].status.st_mtime_ns,
+                cancel=cancel,
+            )
+            stream.verify()
+        return True
+
+    def _write_layer(
+        self, items: Items, vertex: Vertex, *, is_wanted: bool, cancel: CancelToken
+    ) -> CreatedLayer:
+        """The layer of `items`, recorded; its blob in the content store only if it `is_wanted`.
+
+        A layer that no image gets is stored uncompressed: it is read once, to be unpacked.
+        """
+        from lamina.layer.create import create_layer
+        from lamina.spec.descriptor import Descriptor
+        from lamina.spec.mediatype import OCI_LAYER_OF
+
+        store, options = self._store, self._options
+        if not is_wanted:
+            created = create_layer(items, None, cancel=cancel)
+            store.metadata.put_layer(created.diff_id, created.size)
+            return created
+        is_exported = vertex.meta.exported
+        compression = options.compression if is_exported else "uncompressed"
+        level = options.level if is_exported else None
+        ref = f"build {vertex.digest} {self._scratch.unique()}"
+        with store.content.ingest(ref) as ingest:
+            try:
+                created = create_layer(
+                    items, ingest.write, compression=compression, level=level, cancel=cancel
+                )
+                digest = ingest.commit(digest=created.digest, size=created.compressed_size)
+            except BaseException:
+                ingest.abort()
+                raise
+        blob = Descriptor(OCI_LAYER_OF[compression], digest, created.compressed_size)
+        store.metadata.put_layer(created.diff_id, created.size, blob)
+        return created
+
+
+class _Located:
+    """Adds the place in the Dockerfile to errors that rise from the block."""
+
+    def __init__(self, vertex: Vertex) -> None:
+        self._span: Span | None = vertex.meta.span
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if self._span is None or isinstance(error, SourceError):
+            return
+        if isinstance(error, LaminaError):
+            raise SourceError(
+                error.what, span=self._span, kind=error.kind, hint=error.hint
+            ) from error
+
+
+def _copies(vertex: Vertex) -> tuple[CopyAction, ...]:
+    from lamina.solver.keys import copies
+
+    assert isinstance(vertex.op, FileOp)
+    return copies(vertex.op)
+
+
+def _with_files(tree: str, files: list[list[dict[str, str]]]) -> str:
+    """The key's tree with what was selected, for explanations; not part of the key."""
+    if not any(files):
+        return tree
+    return f'{tree[:-1]},"files":{json.dumps(files, separators=(",", ":"))}}}'

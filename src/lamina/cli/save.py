@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Write images to an archive."""
+
+from __future__ import annotations
+
+from lamina.errors import Kind, LaminaError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable
+
+    from lamina.cli.arguments import Parser
+    from lamina.cli.context import Context
+
+USAGE = "[OPTIONS] IMAGE [IMAGE...]"
+_FORMATS = ("docker-archive", "oci-archive")
+
+
+def configure(parser: Parser) -> None:
+    parser.add_argument("-o", "--output", default="", metavar="FILE", help="write to FILE")
+    parser.add_argument(
+        "--format", default=_FORMATS[0], help=f"{' or '.join(_FORMATS)} (default {_FORMATS[0]})"
+    )
+    parser.add_argument("--platform", default="", help="of images for several, this one")
+    parser.add_argument("images", nargs="+", metavar="IMAGE")
+
+
+def run(args: argparse.Namespace, context: Context) -> int:
+    from lamina.app.images import save_images
+    from lamina.cli.images import host_platform
+    from lamina.spec.platform import Platform
+
+    if args.format not in _FORMATS:
+        raise LaminaError(
+            f"unknown archive format {args.format!r}",
+            kind=Kind.USAGE,
+            hint=f"formats: {', '.join(_FORMATS)}",
+        )
+    platform = Platform.parse(args.platform) if args.platform else host_platform()
+
+    def fill(write: Callable[[bytes], object]) -> None:
+        save_images(
+            context.store(),
+            args.images,
+            write,
+            format=args.format,
+            platform=platform,
+            cancel=context.token(),
+        )
+
+    if args.output not in {"", "-"}:
+        from lamina.exporter.destination import write_aside
+        from lamina.exporter.ports import Exported
+
+        write_aside(context.path(args.output), fill, Exported(None, None)).finalize()
+        return 0
+    if context.stdout.isatty():
+        raise LaminaError(
+            "cowardly refusing to save to a terminal",
+            kind=Kind.USAGE,
+            hint="use -o FILE or redirect standard output",
+        )
+    fill(context.stdout.buffer.write)
+    context.stdout.flush()
+    return 0
