@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 _VALID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+", re.ASCII)  # moby, daemon/names/names.go
 
-_ADJECTIVES = (
+_ADJECTIVES = (  # a hundred quotes would hide the words
     "amber ample apt avid bold brave brief bright brisk calm candid clear clever coral cosy crisp "
     "curious daring deft eager early earnest easy fair fond frank fresh gentle glad golden grand "
     "happy hardy honest humble ideal jolly keen kind lively loyal lucid lucky mellow merry mild "
