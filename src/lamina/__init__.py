@@ -1,4 +1,45 @@
 # SPDX-License-Identifier: Apache-2.0
-"""lamina: container images for Python people, with no daemon."""
+"""lamina: container images for Python people, with no daemon.
+
+    import lamina
+
+    image = lamina.build(".", tags=["app"])
+    container = lamina.run(image, ports={8000: 8000})
+
+Names are imported on first use: `import lamina` alone costs nothing.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from lamina.app.api import Container, Image, build, image, open_store, run
+    from lamina.errors import Cancelled, Kind, LaminaError, SourceError
 
 __version__ = "0.1.0"
+__all__ = [
+    "Cancelled",
+    "Container",
+    "Image",
+    "Kind",
+    "LaminaError",
+    "SourceError",
+    "__version__",
+    "build",
+    "image",
+    "open_store",
+    "run",
+]
+
+_ERRORS = frozenset({"Cancelled", "Kind", "LaminaError", "SourceError"})
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module 'lamina' has no attribute {name!r}")
+    import importlib
+
+    module = importlib.import_module("lamina.errors" if name in _ERRORS else "lamina.app.api")
+    value = getattr(module, name)
+    globals()[name] = value
+    return value

@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import os
 import stat
+import subprocess
 import time
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from lamina.layer.tarwrite import write_tar
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from lamina.layer.entry import Item
 
@@ -67,8 +68,11 @@ class Victim:
 
 
 @pytest.fixture
-def victim(tmp_path: Path) -> Victim:
-    return Victim(tmp_path)
+def victim(tmp_path: Path) -> Iterator[Victim]:
+    found = Victim(tmp_path)
+    yield found
+    # Some trees are deeper than Python's own removal can go.
+    subprocess.run(["rm", "-rf", found.target], check=True)
 
 
 def attacks(outside: str) -> dict[str, list[Item]]:
@@ -154,7 +158,7 @@ def test_nothing_outside_is_touched(victim: Victim, name: str, *, as_layer: bool
         else:
             extract(tar, str(victim.target), owners=True, privileged=True)
     except LaminaError as error:
-        assert error.kind is Kind.INVALID
+        assert error.kind is Kind.INVALID  # noqa: PT017  # success is fine too
     victim.check()
 
 
@@ -163,7 +167,7 @@ def test_items_given_directly_are_no_more_trusted(victim: Victim, name: str) -> 
     try:
         extract(attacks(str(victim.outside))[name], str(victim.target), owners=True)
     except LaminaError as error:
-        assert error.kind is Kind.INVALID
+        assert error.kind is Kind.INVALID  # noqa: PT017  # success is fine too
     victim.check()
 
 

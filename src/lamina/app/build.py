@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import IO
 
-    from lamina.app.wiring import Host
+    from lamina.app.wiring import BuildHost
     from lamina.dockerfile.ast import Dockerfile
     from lamina.dockerfile.lower import ImageRequest, Lowered, LowerOptions, ResolvedImage
     from lamina.events import Emitter
@@ -30,7 +30,7 @@ _MAX_ROUNDS = 20  # of lowering; each ONBUILD chain adds one, and nobody nests t
 class BuildRequest:
     """What to build.
 
-    `context` is an absolute directory and `ignore` its `.dockerignore` patterns; `dockerfile` the
+    `context` is an absolute directory (`is_lasting` False: a temporary one) and `ignore` its `.dockerignore` patterns; `dockerfile` the
     file's bytes and `dockerfile_name` how messages call it. `tags` are references as typed;
     `outputs` what to make (empty: an image in the store). `epoch` is SOURCE_DATE_EPOCH in POSIX
     seconds; `jobs` bounds the steps that run at one time (None: as many as are ready).
@@ -40,6 +40,7 @@ class BuildRequest:
     context: str
     dockerfile: bytes
     platform: Platform
+    is_lasting: bool = True
     dockerfile_name: str = "Dockerfile"
     ignore: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
@@ -71,7 +72,7 @@ def build(
     request: BuildRequest,
     *,
     store: Store,
-    host: Host,
+    host: BuildHost,
     emit: Emitter,
     cancel: CancelToken,
     clock: Callable[[], float],
@@ -145,7 +146,7 @@ def _solve_and_export(
     names: tuple[str, ...],
     exporters: list[Exporter],
     store: Store,
-    host: Host,
+    host: BuildHost,
     emit: Emitter,
     cancel: CancelToken,
     clock: Callable[[], float],
@@ -158,7 +159,7 @@ def _solve_and_export(
         solved = solve(
             lowered.plan,
             store=store,
-            contexts={"context": Context(request.context)},
+            contexts={"context": Context(request.context, request.is_lasting)},
             options=SolveOptions(no_cache=request.no_cache, jobs=request.jobs),
             executor=host.executor,
             network=host.step_network,

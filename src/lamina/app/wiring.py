@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The concrete adapters of this host: which runtime, which network. Named here and nowhere else."""
+"""The concrete adapters of a build on this host: which runtime, which network."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from lamina.store.ports import Store
 
 
-class Host:
+class BuildHost:
     """What steps and containers run on, found on first use and kept until the block ends.
 
     A context manager; entering it costs nothing, so a fully cached build touches none of it.

@@ -37,7 +37,10 @@ class Parser(argparse.ArgumentParser):
 
     def switch(self, *names: str, help: str, default: bool = False) -> None:
         """A flag without value that also takes `--name=true|false`."""
-        self.add_argument(*names, action="store_true", default=default, help=help)
+        action = self.add_argument(*names, action="store_true", default=default, help=help)
+        if default:  # `_normalised` turns `--name=0` into this one
+            off = [f"{name}=false" for name in names if name.startswith("--")]
+            self.add_argument(*off, action="store_false", dest=action.dest, help=argparse.SUPPRESS)
 
     def refuse(self, *names: str, why: str) -> None:
         """A flag of Docker's that lamina does not do: an error that names it and says why."""
@@ -70,6 +73,8 @@ class Parser(argparse.ArgumentParser):
             if isinstance(action, argparse._StoreTrueAction) and equals:
                 if value in _TRUE:
                     words.append(name)
+                elif value in _FALSE and action.default:
+                    words.append(f"{name}=false")
                 elif value not in _FALSE:
                     self.error(f'invalid argument "{value}" for "{name}" flag: not a boolean')
                 continue

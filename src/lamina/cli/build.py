@@ -4,18 +4,19 @@
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 
 from lamina.errors import Kind, LaminaError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import Protocol
 
     from lamina.app.build import BuildOutcome, BuildRequest
+    from lamina.app.buildcontext import BuildContext
     from lamina.cli.arguments import Parser
-    from lamina.cli.buildcontext import BuildContext
     from lamina.cli.context import Context
     from lamina.events import Event
     from lamina.exporter.options import Output
@@ -89,18 +90,34 @@ def configure(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace, context: Context) -> int:
-    from lamina.cli.buildcontext import open_context
-
     _refuse_values(args)
     view = make_view(args.progress or "auto", context, quiet=args.quiet)
     try:
-        with open_context(args.path, args.file, context) as sources:
+        with _sources(args, context) as sources:
             request = make_request(args, sources, context)
             outcome = _build(request, args, context, view)
     finally:
         view.close()
     _write_id(outcome, args, context)
     return 0
+
+
+@contextmanager
+def _sources(args: argparse.Namespace, context: Context) -> Iterator[BuildContext]:
+    from lamina.app.buildcontext import piped_context, read_context
+
+    if args.path != "-":
+        stdin = context.stdin.buffer if args.file == "-" else None
+        yield read_context(args.path, args.file, cwd=context.cwd, stdin=stdin)
+        return
+    if args.file == "-":
+        raise LaminaError(
+            "context and Dockerfile cannot both come from standard input", kind=Kind.USAGE
+        )
+    context.store()  # makes the root
+    scratch = os.path.join(context.root, "tmp")
+    with piped_context(context.stdin.buffer, args.file, scratch=scratch) as found:
+        yield found
 
 
 def make_request(args: argparse.Namespace, sources: BuildContext, context: Context) -> BuildRequest:
@@ -111,6 +128,7 @@ def make_request(args: argparse.Namespace, sources: BuildContext, context: Conte
 
     return BuildRequest(
         context=sources.directory,
+        is_lasting=sources.is_lasting,
         dockerfile=sources.dockerfile,
         dockerfile_name=sources.dockerfile_name,
         ignore=sources.ignore,
@@ -157,7 +175,7 @@ def _build(
     request: BuildRequest, args: argparse.Namespace, context: Context, view: Callable[[Event], None]
 ) -> BuildOutcome:
     from lamina.app.build import build
-    from lamina.app.wiring import Host
+    from lamina.app.wiring import BuildHost
     from lamina.record import replace
 
     settings = context.settings()
@@ -169,7 +187,7 @@ def _build(
     return build(
         request,
         store=store,
-        host=Host(store, settings, search_path=context.env.get("PATH", ""), emit=view),
+        host=BuildHost(store, settings, search_path=context.env.get("PATH", ""), emit=view),
         emit=view,
         cancel=context.token(),
         clock=context.clock,

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 
 from lamina.cli.run_flags import add_run_flags, run_options
 from lamina.errors import Kind, LaminaError
@@ -41,7 +42,8 @@ def run(args: argparse.Namespace, context: Context) -> int:
     keys = detach_keys(args.detach_keys)
     host = _host(args, context)
     _warn(options, context)
-    with _CidFile(context.path(args.cidfile) if args.cidfile else "") as cidfile:
+    path = context.path(args.cidfile) if args.cidfile else ""
+    with _CidFile(path) as cidfile, _Handlers():
         container = containers.create(
             context.store(),
             args.rest[0],
@@ -97,6 +99,17 @@ def _platform(args: argparse.Namespace):  # type: ignore[no-untyped-def]  # noqa
 def _warn(options: RunOptions, context: Context) -> None:
     if options.network == "host" and (options.ports or options.publish_all):
         context.warn("WARNING: Published ports are discarded when using host network mode")
+
+
+class _Handlers:
+    """Puts SIGINT and SIGTERM back to what they were: the cancel token is for the creation only."""
+
+    def __enter__(self) -> None:
+        self._saved = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+
+    def __exit__(self, *exc: object) -> None:
+        for number, handler in self._saved.items():
+            signal.signal(number, handler)
 
 
 class _CidFile:

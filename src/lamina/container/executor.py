@@ -32,6 +32,7 @@ from lamina.container.stubs import MountStubs
 from lamina.container.users import read_accounts
 from lamina.errors import Kind, LaminaError
 from lamina.record import record, replace
+from lamina.system.process import ProcessIdentity, this_process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,7 +61,8 @@ class RuntimeExecutor:
         self._state_dir = state_dir
         self._ca_bundle = ca_bundle
         self._launcher = Launcher()
-        self._name = f"{os.getpid()}-{_start_time(os.getpid())}"
+        own = this_process()
+        self._name = f"{own.pid}-{own.start_ticks}"
         self._swept = False
 
     def run(
@@ -196,21 +198,17 @@ class _Step:
 def sweep(state_dir: str) -> None:
     """Remove the state and the control groups of processes that no longer exist."""
     for name in os.listdir(state_dir):
-        pid, _, started = name.partition("-")
-        if not (pid.isdigit() and started.isdigit()) or _start_time(int(pid)) == started:
+        if not os.path.isdir(f"{state_dir}/{name}"):
             continue
-        for id in os.listdir(f"{state_dir}/{name}"):
-            remove_cgroups(id)
+        pid, _, started = name.partition("-")
+        if not (pid.isdigit() and started.isdigit()):
+            continue
+        if ProcessIdentity(int(pid), int(started)).alive():
+            continue
+        with suppress(FileNotFoundError):  # another process sweeps at the same time
+            for id in os.listdir(f"{state_dir}/{name}"):
+                remove_cgroups(id)
         remove_tree(f"{state_dir}/{name}")
-
-
-def _start_time(pid: int) -> str:
-    """When the process started, in clock ticks since boot; empty if there is none."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()[19].decode()
-    except OSError:
-        return ""
 
 
 def _open_rootfs(rootfs: str) -> int:

@@ -18,6 +18,7 @@ _DOCKER_SYSCTLS = (  # moby daemon/oci_linux.go: an unprivileged process may lis
     ("net.ipv4.ip_unprivileged_port_start", "0"),
     ("net.ipv4.ping_group_range", "0 2147483647"),
 )
+_V2 = frozenset(("cpuset", "cpu", "blkio", "memory", "hugetlb", "pids", "rdma", "misc"))
 _MACHINES = {
     "x86_64": "amd64",
     "i686": "386",
@@ -84,7 +85,7 @@ def _controllers(point: str) -> str:
     if found or os.path.exists(f"{point}/cgroup.procs"):
         return found
     rows = (line.split() for line in _read("/proc/cgroups").splitlines() if line[:1] != "#")
-    return " ".join(row[0] for row in rows if len(row) == 4 and row[1] == "0" and row[3] == "1")
+    return " ".join(row[0] for row in rows if row[1:] and row[1] == "0" and row[0] in _V2)
 
 
 def has_seccomp() -> bool:

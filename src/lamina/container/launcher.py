@@ -44,6 +44,7 @@ MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REC, MS_SLAVE = 2, 4, 8, 16384, 1 << 19
 MNT_DETACH, UMOUNT_NOFOLLOW = 2, 8
 PR_SET_PDEATHSIG = 1
 CGROUP_ROOT = "/sys/fs/cgroup"
+SYSTEM_PATHS = ("/bin", "/dev", "/etc", "/lib", "/lib64", "/sbin", "/usr")  # may be overlays too
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}  # of the runtime, not of the container
 
 # PyDLL keeps the interpreter lock, so that the child of clone finds it as it was.
@@ -202,7 +203,7 @@ def prepare_mounts(request: Request, trees: list[tuple[int, str]]) -> None:
     for tree, target in trees:
         move_mount(tree, target)
     # Another step's overlay, copied by the clone, would stay mounted while this step runs.
-    for point in foreign_overlays(request.keep):
+    for point in foreign_overlays([*request.keep, request.argv[0], *SYSTEM_PATHS]):
         libc.umount2(os.fsencode(point), MNT_DETACH | UMOUNT_NOFOLLOW)
     if request.shield:
         mount("tmpfs", request.shield, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC)

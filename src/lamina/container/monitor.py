@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from lamina.store.ports import Store
 
 _BLOCK = 64 * 1024
+_QUIT = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)  # a terminal's: not for us
 BACKLOG = 1 << 20  # bytes an attached client may lag behind before the container has to wait
 
 
@@ -115,8 +116,10 @@ class Monitor:
                 pass
         finally:
             os.close(pidfd)
-        _, status = os.waitpid(self._process.pid, 0)
+        status = _wait_for(self._process.pid)
         self._drain()
+        if status is None:
+            return state.UNKNOWN_STATUS
         code = os.waitstatus_to_exitcode(status)
         return code if code >= 0 else 128 - code
 
@@ -143,6 +146,8 @@ class Monitor:
     def _on_signal(self) -> None:
         """SIGTERM (the host shuts down) is passed on as the container's stop signal."""
         numbers = os.read(self._wakeup, 64)
+        if signal.SIGCHLD in numbers:
+            _reap_others(self._process.pid)
         if signal.SIGTERM in numbers:
             instance.send_signal(self._process.pid, instance.signal_number(self._config.stop_signal))
 
@@ -267,6 +272,33 @@ class Monitor:
             while self._read_output(descriptor):
                 pass
         self._selector.close()
+
+
+def _wait_for(pid: int) -> int | None:
+    """The wait status of the container's first process, which has ended.
+
+    A runtime that detached may be its parent for a moment longer, until it ends itself and the
+    process becomes ours. None if somebody else has reaped it.
+    """
+    while True:
+        try:
+            return os.waitpid(pid, 0)[1]
+        except ChildProcessError:
+            if not os.path.exists(f"/proc/{pid}"):
+                return None
+            time.sleep(0.001)
+
+
+def _reap_others(pid: int) -> None:
+    """Reap children that are not the container's first process: what a runtime left to us."""
+    while True:
+        try:
+            found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return
+        if found is None or found.si_pid == pid:
+            return
+        os.waitpid(found.si_pid, 0)
 
 
 def greet(client: Client, payload: bytes) -> None:
@@ -440,7 +472,7 @@ def _catch_signals() -> int:
     """The descriptor that signal numbers arrive on; a terminal's signals are ignored."""
     read_end, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+    for number in (*_QUIT, signal.SIGTERM, signal.SIGCHLD):
         signal.signal(number, _noted)  # not SIG_IGN, which the container would inherit
     return read_end
 

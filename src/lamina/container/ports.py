@@ -41,6 +41,7 @@ class ProcessSpec:
     processes; 0 (and -1 for `pids_limit`) is no limit. `ulimits` are (name, soft, hard), -1 is
     unlimited. `seccomp` is empty for Docker's profile, `unconfined`, or a profile's JSON text.
     `address` is the container's own, for /etc/hosts; `host_gateway` what `host-gateway` means.
+    `architecture` is the image's (empty: the host's); a 32-bit one is let through the filter.
     """
 
     argv: tuple[str, ...]
@@ -69,6 +70,7 @@ class ProcessSpec:
     seccomp: str = ""
     address: str = ""
     host_gateway: str = ""
+    architecture: str = ""
 
 
 class Executor(Protocol):

@@ -31,6 +31,7 @@ def seccomp_for(process: ProcessSpec, host: HostFacts) -> dict[str, object] | No
         architecture=host.architecture,
         capabilities=granted_capabilities(process, host),
         kernel=host.kernel,
+        image_architecture=process.architecture,
     )
 
 

@@ -27,6 +27,9 @@ ARCHITECTURES = {
 }
 """libseccomp's names of the platforms' architectures."""
 
+COMPATIBLE = {("amd64", "386"), ("arm64", "arm")}
+"""(host, image): the 32-bit images a host runs without emulation."""
+
 
 class InvalidProfile(LaminaError):
     kind = Kind.INVALID
@@ -38,8 +41,12 @@ def container_seccomp(
     architecture: str,
     capabilities: Collection[str],
     kernel: tuple[int, int],
+    image_architecture: str = "",
 ) -> dict[str, object]:
     """`linux.seccomp` of the runtime spec for a container with these (bounding) capabilities.
+
+    Only programs of the host's `architecture` may make system calls, and those of the image's if
+    the host runs it natively.
 
     Raises:
         InvalidProfile: the profile does not follow Docker's format.
@@ -48,6 +55,9 @@ def container_seccomp(
     native = ARCHITECTURES.get(architecture)
     if native is None:
         raise LaminaError(f"no seccomp profile for {architecture}", kind=Kind.UNSUPPORTED)
+    architectures = [native]
+    if (architecture, image_architecture) in COMPATIBLE:
+        architectures.append(ARCHITECTURES[image_architecture])
     try:
         rules = [
             _rule(entry)
@@ -56,7 +66,7 @@ def container_seccomp(
         ]
         result: dict[str, object] = {
             "defaultAction": profile["defaultAction"],
-            "architectures": [native],
+            "architectures": architectures,
             "syscalls": rules,
         }
         if profile.get("defaultErrnoRet") is not None:

@@ -8,8 +8,6 @@ alone shows is found by `check_file`; what needs values is reported by lowering,
 
 from __future__ import annotations
 
-import re
-
 from lamina.dockerfile import ast
 from lamina.dockerfile.words import printable, suggest
 from lamina.errors import SourceError
@@ -53,11 +51,10 @@ EXPERIMENTAL = frozenset({"CopyIgnoredFile", "InvalidDefinitionDescription"})
 """Rules that run only if `# check=experimental=` names them (or `all`)."""
 
 _RESERVED = frozenset({"context", "scratch"})
-_SECRET = re.compile(
-    r"(?:_|^)(?:apikey|auth|credential|credentials|key|password|pword|passwd|secret|token)(?:_|$)",
-    re.IGNORECASE,
+_SECRET = frozenset(
+    "apikey auth credential credentials key password pword passwd secret token".split()  # noqa: SIM905
 )
-_NOT_SECRET = re.compile(r"(?:_|^)(?:public|file|version)(?:_|$)", re.IGNORECASE)
+_NOT_SECRET = frozenset({"public", "file", "version"})
 
 
 @record
@@ -159,7 +156,8 @@ class Checker:
 
     def secret_name(self, instruction: str, name: str, span: Span) -> None:
         """SecretsUsedInArgOrEnv if the name looks like that of a secret."""
-        if _SECRET.search(name) and not _NOT_SECRET.search(name):
+        words = name.lower().split("_")
+        if not _SECRET.isdisjoint(words) and _NOT_SECRET.isdisjoint(words):
             self.report(
                 "SecretsUsedInArgOrEnv",
                 f'Do not use ARG or ENV instructions for sensitive data ({instruction} "{name}")',

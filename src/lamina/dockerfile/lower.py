@@ -2,16 +2,26 @@
 """From syntax tree to plan and image config (`Lowering`), after BuildKit's `dockerfile2llb`.
 
 Lowering is pure and asks for what it does not know: `step` returns `NeedImages` until every image
-that the target needs is in `resolved`, then `Lowered`. Each call begins anew (it takes well under
-a millisecond), so there is no state to go wrong between calls. An image may bring ONBUILD triggers
+that the target needs is in `resolved`, then `Lowered`. Each call begins anew (it takes about a
+millisecond), so there is no state to go wrong between calls. An image may bring ONBUILD triggers
 that copy from further images: then a later step asks again.
 """
 
 from __future__ import annotations
 
+__all__ = [
+    "ImageRequest",
+    "LowerOptions",
+    "Lowered",
+    "Lowering",
+    "NeedImages",
+    "ResolvedImage",
+]
+
 from lamina.dockerfile import ast
+from lamina.dockerfile.bases import SCRATCH, Bases, BuildStage, ImageRequest, LowerOptions
 from lamina.dockerfile.checks import Checker, CheckOptions, check_file
-from lamina.dockerfile.expand import BadExpansion, Expansion, expand
+from lamina.dockerfile.operands import check_text, is_plain, refuse_flags
 from lamina.dockerfile.parser import parse_trigger
 from lamina.dockerfile.stage import (
     DEFAULT_PATH,
@@ -20,9 +30,6 @@ from lamina.dockerfile.stage import (
     StageState,
     Step,
     Vertices,
-    check_text,
-    is_plain,
-    refuse_flags,
 )
 from lamina.errors import Kind, LaminaError, SourceError
 from lamina.plan.graph import Edge, Plan, VertexMeta, needed
@@ -30,7 +37,6 @@ from lamina.plan.ops import ImageSource
 from lamina.record import record, replace
 from lamina.spec.config import ImageConfig, RunConfig
 from lamina.spec.platform import Platform
-from lamina.spec.reference import Reference
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,41 +48,7 @@ if TYPE_CHECKING:
 
     Resolved = Mapping[tuple[str, str], "ResolvedImage"]
 
-_SCRATCH = "scratch"
 _CHECK_ARG = "BUILDKIT_DOCKERFILE_CHECK"
-
-
-@record
-class LowerOptions:
-    """What the command line says. `ignore` are the `.dockerignore` patterns of the context.
-
-    `target` is a stage's name or number (empty: the last); `network`, `extra_hosts` (name,
-    address) and `shm_size` (bytes) go to every RUN.
-    """
-
-    platform: Platform
-    build_platform: Platform | None = None
-    target: str = ""
-    build_args: tuple[tuple[str, str], ...] = ()
-    labels: tuple[tuple[str, str], ...] = ()
-    ignore: tuple[str, ...] = ()
-    extra_hosts: tuple[tuple[str, str], ...] = ()
-    shm_size: int = 0
-    network: str = "default"
-
-
-@record
-class ImageRequest:
-    """An image whose config is needed; `reference` is normalised, with tag or digest."""
-
-    reference: str
-    platform: Platform
-    span: Span
-
-    @property
-    def key(self) -> tuple[str, str]:
-        """The key of the answer in `resolved`."""
-        return (self.reference, str(self.platform))
 
 
 @record
@@ -115,22 +87,6 @@ class Lowered:
 
 
 @record
-class _Stage:
-    """A stage with its FROM understood: `parent` is the stage it stands on, else `request` is its
-    image (None: scratch). `original` is the base's name after expansion.
-    """
-
-    node: ast.Stage
-    original: str
-    parent: int | None
-    request: ImageRequest | None
-    platform: Platform | None
-
-    def shown(self) -> str:
-        return self.node.start.name or f"stage-{self.node.index}"
-
-
-@record
 class _Copied:
     """What `COPY --from` names: a stage, an image, or (both None) nothing at all."""
 
@@ -160,12 +116,9 @@ class Lowering:
         self._check_options = self._parse_check_options()
         self._checker = Checker(self._check_options)
         check_file(dockerfile, self._checker)
-        self._declared = {name for arg in dockerfile.global_args for name, _ in arg.args}
-        self._platform_env = self._platform_args()
-        self._global_env = self._global_args(self._build_args)
-        self._stages = self._resolve_stages()
-        self._check_default_bases()
-        self._target = self._find_target(options.target)
+        self._bases = Bases(dockerfile, options, self._checker)
+        self._stages = self._bases.stages
+        self._target = self._bases.target
 
     @property
     def diagnostics(self) -> tuple[Diagnostic, ...]:
@@ -179,8 +132,6 @@ class Lowering:
             return NeedImages(tuple(requests.values()))
         return self._lower(steps, resolved)
 
-    # -- FROM, ARG before FROM, platforms
-
     def _parse_check_options(self) -> CheckOptions:
         directive = self._file.directive("check")
         given = self._build_args.get(_CHECK_ARG)
@@ -189,152 +140,6 @@ class Lowering:
         if directive is None:
             return CheckOptions()
         return CheckOptions.parse(directive.value, span=directive.span)
-
-    def _platform_args(self) -> dict[str, str]:
-        """The predefined platform ARGs (Dockerfile reference §Automatic platform ARGs)."""
-        env: dict[str, str] = {}
-        target = self._options.platform
-        for prefix, platform in (
-            ("BUILD", self._options.build_platform or target),
-            ("TARGET", target),
-        ):
-            env[f"{prefix}PLATFORM"] = str(platform)
-            env[f"{prefix}OS"] = platform.os
-            env[f"{prefix}OSVERSION"] = platform.os_version
-            env[f"{prefix}ARCH"] = platform.architecture
-            env[f"{prefix}VARIANT"] = platform.variant
-        last = self._file.stages[-1].start.name
-        env["TARGETSTAGE"] = self._options.target or last or "default"
-        return {name: self._build_args.get(name, value) for name, value in env.items()}
-
-    def _global_args(self, build_args: Mapping[str, str]) -> dict[str, str]:
-        """The environment of FROM: platform ARGs and those before the first FROM."""
-        env = dict(self._platform_env)
-        for arg in self._file.global_args:
-            _require_plain(arg)
-            for flag in arg.flags:
-                raise SourceError(f"unknown flag: ARG --{flag.name}", span=flag.span)
-            for name, default in arg.args:
-                value = build_args.get(name)
-                if value is None and default is not None:
-                    value = self._expand(default, env, arg).text
-                if value is not None:
-                    env[name] = value
-        return env
-
-    def _expand(self, text: str, env: Mapping[str, str], node: ast.Instruction) -> Expansion:
-        try:
-            return expand(text, env, escape=self._file.escape)
-        except BadExpansion as error:
-            raise SourceError(
-                f"failed to process {text!r}: {error.what}", span=node.span, kind=error.kind
-            ) from error
-
-    def _resolve_stages(self) -> tuple[_Stage, ...]:
-        stages: list[_Stage] = []
-        names: dict[str, int] = {}
-        for node in self._file.stages:
-            start = node.start
-            _require_plain(start)
-            found = self._expand(start.base, self._global_env, start)
-            known = [*self._global_env, *self._declared]
-            self._checker.undefined_from_args(found.missing, known, start.span)
-            if not found.text:
-                raise SourceError(
-                    f"base name ({start.base}) should not be blank",
-                    span=start.span,
-                    hint="set the ARG it comes from, before the first FROM or with --build-arg",
-                )
-            platform = self._stage_platform(start)
-            parent = names.get(found.text.lower())
-            request = None
-            if parent is None and found.text != _SCRATCH:
-                request = self._request(found.text, start.span, platform, what="base image")
-            stages.append(_Stage(node, found.text, parent, request, platform))
-            if start.name:
-                names[start.name] = node.index
-        return tuple(stages)
-
-    def _stage_platform(self, start: ast.From) -> Platform | None:
-        text = start.flag("platform")
-        if text is None:
-            return None
-        found = self._expand(text, self._global_env, start)
-        known = [*self._global_env, *self._declared]
-        self._checker.undefined_from_args(found.missing, known, start.span)
-        target = self._global_env["TARGETPLATFORM"]
-        if found.used == ("TARGETPLATFORM",) and not found.missing and found.text == target:
-            self._checker.report(
-                "RedundantTargetPlatform",
-                f"Setting platform to predefined {text} in FROM is redundant "
-                "as this is the default behavior",
-                start.span,
-            )
-        if not found.text:
-            raise SourceError(f"empty platform value from expression {text}", span=start.span)
-        try:
-            platform = Platform.parse(found.text)
-        except LaminaError as error:
-            raise SourceError(
-                f"failed to parse platform {text}: {error.what}", span=start.span
-            ) from error
-        if not found.used and not found.missing:
-            self._check_constant_platform(start, found.text, platform)
-        return platform
-
-    def _check_constant_platform(self, start: ast.From, text: str, platform: Platform) -> None:
-        if platform.os in start.name or platform.architecture in start.name:
-            return
-        self._checker.report(
-            "FromPlatformFlagConstDisallowed",
-            f'FROM --platform flag should not use constant value "{text}"',
-            start.span,
-        )
-
-    def _request(
-        self, text: str, span: Span, platform: Platform | None, *, what: str
-    ) -> ImageRequest:
-        try:
-            reference = Reference.parse(text).with_default_tag()
-        except LaminaError as error:
-            raise SourceError(f"invalid {what} {text!r}: {error.what}", span=span) from error
-        return ImageRequest(str(reference), platform or self._options.platform, span)
-
-    def _check_default_bases(self) -> None:
-        """InvalidDefaultArgInFrom: the base names as they are without any --build-arg."""
-        if not self._file.global_args or not self._checker.wants("InvalidDefaultArgInFrom"):
-            return
-        try:
-            env = self._global_args({})
-            bases = [self._expand(s.node.start.base, env, s.node.start).text for s in self._stages]
-        except SourceError:
-            return  # no default at all, perhaps `${v:?needed}`: nothing to check
-        for stage, base in zip(self._stages, bases, strict=True):
-            try:
-                Reference.parse(base)
-            except LaminaError:
-                start = stage.node.start
-                self._checker.report(
-                    "InvalidDefaultArgInFrom",
-                    f"Default value for ARG {start.base} results in empty or invalid "
-                    "base image name",
-                    start.span,
-                )
-
-    def _find_target(self, target: str) -> int:
-        if not target:
-            return len(self._stages) - 1
-        found = [s.node.index for s in self._stages if s.node.start.name == target.lower()]
-        if found:
-            return found[-1]
-        if target.isascii() and target.isdigit() and int(target[:9]) < len(self._stages):
-            return int(target[:9])
-        names = [stage.node.start.name for stage in self._stages if stage.node.start.name]
-        raise LaminaError(
-            f'target stage "{target}" could not be found in {self._file.source.name}',
-            kind=Kind.NOT_FOUND,
-            hint=f"its stages are {', '.join(names)}" if names else "none of its stages has a name",
-        )
 
     # -- which stages and images the target needs
 
@@ -371,7 +176,7 @@ class Lowering:
         ordered = sorted(requests.values(), key=lambda request: request.span.start)
         return dict(sorted(steps.items())), {request.key: request for request in ordered}
 
-    def _check_platform(self, stage: _Stage) -> None:
+    def _check_platform(self, stage: BuildStage) -> None:
         refuse_flags(stage.node.start)
         platform = stage.platform
         if platform is not None and stage.parent is None and platform != self._options.platform:
@@ -382,7 +187,7 @@ class Lowering:
                 kind=Kind.UNSUPPORTED,
             )
 
-    def _steps(self, stage: _Stage, resolved: Resolved) -> list[Step]:
+    def _steps(self, stage: BuildStage, resolved: Resolved) -> list[Step]:
         """The base's triggers, then the stage's own instructions."""
         triggers: list[ast.Command] = []
         if stage.parent is not None:
@@ -397,7 +202,7 @@ class Lowering:
         own = [Step(command) for command in stage.node.commands]
         return [*(Step(command, trigger=True) for command in triggers), *own]
 
-    def _parse_trigger(self, text: str, stage: _Stage) -> ast.Command:
+    def _parse_trigger(self, text: str, stage: BuildStage) -> ast.Command:
         span = stage.node.start.span
         try:
             if not is_plain(text):
@@ -425,7 +230,7 @@ class Lowering:
         if same:
             before = [number for number in same if number < index]
             return self._earlier((before or same)[-1], index, text, command)
-        if text == _SCRATCH:
+        if text == SCRATCH:
             return _Copied()
         if "$" in text:
             raise SourceError(
@@ -433,7 +238,7 @@ class Lowering:
                 span=command.span,
                 hint=f"give the image a name with `FROM {text} AS name` and copy from that",
             )
-        return _Copied(request=self._request(text, command.span, None, what="COPY --from"))
+        return _Copied(request=self._bases.request(text, command.span, None, what="COPY --from"))
 
     def _earlier(self, number: int, index: int, text: str, command: ast.Command) -> _Copied:
         if number >= index:
@@ -476,7 +281,7 @@ class Lowering:
             escape=self._file.escape,
             platform=options.platform,
             build_args=self._build_args,
-            global_env=self._global_env,
+            global_env=self._bases.global_env,
             ignore=options.ignore,
             extra_hosts=options.extra_hosts,
             shm_size=options.shm_size,
@@ -501,7 +306,7 @@ class Lowering:
     def _start(
         self,
         state: StageState,
-        stage: _Stage,
+        stage: BuildStage,
         states: Mapping[int, StageState],
         resolved: Resolved,
     ) -> None:
@@ -526,7 +331,7 @@ class Lowering:
             edge = _image_edge(state.scope.vertices, stage.request, image, meta)
         state.start_from(image.config, edge)
 
-    def _check_base_platform(self, stage: _Stage, config: ImageConfig) -> None:
+    def _check_base_platform(self, stage: BuildStage, config: ImageConfig) -> None:
         wanted = self._options.platform
         if (config.os, config.architecture) == (wanted.os, wanted.architecture):
             return
@@ -562,7 +367,7 @@ class Lowering:
         return replace(step, source=edge, empty_source=edge is None)
 
     def _unused_args(self, steps: Mapping[int, Iterable[Step]]) -> tuple[str, ...]:
-        known = {*self._platform_env, *self._declared, _CHECK_ARG, "SOURCE_DATE_EPOCH"}
+        known = {*self._bases.platform_env, *self._bases.declared, _CHECK_ARG, "SOURCE_DATE_EPOCH"}
         for own in steps.values():
             for step in own:
                 if isinstance(step.command, ast.Arg):
@@ -605,14 +410,7 @@ def _empty_image(platform: Platform) -> ImageConfig:
     )
 
 
-def _require_plain(node: ast.Instruction) -> None:
-    if not is_plain(node.text):
-        raise SourceError(
-            f"{node.keyword.upper()} holds a NUL or bytes that are not UTF-8", span=node.span
-        )
-
-
-def _require_plain_config(config: ImageConfig, stage: _Stage) -> None:
+def _require_plain_config(config: ImageConfig, stage: BuildStage) -> None:
     """The base's values end up in the plan, which can hold text only."""
     run = config.config
     texts = [text for pair in run.env for text in pair]

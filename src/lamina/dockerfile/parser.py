@@ -59,11 +59,10 @@ _FLAGS: dict[str, dict[str, bool | None]] = {
         "retries": False,
     },
 }
-_STAGE_NAME = re.compile(r"[a-z][a-z0-9-_.]*")
-_ONBUILD = re.compile(r"\s*ONBUILD\s*", re.IGNORECASE)
-_SYNTAX = re.compile(
-    r"(?:docker\.io/)?docker/dockerfile(?:-upstream)?(?::[\w.-]+)?(?:@sha256:[0-9a-f]{64})?"
-)
+# compiled on first use, as few files need them all: start-up time
+_STAGE_NAME = r"[a-z][a-z0-9-_.]*"
+_ONBUILD = r"(?i:\s*ONBUILD\s*)"
+_SYNTAX = r"(?:docker\.io/)?docker/dockerfile(?:-upstream)?(?::[\w.-]+)?(?:@sha256:[0-9a-f]{64})?"
 
 
 @record
@@ -160,7 +159,7 @@ def _first_line(lexer: Lexer) -> Span:
 def _check_syntax(directives: list[ast.Directive]) -> None:
     for directive in directives:
         frontend = directive.value.split(" ")[0]
-        if directive.name == "syntax" and not _SYNTAX.fullmatch(frontend):
+        if directive.name == "syntax" and not re.fullmatch(_SYNTAX, frontend):
             raise SourceError(
                 f"syntax {frontend} is not supported: lamina reads the language of docker/dockerfile",
                 span=directive.span,
@@ -252,7 +251,7 @@ def _from(line: _Line) -> ast.From:
     if len(words) != 3 or words[1].lower() != "as":
         raise line.error("FROM requires either one or three arguments")
     name = words[2].lower()
-    if not _STAGE_NAME.fullmatch(name):
+    if not re.fullmatch(_STAGE_NAME, name):
         offset = line.logical.text.rfind(words[2])
         raise SourceError(
             f'invalid name for build stage: "{words[2]}", '
@@ -431,7 +430,7 @@ def _onbuild(line: _Line) -> ast.OnBuild:
         logical.heredocs,
     )
     trigger = _trigger(inner, line.escape)
-    expression = _ONBUILD.sub("", logical.text, count=1).strip()
+    expression = re.sub(_ONBUILD, "", logical.text, count=1).strip()
     for heredoc in logical.heredocs:
         expression += "\n" + heredoc.content + heredoc.name
     return ast.OnBuild(*_base(line), expression=expression, trigger=trigger)

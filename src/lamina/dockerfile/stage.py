@@ -11,18 +11,29 @@ from __future__ import annotations
 from lamina.dockerfile import ast
 from lamina.dockerfile.expand import BadExpansion, Expansion, expand
 from lamina.dockerfile.ignore import IgnoreMatcher, clean
+from lamina.dockerfile.operands import (
+    absolute,
+    check_mode,
+    check_source,
+    copy_keyword,
+    duration_flag,
+    error_at,
+    is_only_heredoc,
+    join,
+    refuse_flags,
+    relative,
+    retries_flag,
+)
 from lamina.dockerfile.values import (
-    MINIMUM_DURATION,
     InvalidValue,
     go_healthcheck,
     go_list,
     go_quote,
     go_quote_list,
     is_signal,
-    parse_duration,
     parse_port,
 )
-from lamina.errors import Kind, SourceError
+from lamina.errors import Kind
 from lamina.plan.graph import Edge, Vertex, VertexMeta, vertex
 from lamina.plan.ops import CopyAction, Exec, FileOp, LocalSource, MkdirAction
 from lamina.record import record, replace
@@ -41,13 +52,6 @@ DEFAULT_SHELL = ("/bin/sh", "-c")
 COMMENT = "buildkit.dockerfile.v0"  # other tools tell BuildKit's history entries by it
 PROXY_ARGS = frozenset({"http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy"})
 _NOT_IN_ENV = frozenset({"BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"})
-_SUPPORTED = {
-    "FROM": frozenset({"platform"}),
-    "RUN": frozenset({"network", "security"}),
-    "COPY": frozenset({"from", "chown", "chmod"}),
-    "ADD": frozenset({"chown", "chmod"}),
-    "HEALTHCHECK": frozenset({"interval", "timeout", "start-period", "start-interval", "retries"}),
-}
 MAX_PORTS = 3 * 65_536
 
 
@@ -220,10 +224,10 @@ class StageState:
         argv, summary = self._argv(command)
         network = command.flag("network") or "default"
         if network not in {"default", "none", "host"}:
-            raise _error(command, f'invalid network mode "{network}"')
+            raise error_at(command, f'invalid network mode "{network}"')
         if (security := command.flag("security")) not in {None, "sandbox"}:
             kind = Kind.UNSUPPORTED if security == "insecure" else Kind.INVALID
-            raise _error(command, f"RUN --security={security} is not supported", kind=kind)
+            raise error_at(command, f"RUN --security={security} is not supported", kind=kind)
         op = Exec(
             argv,
             env=tuple(self.env.items()),
@@ -247,14 +251,14 @@ class StageState:
         words = command.command.words
         if not command.command.shell:
             if not words:
-                raise _error(command, "RUN requires at least one argument")
+                raise error_at(command, "RUN requires at least one argument")
             return words, ""
         text, summary = words[0], ""
         if command.heredocs:
             first = command.heredocs[0]
-            if _is_only_heredoc(text):
+            if is_only_heredoc(text):
                 if first.content.startswith("#!"):
-                    raise _error(
+                    raise error_at(
                         command,
                         "RUN with a heredoc that starts with #! is not supported yet",
                         kind=Kind.UNSUPPORTED,
@@ -275,22 +279,22 @@ class StageState:
 
     def _copy(self, command: ast.Copy, step: Step) -> None:
         if command.documents:
-            raise _error(
+            raise error_at(
                 command,
-                f"{_keyword(command)} with a heredoc source is not supported yet",
+                f"{copy_keyword(command)} with a heredoc source is not supported yet",
                 kind=Kind.UNSUPPORTED,
             )
         sources = [self._expand(source, command) for source in command.sources]
         dest = self._expand(command.dest, command)
         owner = self._expand_flag(command, "chown")
         mode = self._expand_flag(command, "chmod")
-        _check_mode(mode, command)
+        check_mode(mode, command)
         for source in sources:
-            _check_source(source, command)
+            check_source(source, command)
         action = CopyAction(
             source=1,
-            patterns=tuple(_relative(source) for source in sources),
-            dest=_absolute(self.run.working_dir, dest),
+            patterns=tuple(relative(source) for source in sources),
+            dest=absolute(self.run.working_dir, dest),
             owner=owner,
             mode=mode,
             unpack=command.add,
@@ -303,7 +307,7 @@ class StageState:
         self._layer(FileOp((action,)), (self.edge, tree), command, shown)
         flags = f" --chown={owner}" * bool(owner) + f" --chmod={mode}" * bool(mode)
         words = " ".join([*sources, dest])
-        self._record(f"{_keyword(command)}{flags} {words} # buildkit", layer=True)
+        self._record(f"{copy_keyword(command)}{flags} {words} # buildkit", layer=True)
 
     def _context(self) -> Edge:
         meta = VertexMeta("[internal] load build context")
@@ -316,7 +320,7 @@ class StageState:
         if matcher.has_exclusions:
             return  # a negation may bring some of it back: too hard to tell
         for source in sources:
-            path = _relative(source)
+            path = relative(source)
             if path != "." and matcher.excludes(path):
                 verb = "Add" if command.add else "Copy"
                 self.scope.checker.report(
@@ -328,7 +332,7 @@ class StageState:
     def _workdir(self, command: ast.Workdir) -> None:
         path = self._expand(command.path, command)
         if not path:
-            raise _error(command, "WORKDIR is empty after its variables are replaced")
+            raise error_at(command, "WORKDIR is empty after its variables are replaced")
         if not self.workdir_set and not path.startswith("/"):
             self.scope.checker.report(
                 "WorkdirRelativePath",
@@ -337,7 +341,7 @@ class StageState:
                 command.span,
             )
         self.workdir_set = True
-        path = clean(_join(self.run.working_dir, path))
+        path = clean(join(self.run.working_dir, path))
         self.run = replace(self.run, working_dir=path)
         if path == "/":
             self._record(f"WORKDIR {path}")
@@ -367,7 +371,7 @@ class StageState:
         for name, value in pairs:
             self.scope.checker.secret_name("ENV", name, command.span)
             if not name or "=" in name:
-                raise _error(command, f"invalid ENV name {go_quote(name)}")
+                raise error_at(command, f"invalid ENV name {go_quote(name)}")
             self.env[name] = value
             self.config_env[name] = value
             words.append(f"{name}={value}")
@@ -404,9 +408,9 @@ class StageState:
             try:
                 ports += parse_port(word)
             except InvalidValue as error:
-                raise _error(command, error.what) from error
+                raise error_at(command, error.what) from error
             if len(ports) > MAX_PORTS:
-                raise _error(command, "EXPOSE names too many ports", kind=Kind.EXHAUSTED)
+                raise error_at(command, "EXPOSE names too many ports", kind=Kind.EXHAUSTED)
         exposed = tuple(sorted({*self.run.exposed_ports, *ports}))
         self.run = replace(self.run, exposed_ports=exposed)
         self._record(f"EXPOSE {go_list(ports)}")
@@ -446,14 +450,14 @@ class StageState:
     def _volume(self, command: ast.Volume) -> None:
         paths = [self._expand(path, command) for path in command.paths]
         if not all(paths):
-            raise _error(command, "VOLUME specified can not be an empty string")
+            raise error_at(command, "VOLUME specified can not be an empty string")
         self.run = replace(self.run, volumes=tuple(sorted({*self.run.volumes, *paths})))
         self._record(f"VOLUME {go_list(paths)}")
 
     def _stop_signal(self, command: ast.StopSignal) -> None:
         signal = self._expand(command.signal, command)
         if not is_signal(signal):
-            raise _error(command, f"invalid signal: {signal}")
+            raise error_at(command, f"invalid signal: {signal}")
         self.run = replace(self.run, stop_signal=signal)
         self._record(f"STOPSIGNAL {signal}")
 
@@ -465,11 +469,11 @@ class StageState:
         else:
             check = Healthcheck(
                 ("CMD-SHELL" if line.shell else "CMD", *line.words),
-                interval=_duration_flag(command, "interval"),
-                timeout=_duration_flag(command, "timeout"),
-                start_period=_duration_flag(command, "start-period"),
-                start_interval=_duration_flag(command, "start-interval"),
-                retries=_retries_flag(command),
+                interval=duration_flag(command, "interval"),
+                timeout=duration_flag(command, "timeout"),
+                start_period=duration_flag(command, "start-period"),
+                start_interval=duration_flag(command, "start-interval"),
+                retries=retries_flag(command),
             )
         self.run = replace(self.run, healthcheck=check)
         self._record(f"HEALTHCHECK {go_healthcheck(check)}")
@@ -497,7 +501,7 @@ class StageState:
         try:
             found = expand(text, self.env, escape=self.scope.escape)
         except BadExpansion as error:
-            raise _error(
+            raise error_at(
                 command, f"failed to process {go_quote(text)}: {error.what}", kind=error.kind
             ) from error
         missing = [
@@ -540,141 +544,3 @@ class StageState:
 
 def _never(command: object) -> None:
     raise AssertionError(command)
-
-
-def _error(
-    command: ast.Instruction, what: str, *, kind: Kind | None = None, hint: str = ""
-) -> SourceError:
-    return SourceError(what, span=command.span, kind=kind, hint=hint)
-
-
-def _keyword(command: ast.Copy) -> str:
-    return "ADD" if command.add else "COPY"
-
-
-def refuse_flags(command: ast.Instruction) -> None:
-    """Raise SourceError (UNSUPPORTED) for a flag of the language that lowering does not know."""
-    name = command.keyword.upper()
-    for flag in command.flags:
-        if flag.name not in _SUPPORTED.get(name, ()) and flag.value != "false":
-            raise SourceError(
-                f"{name} --{flag.name} is not supported yet",
-                span=flag.span,
-                kind=Kind.UNSUPPORTED,
-            )
-
-
-def is_plain(text: str) -> bool:
-    """Whether the text is UTF-8 and has no NUL: what paths, arguments and JSON can hold."""
-    if text.isascii():
-        return "\0" not in text
-    return "\0" not in text and not any("\ud800" <= char <= "\udfff" for char in text)
-
-
-def check_text(command: ast.Command) -> None:
-    """Raise SourceError for an instruction that holds a NUL or is not UTF-8."""
-    texts = [command.text]
-    if isinstance(command, ast.Run):
-        texts += [doc.content for doc in command.heredocs]
-        texts += command.command.words
-    elif isinstance(command, ast.Cmd | ast.Entrypoint | ast.HealthCheck):
-        texts += command.command.words if command.command is not None else ()
-    elif isinstance(command, ast.Copy):
-        texts += [*command.sources, command.dest]
-    elif isinstance(command, ast.Shell):
-        texts += command.words
-    elif isinstance(command, ast.Volume):
-        texts += command.paths
-    elif isinstance(command, ast.OnBuild):
-        texts.append(command.expression)
-    if not all(map(is_plain, texts)):
-        raise _error(command, f"{command.keyword.upper()} holds a NUL or bytes that are not UTF-8")
-
-
-def _check_mode(mode: str | None, command: ast.Copy) -> None:
-    if mode is None:
-        return
-    octal = all(char in "01234567" for char in mode)
-    if octal and len(mode) <= 8 and int(mode, 8) <= 0o7777:
-        return
-    if mode[0] in "ugoa+-=":
-        raise _error(
-            command,
-            f"{_keyword(command)} --chmod={mode}: symbolic modes are not supported yet",
-            kind=Kind.UNSUPPORTED,
-            hint="write the mode in octal, such as 0755",
-        )
-    raise _error(
-        command,
-        f"invalid chmod parameter: '{mode}'. it should be octal string and between 0 and 07777",
-    )
-
-
-def _check_source(source: str, command: ast.Copy) -> None:
-    """Refuse URLs and git repositories: an error for COPY, not supported yet for ADD."""
-    what = ""
-    if _is_git(source):
-        what = "a git repository"
-    elif source.startswith(("http://", "https://")):
-        what = "a URL"
-    if what and command.add:
-        raise _error(command, f"ADD of {what} is not supported yet", kind=Kind.UNSUPPORTED)
-    if what:
-        raise _error(command, f"source can't be {what} for COPY")
-
-
-def _is_git(source: str) -> bool:
-    """What BuildKit takes for a git remote and not for a path or a plain URL."""
-    if source.startswith(("git://", "ssh://")):
-        return True
-    if source.startswith(("http://", "https://")):
-        return source.partition("#")[0].partition("?")[0].endswith(".git")
-    user, at, rest = source.partition("@")
-    return bool(at) and ":" in rest and user.replace("-", "").replace("_", "").isalnum()
-
-
-def _join(directory: str, path: str) -> str:
-    return path if path.startswith("/") else f"{directory or '/'}/{path}"
-
-
-def _relative(source: str) -> str:
-    """A COPY source below the root of its tree: `..` stops there, `.` is the root itself."""
-    return clean("/" + source)[1:] or "."
-
-
-def _absolute(directory: str, dest: str) -> str:
-    """A COPY destination, absolute and clean; a slash at the end if it names a directory."""
-    path = clean(_join(directory, dest))
-    is_directory = dest in {"", "."} or dest.endswith(("/", "/."))
-    return path if path == "/" or not is_directory else path + "/"
-
-
-def _is_only_heredoc(text: str) -> bool:
-    from lamina.dockerfile.lexer import parse_heredoc
-
-    return parse_heredoc(text) is not None
-
-
-def _duration_flag(command: ast.HealthCheck, name: str) -> int:
-    text = command.flag(name)
-    if not text:
-        return 0
-    try:
-        found = parse_duration(text)
-    except InvalidValue as error:
-        raise _error(command, f"HEALTHCHECK --{name}: {error.what}") from error
-    if found and found < MINIMUM_DURATION:
-        raise _error(command, f'Interval "{name}" cannot be less than 1ms')
-    return found
-
-
-def _retries_flag(command: ast.HealthCheck) -> int:
-    text = command.flag("retries")
-    if not text:
-        return 0
-    digits = text.removeprefix("+")
-    if text.startswith("-") and text[1:].isdigit():
-        raise _error(command, f"--retries cannot be negative ({text})")
-    if not digits.isascii() or not digits.isdigit() or len(digits) > 9:
-        raise _error(command, f"HEALTHCHECK --retries: invalid number {go_quote(text)}")
-    return int(digits)

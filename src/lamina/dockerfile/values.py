@@ -23,7 +23,8 @@ _UNITS = {
     "m": 60_000_000_000,
     "h": 3_600_000_000_000,
 }
-_DURATION = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
+# compiled on first use, as few files need it
+_DURATION = r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)"
 _MAX_DURATION = 2**63 - 1
 MINIMUM_DURATION = 1_000_000  # ns: Docker's container.MinimumDuration
 _ESCAPES = {
@@ -78,7 +79,7 @@ _SIGNALS = frozenset(
         "RTMAX",
     ]
 )
-_REAL_TIME = re.compile(r"RTMIN\+(?:[1-9]|1[0-5])|RTMAX-(?:[1-9]|1[0-4])")
+_REAL_TIME = r"RTMIN\+(?:[1-9]|1[0-5])|RTMAX-(?:[1-9]|1[0-4])"
 
 
 class InvalidValue(LaminaError):
@@ -92,8 +93,9 @@ def parse_duration(text: str) -> int:
         return 0
     total = 0
     at = 0
+    units = re.compile(_DURATION)
     while at < len(rest):
-        match = _DURATION.match(rest, at)
+        match = units.match(rest, at)
         if match is None:
             break
         whole, _, fraction = match[1].partition(".")
@@ -202,4 +204,4 @@ def is_signal(text: str) -> bool:
     if text.isascii() and text.isdigit():
         return len(text) <= 3 and int(text) > 0
     name = text.upper().removeprefix("SIG")
-    return name in _SIGNALS or _REAL_TIME.fullmatch(name) is not None
+    return name in _SIGNALS or re.fullmatch(_REAL_TIME, name) is not None

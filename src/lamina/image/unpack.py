@@ -264,6 +264,21 @@ def _blob_in(store: Store, diff_id: DiffID, compression: str) -> Descriptor | No
     return None
 
 
+class _Discarding:
+    """An ingest that is removed when the block fails: compressed halves cannot be resumed."""
+
+    def __init__(self, ingest: Ingest) -> None:
+        self._ingest = ingest
+
+    def __enter__(self) -> Ingest:
+        return self._ingest
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        if kind is not None:
+            self._ingest.abort()
+        self._ingest.__exit__(kind, *rest)
+
+
 class _Making:
     """Makes one blob of one layer."""
 
@@ -305,7 +320,7 @@ class _Making:
 
         hasher = hashlib.sha256()
         size = 0
-        with self._store.content.open(blob.digest) as file, self._ingest() as ingest:
+        with self._store.content.open(blob.digest) as file, _Discarding(self._ingest()) as ingest:
             packer = compressor(self._compression, ingest.write, level=self._level)
             tar = decompressed(file)
             while data := tar.read(_CHUNK):
@@ -315,7 +330,6 @@ class _Making:
                 packer.write(data)
             packer.close()
             if hasher.hexdigest() != self._diff_id.hex:
-                ingest.abort()
                 raise LayerCorrupt(f"blob {blob.digest} holds sha256:{hasher.hexdigest()}")
             return self._commit(ingest, size)
 
@@ -328,7 +342,7 @@ class _Making:
         if chain is None or not self._store.snapshots.exists(chain):
             raise self._missing("no blob and no snapshot of it is")
         directory = self._store.snapshots.layer_dir(str(chain))
-        with self._ingest() as ingest:
+        with _Discarding(self._ingest()) as ingest:
             made = create_layer(
                 overlay_items(directory),
                 ingest.write,
@@ -338,7 +352,6 @@ class _Making:
                 cancel=self._cancel,
             )
             if made.diff_id != self._diff_id:
-                ingest.abort()
                 raise self._missing("its snapshot does not give the same bytes and no blob is")
             return self._commit(ingest, made.size)
 

@@ -13,13 +13,14 @@ from lamina.spec.digest import DiffID, Digest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from typing import IO
+    from collections.abc import Callable, Sequence
+    from typing import IO, Self
 
     from lamina.layer.entry import Items
     from lamina.tasks import CancelToken
 
 _CHUNK = 1 << 20
+DEPTH = 8  # pieces of _CHUNK bytes that may be read ahead
 
 
 @record
@@ -31,27 +32,93 @@ class AppliedLayer:
 
 
 class _Hashed:
-    """A stream that hashes what is read from it."""
+    """A stream that hashes what is read from it; the third read moves both to a thread.
+
+    Decompressing and hashing then overlap with making files. The thread has a small lead only.
+    """
 
     def __init__(self, stream: IO[bytes], cancel: CancelToken | None) -> None:
         self._stream = stream
         self._hash = hashlib.sha256()
         self._cancel = cancel
         self._size = 0
+        self._reads = 0
+        self._ahead: _Ahead | None = None
 
-    def read(self, size: int = -1, /) -> bytes:
+    def read(self, _size: int = -1, /) -> bytes:
+        """The next piece, at most _CHUNK bytes whatever is asked for; empty at the end."""
         if self._cancel is not None:
             self._cancel.check()
-        data = self._stream.read(size)
+        self._reads += 1
+        if self._reads == 3:
+            self._ahead = _Ahead(self._next)
+        return self._next() if self._ahead is None else self._ahead.take()
+
+    def _next(self) -> bytes:
+        data = self._stream.read(_CHUNK)
         self._hash.update(data)
         self._size += len(data)
         return data
 
     def finish(self) -> AppliedLayer:
         """Read to the end (padding after the archive is part of the diffID)."""
-        while self.read(_CHUNK):
+        while self.read():
             pass
         return AppliedLayer(DiffID(Digest("sha256", self._hash.hexdigest())), self._size)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._ahead is not None:
+            self._ahead.stop()
+
+
+class _Ahead:
+    """Calls `produce` in a thread, at most DEPTH pieces ahead, until it gives an empty one."""
+
+    def __init__(self, produce: Callable[[], bytes]) -> None:
+        import queue
+        import threading
+
+        self._produce = produce
+        self._queue: queue.SimpleQueue[bytes | BaseException] = queue.SimpleQueue()
+        self._room = threading.Semaphore(DEPTH)
+        self._stopped = False
+        self._ended = False
+        self._thread = threading.Thread(target=self._run, name="read-layer")
+        self._thread.start()
+
+    def take(self) -> bytes:
+        """The next piece, empty at the end; raises what `produce` raised."""
+        if self._ended:
+            return b""
+        piece = self._queue.get()
+        self._room.release()
+        if isinstance(piece, bytes):
+            self._ended = not piece
+            return piece
+        self._ended = True
+        raise piece
+
+    def stop(self) -> None:
+        """End the thread, once the call that is running returns."""
+        self._stopped = True
+        self._room.release()
+        self._thread.join()
+
+    def _run(self) -> None:
+        piece = b"-"
+        while piece:
+            self._room.acquire()
+            if self._stopped:
+                return
+            try:
+                piece = self._produce()
+            except BaseException as error:  # noqa: BLE001  # raised again by the reader
+                self._queue.put(error)
+                return
+            self._queue.put(piece)
 
 
 def apply_layer(
@@ -72,17 +139,17 @@ def apply_layer(
     every whiteout is then written.
 
     The stream is read to its end and hashed; the caller compares the diffID, and throws `target`
-    away if this raises. Nothing outside `target` is touched, whatever the archive says.
+    away if this raises. A large stream is read from another thread, which has ended when this
+    returns. Nothing outside `target` is touched, whatever the archive says.
 
     Raises:
         LaminaError: INVALID for a malformed archive or one that cannot be applied, EXHAUSTED when
             the disk is full, DENIED, SYSTEM; what reading `tar` raises.
         Cancelled: `cancel` was set.
     """
-    stream = _Hashed(tar, cancel)
     policy = Policy(overlay=True, privileged=privileged)
     below = None if lowers is None else Lowers(lowers)
-    with Tree(target, policy=policy, lowers=below) as tree:
+    with _Hashed(tar, cancel) as stream, Tree(target, policy=policy, lowers=below) as tree:
         for entry, reader in read_tar(stream):  # type: ignore[arg-type]  # only read() is used
             tree.place(entry, reader)
         applied = stream.finish()

@@ -26,6 +26,8 @@ _MAX_SIZE = (1 << 63) - 1
 _MAX_ID = (1 << 32) - 2  # (uid_t)-1 means "leave it" to chown(2)
 _MAX_MTIME = (1 << 63) // 1_000_000_000 - 1  # seconds; nanoseconds must fit 64 bits
 _FIELDS = struct.Struct("100s8s8s8s12s12s8sc100s8s32s32s8s8s155s12s")  # POSIX ustar §Header Block
+# The same up to the magic, for headers as most writers make them: every number and its end.
+_PLAIN = struct.Struct("100s7sB7sB7sB11sB11sB6s2sc100s6s")
 _ZERO_BLOCK = bytes(BLOCK)
 _USTAR = b"ustar\0"  # followed by the version; GNU tar writes "ustar  \0" and has no prefix field
 _TYPES = {t.value.encode(): t for t in EntryType} | {
@@ -33,6 +35,7 @@ _TYPES = {t.value.encode(): t for t in EntryType} | {
     b"7": EntryType.FILE,  # contiguous file
     b"S": EntryType.FILE,  # GNU sparse
 }
+_PLAIN_TYPES = {b"0": EntryType.FILE, b"5": EntryType.DIR}
 _REFUSED = {
     b"V": "a volume label",
     b"M": "a part of a multi-volume archive",
@@ -187,15 +190,55 @@ def read_tar(stream: IO[bytes]) -> Iterator[tuple[Entry, EntryReader]]:
     source = _Input(stream)
     globals_: dict[bytes, bytes] = {}
     while True:
-        member = _Member(source, globals_)
-        block = member.read_headers()
-        if block is None:
-            return
-        entry, reader, padding = member.entry(block)
+        block = source.take(BLOCK)
+        entry = None if globals_ or len(block) < BLOCK else _plain_entry(block)
+        if entry is not None:
+            size = entry.size
+            reader, padding = EntryReader(source, size, entry.path), -size % BLOCK
+        else:
+            member = _Member(source, globals_)
+            own = member.read_headers(block)
+            if own is None:
+                return
+            entry, reader, padding = member.entry(own)
         yield entry, reader
         reader.close()
         if padding and not source.skip(padding):
             raise _truncated(entry.path)
+
+
+def _plain_entry(block: bytes) -> Entry | None:
+    """The entry of an ordinary file or directory, which most are; None if it is anything else.
+
+    Gives what `_Member` gives for it, in a third of the time. Damage is left to `_Member` too.
+    """
+    (name, mode, a, uid, b, gid, c, size, d, mtime, e, checksum, end, flag, _, magic) = (
+        _PLAIN.unpack_from(block)
+    )
+    kind = _PLAIN_TYPES.get(flag)
+    if (
+        kind is None
+        or magic != _USTAR
+        or (a | b | c | d | e) & ~0x20  # numbers end in NUL or a space
+        or end != b"\0 "
+        or block[345]  # a prefix
+        or not (mode + uid + gid + size + mtime + checksum).isdigit()
+    ):
+        return None
+    try:
+        expected = int(checksum, 8)
+        numbers = int(mode, 8), int(uid, 8), int(gid, 8), int(size, 8), int(mtime, 8)
+    except ValueError:  # the digits 8 and 9
+        return None
+    if sum(block) - sum(checksum) - 0x20 + 8 * 0x20 != expected:
+        return None
+    path = _clean(name.split(b"\0", 1)[0])
+    if not path:
+        return None
+    length = numbers[3] if kind is EntryType.FILE else 0
+    return Entry(
+        path, kind, numbers[0] & 0o7777, numbers[1], numbers[2], length, numbers[4] * 1_000_000_000
+    )
 
 
 class _Member:
@@ -211,10 +254,11 @@ class _Member:
         self._path: bytes | None = None  # of a GNU `L` header
         self._link: bytes | None = None  # of a GNU `K` header
 
-    def read_headers(self) -> bytes | None:
-        """The member's own header block; None at the end of the archive."""
+    def read_headers(self, block: bytes) -> bytes | None:
+        """The member's own header block, `block` or a later one; None at the end of the archive."""
         for count in range(MAX_META_HEADERS + 1):
-            block = self._source.take(BLOCK)
+            if count:
+                block = self._source.take(BLOCK)
             if not block or block == _ZERO_BLOCK:
                 if count:
                     raise InvalidTar("tar archive ends after an extended header")

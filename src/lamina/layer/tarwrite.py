@@ -29,6 +29,7 @@ _MAX_OCTAL_8 = 0o7777777
 _MAX_OCTAL_12 = 0o77777777777
 _PAX_NAME = b"././@PaxHeader"
 _SECOND = 1_000_000_000
+_PADDING = bytes(BLOCK)
 
 
 def write_tar(
@@ -49,16 +50,18 @@ def write_tar(
         head = header(entry, clamp_mtime=clamp_mtime)
         batch.append(head)
         pending += len(head)
-        if entry.size:
-            for piece in _pieces(entry, content):
+        size = entry.size
+        if size:
+            pieces = (_small(entry, content),) if size < CHUNK else _pieces(entry, content)
+            for piece in pieces:
                 batch.append(piece)
                 pending += len(piece)
                 if pending >= CHUNK:
                     write(b"".join(batch))
                     total += pending
                     batch, pending = [], 0
-            padding = -entry.size % BLOCK
-            batch.append(bytes(padding))
+            padding = -size % BLOCK
+            batch.append(_PADDING[:padding])
             pending += padding
         if pending >= CHUNK:
             write(b"".join(batch))
@@ -67,6 +70,25 @@ def write_tar(
     batch.append(END_OF_ARCHIVE)
     write(b"".join(batch))
     return total + pending + len(END_OF_ARCHIVE)
+
+
+def _small(entry: Entry, content: Content) -> bytes:
+    """The whole content of a file below CHUNK: one read, for the many of them."""
+    if not callable(content):
+        return b"".join(_pieces(entry, content))
+    try:
+        fd = content()
+    except OSError as error:
+        raise failure(error, f"cannot read {shown(entry.path)}") from error
+    try:
+        data = os.read(fd, entry.size + 1)
+        if len(data) != entry.size:
+            data += b"".join(_exactly(entry, lambda size: os.read(fd, size), done=len(data)))
+    except OSError as error:
+        raise failure(error, f"cannot read {shown(entry.path)}") from error
+    finally:
+        os.close(fd)
+    return data
 
 
 def _pieces(entry: Entry, content: Content) -> Iterator[bytes]:
@@ -83,7 +105,10 @@ def _pieces(entry: Entry, content: Content) -> Iterator[bytes]:
         yield from _exactly(entry, read)
         return
     assert callable(content)
-    fd = content()
+    try:
+        fd = content()
+    except OSError as error:
+        raise failure(error, f"cannot read {shown(entry.path)}") from error
     try:
         yield from _exactly(entry, lambda size: os.read(fd, size))
     except OSError as error:
@@ -92,8 +117,11 @@ def _pieces(entry: Entry, content: Content) -> Iterator[bytes]:
         os.close(fd)
 
 
-def _exactly(entry: Entry, read: Callable[[int], bytes]) -> Iterator[bytes]:
-    left = entry.size
+def _exactly(entry: Entry, read: Callable[[int], bytes], *, done: int = 0) -> Iterator[bytes]:
+    """What is left after `done` bytes, up to the entry's size and not a byte more."""
+    left = entry.size - done
+    if left < 0:
+        raise _changed(entry, done)
     while left:
         # One byte more than expected tells a file that grew, without a second call for small ones.
         data = read(min(left + 1, CHUNK))
@@ -117,10 +145,39 @@ def _changed(entry: Entry, found: int) -> LaminaError:
 
 def header(entry: Entry, *, clamp_mtime: int | None = None) -> bytes:
     """The header blocks of an entry: one ustar block, with pax blocks in front if needed."""
-    path, link = _names(entry)
     mtime = entry.mtime_ns // _SECOND
     if clamp_mtime is not None and mtime > clamp_mtime:
         mtime = clamp_mtime
+    return _plain(entry, mtime) or _full(entry, mtime)
+
+
+def _plain(entry: Entry, mtime: int) -> bytes | None:
+    """The header of an ordinary file or directory, which most are; None if it is not one.
+
+    Gives what `_full` gives, in a third of the time.
+    """
+    path = entry.path
+    back = _PLAIN_BACKS.get(entry.type)
+    if (
+        back is None
+        or entry.xattrs
+        or not 0 < len(path) < 100
+        or not path.isascii()
+        or b"\0" in path
+        or (entry.uid | entry.gid) > _MAX_OCTAL_8
+        or entry.size > _MAX_OCTAL_12
+        or not 0 <= mtime <= _MAX_OCTAL_12
+    ):
+        return None
+    if entry.type is EntryType.DIR:
+        path += b"/"
+    numbers = (entry.mode, entry.uid, entry.gid, entry.size, mtime)
+    front = path.ljust(100, b"\0") + b"%07o\0%07o\0%07o\0%011o\0%011o\0" % numbers
+    return b"%b%06o\0 %b" % (front, sum(front) + back[1], back[0])
+
+
+def _full(entry: Entry, mtime: int) -> bytes:
+    path, link = _names(entry)
     uid, gid, size = entry.uid, entry.gid, entry.size
     records: dict[bytes, bytes] = {}
     name, prefix = path, b""
@@ -186,6 +243,14 @@ def _block(
     prefix: bytes = b"",
 ) -> bytes:
     front = name.ljust(100, b"\0") + b"%07o\0%07o\0%07o\0%011o\0%011o\0" % numbers
+    back, checksum = _back(flag=flag, link=link, device=device, prefix=prefix)
+    return b"%b%06o\0 %b" % (front, sum(front) + checksum, back)
+
+
+def _back(
+    *, flag: bytes, link: bytes = b"", device: tuple[int, int] = (0, 0), prefix: bytes = b""
+) -> tuple[bytes, int]:
+    """The block from the type flag on, and its part of the checksum."""
     back = b"".join(
         (
             flag,
@@ -197,8 +262,10 @@ def _block(
             bytes(12),
         )
     )
-    checksum = sum(front) + sum(back) + 8 * 0x20  # its own field counts as spaces
-    return b"%b%06o\0 %b" % (front, checksum, back)
+    return back, sum(back) + 8 * 0x20  # the checksum's own field counts as spaces
+
+
+_PLAIN_BACKS = {t: _back(flag=t.value.encode()) for t in (EntryType.FILE, EntryType.DIR)}
 
 
 def _pax(entry: Entry, records: dict[bytes, bytes]) -> bytes:
@@ -220,7 +287,7 @@ def _pax(entry: Entry, records: dict[bytes, bytes]) -> bytes:
 
 
 def _record(key: bytes, value: bytes) -> bytes:
-    """`LENGTH key=value\\n`, where LENGTH counts itself."""
+    """`LENGTH key=value` and a line feed, where LENGTH counts itself."""
     length = len(key) + len(value) + 3
     total = length + len(str(length))
     if len(str(total)) != len(str(length)):

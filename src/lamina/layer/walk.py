@@ -197,7 +197,9 @@ class _Walk:
                     continue
                 if name.startswith(WHITEOUT_PREFIX):
                     raise _reserved(path)
-                xattrs = self._xattrs(path)
+                # Only files and directories can have what a layer keeps (xattr(7)).
+                has_xattrs = stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)
+                xattrs = self._xattrs(path) if has_xattrs else ()
                 yield self._entry(path, status, xattrs)
                 if stat.S_ISDIR(status.st_mode):
                     opaque = self._overlay and is_opaque(xattrs)

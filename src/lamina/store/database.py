@@ -169,12 +169,9 @@ class Database:
             connection.execute("COMMIT")
             if durable:
                 connection.execute("PRAGMA synchronous=NORMAL")
-        except BaseException as error:
-            if isinstance(error, sqlite3.DatabaseError | OSError):
-                connection.close()  # whatever its state, this rolls back
-            else:
-                connection.execute("ROLLBACK")
-                connection.execute("PRAGMA synchronous=NORMAL")
+        except BaseException:
+            # kept if it can be: on a full disk there may be no room to open another
+            if _is_usable(connection):
                 self._give_back(identity, connection)
             raise
         self._give_back(identity, connection)
@@ -199,6 +196,18 @@ class Database:
     def _give_back(self, identity: tuple[int, int], connection: sqlite3.Connection) -> None:
         with self._guard:
             self._idle.append((identity, connection))
+
+
+def _is_usable(connection: sqlite3.Connection) -> bool:
+    """Whether a connection whose transaction failed was rolled back; it is closed otherwise."""
+    try:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        connection.execute("PRAGMA synchronous=NORMAL")
+    except sqlite3.Error:
+        connection.close()
+        return False
+    return True
 
 
 def connect(path: str) -> sqlite3.Connection:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 _BATCH = 256  # blobs removed in one hold of the sweep lock: a touch waits that long at most
 _STAT_CACHE_AGE = 30 * 86400.0  # seconds; a context not built for a month is hashed anew
+_COARSE = 1.0  # seconds; the kernel's stamps on files being written lag behind the clock
 _LOCK_NAME = 64  # hex digits: locks of `Store.lock`, which may be deleted while nobody holds them
 
 
@@ -89,7 +90,9 @@ class _Collection:
         for text in roots:
             mark.pin(text)
         freed, blobs = (0, 0) if mark.unreadable else self._sweep_blobs(mark)
-        freed += remove_stale_ingests(os.path.join(self._store.root, "ingest"), before=self._before)
+        freed += remove_stale_ingests(
+            os.path.join(self._store.root, "ingest"), before=self._before - _COARSE
+        )
         snapshots, rubbish = self._sweep_rows(mark)
         directory = self._store.snapshots.directory
         for name in [*map(str, snapshots), *rubbish]:

@@ -200,7 +200,9 @@ def _new_overlay(mount: OverlayMount, *, volatile: bool, userxattr: bool) -> int
         options.append(("userxattr", None))
     if mount.upper:
         _forget_volatile(mount.work)
-        options += [("upperdir", mount.upper), ("workdir", mount.work)]
+        # unlike lowerdir+, these two are unescaped by the kernel (ovl_mount_dir)
+        options += [("upperdir", mount.upper.replace("\\", "\\\\"))]
+        options += [("workdir", mount.work.replace("\\", "\\\\"))]
         if volatile:
             options.append(("volatile", None))
     _check_layers(mount)

@@ -254,3 +254,24 @@ def test_unknown_capability_is_refused(run: Run) -> None:
     with pytest.raises(LaminaError) as caught:
         run("true", cap_add=("FLY",))
     assert caught.value.kind is Kind.USAGE
+
+
+def test_program_of_another_architecture_needs_an_image_of_it(run: Run, rootfs: Path) -> None:
+    if os.uname().machine != "x86_64":
+        pytest.skip("knows a 32-bit program for x86 only")
+    program = rootfs / "bin/exit32"
+    program.write_bytes(_I386_EXIT)
+    program.chmod(0o755)
+    if subprocess.run([program], check=False).returncode != 0:
+        pytest.skip("this kernel runs no 32-bit programs")
+    assert run("/bin/exit32")[0] != 0
+    assert run("/bin/exit32", architecture="386")[0] == 0
+
+
+# A static ELF32 executable: xor ebx, ebx; push 1; pop eax; int 0x80
+_I386_EXIT = bytes.fromhex(
+    "7f454c46010101000000000000000000 0200 0300 01000000 54800408 34000000 00000000 00000000"
+    "3400 2000 0100 0000 0000 0000"
+    "01000000 00000000 00800408 00800408 5b000000 5b000000 05000000 00100000"
+    "31db 6a01 58 cd80"
+)

@@ -15,9 +15,11 @@ from pathlib import Path
 import pytest
 
 from lamina.container.executor import RuntimeExecutor
+from lamina.container.host import read_facts
 from lamina.container.ports import Mount, ProcessSpec
 from lamina.container.runtime import Runtime
 from lamina.errors import Cancelled, Kind, LaminaError
+from lamina.record import replace
 from lamina.tasks import CancelToken
 
 pytestmark = pytest.mark.root
@@ -365,7 +367,6 @@ def test_kill_of_lamina_leaves_nothing(
     )
     store = tmp_path / "store"
     store.mkdir()
-    mounts = Path("/proc/self/mounts").read_text()
     lamina = subprocess.Popen(
         [sys.executable, "-c", program, store, runtime.name, state, rootfs, marker],
         stdout=subprocess.PIPE,
@@ -384,7 +385,7 @@ def test_kill_of_lamina_leaves_nothing(
     assert gone_within(10, lambda: not list(state.glob("*/*")))
     assert not list(Path("/sys/fs/cgroup").glob(f"*/lamina-{lamina.pid}-*"))
     assert not list(Path("/sys/fs/cgroup").glob(f"lamina-{lamina.pid}-*"))
-    assert Path("/proc/self/mounts").read_text() == mounts
+    assert str(tmp_path) not in Path("/proc/self/mounts").read_text()
 
 
 def test_state_of_a_dead_process_is_swept(runtime: Runtime, rootfs: Path, tmp_path: Path) -> None:
@@ -438,3 +439,25 @@ def test_root_file_system_that_is_missing(executor: RuntimeExecutor, tmp_path: P
             on_output=lambda _stream, _data: None,
             cancel=CancelToken(),
         )
+
+
+def test_host_without_control_groups_still_runs_and_withholds_devices(
+    runtime: Runtime, rootfs: Path, tmp_path: Path
+) -> None:
+    if runtime.name == "runc":
+        pytest.skip("runc always makes control groups")
+    bare = replace(
+        runtime, manager="disabled", host=read_facts(runtime.cgroups, manager="disabled")
+    )
+    output: list[bytes] = []
+    with RuntimeExecutor(bare, state_dir=str(tmp_path / "state")) as executor:
+        status = executor.run(
+            ProcessSpec(argv=("sh", "-c", "grep CapEff /proc/self/status; mknod /x c 1 3"), env=()),
+            str(rootfs),
+            on_output=lambda _stream, data: output.append(data),
+            cancel=CancelToken(),
+        )
+    text = b"".join(output).decode()
+    assert status == 1
+    assert f"{0xA80425FB & ~(1 << 27):016x}" in text
+    assert "not permitted" in text

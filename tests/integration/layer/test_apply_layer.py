@@ -10,21 +10,25 @@ import random
 import shutil
 import stat
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from lamina.errors import Kind, LaminaError
+from lamina.errors import Cancelled, Kind, LaminaError
 from lamina.layer.apply import AppliedLayer, apply_layer, extract
 from lamina.layer.entry import Entry, EntryType, sort_key
 from lamina.layer.tarread import read_tar
 from lamina.layer.tarwrite import write_tar
 from lamina.layer.walk import overlay_items, tree_items
+from lamina.tasks import CancelToken
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from lamina.layer.entry import Content, Item
 
 pytestmark = pytest.mark.root
@@ -268,7 +272,7 @@ def test_hard_link_to_what_is_not_a_file_is_refused(tmp_path: Path, target: byte
 @pytest.mark.parametrize("old", ["file", "directory", "link", "fifo"])
 @pytest.mark.parametrize("new", ["file", "directory", "link", "fifo"])
 def test_last_of_duplicates_wins(tmp_path: Path, old: str, new: str) -> None:
-    makers = {
+    makers: dict[str, Callable[[int], Item]] = {
         "file": lambda mode: file(b"x", b"%o" % mode, mode),
         "directory": lambda mode: directory(b"x", mode),
         "link": lambda mode: link(b"x", b"%o" % mode),
@@ -326,6 +330,40 @@ def test_full_disk_is_exhausted(tmp_path: Path) -> None:
         assert "'big'" in caught.value.what
     finally:
         subprocess.run(["umount", tmp_path], check=True)
+
+
+class Broken(io.BytesIO):
+    """A stream whose source fails after a while."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if self.tell() > 6 << 20:
+            raise LaminaError("connection lost", kind=Kind.UNAVAILABLE)
+        return super().read(size)
+
+
+def test_error_of_the_stream_rises_and_no_thread_is_left(tmp_path: Path) -> None:
+    tar = tar_of(*(file(b"%d" % n, os.urandom(1 << 20)) for n in range(12)))
+    with pytest.raises(LaminaError, match="connection lost"):
+        apply_layer(Broken(tar), str(tmp_path))
+    bad = io.BytesIO(tar[: 3 << 20] + b"x" * (20 << 20))
+    with pytest.raises(LaminaError, match="checksum"):
+        apply_layer(bad, str(tmp_path))
+    assert not [t for t in threading.enumerate() if t.name == "read-layer"]
+
+
+def test_large_layer_read_by_a_thread_is_the_same(tmp_path: Path) -> None:
+    items = [file(b"%02d" % n, os.urandom(1 << 20)) for n in range(20)]
+    tar = tar_of(*items) + bytes(3 << 20)
+    result = apply_layer(io.BytesIO(tar), str(tmp_path))
+    assert str(result.diff_id) == "sha256:" + hashlib.sha256(tar).hexdigest()
+    assert [data for _, data in walked(tmp_path)] == [data for _, data in items]
+
+
+def test_cancelling_stops_it(tmp_path: Path) -> None:
+    token = CancelToken()
+    token.cancel()
+    with pytest.raises(Cancelled):
+        apply_layer(io.BytesIO(tar_of(file(b"f"))), str(tmp_path), cancel=token)
 
 
 def test_unprivileged_form_has_no_devices_and_marks_opaque_for_users(tmp_path: Path) -> None:

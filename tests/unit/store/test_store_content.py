@@ -33,7 +33,10 @@ def test_flipped_bit_is_an_integrity_error_that_names_the_blob(store: LocalStore
     os.chmod(path, 0o600)
     with open(path, "wb") as file:
         file.write(b"blab")
-    for check in (lambda: store.content.read(digest, limit=9), lambda: store.content.verify(digest)):
+    for check in (
+        lambda: store.content.read(digest, limit=9),
+        lambda: store.content.verify(digest),
+    ):
         with pytest.raises(LaminaError) as caught:
             check()
         assert caught.value.kind is Kind.INTEGRITY

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from lamina.errors import Kind, LaminaError
@@ -60,10 +62,11 @@ def test_name_is_replaced_unless_taken(store: LocalStore) -> None:
 
 
 def test_changing_what_is_not_there_is_not_found(store: LocalStore) -> None:
-    for change in (
+    changes: tuple[Callable[[], None], ...] = (
         lambda: store.documents.update("container", "a", "{}"),
         lambda: store.documents.rename("container", "a", "web"),
-    ):
+    )
+    for change in changes:
         with pytest.raises(LaminaError) as caught:
             change()
         assert caught.value.kind is Kind.NOT_FOUND

@@ -42,7 +42,9 @@ def go_down(store: LocalStore) -> None:
         _, dot, rest = mark.partition(".")
         os.rename(os.path.join(marks, mark), os.path.join(marks, f"earlier{dot}{rest}"))
     store.database.write(
-        lambda transaction: transaction.run("UPDATE snapshots SET boot = 'earlier' WHERE boot <> ''")
+        lambda transaction: transaction.run(
+            "UPDATE snapshots SET boot = 'earlier' WHERE boot <> ''"
+        )
     )
 
 

@@ -281,9 +281,7 @@ def test_cache_record_read_under_a_lease_outlives_dropping_the_cache(
         assert store.content.exists(image.layers[0].digest)
 
 
-def test_lease_of_the_collecting_thread_holds_nothing_back(
-    store: LocalStore, clock: Clock
-) -> None:
+def test_lease_of_the_collecting_thread_holds_nothing_back(store: LocalStore, clock: Clock) -> None:
     image = make_image(store, b"one")
     store.metadata.set_names([APP], image.manifest)
     clock.advance(1)

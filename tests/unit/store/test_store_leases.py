@@ -90,9 +90,7 @@ def test_clock_set_back_does_not_make_a_use_look_old(store: LocalStore, clock: C
         assert os.stat(store.content.path(each)).st_atime >= began
 
 
-def test_using_an_old_snapshot_under_a_lease_notes_the_use(
-    store: LocalStore, clock: Clock
-) -> None:
+def test_using_an_old_snapshot_under_a_lease_notes_the_use(store: LocalStore, clock: Clock) -> None:
     chain = ChainID(Digest.of(b"chain"))
     store.snapshots.prepare("key", None)
     store.snapshots.commit(chain, "key")

@@ -22,7 +22,7 @@ from lamina.store.ports import CacheRecord
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from tests.unit.store.conftest import Clock, Notices
+    from tests.unit.store.conftest import Notices
 
 APP = "docker.io/library/app:latest"
 OTHER = "registry.example.com/team/other:1.0"

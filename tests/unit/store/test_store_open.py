@@ -194,7 +194,14 @@ def test_reading_path_loads_no_heavy_modules(root: str) -> None:
         "print(sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", f"import sys; sys.path[:0] = {sys.path!r}\n{script}", root],
+        [
+            sys.executable,
+            "-I",
+            "-S",
+            "-c",
+            f"import sys; sys.path[:0] = {sys.path!r}\n{script}",
+            root,
+        ],
         capture_output=True,
         text=True,
         check=True,

@@ -8,12 +8,11 @@ from collections.abc import Callable
 
 import pytest
 
-from lamina.spec.digest import ChainID, Digest
-from lamina.spec.document import dump
 from lamina.spec import mediatype
 from lamina.spec.config import ImageConfig
 from lamina.spec.descriptor import Descriptor
-from lamina.spec.digest import DiffID
+from lamina.spec.digest import ChainID, DiffID, Digest
+from lamina.spec.document import dump
 from lamina.spec.manifest import Manifest
 from lamina.store import LocalStore
 from lamina.store.ports import Document

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a build's Dockerfile and context come from: a directory, or standard input."""
+"""Where a build's Dockerfile and context come from: a directory, or a stream."""
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
 import stat
+import time
 from contextlib import contextmanager
 
 from lamina.errors import Kind, LaminaError
@@ -13,11 +16,18 @@ from lamina.record import record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from lamina.cli.context import Context
+    from typing import BinaryIO
 
 _MAX_DOCKERFILE = 16 * 1024 * 1024  # bytes; BuildKit refuses earlier, nobody writes more by hand
 _MAX_IGNORE = 4 * 1024 * 1024
+_YOUNG = 60.0  # seconds in which a new context may not have its lock yet
+_COMPRESSED = (
+    b"\x1f\x8b",  # gzip
+    b"BZh",  # bzip2
+    b"\xfd7zXZ\x00",  # xz
+    b"\x28\xb5\x2f\xfd",  # zstd
+)
+_USTAR = slice(257, 262)  # the magic of a tar header, in its first block
 _REMOTE = ("http://", "https://", "git://", "git@", "ssh://", "github.com/")
 
 
@@ -29,35 +39,26 @@ class BuildContext:
     dockerfile: bytes
     dockerfile_name: str
     ignore: tuple[str, ...]
+    is_lasting: bool = True  # False: a temporary directory
 
 
-@contextmanager
-def open_context(path: str, file: str, context: Context) -> Iterator[BuildContext]:
-    """The build context for the `PATH` and `--file` of a command line.
+def read_context(
+    path: str, file: str = "", *, cwd: str, stdin: BinaryIO | None = None
+) -> BuildContext:
+    """The context in directory `path` (relative ones from `cwd`) with its Dockerfile.
 
-    A context from standard input is unpacked beside the store and removed after the block.
+    `file` is what `--file` says: empty, a path from `cwd`, or `-` for a Dockerfile from `stdin`.
 
     Raises:
-        LaminaError: NOT_FOUND, DENIED, USAGE (both from standard input), UNSUPPORTED (an URL).
+        LaminaError: NOT_FOUND, DENIED, INVALID (not a directory, not a file), EXHAUSTED (too
+            large), UNSUPPORTED (an URL).
     """
     if path.startswith(_REMOTE):
         raise LaminaError(
             f"build context {path} is not supported yet: remote contexts (docs/roadmap.md)",
             kind=Kind.UNSUPPORTED,
         )
-    if path == "-":
-        if file == "-":
-            raise LaminaError(
-                "context and Dockerfile cannot both come from standard input", kind=Kind.USAGE
-            )
-        with _from_stdin(file, context) as found:
-            yield found
-        return
-    yield _from_directory(path, file, context)
-
-
-def _from_directory(path: str, file: str, context: Context) -> BuildContext:
-    directory = context.path(path)
+    directory = os.path.normpath(os.path.join(cwd, path))
     if not os.path.isdir(directory):
         missing = not os.path.lexists(directory)
         raise LaminaError(
@@ -66,14 +67,14 @@ def _from_directory(path: str, file: str, context: Context) -> BuildContext:
             else f"build context {path} is not a directory",
             kind=Kind.NOT_FOUND if missing else Kind.INVALID,
         )
-    if file == "-":
-        text = context.stdin.buffer.read(_MAX_DOCKERFILE + 1)
+    if file == "-" and stdin is not None:
+        text = stdin.read(_MAX_DOCKERFILE + 1)
         return BuildContext(directory, text, "Dockerfile", _ignore(directory, ""))
     if not file:
         name = _default_dockerfile(directory)
         text = _read_beneath(directory, name, _MAX_DOCKERFILE)
         return BuildContext(directory, text, name, _ignore(directory, f"{directory}/{name}"))
-    dockerfile = context.path(file)
+    dockerfile = os.path.join(cwd, file)
     if not os.path.lexists(dockerfile) and os.path.lexists(f"{directory}/{file}"):
         # with `-f` Docker looks from the working directory; many mean the context
         raise LaminaError(
@@ -98,38 +99,74 @@ def _default_dockerfile(directory: str) -> str:
 
 
 @contextmanager
-def _from_stdin(file: str, context: Context) -> Iterator[BuildContext]:
-    """A tar archive (plain or compressed) with the whole context, or a Dockerfile alone."""
-    import shutil
+def piped_context(stream: BinaryIO, file: str = "", *, scratch: str) -> Iterator[BuildContext]:
+    """The context of `build -`: a tar archive (plain or compressed) with the whole context, or a
+    Dockerfile alone. It is unpacked below the directory `scratch` and removed after the block;
+    what a killed build left there is removed by the next one.
+
+    Raises:
+        LaminaError: as `read_context`, USAGE (`file` beside a Dockerfile), and what `extract`
+            raises for a broken archive.
+    """
+    import io
     import tempfile
 
-    from lamina.cli.stdin import looks_like_archive, peekable
-
-    context.store()  # makes the root
-    stream = peekable(context.stdin.buffer)
-    scratch = os.path.join(context.root, "tmp")
     os.makedirs(scratch, mode=0o700, exist_ok=True)
+    _sweep(scratch)
+    buffered = stream if isinstance(stream, io.BufferedReader) else io.BufferedReader(stream)  # type: ignore[type-var]  # a raw stream is enough
     directory = tempfile.mkdtemp(prefix="context-", dir=scratch)
+    lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        if looks_like_archive(stream.peek(1024)):
-            from lamina.layer.apply import extract
-            from lamina.layer.compress import decompressed
-
-            extract(decompressed(stream), directory)
-            name = file or _default_dockerfile(directory)
-            text = _read_beneath(directory, name, _MAX_DOCKERFILE)
-            yield BuildContext(directory, text, name, _ignore(directory, f"{directory}/{name}"))
-            return
-        if file:
-            raise LaminaError(
-                "standard input holds a Dockerfile, so -f cannot name another", kind=Kind.USAGE
-            )
-        text = stream.read(_MAX_DOCKERFILE + 1)
-        if not text:
-            raise LaminaError("standard input is empty: no Dockerfile", kind=Kind.INVALID)
-        yield BuildContext(directory, text, "Dockerfile", ())
+        fcntl.flock(lock, fcntl.LOCK_EX)  # held while we live: see _sweep
+        head = buffered.peek(_USTAR.stop)
+        if head.startswith(_COMPRESSED) or head[_USTAR] == b"ustar":
+            yield _unpacked(buffered, file, directory)
+        else:
+            yield _dockerfile_alone(buffered, file, directory)
     finally:
+        os.close(lock)
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def _unpacked(stream: BinaryIO, file: str, directory: str) -> BuildContext:
+    from lamina.layer.apply import extract
+    from lamina.layer.compress import decompressed
+
+    extract(decompressed(stream), directory)
+    name = file or _default_dockerfile(directory)
+    text = _read_beneath(directory, name, _MAX_DOCKERFILE)
+    return BuildContext(
+        directory, text, name, _ignore(directory, f"{directory}/{name}"), is_lasting=False
+    )
+
+
+def _dockerfile_alone(stream: BinaryIO, file: str, directory: str) -> BuildContext:
+    if file:
+        raise LaminaError(
+            "standard input holds a Dockerfile, so -f cannot name another", kind=Kind.USAGE
+        )
+    text = stream.read(_MAX_DOCKERFILE + 1)
+    if not text:
+        raise LaminaError("standard input is empty: no Dockerfile", kind=Kind.INVALID)
+    return BuildContext(directory, text, "Dockerfile", (), is_lasting=False)
+
+
+def _sweep(scratch: str) -> None:
+    """Remove contexts whose process is gone: nobody holds their lock."""
+    for name in os.listdir(scratch):
+        path = os.path.join(scratch, name)
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(fd).st_mtime < time.time() - _YOUNG:
+                shutil.rmtree(path, ignore_errors=True)
+        except BlockingIOError:
+            pass
+        finally:
+            os.close(fd)
 
 
 def _ignore(directory: str, dockerfile: str) -> tuple[str, ...]:

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Python API: what `import lamina` offers, on the same use cases as the command line.
+
+Like the command line this is an edge: defaults (store, configuration, platform) come from the
+environment unless they are given. A store is opened once a root and stays open.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from lamina.app.containers import Container
+from lamina.app.settings import Settings, load_settings, store_root
+from lamina.events import silent
+from lamina.image.view import Image
+from lamina.store import open_store as _open_store
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from lamina.app.run_options import RunOptions
+    from lamina.events import Emitter
+    from lamina.store.ports import Store
+    from lamina.tasks import CancelToken
+
+__all__ = ["Container", "Image", "build", "image", "open_store", "run"]
+
+_stores: dict[str, Store] = {}
+
+
+def open_store(root: str = "") -> Store:
+    """The store at `root` (empty: `LAMINA_ROOT` or the user's); opened once, then shared.
+
+    Raises:
+        LaminaError: the store belongs to someone else, or cannot be made.
+    """
+    path = os.path.abspath(root) if root else store_root(os.environ, os.geteuid())
+    if path not in _stores:
+        _stores[path] = _open_store(path)
+    return _stores[path]
+
+
+def image(name: str, *, root: str = "") -> Image:
+    """The stored image of this name, id or beginning of an id. Raises LaminaError (NOT_FOUND)."""
+    from lamina.image.resolve import find_image
+
+    return find_image(open_store(root), name)
+
+
+def build(
+    context: str | os.PathLike[str] = ".",
+    *,
+    tags: Sequence[str] = (),
+    dockerfile: str | os.PathLike[str] = "",
+    target: str = "",
+    build_args: Mapping[str, str] | None = None,
+    labels: Mapping[str, str] | None = None,
+    no_cache: bool = False,
+    epoch: int | None = None,
+    jobs: int | None = None,
+    network: str = "default",
+    root: str = "",
+    settings: Settings | None = None,
+    on_event: Emitter = silent,
+    cancel: CancelToken | None = None,
+) -> Image:
+    """Build the image of a directory's Dockerfile and return it; `tags` name it.
+
+    `dockerfile` is a path (default: `Dockerfile` of the context), `epoch` a SOURCE_DATE_EPOCH.
+    `on_event` gets every event of `lamina.events`, from any thread. Steps run in a mount namespace
+    of their own: the first build that runs one moves this process into it.
+
+    Raises:
+        SourceError: the Dockerfile is wrong, a base is missing, or a step failed (STEP_FAILED).
+        LaminaError: anything else; see `lamina.errors`.
+        Cancelled: `cancel` was set.
+    """
+    from lamina.app.build import BuildRequest
+    from lamina.app.build import build as build_request
+    from lamina.app.buildcontext import read_context
+    from lamina.app.wiring import BuildHost
+    from lamina.spec.platform import host
+    from lamina.tasks import CancelToken as Token
+
+    store = open_store(root)
+    sources = read_context(os.path.abspath(context), os.fspath(dockerfile), cwd=os.getcwd())
+    request = BuildRequest(
+        context=sources.directory,
+        dockerfile=sources.dockerfile,
+        dockerfile_name=sources.dockerfile_name,
+        ignore=sources.ignore,
+        platform=host(os.uname().machine),
+        tags=tuple(tags),
+        target=target,
+        build_args=tuple((build_args or {}).items()),
+        labels=tuple((labels or {}).items()),
+        no_cache=no_cache,
+        epoch=epoch,
+        jobs=jobs,
+        network=network,
+    )
+    chosen = settings or load_settings(os.environ, uid=os.geteuid())
+    outcome = build_request(
+        request,
+        store=store,
+        host=BuildHost(store, chosen, search_path=os.environ.get("PATH", ""), emit=on_event),
+        emit=on_event,
+        cancel=cancel or Token(),
+        clock=time.time,
+    )
+    return image(str(outcome.config), root=root)
+
+
+def run(
+    image: Image | str,
+    command: Sequence[str] = (),
+    *,
+    ports: Mapping[int, int] | None = None,
+    env: Mapping[str, str] | None = None,
+    name: str = "",
+    options: RunOptions | None = None,
+    root: str = "",
+    settings: Settings | None = None,
+    on_event: Emitter = silent,
+) -> Container:
+    """Start a container of `image` and return while it runs.
+
+    `ports` maps ports of the container to ports of the host (0: a free one). `options` has what
+    `lamina run` has flags for.
+
+    Raises:
+        LaminaError: NOT_FOUND (image), CONFLICT (name or port), and whatever kept it from starting.
+    """
+    from lamina.app import containers
+
+    chosen = settings or load_settings(os.environ, uid=os.geteuid())
+    return containers.run(
+        open_store(root),
+        image if isinstance(image, str) else str(image.id),
+        command,
+        ports=ports,
+        env=env,
+        name=name,
+        options=options,
+        host=containers.Host(runtime=chosen.runtime, subnet=chosen.subnet),
+        emit=on_event,
+    )

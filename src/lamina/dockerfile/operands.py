@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the operands and flags of an instruction may be; the rest is refused by name, with its line."""
+
+from __future__ import annotations
+
+from lamina.dockerfile import ast
+from lamina.dockerfile.ignore import clean
+from lamina.dockerfile.lexer import parse_heredoc
+from lamina.dockerfile.values import MINIMUM_DURATION, InvalidValue, go_quote, parse_duration
+from lamina.errors import Kind, SourceError
+
+_SUPPORTED = {
+    "FROM": frozenset({"platform"}),
+    "RUN": frozenset({"network", "security"}),
+    "COPY": frozenset({"from", "chown", "chmod"}),
+    "ADD": frozenset({"chown", "chmod"}),
+    "HEALTHCHECK": frozenset({"interval", "timeout", "start-period", "start-interval", "retries"}),
+}
+
+
+def error_at(
+    command: ast.Instruction, what: str, *, kind: Kind | None = None, hint: str = ""
+) -> SourceError:
+    """An error at the instruction."""
+    return SourceError(what, span=command.span, kind=kind, hint=hint)
+
+
+def copy_keyword(command: ast.Copy) -> str:
+    """COPY or ADD."""
+    return "ADD" if command.add else "COPY"
+
+
+def refuse_flags(command: ast.Instruction) -> None:
+    """Raise SourceError (UNSUPPORTED) for a flag of the language that lowering does not know."""
+    name = command.keyword.upper()
+    for flag in command.flags:
+        if flag.name not in _SUPPORTED.get(name, ()) and flag.value != "false":
+            raise SourceError(
+                f"{name} --{flag.name} is not supported yet",
+                span=flag.span,
+                kind=Kind.UNSUPPORTED,
+            )
+
+
+def is_plain(text: str) -> bool:
+    """Whether the text is UTF-8 and has no NUL: what paths, arguments and JSON can hold."""
+    if text.isascii():
+        return "\0" not in text
+    return "\0" not in text and not any("\ud800" <= char <= "\udfff" for char in text)
+
+
+def check_text(command: ast.Command) -> None:
+    """Raise SourceError for an instruction that holds a NUL or is not UTF-8."""
+    texts = [command.text]
+    if isinstance(command, ast.Run):
+        texts += [doc.content for doc in command.heredocs]
+        texts += command.command.words
+    elif isinstance(command, ast.Cmd | ast.Entrypoint | ast.HealthCheck):
+        texts += command.command.words if command.command is not None else ()
+    elif isinstance(command, ast.Copy):
+        texts += [*command.sources, command.dest]
+    elif isinstance(command, ast.Shell):
+        texts += command.words
+    elif isinstance(command, ast.Volume):
+        texts += command.paths
+    elif isinstance(command, ast.OnBuild):
+        texts.append(command.expression)
+    if not all(map(is_plain, texts)):
+        raise error_at(
+            command, f"{command.keyword.upper()} holds a NUL or bytes that are not UTF-8"
+        )
+
+
+def check_mode(mode: str | None, command: ast.Copy) -> None:
+    """Refuse a `--chmod` that is not octal."""
+    if mode is None:
+        return
+    octal = all(char in "01234567" for char in mode)
+    if octal and len(mode) <= 8 and int(mode, 8) <= 0o7777:
+        return
+    if mode[0] in "ugoa+-=":
+        raise error_at(
+            command,
+            f"{copy_keyword(command)} --chmod={mode}: symbolic modes are not supported yet",
+            kind=Kind.UNSUPPORTED,
+            hint="write the mode in octal, such as 0755",
+        )
+    raise error_at(
+        command,
+        f"invalid chmod parameter: '{mode}'. it should be octal string and between 0 and 07777",
+    )
+
+
+def check_source(source: str, command: ast.Copy) -> None:
+    """Refuse URLs and git repositories: an error for COPY, not supported yet for ADD."""
+    what = ""
+    if _is_git(source):
+        what = "a git repository"
+    elif source.startswith(("http://", "https://")):
+        what = "a URL"
+    if what and command.add:
+        raise error_at(command, f"ADD of {what} is not supported yet", kind=Kind.UNSUPPORTED)
+    if what:
+        raise error_at(command, f"source can't be {what} for COPY")
+
+
+def _is_git(source: str) -> bool:
+    """What BuildKit takes for a git remote and not for a path or a plain URL."""
+    if source.startswith(("git://", "ssh://")):
+        return True
+    if source.startswith(("http://", "https://")):
+        return source.partition("#")[0].partition("?")[0].endswith(".git")
+    user, at, rest = source.partition("@")
+    return bool(at) and ":" in rest and user.replace("-", "").replace("_", "").isalnum()
+
+
+def join(directory: str, path: str) -> str:
+    """The path, below the directory unless it is absolute; not cleaned."""
+    return path if path.startswith("/") else f"{directory or '/'}/{path}"
+
+
+def relative(source: str) -> str:
+    """A COPY source below the root of its tree: `..` stops there, `.` is the root itself."""
+    return clean("/" + source)[1:] or "."
+
+
+def absolute(directory: str, dest: str) -> str:
+    """A COPY destination, absolute and clean; a slash at the end if it names a directory."""
+    path = clean(join(directory, dest))
+    is_directory = dest in {"", "."} or dest.endswith(("/", "/."))
+    return path if path == "/" or not is_directory else path + "/"
+
+
+def is_only_heredoc(text: str) -> bool:
+    """Whether the text is `<<NAME` and nothing else."""
+    return parse_heredoc(text) is not None
+
+
+def duration_flag(command: ast.HealthCheck, name: str) -> int:
+    """The flag in nanoseconds, 0 if it was not given."""
+    text = command.flag(name)
+    if not text:
+        return 0
+    try:
+        found = parse_duration(text)
+    except InvalidValue as error:
+        raise error_at(command, f"HEALTHCHECK --{name}: {error.what}") from error
+    if found and found < MINIMUM_DURATION:
+        raise error_at(command, f'Interval "{name}" cannot be less than 1ms')
+    return found
+
+
+def retries_flag(command: ast.HealthCheck) -> int:
+    """The flag `--retries`, 0 if it was not given."""
+    text = command.flag("retries")
+    if not text:
+        return 0
+    digits = text.removeprefix("+")
+    if text.startswith("-") and text[1:].isdigit():
+        raise error_at(command, f"--retries cannot be negative ({text})")
+    if not digits.isascii() or not digits.isdigit() or len(digits) > 9:
+        raise error_at(command, f"HEALTHCHECK --retries: invalid number {go_quote(text)}")
+    return int(digits)

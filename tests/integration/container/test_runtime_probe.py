@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Finding a runtime on this very host, and on one whose runtimes are broken."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from lamina.container.host import read_cgroups
+from lamina.container.info import host_report
+from lamina.container.runtime import NoRuntime, find_runtime
+
+pytestmark = [pytest.mark.root, pytest.mark.tool("crun"), pytest.mark.tool("runc")]
+
+
+def test_crun_is_preferred_and_nothing_is_left(tmp_path: Path) -> None:
+    found = find_runtime(str(tmp_path))
+    assert found.name == "crun"
+    assert [path.name for path in tmp_path.iterdir()] == ["runtime.json"]
+    assert not list(Path("/sys/fs/cgroup").glob("**/lamina-probe-*"))
+
+
+def test_hybrid_host_is_shielded(tmp_path: Path) -> None:
+    if read_cgroups().mode != "hybrid":
+        pytest.skip("this host's control groups are not hybrid")
+    assert find_runtime(str(tmp_path), override="crun").shield == read_cgroups().unified
+
+
+def test_broken_crun_gives_way_to_runc(tmp_path: Path) -> None:
+    broken = tmp_path / "bin/crun"
+    broken.parent.mkdir()
+    broken.write_text("#!/bin/sh\necho out of order >&2\nexit 3\n")
+    broken.chmod(0o755)
+    runc = shutil.which("runc")
+    assert runc is not None
+    search = f"{broken.parent}:{Path(runc).parent}"
+    found = find_runtime(str(tmp_path), search_path=search)
+    assert found.path == runc
+    assert any("out of order" in why for _, why in found.refused)
+
+
+def test_host_where_nothing_works_says_why(tmp_path: Path) -> None:
+    broken = tmp_path / "crun"
+    broken.write_text("not even a script")
+    broken.chmod(0o755)
+    with pytest.raises(NoRuntime, match="Exec format error"):
+        find_runtime(str(tmp_path), override=str(broken))
+    rows = host_report(str(tmp_path), override=str(broken))
+    assert any(name == "Runtime" and value.startswith("none: ") for name, value in rows)
+
+
+def test_report_names_what_was_chosen(tmp_path: Path) -> None:
+    rows = dict(host_report(str(tmp_path)))
+    assert rows["Runtime"].startswith("crun ")
+    assert rows["Snapshotter"].startswith("overlayfs")
+    assert rows["Cgroup mode"].split()[0] in ("v1", "v2", "hybrid", "none")

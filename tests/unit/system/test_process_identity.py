@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pid and start time."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+from lamina.record import replace
+from lamina.system.process import identify, this_process
+
+
+def test_this_process_is_alive() -> None:
+    assert this_process().pid == os.getpid()
+    assert this_process().alive()
+
+
+def test_same_pid_started_at_another_time_is_not_alive() -> None:
+    now = this_process()
+    assert not replace(now, start_ticks=now.start_ticks - 1).alive()
+
+
+def test_ended_process_is_not_alive_even_as_a_zombie() -> None:
+    with subprocess.Popen(["sleep", "60"]) as child:
+        identity = identify(child.pid)
+        assert identity is not None
+        assert identity.alive()
+        child.kill()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert not identity.alive()
+    assert not identity.alive()
+    assert identify(child.pid) is None
+
+
+def test_name_with_spaces_and_parentheses_is_no_trouble(tmp_path: object) -> None:
+    program = os.path.join(str(tmp_path), "a) R 1 (b")
+    os.symlink("/bin/sleep", program)
+    with subprocess.Popen([program, "60"]) as child:
+        identity = identify(child.pid)
+        assert identity is not None
+        assert identity.alive()
+        child.kill()
