@@ -80,6 +80,7 @@ class Site:
         self.source = self.vertex(LocalSource("context"), name="context")
         self.events: list[Event] = []
         self.executors = 0
+        self._running: RuntimeExecutor | None = None
         self._lock = threading.Lock()
 
     # Plans ------------------------------------------------------------------------------
@@ -173,7 +174,7 @@ class Site:
         cancel: CancelToken | None = None,
     ) -> Solved:
         self.events = []
-        self._running: RuntimeExecutor | None = None
+        self._running = None
         try:
             with self.store.lease("test"):
                 return solve(
@@ -214,7 +215,7 @@ class Site:
 
         with self.store.content.open(record.blobs[0].digest) as blob:
             stream = decompressed(blob)
-            return {e.path: (e, r.read()) for e, r in read_tar(stream)}  # type: ignore[arg-type]
+            return {e.path: (e, r.read()) for e, r in read_tar(stream)}
 
     def read(self, result: tuple[DiffID, ...], path: str) -> bytes:
         """A file of the merged tree."""

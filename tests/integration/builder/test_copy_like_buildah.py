@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from conftest import Site  # type: ignore[import-not-found]  # found by pytest
+    from lamina.spec.digest import DiffID
 
 pytestmark = [pytest.mark.root, pytest.mark.tool("buildah"), pytest.mark.tool("busybox")]
 
@@ -69,13 +70,15 @@ def fill(context: Path) -> None:
     (packed / "top" / "l").symlink_to("below/f")
     (packed / "top" / "below").chmod(0o711)
     for flag, name in (("z", "a.tar.gz"), ("J", "a.tar.xz")):
-        command = ["tar", "-C", packed, "--owner=7", "--group=8", f"-c{flag}f", context / name]
-        subprocess.run([*command, "top"], check=True)
+        subprocess.run(
+            ["tar", "-C", packed, "--owner=7", "--group=8", f"-c{flag}f", context / name, "top"],
+            check=True,
+        )
 
 
-def tree(root: Path) -> dict[str, tuple[object, ...]]:
+def tree(root: str) -> dict[str, tuple[object, ...]]:
     """Path -> type and mode, owner, what it holds, number of links."""
-    found = {}
+    found: dict[str, tuple[object, ...]] = {}
     for directory, below, names in os.walk(root):
         for name in (*below, *names):
             path = os.path.join(directory, name)
@@ -94,17 +97,15 @@ def tree(root: Path) -> dict[str, tuple[object, ...]]:
 
 def buildah_tree(site: Site, instruction: str) -> dict[str, tuple[object, ...]]:
     state = site.root / "buildah"
-    command = ["buildah", "--root", state / "root", "--runroot", state / "run"]
+    command = ["buildah", "--root", f"{state}/root", "--runroot", f"{state}/run"]
     command += ["--storage-driver", "vfs"]
     dockerfile = site.root / "Dockerfile"
     dockerfile.write_text(f"FROM base\n{instruction}\n")
 
-    def call(*arguments: object) -> str:
-        done = subprocess.run(
-            [*command, *arguments], capture_output=True, text=True, check=False  # type: ignore[list-item]
-        )  # fmt: skip
+    def call(*arguments: str) -> str:
+        done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-        return done.stdout.strip()
+        return str(done.stdout).strip()
 
     base = call("from", "scratch")
     mountpoint = call("mount", base)
@@ -112,20 +113,20 @@ def buildah_tree(site: Site, instruction: str) -> dict[str, tuple[object, ...]]:
     call("commit", "--quiet", base, "base")
     call("rm", base)
     call("bud", "--isolation", "chroot", "--layers=false", "--quiet", "-t", "made", "-f",
-         dockerfile, site.context)  # fmt: skip
+         str(dockerfile), str(site.context))  # fmt: skip
     made = call("from", "made")
     try:
-        return tree(type(site.root)(call("mount", made)))
+        return tree(call("mount", made))
     finally:
         call("rm", "--all")
 
 
-def lamina_tree(site: Site, diff_ids: tuple[object, ...]) -> dict[str, tuple[object, ...]]:
+def lamina_tree(site: Site, diff_ids: tuple[DiffID, ...]) -> dict[str, tuple[object, ...]]:
     chain = ensure_snapshot(site.store, diff_ids, emit=site.emit, cancel=CancelToken())
     target = site.root / "merged"
     target.mkdir()
     with mounted(site.store.snapshots.view(chain), str(target)):
-        return tree(target)
+        return tree(str(target))
 
 
 @pytest.mark.parametrize(
@@ -140,5 +141,5 @@ def test_result_is_the_same(
     names = {"owner": "--chown", "mode": "--chmod"}
     options = [f"{names[key]}={value}" for key, value in flags.items() if key in names]
     expected = buildah_tree(site, " ".join((instruction, *options, *sources, dest)))
-    solved = site.solve(site.copy(*sources, to=dest, **flags))  # type: ignore[arg-type]
+    solved = site.solve(site.copy(*sources, to=dest, **flags))
     assert lamina_tree(site, solved.outputs[0]) == expected
