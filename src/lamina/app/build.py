@@ -91,16 +91,16 @@ def build(
     exporters = _exporters(request, stdout, clock)
     dockerfile = parse(request.dockerfile, name=request.dockerfile_name)
     with store.lease("build"):
-        lowered = lower(dockerfile, _lower_options(request), store=store)
-        for diagnostic in lowered.diagnostics:
-            emit(diagnostic)
+        lowered = lower(dockerfile, _lower_options(request), store=store, emit=emit)
         return _solve_and_export(
             request, lowered, names, exporters, store, host, emit, cancel, clock
         )
 
 
-def lower(dockerfile: Dockerfile, options: LowerOptions, *, store: Store) -> Lowered:
-    """Lowering, with the images it asks for looked up in the store.
+def lower(
+    dockerfile: Dockerfile, options: LowerOptions, *, store: Store, emit: Emitter
+) -> Lowered:
+    """Lowering, with the images it asks for looked up in the store; emits what the checks found.
 
     Raises:
         SourceError: as `Lowering.step`; kind NOT_FOUND, with the line, for a missing image.
@@ -109,12 +109,16 @@ def lower(dockerfile: Dockerfile, options: LowerOptions, *, store: Store) -> Low
 
     lowering = Lowering(dockerfile, options)
     resolved: dict[tuple[str, str], ResolvedImage] = {}
-    for _ in range(_MAX_ROUNDS):
-        step = lowering.step(resolved)
-        if not isinstance(step, NeedImages):
-            return step
-        for wanted in step.requests:
-            resolved[wanted.key] = resolve(wanted, store)
+    try:
+        for _ in range(_MAX_ROUNDS):
+            step = lowering.step(resolved)
+            if not isinstance(step, NeedImages):
+                return step
+            for wanted in step.requests:
+                resolved[wanted.key] = resolve(wanted, store)
+    finally:  # with `check=error=true` findings are what the error is about
+        for diagnostic in lowering.diagnostics:
+            emit(diagnostic)
     raise LaminaError(
         f"ONBUILD triggers of base images are nested deeper than {_MAX_ROUNDS}",
         kind=Kind.INVALID,
