@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from conftest import Lamina  # type: ignore[import-not-found]  # pytest's own path rule
-
 from lamina.store import open_store
 
 pytestmark = [
