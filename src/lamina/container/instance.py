@@ -247,9 +247,7 @@ class Instance:
         stdin = master if self._config.stdin_open else -1
         return Process(pid, stdin=stdin, stdout=master, terminal=master)
 
-    def _invoke(
-        self, runtime: Runtime, arguments: list[str], streams: tuple[int, int, int]
-    ) -> int:
+    def _invoke(self, runtime: Runtime, arguments: list[str], streams: tuple[int, int, int]) -> int:
         """Run `runtime run`; the pid of the container's first process, which is our child."""
         log = f"{self._directory}/{_RUNTIME_LOG}"
         with contextlib.suppress(FileNotFoundError):
@@ -307,9 +305,7 @@ def _make_working_dir(root_fd: int, process: ProcessSpec) -> None:
     path = realpath_in_root(root_fd, wanted)
     top = path.split(b"/")[0]
     if top == b"proc" and path != b"proc":
-        raise LaminaError(
-            f"the working directory {process.cwd} lies in /proc", kind=Kind.INVALID
-        )
+        raise LaminaError(f"the working directory {process.cwd} lies in /proc", kind=Kind.INVALID)
     within = [m.destination.strip("/").encode() for m in process.mounts]
     if top in {b"sys", b"dev"} or any((path + b"/").startswith(m + b"/") for m in within):
         return
@@ -607,9 +603,7 @@ def clean_up(store: Store, id: str, *, directory: str, runtime: str) -> None:
     Mounts need nothing: they were in the monitor's mount namespace.
     """
     if os.path.isdir(f"{directory}/{_RUNTIME}"):
-        delete_from_runtime(
-            find_runtime(store.root, override=runtime), id, directory=directory
-        )
+        delete_from_runtime(find_runtime(store.root, override=runtime), id, directory=directory)
         from lamina.container.network import Network
 
         Network(store.documents, root=store.root).reap()

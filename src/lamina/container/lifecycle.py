@@ -277,9 +277,7 @@ def execute(
     )
 
 
-def remove(
-    store: Store, id: str, *, name: str, force: bool, boot: str, runtime: str = ""
-) -> None:
+def remove(store: Store, id: str, *, name: str, force: bool, boot: str, runtime: str = "") -> None:
     """Delete a container that does not run; with `force`, kill it first.
 
     Whatever a killed monitor left (processes, cgroup, runtime state, address, firewall rules) goes

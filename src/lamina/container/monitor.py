@@ -149,7 +149,9 @@ class Monitor:
         if signal.SIGCHLD in numbers:
             _reap_others(self._process.pid)
         if signal.SIGTERM in numbers:
-            instance.send_signal(self._process.pid, instance.signal_number(self._config.stop_signal))
+            instance.send_signal(
+                self._process.pid, instance.signal_number(self._config.stop_signal)
+            )
 
     def _accept(self) -> None:
         connection, _ = self._listener.accept()

@@ -228,7 +228,9 @@ def acquire(directory: str) -> int | None:
     Raises ContainerNotFound if the directory has gone.
     """
     try:
-        descriptor = os.open(f"{directory}/{LOCK_FILE}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(
+            f"{directory}/{LOCK_FILE}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+        )
     except FileNotFoundError as error:
         raise ContainerNotFound(f"no such container: {os.path.basename(directory)}") from error
     try:

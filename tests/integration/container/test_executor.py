@@ -10,6 +10,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,19 @@ def processes_with(marker: str) -> list[str]:
                 continue
             if marker.encode() in command:
                 found.append(command.decode(errors="replace"))
+    return found
+
+
+def descendants(top: int) -> set[int]:
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError):
+            if entry.name.isdigit():
+                stat = (entry / "stat").read_text().rpartition(")")[2].split()
+                parents[int(entry.name)] = int(stat[1])
+    found = {top}
+    while more := {pid for pid, parent in parents.items() if parent in found} - found:
+        found |= more
     return found
 
 
@@ -391,9 +405,13 @@ def test_kill_of_lamina_leaves_nothing(
     lamina.wait()
     lamina.stdout.close()
     assert gone_within(10, lambda: not processes_with(marker))
-    if victim == "launcher":  # nobody is left to tidy up: the next process does
-        sweep(str(state))
-    assert gone_within(10, lambda: not list(state.glob("*")))
+
+    def tidy() -> bool:
+        if victim == "launcher":  # nobody is left to tidy up: the next process does
+            sweep(str(state))
+        return not list(state.glob("*"))
+
+    assert gone_within(10, tidy)
     assert not list(Path("/sys/fs/cgroup").glob(f"*/lamina-{lamina.pid}-*"))
     assert not list(Path("/sys/fs/cgroup").glob(f"lamina-{lamina.pid}-*"))
     assert str(tmp_path) not in Path("/proc/self/mounts").read_text()
@@ -444,12 +462,10 @@ def test_overlay_of_another_step_is_not_kept_mounted(
         if data == b"up\n":
             subprocess.run(["umount", str(tmp_path / "merged")], check=True)
             minor = f"{os.major(device)}:{os.minor(device)}"
-            for entry in Path("/proc").iterdir():
-                try:
-                    if entry.name.isdigit() and f" {minor} " in (entry / "mountinfo").read_text():
-                        seen.append(entry.name)
-                except OSError:
-                    continue
+            for pid in descendants(os.getpid()):
+                with suppress(OSError):
+                    if f" {minor} " in Path(f"/proc/{pid}/mountinfo").read_text():
+                        seen.append(str(pid))
 
     executor.run(process, str(rootfs), on_output=look, cancel=CancelToken())
     assert seen == []
