@@ -54,9 +54,12 @@ def write_text(path: str, text: str) -> None:
 
 
 def write_etc_files(
-    directory: str, process: ProcessSpec, *, host_etc: str = "/etc"
+    directory: str, process: ProcessSpec, *, host_etc: str = "/etc", for_step: bool = False
 ) -> tuple[Mount, ...]:
     """Write hosts, hostname and resolv.conf into `directory`; the mounts that show them.
+
+    What the container writes to them is lost. A RUN step keeps the image's /etc/hostname
+    (`for_step`), as with BuildKit: a Dockerfile may want to write it.
 
     Raises:
         LaminaError: kind USAGE for a bad extra host or DNS server.
@@ -74,7 +77,9 @@ def write_etc_files(
         extra_hosts=process.extra_hosts,
         host_gateway=process.host_gateway,
     )
-    texts = {"hostname": hostname + "\n", "hosts": hosts, "resolv.conf": resolver.text}
+    texts = {"hosts": hosts, "resolv.conf": resolver.text}
+    if not for_step:
+        texts["hostname"] = hostname + "\n"
     for name, text in texts.items():
         write_text(f"{directory}/{name}", text)
     options = ("ro",) if process.read_only else ()

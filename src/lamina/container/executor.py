@@ -121,7 +121,7 @@ class RuntimeExecutor:
         """Everything that can fail because of the image or the command, before anything runs."""
         user = read_accounts(root_fd, process.user, process.groups)
         _check_cwd(root_fd, process, self._runtime.host)
-        etc = list(write_etc_files(step.bundle, process))
+        etc = list(write_etc_files(step.bundle, process, for_step=True))
         if self._ca_bundle is not None:
             etc.append(self._ca_mount(step.bundle, self._ca_bundle))
             process = _with_ca(process)
