@@ -8,6 +8,7 @@ import os
 from lamina.container.etcfiles import SYSTEMD_RESOLV_CONF, hosts_file, resolv_conf
 from lamina.container.ports import Mount
 from lamina.container.spec import DEFAULT_HOSTNAME
+from lamina.errors import Kind, LaminaError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,10 +41,23 @@ CA_ENVIRONMENT: tuple[tuple[str, str], ...] = (
 
 
 def write_bundle(directory: str, spec: Mapping[str, object]) -> None:
-    """Write `config.json` into `directory`, which exists."""
+    """Write `config.json` into `directory`, which exists.
+
+    Raises:
+        LaminaError: kind INVALID if an argument, variable or path is not UTF-8, which JSON needs
+            (runtimes would each replace the bytes with something else).
+    """
     import json  # costs 8 ms to import; a cached build runs no container
 
-    write_text(f"{directory}/config.json", json.dumps(spec, ensure_ascii=True))
+    text = json.dumps(spec, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        around = text[max(error.start - 20, 0) : error.start]
+        raise LaminaError(
+            f"a command, variable or path is not valid UTF-8 after {around!r}", kind=Kind.INVALID
+        ) from error
+    write_text(f"{directory}/config.json", text)
 
 
 def write_text(path: str, text: str) -> None:

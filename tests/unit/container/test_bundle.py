@@ -4,8 +4,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from lamina.container.bundle import CA_DIRECTORY, write_bundle, write_ca_files, write_etc_files
 from lamina.container.ports import ProcessSpec
+from lamina.errors import Kind, LaminaError
 
 PROCESS = ProcessSpec(argv=("true",), env=(), hostname="box")
 
@@ -44,6 +47,12 @@ def test_ca_files_are_readable_by_everyone_and_mounted_read_only(tmp_path: Path)
     assert CA_DIRECTORY in Path(mount.source, "apt.conf").read_text()
 
 
-def test_config_with_bytes_that_are_not_utf_8_is_json(tmp_path: Path) -> None:
-    write_bundle(str(tmp_path), {"process": {"args": ["caf\udce9"]}})
-    assert json.loads((tmp_path / "config.json").read_text())["process"]["args"] == ["caf\udce9"]
+def test_config_is_utf_8(tmp_path: Path) -> None:
+    write_bundle(str(tmp_path), {"process": {"args": ["café"]}})
+    assert json.loads((tmp_path / "config.json").read_bytes())["process"]["args"] == ["café"]
+
+
+def test_bytes_that_are_not_utf_8_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(LaminaError, match="not valid UTF-8 after") as caught:
+        write_bundle(str(tmp_path), {"process": {"args": ["caf\udce9"]}})
+    assert caught.value.kind is Kind.INVALID
