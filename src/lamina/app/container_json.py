@@ -121,17 +121,16 @@ def _bind(mount: Mount) -> str:
 
 
 def _mounts(config: ContainerConfig, directory: str) -> list[dict[str, object]]:
-    found: list[dict[str, object]] = []
-    for mount in config.process.mounts:
-        found.append(
-            {
-                "Type": mount.type,
-                "Source": mount.source if mount.type == "bind" else "",
-                "Destination": mount.destination,
-                "Mode": ",".join(mount.options),
-                "RW": "ro" not in mount.options,
-            }
-        )
+    found: list[dict[str, object]] = [
+        {
+            "Type": mount.type,
+            "Source": mount.source if mount.type == "bind" else "",
+            "Destination": mount.destination,
+            "Mode": ",".join(mount.options),
+            "RW": "ro" not in mount.options,
+        }
+        for mount in config.process.mounts
+    ]
     for number, destination in enumerate(config.volumes):
         found.append(
             {
@@ -146,7 +145,7 @@ def _mounts(config: ContainerConfig, directory: str) -> list[dict[str, object]]:
 
 
 def _network(config: ContainerConfig, state: State) -> dict[str, object]:
-    ports: dict[str, object] = {port: None for port in config.exposed}
+    ports: dict[str, object] = dict.fromkeys(config.exposed)
     ports.update(_bindings(state.ports if state.is_running else ()))
     address = state.ip_address if state.is_running else ""
     return {

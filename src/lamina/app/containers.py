@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Use cases of containers: create, run, list, inspect, logs, stop, remove.
+r"""Use cases of containers: create, run, list, inspect, logs, stop, remove.
 
     container = run(store, "alpine", command=["echo", "hello"])
     container.wait()            # 0
-    print(container.output())   # b"hello\\n"
+    print(container.output())   # b"hello\n"
     container.remove()
 
 `Host` holds what the caller decides about this host; everything else is in the store.
@@ -253,7 +253,7 @@ def _followed(
     yield from reader.history(tail=tail)
     if connection is None:
         return
-    while connection.recv(65536):
+    while console.receive(connection):
         yield from reader.new()
     yield from reader.new()
 
@@ -308,9 +308,7 @@ def create(
         while True:
             chosen = name or new_name(random)
             try:
-                lifecycle.create(
-                    store, merged, id=id, name=chosen, created=clock(), chain=chain
-                )
+                lifecycle.create(store, merged, id=id, name=chosen, created=clock(), chain=chain)
             except LaminaError as error:
                 if name or error.kind is not Kind.CONFLICT:
                     raise

@@ -148,9 +148,7 @@ def configure(
     )
 
 
-def _command(
-    options: RunOptions, image: RunConfig
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _command(options: RunOptions, image: RunConfig) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """(entrypoint, cmd). An entrypoint of one's own drops the image's cmd (moby, merge.go)."""
     if options.entrypoint is None:
         entrypoint = image.entrypoint or ()

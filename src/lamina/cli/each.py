@@ -13,9 +13,7 @@ if TYPE_CHECKING:
     from lamina.cli.context import Context
 
 
-def each(
-    names: Sequence[str], context: Context, action: Callable[[Container], str | None]
-) -> int:
+def each(names: Sequence[str], context: Context, action: Callable[[Container], str | None]) -> int:
     """Call `action` for every container; prints what it returns (None: the name as given).
 
     Errors are printed where they happen; the exit status is 1 if there was one, as Docker's.

@@ -20,7 +20,9 @@ def configure(parser: Parser) -> None:
     parser.stops_at_positional = True
     parser.switch("-d", "--detach", help="run in the background")
     parser.add_argument("-e", "--env", action="append", default=[], help="NAME=VALUE or NAME")
-    parser.add_argument("--env-file", action="append", default=[], help="read variables from a file")
+    parser.add_argument(
+        "--env-file", action="append", default=[], help="read variables from a file"
+    )
     parser.switch("-i", "--interactive", help="keep standard input open")
     parser.switch("-t", "--tty", help="give it a terminal")
     parser.add_argument("-u", "--user", default="", help="NAME|UID[:GROUP|GID]")

@@ -159,8 +159,8 @@ def _filter(text: str, context: Context) -> Callable[[Container, State], bool]:
             return lambda _, state: state.status == "exited" and str(state.exit_status) == value
         case "ancestor":
             id = _image_id(value, context)
-            return lambda container, _: value == container.config.image or (
-                id != "" and container.config.image_id == id
+            return lambda container, _: (
+                value == container.config.image or (id != "" and container.config.image_id == id)
             )
         case "label":
             key, has_value, wanted = value.partition("=")

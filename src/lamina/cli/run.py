@@ -12,10 +12,13 @@ from lamina.errors import Kind, LaminaError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Self
+
     from lamina.app.containers import Container, Host
     from lamina.app.run_options import RunOptions
     from lamina.cli.arguments import Parser
     from lamina.cli.context import Context
+    from lamina.spec.platform import Platform
 
 USAGE = "[OPTIONS] IMAGE [COMMAND] [ARG...]"
 STATUS_OF_FAILURE = 125  # docker run(1), exit status
@@ -37,8 +40,10 @@ def run(args: argparse.Namespace, context: Context) -> int:
 
     if not args.rest:
         raise LaminaError("'lamina run' requires at least 1 argument", kind=Kind.USAGE)
-    options = run_options(args, context, detach=args.detach)
-    check_terminal(context, terminal=options.terminal, stdin=options.interactive and not args.detach)
+    options = run_options(args, context)
+    check_terminal(
+        context, terminal=options.terminal, stdin=options.interactive and not args.detach
+    )
     keys = detach_keys(args.detach_keys)
     host = _host(args, context)
     _warn(options, context)
@@ -82,7 +87,7 @@ def _host(args: argparse.Namespace, context: Context) -> Host:
     return Host(runtime=args.runtime or settings.runtime, subnet=settings.subnet)
 
 
-def _platform(args: argparse.Namespace):  # type: ignore[no-untyped-def]  # noqa: ANN202
+def _platform(args: argparse.Namespace) -> Platform | None:
     if args.pull == "always":
         raise LaminaError(
             "--pull always is not supported: lamina cannot pull from registries yet",
@@ -119,7 +124,7 @@ class _CidFile:
         self._path = path
         self._descriptor = -1
 
-    def __enter__(self) -> _CidFile:
+    def __enter__(self) -> Self:
         if self._path:
             try:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC

@@ -13,7 +13,7 @@ from lamina.errors import Kind, LaminaError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from lamina.cli.arguments import Parser
     from lamina.cli.context import Context
@@ -125,7 +125,7 @@ def _add_refused(parser: Parser) -> None:
     parser.refuse("--isolation", "--use-api-socket", why=_DAEMON)
 
 
-def run_options(args: argparse.Namespace, context: Context, *, detach: bool) -> RunOptions:
+def run_options(args: argparse.Namespace, context: Context) -> RunOptions:
     """The options in `args`. Raises LaminaError of kind USAGE or UNSUPPORTED."""
     if args.restart not in {"no", ""}:
         raise LaminaError(
@@ -230,7 +230,7 @@ def _labels(
     return tuple(found.items())
 
 
-def _resolver(context: Context):  # type: ignore[no-untyped-def]  # noqa: ANN202  # see below
+def _resolver(context: Context) -> Callable[[str], str]:
     """A function (text) -> absolute host path, `~` and `..` resolved as a shell would."""
 
     def resolve(text: str) -> str:
@@ -340,9 +340,7 @@ def _integer(text: str, flag: str, *, default: int = 0) -> int:
     try:
         return int(text)
     except ValueError:
-        raise LaminaError(
-            f'invalid argument "{text}" for "{flag}" flag', kind=Kind.USAGE
-        ) from None
+        raise LaminaError(f'invalid argument "{text}" for "{flag}" flag', kind=Kind.USAGE) from None
 
 
 def _pair(text: str, flag: str) -> tuple[str, str]:

@@ -31,7 +31,9 @@ def run(args: argparse.Namespace, context: Context) -> int:
 
         return each(args.containers, context, _start)
     if len(args.containers) > 1:
-        raise LaminaError("you cannot start and attach multiple containers at once", kind=Kind.USAGE)
+        raise LaminaError(
+            "you cannot start and attach multiple containers at once", kind=Kind.USAGE
+        )
     return _start_attached(args, context)
 
 

@@ -23,7 +23,12 @@ def add_stop_flags(parser: Parser) -> None:
     """The flags that `stop` and `restart` share."""
     parser.add_argument("-s", "--signal", default="", help="signal to send")
     parser.add_argument(
-        "-t", "--timeout", "--time", type=int, default=None, help="seconds before SIGKILL; -1: never"
+        "-t",
+        "--timeout",
+        "--time",
+        type=int,
+        default=None,
+        help="seconds before SIGKILL; -1: never",
     )
 
 

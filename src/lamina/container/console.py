@@ -28,7 +28,7 @@ from lamina.errors import Kind, LaminaError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from typing import Any
+    from typing import Any, Self
 
 HELLO, STDIN, RESIZE = 0, 1, 2
 STDOUT, STDERR, LOGGED, STARTED, FAILED, EXIT = 1, 2, 3, 4, 5, 6
@@ -98,6 +98,14 @@ def connect(directory: str, name: str) -> socket.socket | None:
         os.close(path_fd)
 
 
+def receive(connection: socket.socket) -> bytes:
+    """Some bytes; none at the end, which is also what a monitor leaves that ends meanwhile."""
+    try:
+        return connection.recv(_BLOCK)
+    except ConnectionResetError:
+        return b""
+
+
 def failure_of(payload: bytes) -> tuple[LaminaError, int]:
     """(the error, the exit status for `run`) of a FAILED frame."""
     document = json.loads(payload)
@@ -138,7 +146,7 @@ class RawTerminal:
         self.descriptor = descriptor
         self._saved: list[Any] | None = None
 
-    def __enter__(self) -> RawTerminal:
+    def __enter__(self) -> Self:
         import termios
         import tty
 
@@ -235,7 +243,7 @@ class Session:
     def await_start(self) -> None:
         """Wait until the container runs. Raises StartFailed."""
         while True:
-            data = self._connection.recv(_BLOCK)
+            data = receive(self._connection)
             if not data:
                 raise StartFailed(
                     LaminaError("the container's monitor died while starting it"), 125
@@ -275,7 +283,7 @@ class Session:
                 if signals.descriptor in ready:
                     self._signals(signals)
                 if self._connection in ready:
-                    data = self._connection.recv(_BLOCK)
+                    data = receive(self._connection)
                     if not data:
                         return None
                     for type, payload in self._frames.feed(data):
@@ -352,7 +360,7 @@ _BLOCK = 64 * 1024
 _PASSED, _END, _DETACH = 0, 1, 2
 
 
-class StartFailed(Exception):  # noqa: N818  # carries an error, and the status `run` ends with
+class StartFailed(Exception):
     """The container did not start: `error` says why, `status` is what `run` exits with."""
 
     def __init__(self, error: LaminaError, status: int) -> None:
@@ -378,7 +386,7 @@ class _Signals:
         self.descriptor: int | None = None
         self._write_end = -1
 
-    def __enter__(self) -> _Signals:
+    def __enter__(self) -> Self:
         import signal
         import threading
 

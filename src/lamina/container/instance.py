@@ -315,7 +315,7 @@ def _make_working_dir(root_fd: int, process: ProcessSpec) -> None:
             try:
                 with contextlib.suppress(FileExistsError):
                     os.mkdir(name, 0o755, dir_fd=parent)
-                    os.chmod(name, 0o755, dir_fd=parent)  # whatever the umask
+                    os.chmod(name, 0o755, dir_fd=parent)  # noqa: S103  # Docker's mode, whatever the umask
                 flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
                 child = os.open(name, flags, dir_fd=parent)
             except OSError as error:
@@ -360,7 +360,7 @@ def _open_directory(root_fd: int, path: bytes) -> int | None:
 
 
 def _copy_tree(source: int, target: str) -> None:
-    """cp -a: hard links, owners, modes, xattrs, special files."""
+    """Copy with `cp -a`: hard links, owners, modes, xattrs, special files."""
     done = subprocess.run(
         ["cp", "-a", "--", f"/proc/self/fd/{source}/.", target],
         pass_fds=(source,),

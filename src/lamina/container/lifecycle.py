@@ -20,8 +20,6 @@ from lamina.store.ports import Document
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from lamina.container.instance import ExecRequest
     from lamina.container.state import ContainerConfig
     from lamina.spec.digest import ChainID
@@ -152,7 +150,11 @@ def open_socket(store: Store, id: str, *, mode: str, stdin: bool = False) -> soc
         return None
     if connection is not None:
         hello: dict[str, object] = {"mode": mode, "stdin": stdin}
-        connection.sendall(console.json_frame(console.HELLO, hello))
+        try:
+            connection.sendall(console.json_frame(console.HELLO, hello))
+        except (BrokenPipeError, ConnectionResetError):  # it ends at this moment
+            connection.close()
+            return None
     return connection
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The container log: Docker's json-file format, written by the monitor, read by anyone.
+r"""The container log: Docker's json-file format, written by the monitor, read by anyone.
 
-One JSON object a line: `{"log":"text\\n","stream":"stdout","time":"2026-01-02T03:04:05.678901234Z"}`.
+One JSON object a line: `{"log":"text\n","stream":"stdout","time":"2026-01-02T03:04:05.678901234Z"}`.
 `log` ends in a newline unless the line was longer than 16 KiB (then it goes on in the next object)
 or the stream ended. Bytes that are not UTF-8 become U+FFFD, as Docker's do. Rotated files are
 `container.log.1` (newest) to `container.log.N`.
@@ -19,7 +19,7 @@ from lamina.record import record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-    from typing import BinaryIO
+    from typing import BinaryIO, Self
 
 MAX_LINE = 16 * 1024  # bytes of one entry; Docker's defaultBufSize in daemon/logger/copier.go
 _STREAMS = {1: "stdout", 2: "stderr"}
@@ -79,18 +79,25 @@ class LogWriter:
         self._file = -1
 
     def _append(self, lines: list[bytes]) -> None:
-        if not lines:
-            return
-        try:
-            if self.max_size and self._size >= self.max_size:
+        """Write the lines, rotating between them whenever the file has reached its size."""
+        batch, size = b"", self._size
+        for line in lines:
+            if self.max_size and size >= self.max_size:
+                self._flush(batch)
                 self._rotate()
-            data = b"".join(lines)
+                batch, size = b"", 0
+            batch += line
+            size += len(line)
+        self._flush(batch)
+
+    def _flush(self, data: bytes) -> None:
+        try:
             while data:
                 written = os.write(self._file, data)
                 self._size += written
                 data = data[written:]
         except OSError:  # disk full, or a device that fails: the container must go on
-            self.lost += len(lines)
+            self.lost += data.count(b"\n")
 
     def _rotate(self) -> None:
         os.close(self._file)
@@ -152,7 +159,7 @@ class LogReader:
             self._file.close()
             self._file = None
 
-    def __enter__(self) -> LogReader:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -314,7 +321,7 @@ def _entries_of(path: str) -> Iterator[Entry]:
 
 def _open_existing(path: str) -> BinaryIO | None:
     try:
-        return open(path, "rb")  # noqa: SIM115  # the caller closes it
+        return open(path, "rb")  # the caller closes it
     except FileNotFoundError:
         return None
 

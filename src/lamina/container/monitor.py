@@ -23,6 +23,7 @@ import time
 from lamina.container import console, instance, state
 from lamina.container.logs import LogWriter
 from lamina.errors import Kind, LaminaError
+from lamina.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ class Monitor:
             elif source == self._process.stdin and events & selectors.EVENT_WRITE:
                 self._write_stdin()
             if source in self._process.outputs and events & ~selectors.EVENT_WRITE:
-                self._read_output(int(source))  # type: ignore[arg-type]  # an int, as registered
+                self._read_output(int(source))
         self._pace()
         return ended
 
@@ -390,7 +391,7 @@ def run_container(
     listener.close()
     state.write_state(
         directory,
-        state.replace(
+        replace(
             running,
             status=state.EXITED,
             pid=0,
@@ -430,9 +431,7 @@ def _record_failure(
     last = state.read_state(directory)
     state.write_state(
         directory,
-        state.replace(
-            last, exit_status=failure.status, error=failure.error.what, finished=clock() / 1e9
-        ),
+        replace(last, exit_status=failure.status, error=failure.error.what, finished=clock() / 1e9),
     )
 
 

@@ -154,17 +154,7 @@ class Network:
         except BaseException:
             os.close(ns_fd)
             raise
-        attachment = Attachment(
-            owner=owner,
-            ns_path=f"/proc/{hold_pid}/fd/{ns_fd}",
-            ns_fd=ns_fd,
-            ip=format_ip(ip),
-            prefix=bridge.subnet.prefix,
-            gateway=format_ip(gateway_of(bridge.subnet)),
-            mac=mac_of(ip).hex(":"),
-            mtu=bridge.mtu,
-            interface=interface_of(ip),
-        )
+        attachment = _describe(claim, bridge, ip, ns_fd=ns_fd)
         with self._guard:
             self._held[attachment.ip] = _Held(attachment)
         return attachment
@@ -433,6 +423,20 @@ class Network:
 
                 self._forwarder_made = Forwarder()
             return self._forwarder_made
+
+
+def _describe(claim: Claim, bridge: Bridge, ip: int, *, ns_fd: int) -> Attachment:
+    return Attachment(
+        owner=claim.owner,
+        ns_path=f"/proc/{claim.pid}/fd/{ns_fd}",
+        ns_fd=ns_fd,
+        ip=format_ip(ip),
+        prefix=bridge.subnet.prefix,
+        gateway=format_ip(gateway_of(bridge.subnet)),
+        mac=mac_of(ip).hex(":"),
+        mtu=bridge.mtu,
+        interface=interface_of(ip),
+    )
 
 
 def _not_attached(attachment: Attachment) -> LaminaError:

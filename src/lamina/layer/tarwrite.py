@@ -270,13 +270,9 @@ _PLAIN_BACKS = {t: _back(flag=t.value.encode()) for t in (EntryType.FILE, EntryT
 
 def _pax(entry: Entry, records: dict[bytes, bytes]) -> bytes:
     """A pax extended header (POSIX pax §Extended Header), records sorted by keyword."""
-    texts = [record for name in ("path", "linkpath") if (record := records.get(name.encode()))]
-    if not all(_is_utf8(text) for text in texts):
-        # POSIX: the names that follow are raw bytes, not UTF-8. Must come first to apply to them.
-        body = _record(b"hdrcharset", b"BINARY")
-    else:
-        body = b""
-    body += b"".join([_record(key, records[key]) for key in sorted(records)])
+    # Names are raw bytes, whatever their encoding, as Go's archive/tar writes them. POSIX would put
+    # hdrcharset=BINARY in front; GNU tar warns about that keyword, and everyone reads the bytes.
+    body = b"".join([_record(key, records[key]) for key in sorted(records)])
     if len(body) > MAX_PAX:
         raise LaminaError(
             f"extended attributes of {shown(entry.path)} are larger than {MAX_PAX} bytes together",
@@ -293,14 +289,6 @@ def _record(key: bytes, value: bytes) -> bytes:
     if len(str(total)) != len(str(length)):
         total += 1
     return b"%d %b=%b\n" % (total, key, value)
-
-
-def _is_utf8(text: bytes) -> bool:
-    try:
-        text.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def _encode_keyword(name: bytes) -> bytes:

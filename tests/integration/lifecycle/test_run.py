@@ -41,7 +41,8 @@ def test_slow_reader_gets_everything_after_the_container_has_ended(lamina: Lamin
 
 
 @pytest.mark.parametrize(
-    ("command", "status"), [("nosuch", 127), ("/no/such", 127), ("/etc/notexec", 126), ("/etc", 126)]
+    ("command", "status"),
+    [("nosuch", 127), ("/no/such", 127), ("/etc/notexec", 126), ("/etc", 126)],
 )
 def test_command_that_cannot_run_gives_dockers_status(
     lamina: Lamina, command: str, status: int
@@ -107,7 +108,9 @@ def test_defaults_of_the_image_apply_and_options_win(lamina: Lamina) -> None:
     assert lamina.out("run", "--rm", "-e", "B=mine", "d", "sh", "-c", script) == (
         "/work/deep\nguest\nimage mine /home/guest"
     )
-    out = lamina.out("run", "--rm", "-w", "/tmp", "-u", "0:2000", "d", "sh", "-c", "pwd; id -u; id -g")
+    out = lamina.out(
+        "run", "--rm", "-w", "/tmp", "-u", "0:2000", "d", "sh", "-c", "pwd; id -u; id -g"
+    )
     assert out == "/tmp\n0\n2000"
 
 
@@ -138,16 +141,27 @@ def test_bind_mounts_writable_and_read_only(lamina: Lamina, tmp_path: Path) -> N
     (tmp_path / "in").mkdir()
     (tmp_path / "in/file").write_text("host\n")
     volume = f"{tmp_path}/in:/mnt"
-    assert lamina.out("run", "--rm", "-v", volume, "bb", "sh", "-c", "cat /mnt/file; echo x >/mnt/new") == (
-        "host"
-    )
+    assert lamina.out(
+        "run", "--rm", "-v", volume, "bb", "sh", "-c", "cat /mnt/file; echo x >/mnt/new"
+    ) == ("host")
     assert (tmp_path / "in/new").read_text() == "x\n"
     denied = lamina("run", "--rm", "-v", f"{volume}:ro", "bb", "touch", "/mnt/no", status=1)
     assert "Read-only" in denied.stderr
-    lamina("run", "--rm", "--mount", f"type=bind,src={tmp_path}/in,dst=/mnt,readonly", "bb", "touch", "/mnt/no", status=1)
+    lamina(
+        "run",
+        "--rm",
+        "--mount",
+        f"type=bind,src={tmp_path}/in,dst=/mnt,readonly",
+        "bb",
+        "touch",
+        "/mnt/no",
+        status=1,
+    )
 
 
-def test_v_makes_a_missing_host_directory_and_mount_does_not(lamina: Lamina, tmp_path: Path) -> None:
+def test_v_makes_a_missing_host_directory_and_mount_does_not(
+    lamina: Lamina, tmp_path: Path
+) -> None:
     lamina("run", "--rm", "-v", f"{tmp_path}/made:/mnt", "bb", "true")
     assert (tmp_path / "made").is_dir()
     done = lamina("run", "--mount", f"type=bind,src={tmp_path}/no,dst=/mnt", "bb", status=125)
@@ -160,13 +174,23 @@ def test_named_volume_is_refused_by_name(lamina: Lamina) -> None:
 
 def test_tmpfs_and_read_only_root(lamina: Lamina) -> None:
     script = "touch /x; echo $?; touch /run/y; echo $?; df -k /run | tail -1 | awk '{print $2}'"
-    out = lamina.out("run", "--rm", "--read-only", "--tmpfs", "/run:size=1m", "bb", "sh", "-c", script)
+    out = lamina.out(
+        "run", "--rm", "--read-only", "--tmpfs", "/run:size=1m", "bb", "sh", "-c", script
+    )
     assert out.split() == ["1", "0", "1024"]
 
 
 def test_anonymous_volume_starts_with_the_images_files(lamina: Lamina) -> None:
     make_image(lamina.root, "docker.io/library/v:latest", Volumes={"/data": {}})
-    out = lamina.out("run", "--name", "vv", "v", "sh", "-c", "cat /data/seed; stat -c %u:%a /data/seed; echo 2 >/data/new")
+    out = lamina.out(
+        "run",
+        "--name",
+        "vv",
+        "v",
+        "sh",
+        "-c",
+        "cat /data/seed; stat -c %u:%a /data/seed; echo 2 >/data/new",
+    )
     assert out.split("\n") == ["from the image", "1000:640"]
     source = lamina.inspect("vv")["Mounts"][0]["Source"]
     assert Path(source, "new").read_text() == "2\n"
@@ -179,7 +203,9 @@ def test_capabilities_and_privileged(lamina: Lamina) -> None:
     show = ["bb", "grep", "CapEff", "/proc/self/status"]
     default = int(lamina.out("run", "--rm", *show).split()[1], 16)
     dropped = int(lamina.out("run", "--rm", "--cap-drop", "ALL", *show).split()[1], 16)
-    added = int(lamina.out("run", "--rm", "--cap-drop=ALL", "--cap-add=NET_RAW", *show).split()[1], 16)
+    added = int(
+        lamina.out("run", "--rm", "--cap-drop=ALL", "--cap-add=NET_RAW", *show).split()[1], 16
+    )
     full = int(lamina.out("run", "--rm", "--privileged", *show).split()[1], 16)
     assert (dropped, added) == (0, 1 << 13)
     assert full & default == default
@@ -219,7 +245,9 @@ def test_limits_work_or_are_refused(lamina: Lamina) -> None:
 
 def test_ulimit_and_shm_size(lamina: Lamina) -> None:
     script = "ulimit -n; df -k /dev/shm | tail -1 | awk '{print $2}'"
-    out = lamina.out("run", "--rm", "--ulimit", "nofile=200:300", "--shm-size", "2m", "bb", "sh", "-c", script)
+    out = lamina.out(
+        "run", "--rm", "--ulimit", "nofile=200:300", "--shm-size", "2m", "bb", "sh", "-c", script
+    )
     assert out.split() == ["200", "2048"]
 
 
@@ -250,9 +278,9 @@ def test_cidfile_holds_the_id_and_must_be_new(lamina: Lamina, tmp_path: Path) ->
     path = tmp_path / "cid"
     lamina("run", "--name", "cc", "--cidfile", str(path), "bb", "true")
     assert path.read_text() == lamina.inspect("cc")["Id"]
-    assert "container ID file found" in lamina(
-        "run", "--cidfile", str(path), "bb", status=125
-    ).stderr
+    assert (
+        "container ID file found" in lamina("run", "--cidfile", str(path), "bb", status=125).stderr
+    )
     lamina("run", "--cidfile", str(tmp_path / "other"), "nosuch", status=125)
     assert not (tmp_path / "other").exists()
 
