@@ -21,7 +21,7 @@ import tempfile
 from lamina.container import console, state
 from lamina.container.bundle import write_bundle, write_etc_files, write_text
 from lamina.container.console import StartFailed
-from lamina.container.executor import command_status, read_error
+from lamina.container.errorlog import command_status, read_error
 from lamina.container.host import list_devices
 from lamina.container.launcher import remove_cgroups
 from lamina.container.ports import Mount
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from lamina.container.state import ContainerConfig
     from lamina.store.ports import Store
 
-CANNOT_INVOKE, FAILED = 126, 125  # exit statuses of `docker run`
+FAILED = 125  # `docker run`: lamina itself failed
 
 _ROOTFS, _RUNTIME, _CONSOLE, _PID, _RUNTIME_LOG = (
     "rootfs", "runtime", "console.sock", "pid", "runtime.log",
@@ -571,8 +571,6 @@ def signal_number(text: str) -> int:
 def start_failure(message: str, *, doing: str = "cannot start the container") -> StartFailed:
     """What a runtime said (crun's and runc's words), with Docker's exit status for it."""
     status = command_status(message)
-    if status is None and "open executable" in message:  # crun's word for a directory
-        status = CANNOT_INVOKE
     error = LaminaError(f"{doing}: {message}")
     return StartFailed(error, FAILED if status is None else status)
 
