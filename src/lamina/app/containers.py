@@ -3,7 +3,7 @@ r"""Use cases of containers: create, run, list, inspect, logs, stop, remove.
 
     container = run(store, "alpine", command=["echo", "hello"])
     container.wait()            # 0
-    print(container.output())   # b"hello\n"
+    container.output()          # b"hello\n"
     container.remove()
 
 `Host` holds what the caller decides about this host; everything else is in the store.

@@ -455,25 +455,29 @@ def _exec_process(
     return spec["process"]
 
 
-# crun refuses hosts with hybrid control groups unless their v2 mount is covered; that must not
-# happen in our own mount namespace, which may be a Python program's that imports lamina
-_SHIELD = (
-    "import os, sys; sys.path.insert(0, sys.argv[1]); from lamina.system.mounts import isolate; "
-    "isolate(); os.execv(sys.argv[2], sys.argv[2:])"
-)
-
-
 def _shielded(argv: tuple[str, ...], runtime: Runtime) -> list[str]:
+    """The command, in a mount namespace of its own where crun needs that (hybrid control groups).
+
+    Not in our own: we may be a Python program that imports lamina.
+    """
     if not runtime.shield:
         return list(argv)
-    return [sys.executable, "-I", "-S", "-c", _SHIELD, source_directory(), *argv]
+    return lean_python(
+        "import os; from lamina.system.mounts import isolate; "
+        f"isolate(); os.execv({argv[0]!r}, {list(argv)!r})"
+    )
 
 
-def source_directory() -> str:
-    """Where the package `lamina` lies, for a Python that is started without site-packages."""
+def lean_python(code: str) -> list[str]:
+    """The command that runs `code` with lamina importable and nothing else beside the library.
+
+    -I -S: nothing of the caller's environment or site-packages counts, and it starts in 10 ms.
+    """
     import lamina
 
-    return os.path.dirname(os.path.dirname(os.path.abspath(lamina.__file__)))
+    source = os.path.dirname(os.path.dirname(os.path.abspath(lamina.__file__)))
+    prelude = f"import sys; sys.path.insert(0, {source!r}); "
+    return [sys.executable, "-I", "-S", "-c", prelude + code]
 
 
 def delete_from_runtime(runtime: Runtime, id: str, *, directory: str) -> None:
