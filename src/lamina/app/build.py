@@ -97,9 +97,7 @@ def build(
         )
 
 
-def lower(
-    dockerfile: Dockerfile, options: LowerOptions, *, store: Store, emit: Emitter
-) -> Lowered:
+def lower(dockerfile: Dockerfile, options: LowerOptions, *, store: Store, emit: Emitter) -> Lowered:
     """Lowering, with the images it asks for looked up in the store; emits what the checks found.
 
     Raises:

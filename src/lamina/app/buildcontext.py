@@ -132,7 +132,7 @@ def _unpacked(stream: BinaryIO, file: str, directory: str) -> BuildContext:
     from lamina.layer.apply import extract
     from lamina.layer.compress import decompressed
 
-    extract(decompressed(stream), directory)
+    extract(decompressed(stream), directory, setid=True)
     name = file or _default_dockerfile(directory)
     text = _read_beneath(directory, name, _MAX_DOCKERFILE)
     return BuildContext(

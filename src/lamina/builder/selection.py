@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from lamina.builder.statcache import StatCache
     from lamina.builder.tree import Tree
+    from lamina.tasks import CancelToken
 
 _CHUNK = 1 << 20
 _TRIES = 3  # a file that changes while it is read is read again, then given up
@@ -66,15 +67,23 @@ class Selection:
     matches: tuple[Match, ...]
 
 
-def select(tree: Tree, patterns: Sequence[str], *, cache: StatCache | None) -> Selection:
-    """The selection of `patterns` in `tree`.
+def select(
+    tree: Tree,
+    patterns: Sequence[str],
+    *,
+    cache: StatCache | None,
+    cancel: CancelToken | None = None,
+) -> Selection:
+    """The selection of `patterns` in `tree`; `cancel` is looked at before each file is read.
 
     Raises:
         LaminaError: kind NOT_FOUND for a missing source (a wildcard may match nothing, as in
             BuildKit), DENIED for one that cannot be read, CONFLICT for one that keeps changing.
     """
     matches = tuple(
-        _pick(tree, path, cache=cache) for pattern in patterns for path in expand(tree, pattern)
+        _Picker(tree, cache, cancel).pick(path)
+        for pattern in patterns
+        for path in expand(tree, pattern)
     )
     sha = hashlib.sha256(_VERSION)
     for match in matches:
@@ -150,78 +159,83 @@ def _clean(pattern: str) -> list[str]:
 # Files --------------------------------------------------------------------------------------
 
 
-def _pick(tree: Tree, path: bytes, *, cache: StatCache | None) -> Match:
-    place = tree.resolve(path)
-    found = tree.status(place)
-    if found is None:
-        raise LaminaError(f'"/{shown(path)}": not found', kind=Kind.NOT_FOUND)
-    if stat.S_ISDIR(found.st_mode):
-        start = len(place) + 1 if place else 0
-        below = tuple(
-            _picked(tree, inner[start:], inner, status, fd, name, cache)
-            for inner, status, fd, name in tree.walk(place)
-        )
-        return Match(path, True, below)
-    parent, _, name = place.rpartition(b"/")
-    fd = tree.open(parent)
-    try:
-        picked = _picked(tree, b"", place, found, fd, os.fsdecode(name), cache)
-    finally:
-        os.close(fd)
-    return Match(path, False, (picked,))
+class _Picker:
+    """Reads what one path names."""
 
+    def __init__(self, tree: Tree, cache: StatCache | None, cancel: CancelToken | None) -> None:
+        self._tree = tree
+        self._cache = cache
+        self._cancel = cancel
 
-def _picked(
-    tree: Tree,
-    path: bytes,
-    place: bytes,
-    status: os.stat_result,
-    fd: int,
-    name: str,
-    cache: StatCache | None,
-) -> Picked:
-    kind = entry_type(status.st_mode)
-    if kind is EntryType.FILE:
-        digest = cache.get(place, status) if cache is not None else None
-        if digest is None:
-            digest, status = _read(tree, place, fd, name)
-            if cache is not None:
-                cache.put(place, status, digest)
-        inode = (status.st_dev, status.st_ino) if status.st_nlink > 1 else None
-        return Picked(path, place, kind, status, digest=digest, inode=inode)
-    if kind is EntryType.SYMLINK:
-        return Picked(path, place, kind, status, link=tree.readlink(place, fd, name))
-    if kind is EntryType.DIR:
-        return Picked(path, place, kind, status, xattrs=_dir_xattrs(tree, place, fd, name))
-    if kind is None:
-        text = f"{shown(place)!r} of {tree.what} is a socket, which an image cannot hold"
-        raise LaminaError(text, kind=Kind.UNSUPPORTED)
-    return Picked(path, place, kind, status)
+    def pick(self, path: bytes) -> Match:
+        tree = self._tree
+        place = tree.resolve(path)
+        found = tree.status(place)
+        if found is None:
+            raise LaminaError(f'"/{shown(path)}": not found', kind=Kind.NOT_FOUND)
+        if stat.S_ISDIR(found.st_mode):
+            start = len(place) + 1 if place else 0
+            below = tuple(
+                [
+                    self._picked(inner[start:], inner, status, fd, name)
+                    for inner, status, fd, name in tree.walk(place)
+                ]
+            )
+            return Match(path, True, below)
+        parent, _, name = place.rpartition(b"/")
+        fd = tree.open(parent)
+        try:
+            picked = self._picked(b"", place, found, fd, os.fsdecode(name))
+        finally:
+            os.close(fd)
+        return Match(path, False, (picked,))
 
+    def _picked(
+        self, path: bytes, place: bytes, status: os.stat_result, fd: int, name: str
+    ) -> Picked:
+        kind = entry_type(status.st_mode)
+        if kind is EntryType.FILE:
+            cache = self._cache
+            digest = cache.get(place, status) if cache is not None else None
+            if digest is None:
+                digest, status = self._read(place, fd, name)
+                if cache is not None:
+                    cache.put(place, status, digest)
+            inode = (status.st_dev, status.st_ino) if status.st_nlink > 1 else None
+            return Picked(path, place, kind, status, digest=digest, inode=inode)
+        if kind is EntryType.SYMLINK:
+            return Picked(path, place, kind, status, link=self._tree.readlink(place, fd, name))
+        if kind is EntryType.DIR:
+            return Picked(path, place, kind, status, xattrs=self._dir_xattrs(place, fd, name))
+        if kind is None:
+            text = f"{shown(place)!r} of {self._tree.what} is a socket, which no image can hold"
+            raise LaminaError(text, kind=Kind.UNSUPPORTED)
+        return Picked(path, place, kind, status)
 
-def _dir_xattrs(tree: Tree, place: bytes, fd: int, name: str) -> tuple[tuple[bytes, bytes], ...]:
-    below = tree.open_at(fd, name, place)
-    try:
-        return copied_xattrs(below)
-    finally:
-        os.close(below)
+    def _dir_xattrs(self, place: bytes, fd: int, name: str) -> tuple[tuple[bytes, bytes], ...]:
+        below = self._tree.open_at(fd, name, place)
+        try:
+            return copied_xattrs(below)
+        finally:
+            os.close(below)
 
-
-def _read(tree: Tree, place: bytes, fd: int, name: str) -> tuple[bytes, os.stat_result]:
-    """The digest of a file and the status that it had all the while."""
-    file = tree.open_at(fd, name, place)
-    try:
-        for _ in range(_TRIES):
-            before = os.fstat(file)
-            if not stat.S_ISREG(before.st_mode):
-                break
-            digest = payload_digest(_hash(file), copied_xattrs(file))
-            if stamp(os.fstat(file)) == stamp(before):
-                return digest, before
-            os.lseek(file, 0, os.SEEK_SET)
-    finally:
-        os.close(file)
-    raise changed(place, tree.what)
+    def _read(self, place: bytes, fd: int, name: str) -> tuple[bytes, os.stat_result]:
+        """The digest of a file and the status that it had all the while."""
+        if self._cancel is not None:
+            self._cancel.check()
+        file = self._tree.open_at(fd, name, place)
+        try:
+            for _ in range(_TRIES):
+                before = os.fstat(file)
+                if not stat.S_ISREG(before.st_mode):
+                    break
+                digest = payload_digest(_hash(file), copied_xattrs(file))
+                if stamp(os.fstat(file)) == stamp(before):
+                    return digest, before
+                os.lseek(file, 0, os.SEEK_SET)
+        finally:
+            os.close(file)
+        raise changed(place, self._tree.what)
 
 
 def _hash(file: int) -> bytes:

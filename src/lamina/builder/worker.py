@@ -115,7 +115,7 @@ class BuildWorker:
         tree = self._source(vertex, action, inputs)
         op = self._source_op(vertex, action)
         cache = self._contexts.cache(op) if isinstance(op, LocalSource) else None
-        found = select(tree, action.patterns, cache=cache)
+        found = select(tree, action.patterns, cache=cache, cancel=self._cancel)
         self._selections[vertex.digest, position] = found
         return found
 
@@ -431,7 +431,9 @@ class BuildWorker:
 
 
 class _Located:
-    """Adds the place in the Dockerfile to errors that rise from the block."""
+    """Adds the place in the Dockerfile to errors that rise from the block; what the host's system
+    calls refused (a full disk, above all) becomes a LaminaError.
+    """
 
     def __init__(self, vertex: Vertex) -> None:
         self._span: Span | None = vertex.meta.span
@@ -439,12 +441,20 @@ class _Located:
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        cause = error
+        if isinstance(error, OSError):
+            from lamina.system.paths import failure
+
+            name = f" {os.fsdecode(error.filename)!r}" if error.filename else ""
+            error = failure(error, f"cannot build this step{name}")
+            if self._span is None:
+                raise error from cause
         if self._span is None or isinstance(error, SourceError):
             return
         if isinstance(error, LaminaError):
             raise SourceError(
                 error.what, span=self._span, kind=error.kind, hint=error.hint
-            ) from error
+            ) from cause
 
 
 def _copies(vertex: Vertex) -> tuple[CopyAction, ...]:

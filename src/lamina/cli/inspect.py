@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from lamina.cli.arguments import Parser
     from lamina.cli.context import Context
+    from lamina.store.ports import Store
 
 USAGE = "[OPTIONS] NAME|ID [NAME|ID...]"
 _TYPES = ("container", "image")
@@ -46,9 +47,7 @@ def _inspect(name: str, args: argparse.Namespace, context: Context) -> dict[str,
     """A container of this name, else an image."""
     store = context.store()
     if args.type != "image" and store.documents.find("container", name):
-        from lamina.app.containers import inspect
-
-        return inspect(store, name, size=args.size)
+        return _container(store, name, size=args.size)
     if args.type == "container":
         raise LaminaError(f"no such container: {name}", kind=Kind.NOT_FOUND)
     from lamina.app.images import inspect_image
@@ -65,6 +64,19 @@ def _inspect(name: str, args: argparse.Namespace, context: Context) -> dict[str,
                 f"no such object: {name}", kind=Kind.NOT_FOUND, hint=error.hint
             ) from error
         raise
+
+
+def _container(store: Store, name: str, *, size: bool) -> dict[str, object]:
+    from lamina.app.containers import find, inspect
+
+    document = inspect(store, name)
+    if size:
+        from lamina.image.resolve import find_image
+
+        written = find(store, name).size()
+        image = find_image(store, str(document["Image"]))
+        document |= {"SizeRw": written, "SizeRootFs": written + image.size}
+    return document
 
 
 def _print(found: list[dict[str, object]], format_text: str, context: Context) -> None:

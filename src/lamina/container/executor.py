@@ -2,8 +2,8 @@
 """`RuntimeExecutor`: runs one process to its end in a mounted rootfs, for RUN steps.
 
 Each run has a bundle of its own in the state directory and is started through the launcher, so
-that nothing survives this process. State is `<state_dir>/<pid>-<start time>/`; what a killed
-process left there is removed by the next one.
+that nothing survives this process. State is `<state_dir>/<pid>-<start time>-<n>/`; the launcher
+removes it when this process dies, and the next executor what is left of a killed launcher.
 """
 
 from __future__ import annotations
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from lamina.container.runtime import Runtime
     from lamina.tasks import CancelToken
 
+__all__ = ["RuntimeExecutor", "command_status", "read_error", "sweep"]
+
 MAX_TAIL = 1 << 12  # bytes kept of stream 2
 
 _numbers = count(1)
@@ -60,9 +62,9 @@ class RuntimeExecutor:
         self._runtime = runtime
         self._state_dir = state_dir
         self._ca_bundle = ca_bundle
-        self._launcher = Launcher()
         own = this_process()
-        self._name = f"{own.pid}-{own.start_ticks}"
+        self._name = f"{own.pid}-{own.start_ticks}-{next(_numbers)}"
+        self._launcher = Launcher(state=f"{state_dir}/{self._name}")
         self._swept = False
 
     def run(
@@ -171,7 +173,7 @@ class RuntimeExecutor:
     def close(self) -> None:
         """End the launcher, and remove this process's state. Idempotent."""
         self._launcher.close()
-        with suppress(OSError):  # never made, or another executor of this process uses it
+        with suppress(OSError):  # never made, or removed by the launcher
             os.rmdir(f"{self._state_dir}/{self._name}")
 
     def __enter__(self) -> Self:
@@ -200,10 +202,10 @@ def sweep(state_dir: str) -> None:
     for name in os.listdir(state_dir):
         if not os.path.isdir(f"{state_dir}/{name}"):
             continue
-        pid, _, started = name.partition("-")
-        if not (pid.isdigit() and started.isdigit()):
+        parts = name.split("-")
+        if len(parts) != 3 or not all(part.isdigit() for part in parts):
             continue
-        if ProcessIdentity(int(pid), int(started)).alive():
+        if ProcessIdentity(int(parts[0]), int(parts[1])).alive():
             continue
         with suppress(FileNotFoundError):  # another process sweeps at the same time
             for id in os.listdir(f"{state_dir}/{name}"):

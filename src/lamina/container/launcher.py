@@ -11,7 +11,7 @@ Rules
 - A runtime is process 1 of a PID namespace of its own: when it dies, for whatever reason, the
   kernel kills every process of its container. It dies with this launcher (PR_SET_PDEATHSIG).
 - The end of the socket means lamina is gone (SIGKILL too): every runtime is killed and waited for,
-  its control groups and bundle are removed, and the launcher ends.
+  their control groups and bundles are removed, and the launcher ends.
 - The answer on the reply pipe, in lines: `e<errno> <text>` if the runtime could not be started,
   and `s<wait status>` of the process if there was one.
 """
@@ -70,8 +70,8 @@ class Running:
         self.reply = reply
 
 
-def main() -> None:
-    """Serve requests until lamina closes the socket."""
+def main(state: str) -> None:
+    """Serve requests until lamina closes the socket; `state` is lamina's directory of bundles."""
     control = socket(fileno=CONTROL_FD)
     os.set_inheritable(CONTROL_FD, False)
     wake_read, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -88,7 +88,7 @@ def main() -> None:
             reap(running)
         if CONTROL_FD in ready and not serve(control, running):
             break
-    end(running)
+    end(running, state)
 
 
 def serve(control: socket, running: dict[int, Running]) -> bool:
@@ -282,14 +282,15 @@ def answer(reply: int, text: str) -> None:
     os.close(reply)
 
 
-def end(running: dict[int, Running]) -> None:
+def end(running: dict[int, Running], state: str) -> None:
     """Kill what runs, wait for it, and remove what it leaves on the host."""
     for pid in running:
         os.kill(pid, signal.SIGKILL)
     for pid, process in running.items():
         os.waitpid(pid, 0)
         remove_cgroups(process.request.id)
-        remove_tree(process.request.bundle)
+    if state:
+        remove_tree(state)
 
 
 def remove_cgroups(name: str) -> None:

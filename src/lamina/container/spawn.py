@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from lamina.tasks import CancelToken
 
 # Imported rather than run as a script, so that its compiled form is cached.
-_BOOT = "import sys; sys.path.append({!r}); import launcher; launcher.main()"
+_BOOT = "import sys; sys.path.append({!r}); import launcher; launcher.main({!r})"
 _CHUNK = 1 << 16  # bytes read from a pipe at once: the size of a pipe
 
 
@@ -50,10 +50,12 @@ class Launcher:
     """The launcher process, started by the first `run`. Any thread may call `run`.
 
     It inherits the mount namespace of this process as it is *at each run*: mounts made later are
-    seen. A context manager; `close` ends it and with it everything it runs.
+    seen. A context manager; `close` ends it and with it everything it runs. If this process dies,
+    the launcher removes the directory `state` (empty for none).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, state: str = "") -> None:
+        self._state = state
         self._lock = threading.Lock()
         self._control: socket.socket | None = None
         self._pid = 0
@@ -77,7 +79,7 @@ class Launcher:
         readers, writers = [p[0] for p in pipes], [p[1] for p in pipes]
         try:
             try:
-                self._send(_fields(launch), [null, *writers])
+                self._send(launch, [null, *writers])
             finally:
                 for descriptor in (null, *writers):
                     os.close(descriptor)
@@ -98,7 +100,7 @@ class Launcher:
         """Copy output until both streams and the reply have ended; the reply."""
 
         def kill() -> None:
-            self._send(["kill", id], [])
+            self._kill(id)
 
         finished = False
         cancel.on_cancel(kill)
@@ -112,22 +114,33 @@ class Launcher:
                 _copy_output(readers, lambda _stream, _data: None)
         return answer
 
-    def _send(self, fields: list[str], descriptors: list[int]) -> None:
-        data = "\0".join(fields).encode("utf-8", "surrogateescape")
+    def _send(self, launch: Launch, descriptors: list[int]) -> None:
+        """Hand the launch over; a launcher that died since the last one is replaced, once."""
+        data = "\0".join(_fields(launch)).encode("utf-8", "surrogateescape")
         with self._lock:
-            if self._control is None:
-                self._control = self._start()
-            try:
-                socket.send_fds(self._control, [data], descriptors)
-            except (BrokenPipeError, ConnectionResetError) as error:
-                if fields[0] == "kill":
-                    return  # a dead launcher has taken its containers with it
-                raise LaminaError("the container launcher has died") from error
+            for _ in range(2):
+                if self._control is None:
+                    self._control = self._start()
+                try:
+                    socket.send_fds(self._control, [data], descriptors)
+                    return
+                except (BrokenPipeError, ConnectionResetError):
+                    self._forget()
+        raise LaminaError("the container launcher does not start")
+
+    def _kill(self, id: str) -> None:
+        """Kill container `id`, if it runs. A dead launcher has taken its containers with it."""
+        with self._lock:
+            if self._control is not None:
+                try:
+                    self._control.send(f"kill\0{id}".encode())
+                except (BrokenPipeError, ConnectionResetError):
+                    self._forget()
 
     def _start(self) -> socket.socket:
         """Start the process; its own session, so that ^C on the terminal does not reach it."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        boot = _BOOT.format(os.path.dirname(__file__))
+        boot = _BOOT.format(os.path.dirname(__file__), self._state)
         argv = [sys.executable, "-I", "-S", "-c", boot]
         with theirs:
             self._pid = os.posix_spawn(
@@ -146,8 +159,11 @@ class Launcher:
     def close(self) -> None:
         """End the launcher and what it runs. Idempotent."""
         with self._lock:
-            if self._control is None:
-                return
+            self._forget()
+
+    def _forget(self) -> None:
+        """Close the socket, which ends the launcher, and wait for it."""
+        if self._control is not None:
             self._control.close()
             self._control = None
             os.waitpid(self._pid, 0)

@@ -101,7 +101,7 @@ class _Unpacking:
         """Unpack the layer unless its snapshot is there."""
         if self._store.snapshots.exists(chain):
             return
-        with self._store.lock(f"chain:{chain}"):
+        with self._store.lock(f"chain:{chain}", cancel=self._cancel):
             if self._store.snapshots.exists(chain):  # another process was faster
                 return
             failure: LaminaError | None = None
@@ -235,7 +235,7 @@ def ensure_blob(
     found = _blob_in(store, diff_id, compression)
     if found is not None:
         return found
-    with store.lock(f"blob:{compression}:{diff_id}"):
+    with store.lock(f"blob:{compression}:{diff_id}", cancel=cancel):
         found = _blob_in(store, diff_id, compression)
         if found is not None:
             return found

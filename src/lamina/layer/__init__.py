@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Layers as changesets: overlay trees and directories to OCI tar and back.
 
-May import system, spec, errors. Start with `entry` (what a layer holds), then `tarwrite` and
-`tarread` (deterministic bytes and hostile ones), `walk` (trees and overlay upper directories as
-entries), `apply` (a layer onto a directory, beneath it by file descriptor), `compress`, and
-`create`, the one-pass pipeline. Specification: image-spec layer.md.
+May import system, spec, tasks, errors. Start with `entry` (what a layer holds), then `tarwrite`
+and `tarread` (deterministic bytes and hostile ones; `sparse` for the maps), `walk` (trees and
+overlay upper directories as items), `apply` (a layer onto a directory; `place` does it beneath the
+directory by file descriptor, `lower` says what the layers below show), `compress`, and `create`,
+the one-pass pipeline. `rewrite` clamps the times of an existing layer.
+Specification: image-spec layer.md.
 """

@@ -164,20 +164,27 @@ def _items(source: Items | IO[bytes]) -> Items:
 
 
 def extract(
-    source: Items | IO[bytes], target: str, *, owners: bool = False, privileged: bool = False
+    source: Items | IO[bytes],
+    target: str,
+    *,
+    owners: bool = False,
+    privileged: bool = False,
+    setid: bool | None = None,
 ) -> None:
     """Extract items or an uncompressed tar stream into the existing directory `target`.
 
     Existing directories are kept and merged, other files replaced; links in `target` are followed
-    with `target` as the root. Without `owners` everything belongs to the caller and loses setuid
-    and setgid; without `privileged` device nodes are left out. Whiteouts are refused: they mean
-    nothing outside a layer.
+    with `target` as the root. Without `owners` everything belongs to the caller; without
+    `privileged` device nodes are left out. `setid` keeps setuid and setgid bits; by default they
+    are kept with `owners` only, because they mean another thing with another owner. Whiteouts are
+    refused: they mean nothing outside a layer.
 
     Raises:
         LaminaError: as `apply_layer`.
     """
     items: Items = _items(source)
-    policy = Policy(overlay=False, privileged=privileged, owners=owners)
+    keep = owners if setid is None else setid
+    policy = Policy(overlay=False, privileged=privileged, owners=owners, setid=keep)
     with Tree(target, policy=policy) as tree:
         for entry, content in items:
             tree.place(entry, content)

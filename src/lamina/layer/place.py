@@ -50,11 +50,13 @@ class Policy:
     privileged: trusted.* attributes and device nodes can be made; else devices are left out and
         the attributes that the kernel refuses too.
     owners: set uid and gid.
+    setid: keep setuid and setgid bits.
     """
 
     overlay: bool
     privileged: bool = True
     owners: bool = True
+    setid: bool = True
 
 
 class Tree:
@@ -442,10 +444,7 @@ class Tree:
             self._chown(fd, entry)
         if entry.xattrs:
             self._set_xattrs(fd, entry)
-        mode = entry.mode
-        if not self._policy.owners:
-            mode &= 0o1777  # setuid and setgid mean another thing with another owner
-        os.fchmod(fd, mode)
+        os.fchmod(fd, entry.mode if self._policy.setid else entry.mode & 0o1777)
         os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
 
     def _finish_path(self, above: int, name: bytes, entry: Entry) -> None:

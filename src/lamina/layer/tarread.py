@@ -92,6 +92,11 @@ class _Input:
 
     def skip(self, size: int) -> bool:
         """Pass over `size` bytes; False if the stream ends before."""
+        end = self._start + size
+        if end <= len(self._buffer):
+            self._start = end
+            self.offset += size
+            return True
         while size:
             data = self.some(min(size, CHUNK))
             if not data:

@@ -244,8 +244,9 @@ class _Mark:
                 continue  # a damaged row: a miss when it is asked for
 
     def documents(self) -> None:
-        """What documents of any kind pin."""
-        for (text,) in self._store.database.read("SELECT body FROM documents"):
+        """What documents of any kind pin; the snapshot whose key is a document's id is its own."""
+        for id, text in self._store.database.read("SELECT id, body FROM documents"):
+            self.snapshots.add(id)
             try:
                 body = json.loads(text)
             except ValueError:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from lamina.events import Emitter
+    from lamina.tasks import CancelToken
 
 VERSION = 1
 VERSION_FILE = "lamina-store"
@@ -90,9 +91,9 @@ class LocalStore:
     def lease(self, purpose: str) -> Lease:
         return self.leases.lease(purpose)
 
-    def lock(self, name: str) -> FileLock:
+    def lock(self, name: str, *, cancel: CancelToken | None = None) -> FileLock:
         hashed = hashlib.sha256(name.encode()).hexdigest()
-        return FileLock(os.path.join(self.root, "locks", hashed))
+        return FileLock(os.path.join(self.root, "locks", hashed), cancel=cancel)
 
     def close(self) -> None:
         self.database.close()

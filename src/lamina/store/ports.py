@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from lamina.spec.descriptor import Descriptor
     from lamina.spec.digest import ChainID, DiffID, Digest
     from lamina.system.mounts import OverlayMount
+    from lamina.tasks import CancelToken
 else:
     Protocol = object
 
@@ -224,7 +225,8 @@ class Document:
     (kind, id) and (kind, name) are unique. Containers and network addresses are kept so.
     If the body is an object with a list `pins`, each text in it that is a digest (of a manifest,
     config or other blob), a chainID or a snapshot key keeps that, and what it needs, from GC. A
-    `container` may also name them in the fields `chain` and `snapshot`.
+    `container` may also name them in the fields `chain` and `snapshot`. The active snapshot whose
+    key is the document's id is always kept.
     """
 
     kind: str
@@ -280,9 +282,11 @@ class Store(Protocol):
         or used while it is held. Every command that writes or reads layers holds one.
         """
 
-    def lock(self, name: str) -> AbstractContextManager[object]:
+    def lock(
+        self, name: str, *, cancel: CancelToken | None = None
+    ) -> AbstractContextManager[object]:
         """Exclusive flock on `locks/<hash of name>`, for work that should be done once (unpacking
-        a chain). Waits; reentrant in no way.
+        a chain). Waits; reentrant in no way. Entering raises Cancelled once `cancel` is set.
         """
 
     def close(self) -> None:

@@ -17,18 +17,35 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Self
 
+    from lamina.tasks import CancelToken
+
+_POLL_SECONDS = 0.05
+
 
 class FileLock:
-    """An flock on the file at `path` (created, mode 0600). Reentrant in no way."""
+    """An flock on the file at `path` (created, mode 0600). Reentrant in no way.
 
-    def __init__(self, path: str, *, shared: bool = False) -> None:
+    With `cancel` waiting ends with Cancelled when the token is set: flock(2) itself is resumed after
+    a signal, so the lock is polled then.
+    """
+
+    def __init__(
+        self, path: str, *, shared: bool = False, cancel: CancelToken | None = None
+    ) -> None:
         self.path = path
         self.fd = -1
+        self._cancel = cancel
         self._operation = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
 
     def acquire(self) -> None:
-        """Wait for the lock. Raises OSError if the file cannot be opened."""
-        self._acquire(self._operation)
+        """Wait for the lock. Raises OSError if the file cannot be opened, Cancelled."""
+        if self._cancel is None:
+            self._acquire(self._operation)
+            return
+        self._cancel.check()
+        while not self.try_acquire():
+            self._cancel.wait(_POLL_SECONDS)
+            self._cancel.check()
 
     def try_acquire(self) -> bool:
         """Take the lock if it is free now; whether it was."""

@@ -40,6 +40,7 @@ _MOVE_MOUNT_F_EMPTY_PATH = 4
 
 MAX_LOWERS = 500  # OVL_MAX_STACK, fs/overlayfs/params.h
 _PAGE = 4096  # mount(2) reads at most one page of options
+_SHIELD_SIZE = 1 << 20  # bytes; runtimes may make directories there
 _HYBRID_CGROUP = "/sys/fs/cgroup/unified"  # systemd's name for the v2 mount beside v1 controllers
 
 # Layers are exported from the upper directory, so nothing may be stored there that only overlayfs
@@ -72,7 +73,7 @@ def isolate() -> None:
         raise _error("cannot make a mount namespace", _errno())
     _mount("none", "/", flags=_MS_REC | _MS_SLAVE, what="cannot make mounts private")
     if os.path.ismount(_HYBRID_CGROUP):
-        tmpfs(_HYBRID_CGROUP, size=4096)
+        tmpfs(_HYBRID_CGROUP, size=_SHIELD_SIZE)
 
 
 def mount_overlay(

@@ -213,9 +213,9 @@ def descend(root: bytes, path: bytes) -> tuple[int, bytes]:
 
 
 def lstat_beneath(root: bytes, path: bytes) -> os.stat_result:
-    """lstat(2) of `root/path` of any length (`path` empty: of the root). Raises OSError."""
+    """lstat(2) of `root/path` of any length; stat(2) of the root itself. Raises OSError."""
     if not path:
-        return os.lstat(root)
+        return os.stat(root)  # the root is trusted and may be a link (/proc/self/fd/N)
     if len(root) + len(path) + 1 < PATH_MAX:
         return os.lstat(root + b"/" + path)
     fd, rest = descend(root, path)
@@ -227,9 +227,12 @@ def lstat_beneath(root: bytes, path: bytes) -> os.stat_result:
 
 def open_beneath(root: bytes, path: bytes, flags: int) -> int:
     """open(2) of `root/path` of any length, the last component not followed. Raises OSError."""
-    flags |= os.O_CLOEXEC | os.O_NOFOLLOW
+    flags |= os.O_CLOEXEC
+    if not path:
+        return os.open(root, flags)
+    flags |= os.O_NOFOLLOW
     if len(root) + len(path) + 1 < PATH_MAX:
-        return os.open(root + b"/" + path if path else root, flags)
+        return os.open(root + b"/" + path, flags)
     fd, rest = descend(root, path)
     try:
         return os.open(rest, flags, dir_fd=fd)

@@ -49,9 +49,11 @@ def read_xattrs(path: bytes | str | int) -> Xattrs:
 
 
 def xattrs_beneath(root: bytes, path: bytes) -> Xattrs:
-    """`read_xattrs` of `root/path` of any length. Raises OSError."""
+    """`read_xattrs` of `root/path` of any length; the root itself is followed. Raises OSError."""
+    if not path:
+        return read_xattrs(root + b"/.")
     if len(root) + len(path) + 1 < PATH_MAX:
-        return read_xattrs(root + b"/" + path if path else root)
+        return read_xattrs(root + b"/" + path)
     fd, rest = descend(root, path)
     try:
         return read_xattrs(b"/proc/self/fd/%d/%s" % (fd, rest))

@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.root, pytest.mark.tool("crun"), pytest.mark.tool("busy
 # Every kind of thing a layer can hold, in every way a Dockerfile makes it.
 DOCKERFILE = """FROM busybox AS made
 RUN mkdir -p /d/e && echo one > /d/one && chmod 4711 /d/one && ln /d/one /d/hard \
- && ln -s ../d/one /d/soft && ln -s /nowhere /d/dangling && mkfifo /d/fifo \
+ && ln -s ../d/hard /d/soft && ln -s /nowhere /d/dangling && mkfifo /d/fifo \
  && chown 12:34 /d/e && chmod 1777 /d/e && touch "/d/a name with spaces" && mkdir /d/removed
 RUN rm -r /d/removed && rm /d/one && echo two > /d/two && rm -r /d/e && mkdir /d/e
 FROM busybox

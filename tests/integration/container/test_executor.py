@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from lamina.container.executor import RuntimeExecutor
+from lamina.container.executor import RuntimeExecutor, sweep
 from lamina.container.host import read_facts
 from lamina.container.ports import Mount, ProcessSpec
 from lamina.container.runtime import Runtime
@@ -344,17 +344,24 @@ def test_steps_run_at_the_same_time(executor: RuntimeExecutor, rootfs: Path) -> 
     assert time.monotonic() - started < 3
 
 
-@pytest.mark.parametrize("victim", ["process", "group"])
+def launcher_of(pid: int) -> int:
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        if b"launcher.main" in Path(f"/proc/{child}/cmdline").read_bytes():
+            return int(child)
+    raise AssertionError("no launcher")
+
+
+@pytest.mark.parametrize("victim", ["process", "group", "launcher"])
 def test_kill_of_lamina_leaves_nothing(
     runtime: Runtime, rootfs: Path, tmp_path: Path, victim: str
 ) -> None:
-    """SIGKILL the process that runs a step (or its whole group): nothing may stay."""
+    """SIGKILL the process that runs a step (its group, its launcher too): nothing may stay."""
     marker = f"{7000 + os.getpid()}.{runtime.name}{victim}"
     state = tmp_path / "killed"
     program = textwrap.dedent(
         """
         import sys
-        from lamina.container.executor import RuntimeExecutor
+        from lamina.container.executor import RuntimeExecutor, sweep
         from lamina.container.ports import ProcessSpec
         from lamina.container.runtime import find_runtime
         from lamina.tasks import CancelToken
@@ -375,6 +382,8 @@ def test_kill_of_lamina_leaves_nothing(
     assert lamina.stdout is not None
     assert b"up" in lamina.stdout.readline()
     assert len(processes_with(marker)) >= 3
+    if victim == "launcher":
+        os.kill(launcher_of(lamina.pid), 9)
     if victim == "group":
         os.killpg(lamina.pid, 9)
     else:
@@ -382,15 +391,30 @@ def test_kill_of_lamina_leaves_nothing(
     lamina.wait()
     lamina.stdout.close()
     assert gone_within(10, lambda: not processes_with(marker))
-    assert gone_within(10, lambda: not list(state.glob("*/*")))
+    if victim == "launcher":  # nobody is left to tidy up: the next process does
+        sweep(str(state))
+    assert gone_within(10, lambda: not list(state.glob("*")))
     assert not list(Path("/sys/fs/cgroup").glob(f"*/lamina-{lamina.pid}-*"))
     assert not list(Path("/sys/fs/cgroup").glob(f"lamina-{lamina.pid}-*"))
     assert str(tmp_path) not in Path("/proc/self/mounts").read_text()
 
 
+def test_death_of_the_launcher_is_reported_and_the_next_step_works(
+    executor: RuntimeExecutor, run: Run, rootfs: Path
+) -> None:
+    def kill_launcher(_stream: int, _data: bytes) -> None:
+        os.kill(launcher_of(os.getpid()), 9)
+
+    process = ProcessSpec(argv=("sh", "-c", "echo up; sleep 6420"), env=())
+    with pytest.raises(LaminaError, match="launcher has died"):
+        executor.run(process, str(rootfs), on_output=kill_launcher, cancel=CancelToken())
+    assert gone_within(10, lambda: not processes_with("6420"))
+    assert run("true")[0] == 0
+
+
 def test_state_of_a_dead_process_is_swept(runtime: Runtime, rootfs: Path, tmp_path: Path) -> None:
     state = tmp_path / "state"
-    left = state / "999999999-1/lamina-999999999-1-1"
+    left = state / "999999999-1-1/lamina-999999999-1-1-1"
     left.mkdir(parents=True)
     (left / "config.json").touch()
     with RuntimeExecutor(runtime, state_dir=str(state)) as executor:

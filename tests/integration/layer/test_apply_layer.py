@@ -528,6 +528,25 @@ def test_extract_merges_into_a_directory_and_leaves_owners_alone(tmp_path: Path)
     assert (tmp_path / "d/kept").read_text() == "kept"
 
 
+def test_extract_keeps_setid_bits_if_asked(tmp_path: Path) -> None:
+    entry = Entry(b"f", EntryType.FILE, 0o6755, 7, 8, 0, SECOND)
+    extract([(entry, b"")], str(tmp_path), setid=True)
+    status = (tmp_path / "f").stat()
+    assert (status.st_uid, stat.S_IMODE(status.st_mode)) == (0, 0o6755)
+
+
+def test_tree_items_walk_a_root_given_by_descriptor(tmp_path: Path) -> None:
+    tree = applied(tmp_path / "t", *EVERYTHING)
+    fd = os.open(tree, os.O_PATH)
+    try:
+        found = list(tree_items(f"/proc/self/fd/{fd}", include_root=True))
+        assert found[0][0].type is EntryType.DIR
+        assert [e for e, _ in found[1:]] == [entry for entry, _ in EVERYTHING]
+        assert [content_of(item) for item in found[1:]] == [data for _, data in walked(tree)]
+    finally:
+        os.close(fd)
+
+
 def test_extract_reads_archives_with_owners_and_devices_if_asked(tmp_path: Path) -> None:
     tar = io.BytesIO(tar_of(*EVERYTHING))
     extract(tar, str(tmp_path), owners=True, privileged=True)

@@ -403,6 +403,6 @@ def test_unchanged_file_is_not_read_again(
     remembering: Remembering, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = remembering.digest()
-    monkeypatch.setattr("lamina.builder.selection._read", None)
+    monkeypatch.setattr("lamina.builder.selection._Picker._read", None)
     cache = StatCache(lambda: remembering.blob, now_ns=remembering.now_ns)
     assert pick(remembering.root, cache=cache).digest == first

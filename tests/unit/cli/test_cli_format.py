@@ -53,7 +53,25 @@ def test_template_renders_as_go_does(template: str, text: str) -> None:
 
 @pytest.mark.parametrize(
     "template",
-    ["{{", "{{.ID", "{{end}}", "{{if .Up}}", "{{nope .ID}}", "{{.ID .ID}}", "{{template x}}", "{{range .ID}}{{end}}", "{{$x}}", "{{%}}", "{{(.ID}}", "{{.ID | 3}}", "{{len 3}}", "{{printf `%x` 1}}", "{{" + "(" * 200, "{{" + "(" * 200 + "}}", "{{if .Up}}" * 200],
+    [
+        "{{",
+        "{{.ID",
+        "{{end}}",
+        "{{if .Up}}",
+        "{{nope .ID}}",
+        "{{.ID .ID}}",
+        "{{template x}}",
+        "{{range .ID}}{{end}}",
+        "{{$x}}",
+        "{{%}}",
+        "{{(.ID}}",
+        "{{.ID | 3}}",
+        "{{len 3}}",
+        "{{printf `%x` 1}}",
+        "{{" + "(" * 200,
+        "{{" + "(" * 200 + "}}",
+        "{{if .Up}}" * 200,
+    ],
 )
 def test_bad_template_is_one_usage_error(template: str) -> None:
     with pytest.raises(LaminaError) as caught:
@@ -78,7 +96,19 @@ def test_sizes_have_three_digits_in_decimal_units(size: int, text: str) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0.5, "Less than a second ago"), (1, "1 second ago"), (59, "59 seconds ago"), (60, "About a minute ago"), (180, "3 minutes ago"), (3600, "About an hour ago"), (7200, "2 hours ago"), (3 * 86400, "3 days ago"), (21 * 86400, "3 weeks ago"), (90 * 86400, "3 months ago"), (3 * 365 * 86400, "3 years ago")],
+    [
+        (0.5, "Less than a second ago"),
+        (1, "1 second ago"),
+        (59, "59 seconds ago"),
+        (60, "About a minute ago"),
+        (180, "3 minutes ago"),
+        (3600, "About an hour ago"),
+        (7200, "2 hours ago"),
+        (3 * 86400, "3 days ago"),
+        (21 * 86400, "3 weeks ago"),
+        (90 * 86400, "3 months ago"),
+        (3 * 365 * 86400, "3 years ago"),
+    ],
 )
 def test_ages_are_in_dockers_words(seconds: float, text: str) -> None:
     assert ago(seconds) == text

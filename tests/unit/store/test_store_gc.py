@@ -178,6 +178,15 @@ def test_pinned_things_stay(store: LocalStore, clock: Clock, how: str) -> None:
     assert store.content.exists(image.manifest.digest) == (how == "manifest")
 
 
+def test_snapshot_with_the_id_of_a_container_is_its_own(store: LocalStore, clock: Clock) -> None:
+    store.snapshots.prepare("0123abcd", None)
+    store.documents.insert(Document("container", "0123abcd", "web", '{"pins":[]}', 1.0))
+    clock.advance(1)
+    assert collect(store).snapshots == 0
+    store.documents.delete("container", "0123abcd")
+    assert collect(store).snapshots == 1
+
+
 def test_dead_active_snapshot_goes(store: LocalStore, clock: Clock) -> None:
     mount = store.snapshots.prepare("vertex of a killed build", None)
     clock.advance(1)

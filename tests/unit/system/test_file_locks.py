@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from lamina.errors import Cancelled
 from lamina.system.locks import FileLock, same_file
+from lamina.tasks import CancelToken
 
 
 @pytest.fixture
@@ -32,6 +34,30 @@ def test_exclusive_lock_excludes_every_other(path: str) -> None:
 def test_shared_locks_exclude_only_exclusive_ones(path: str) -> None:
     with FileLock(path, shared=True), FileLock(path, shared=True):
         assert not FileLock(path).try_acquire()
+
+
+def test_waiting_ends_when_cancelled(path: str) -> None:
+    cancel = CancelToken()
+    waiter = FileLock(path, cancel=cancel)
+    with FileLock(path):
+        cancelling = threading.Timer(0.1, cancel.cancel)
+        cancelling.start()
+        with pytest.raises(Cancelled):
+            waiter.acquire()
+        cancelling.join()
+    with pytest.raises(Cancelled):
+        waiter.acquire()
+
+
+def test_waiter_that_can_be_cancelled_gets_the_lock(path: str) -> None:
+    holder, waiter = FileLock(path), FileLock(path, cancel=CancelToken())
+    holder.acquire()
+    thread = threading.Thread(target=waiter.acquire)
+    thread.start()
+    holder.release()
+    thread.join()
+    assert not holder.try_acquire()
+    waiter.release()
 
 
 def test_lock_of_a_killed_process_is_free(path: str) -> None:
