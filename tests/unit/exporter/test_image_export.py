@@ -141,9 +141,10 @@ def test_epoch_clamps_new_layers_and_dates_everything(store: Store, results: Res
     assert config.history[1].created == "2017-07-14T02:40:00Z"
     assert config.diff_ids[0] == base.config().diff_ids[0]
     assert images[0].layers()[0].descriptor() == base.layers()[0].descriptor()
-    with images[0].layers()[1].uncompressed() as raw:
-        with tarfile.open(fileobj=io.BytesIO(raw.read())) as tar:
-            assert [member.mtime for member in tar] == [EPOCH]
+    with images[0].layers()[1].uncompressed() as stream:
+        raw = stream.read()
+    with tarfile.open(fileobj=io.BytesIO(raw)) as tar:
+        assert [member.mtime for member in tar] == [EPOCH]
 
 
 def test_epoch_later_than_every_file_keeps_the_layers(store: Store, results: ResultMaker) -> None:
