@@ -13,8 +13,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from lamina.testing.busybox import Lamina, make_image
 
 SLEEP = ["bb", "sleep", "600"]
@@ -57,9 +55,7 @@ def test_ps_has_dockers_columns(lamina: Lamina) -> None:
     assert header.split() == [
         "CONTAINER", "ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES",
     ]  # fmt: skip
-    assert re.search(
-        r'^[0-9a-f]{12}  +bb  +"sleep 600"  +.* ago  +Up .*->80/tcp  +web$', row
-    )
+    assert re.search(r'^[0-9a-f]{12}  +bb  +"sleep 600"  +.* ago  +Up .*->80/tcp  +web$', row)
 
 
 def test_ps_filters_select(lamina: Lamina) -> None:
@@ -101,7 +97,9 @@ def test_logs_keep_both_streams_and_their_order(lamina: Lamina) -> None:
 
 
 def test_logs_f_follows_until_the_end(lamina: Lamina) -> None:
-    lamina("run", "-d", "--name", "lg", "bb", "sh", "-c", "for i in 1 2 3; do echo $i; sleep 0.3; done")
+    lamina(
+        "run", "-d", "--name", "lg", "bb", "sh", "-c", "for i in 1 2 3; do echo $i; sleep 0.3; done"
+    )
     assert lamina.out("logs", "-f", "lg") == "1\n2\n3"
 
 
@@ -202,7 +200,9 @@ def test_exec_runs_beside_it_with_its_environment(lamina: Lamina) -> None:
     lamina("run", "-d", "--name", "ex", "-e", "A=1", "-w", "/tmp", *SLEEP)
     out = lamina.out("exec", "-e", "B=2", "ex", "sh", "-c", "echo $A $B $PWD $(id -u)")
     assert out == "1 2 /tmp 0"
-    out = lamina.out("exec", "-u", "guest", "-w", "/data", "ex", "sh", "-c", "id -un; pwd; echo $HOME")
+    out = lamina.out(
+        "exec", "-u", "guest", "-w", "/data", "ex", "sh", "-c", "id -un; pwd; echo $HOME"
+    )
     assert out.split() == ["guest", "/data", "/home/guest"]
     assert lamina("exec", "-i", "ex", "cat", input="in\n").stdout == "in\n"
     assert lamina("exec", "ex", "cat", input="ignored").stdout == ""
@@ -264,7 +264,22 @@ def test_rm_flag_removes_when_it_ends(lamina: Lamina) -> None:
 def test_two_containers_on_two_ports_answer(lamina: Lamina) -> None:
     ports = {name: free_port() for name in ("one", "two")}
     for name, port in ports.items():
-        lamina("run", "-d", "--name", name, "-p", f"{port}:8000", "bb", "nc", "-lk", "-p", "8000", "-e", "echo", name)
+        lamina(
+            "run",
+            "-d",
+            "--name",
+            name,
+            "-p",
+            f"{port}:8000",
+            "bb",
+            "nc",
+            "-lk",
+            "-p",
+            "8000",
+            "-e",
+            "echo",
+            name,
+        )
     for name, port in ports.items():
         until(lambda port=port: fetch(port) != b"", what="an answer")  # type: ignore[misc]  # a bound default
         assert fetch(port) == f"{name}\n".encode()
@@ -303,9 +318,7 @@ def test_killed_monitor_is_told_by_ps_and_rm_f_cleans(lamina: Lamina) -> None:
     state_file = Path(lamina.inspect("om")["LogPath"]).with_name("state.json")
     state = json.loads(state_file.read_text())
     os.kill(state["monitor_pid"], signal.SIGKILL)
-    until(
-        lambda: "orphaned" in lamina.out("ps", "-a", "--format", "{{.Status}}"), what="orphaned"
-    )
+    until(lambda: "orphaned" in lamina.out("ps", "-a", "--format", "{{.Status}}"), what="orphaned")
     assert Path(f"/proc/{state['pid']}").exists()
     assert state_file.parent.name not in Path("/proc/mounts").read_text()
     assert lamina.out("rm", "-f", "om") == "om"
