@@ -3,7 +3,7 @@ r"""Use cases of containers: create, run, list, inspect, logs, stop, remove.
 
     container = run(store, "alpine", command=["echo", "hello"])
     container.wait()            # 0
-    print(container.output())   # b"hello\n"
+    container.output()          # b"hello\n"
     container.remove()
 
 `Host` holds what the caller decides about this host; everything else is in the store.
@@ -386,8 +386,19 @@ def list_containers(store: Store) -> list[Container]:
     return [Container(store, document) for document in reversed(store.documents.list(KIND))]
 
 
-def inspect(store: Store, text: str) -> dict[str, object]:
-    """The container as `docker inspect` shows it (the fields lamina has values for)."""
+def inspect(store: Store, text: str, *, size: bool = False) -> dict[str, object]:
+    """The container as `docker inspect` shows it (the fields lamina has values for).
+
+    `size` adds SizeRw, what it wrote, and SizeRootFs, that and the image's layers, in bytes.
+    """
     from lamina.app.container_json import container_json
 
-    return container_json(find(store, text))
+    container = find(store, text)
+    document = container_json(container)
+    if size:
+        from lamina.image.resolve import find_image
+
+        written = container.size()
+        document["SizeRw"] = written
+        document["SizeRootFs"] = written + find_image(store, container.config.image_id).size
+    return document

@@ -293,19 +293,23 @@ def end(running: dict[int, Running], state: str) -> None:
         remove_tree(state)
 
 
-def remove_cgroups(name: str) -> None:
-    """Remove the control groups of container `name` from every hierarchy; it must be dead."""
+def remove_cgroups(name: str) -> bool:
+    """Remove the control groups of container `name` from every hierarchy; whether none is left.
+
+    A group whose last process has not quite ended yet stays.
+    """
     try:
         hierarchies = os.listdir(CGROUP_ROOT)
     except OSError:
-        return
-    for parent in (CGROUP_ROOT, *(f"{CGROUP_ROOT}/{entry}" for entry in hierarchies)):
-        top = f"{parent}/{name}"
+        return True
+    tops = [f"{CGROUP_ROOT}/{name}", *(f"{CGROUP_ROOT}/{entry}/{name}" for entry in hierarchies)]
+    for top in tops:
         for directory, _, _ in os.walk(top, topdown=False):
             try:  # noqa: SIM105
                 os.rmdir(directory)
             except OSError:
-                pass  # still emptying; the next start sweeps again
+                pass  # busy
+    return not any(os.path.isdir(top) for top in tops)
 
 
 def remove_tree(top: str) -> None:
