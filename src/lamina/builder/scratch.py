@@ -18,12 +18,31 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Self
 
+    from lamina.store.ports import Store
     from lamina.system.locks import FileLock
     from lamina.tasks import CancelToken
 
+STEP = "build-"  # active snapshots of steps are named STEP DIGEST-PID-STARTTIME-NUMBER
 _OWNER_ONLY = 0o700
 _LOCKS = "locks"  # no process's directory is called so
 _POLL = 0.05  # seconds between two tries of a lock: a waiting thread must see a cancellation
+
+
+def sweep(store: Store) -> None:
+    """Remove the active snapshots of steps whose process is gone. No error if another is faster."""
+    from lamina.errors import Kind, LaminaError
+
+    for snapshot in store.snapshots.walk():
+        parts = snapshot.name.removeprefix(STEP).split("-")
+        if snapshot.committed or not snapshot.name.startswith(STEP) or len(parts) != 4:
+            continue
+        _, pid, start, _ = parts
+        if pid.isdigit() and start.isdigit() and not ProcessIdentity(int(pid), int(start)).alive():
+            try:
+                store.snapshots.remove(snapshot.name)
+            except LaminaError as error:
+                if error.kind is not Kind.NOT_FOUND:
+                    raise
 
 
 class Scratch:

@@ -11,6 +11,7 @@ import json
 import os
 
 from lamina.builder.context import Contexts
+from lamina.builder.scratch import STEP, sweep
 from lamina.builder.selection import select
 from lamina.builder.tree import Tree
 from lamina.errors import Kind, LaminaError, SourceError
@@ -280,10 +281,11 @@ class BuildWorker:
         return result
 
     def prepare(self) -> None:
-        """Get the executor while no thread exists: it may have to unshare this process's mounts.
+        """Remove what killed builds left, and get the executor while no thread exists: it may have to unshare this process's mounts.
 
         A failure is not reported here: the step that needs it reports it.
         """
+        sweep(self._store)
         try:
             self._started_executor()
         except LaminaError:
@@ -304,7 +306,7 @@ class BuildWorker:
 
         executor = self._started_executor()
         parent = ensure_snapshot(self._store, base, emit=self._emit, cancel=cancel)
-        unique = f"build-{vertex.digest.short()}-{self._scratch.unique()}"
+        unique = f"{STEP}{vertex.digest.short()}-{self._scratch.unique()}"
         tail = Tail()
 
         def on_output(stream: int, data: bytes) -> None:
