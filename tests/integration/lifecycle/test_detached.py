@@ -359,3 +359,11 @@ def test_python_interface(lamina: Lamina) -> None:
     )  # fmt: skip
     assert done.stderr == ""
     assert done.stdout == "4 b'b\\n' exited\n"
+
+
+def test_control_groups_go_with_the_container(lamina: Lamina) -> None:
+    id = lamina.out("run", "-d", "--name", "cg", *SLEEP)
+    lamina("exec", "-d", "cg", "sleep", "600")
+    lamina("stop", "-t", "0", "cg")
+    groups = [*Path("/sys/fs/cgroup").glob(id), *Path("/sys/fs/cgroup").glob(f"*/{id}")]
+    assert groups == []
