@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from lamina.layer.entry import Items
     from lamina.plan.graph import Edge, Plan, Vertex
     from lamina.plan.ops import FileAction
+    from lamina.solver.driver import Made
     from lamina.solver.keys import Key
     from lamina.spec.digest import ChainID, Digest
     from lamina.spec.span import Span
@@ -85,6 +86,7 @@ class BuildWorker:
         self._bases: dict[Result, Base] = {}
         self._made: dict[Result, Changes] = {}  # layers composed by this solve
         self._usable: set[ChainID] = set()
+        self._reported: set[Digest] = set()
         self._closables: list[_Closable] = []
 
     def close(self) -> None:
@@ -188,7 +190,10 @@ class BuildWorker:
                 if missing:
                     self._record(vertex, tuple(missing), found.result)
                 return found.result
-            self._emit(Notice(f"cached layers of {vertex.meta.name} are gone: it runs again"))
+            if vertex.digest not in self._reported:
+                self._reported.add(vertex.digest)
+                text = f"cached layers of {vertex.meta.name} are gone: it runs again"
+                self._emit(Notice(text))
         return None
 
     def _is_usable(self, result: Result) -> bool:
@@ -237,8 +242,32 @@ class BuildWorker:
         keys: tuple[Key, ...],
         inputs: tuple[Result | None, ...],
         cancel: CancelToken,
+    ) -> Made:
+        """Make the vertex's layer and record the result under all keys.
+
+        Two processes that build the same step at one time do it once: the second one waits.
+        """
+        from lamina.solver.driver import Made
+
+        if self._options.no_cache:
+            return Made(self._make(vertex, keys, inputs, cancel))
+        name = keys[-1].digest.hex
+        with self._scratch.lock(name, cancel=cancel, on_wait=lambda: self._waits(vertex)):
+            found = self.look_up(vertex, keys)
+            if found is not None:
+                return Made(found, by_another=True)
+            return Made(self._make(vertex, keys, inputs, cancel))
+
+    def _waits(self, vertex: Vertex) -> None:
+        self._emit(Notice(f"another build is at {vertex.meta.name}: waiting for it"))
+
+    def _make(
+        self,
+        vertex: Vertex,
+        keys: tuple[Key, ...],
+        inputs: tuple[Result | None, ...],
+        cancel: CancelToken,
     ) -> Result:
-        """Make the vertex's layer and record the result under all keys."""
         with _Located(vertex):
             base = (inputs[0] if inputs else None) or ()
             op = vertex.op
@@ -247,7 +276,7 @@ class BuildWorker:
             else:
                 assert isinstance(op, FileOp)
                 result = self._apply(vertex, op, base, inputs, cancel)
-        self._record(vertex, keys, result)
+            self._record(vertex, keys, result)
         return result
 
     def prepare(self) -> None:
