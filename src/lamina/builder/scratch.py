@@ -18,31 +18,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Self
 
-    from lamina.store.ports import Store
     from lamina.system.locks import FileLock
     from lamina.tasks import CancelToken
 
-STEP = "build-"  # active snapshots of steps are named STEP DIGEST-PID-STARTTIME-NUMBER
 _OWNER_ONLY = 0o700
 _LOCKS = "locks"  # no process's directory is called so
 _POLL = 0.05  # seconds between two tries of a lock: a waiting thread must see a cancellation
-
-
-def sweep(store: Store) -> None:
-    """Remove the active snapshots of steps whose process is gone. No error if another is faster."""
-    from lamina.errors import Kind, LaminaError
-
-    for snapshot in store.snapshots.walk():
-        parts = snapshot.name.removeprefix(STEP).split("-")
-        if snapshot.committed or not snapshot.name.startswith(STEP) or len(parts) != 4:
-            continue
-        _, pid, start, _ = parts
-        if pid.isdigit() and start.isdigit() and not ProcessIdentity(int(pid), int(start)).alive():
-            try:
-                store.snapshots.remove(snapshot.name)
-            except LaminaError as error:
-                if error.kind is not Kind.NOT_FOUND:
-                    raise
 
 
 class Scratch:
@@ -51,13 +32,6 @@ class Scratch:
     def __init__(self, parent: str) -> None:
         self._parent = parent
         self._path = ""
-        self._count = 0
-
-    def unique(self) -> str:
-        """A name that no other caller of any process gets, for a snapshot or an ingest."""
-        self._count += 1
-        me = this_process()
-        return f"{me.pid}-{me.start_ticks}-{self._count}"
 
     def path(self, name: str) -> str:
         """A path in the directory, which now exists."""

@@ -19,7 +19,7 @@ from lamina.layer.entry import EntryType
 from lamina.plan.ops import CopyAction, FileOp, MkdirAction
 from lamina.spec.identity import chain_id
 from lamina.spec.span import SourceText, Span
-from lamina.system.process import this_process
+from lamina.store.working import working_key
 from lamina.tasks import CancelToken
 
 if TYPE_CHECKING:
@@ -386,9 +386,8 @@ print(solved.ran, solved.outputs[0][-1])
 
 def test_snapshots_of_killed_builds_are_removed_by_the_next(site: Site) -> None:
     snapshots = site.store.snapshots
-    me = this_process()
-    kept = f"build-0123456789ab-{me.pid}-{me.start_ticks}-999"
-    for name in ("build-0123456789ab-999999999-1-1", kept):
+    kept = working_key("build:0123456789ab")
+    for name in ("build:0123456789ab@999999999-1-1", kept):
         snapshots.prepare(name, None)
     site.solve(site.run("true"))
     assert [s.name for s in snapshots.walk() if not s.committed] == [kept]
