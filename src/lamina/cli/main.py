@@ -37,6 +37,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "load": ("load", "read images from an archive"),
     "import": ("import_", "make an image from a root filesystem"),
     "bootstrap": ("bootstrap", "make a base image from the distribution's packages"),
+    "serve": ("serve", "serve a registry"),
     "version": ("version", "print the version"),
     "info": ("info", "print what lamina found on this host, and why it chose what it uses"),
 }
@@ -71,6 +72,7 @@ ALIASES: dict[tuple[str, str], str] = {
     ("container", "port"): "port",
     ("container", "inspect"): "inspect",
     ("system", "info"): "info",
+    ("registry", "serve"): "serve",
 }
 
 _GLOBAL_VALUES = ("--root", "--log-level")
