@@ -55,8 +55,14 @@ def run(args: argparse.Namespace, context: Context) -> int:
         make_gate(config, clock=context.clock)
         context.print("the configuration is valid")
         return 0
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(message)s")
-    if not config.authenticates and not host.startswith("127.") and host not in {"::1", "localhost"}:
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(message)s"
+    )
+    if (
+        not config.authenticates
+        and not host.startswith("127.")
+        and host not in {"::1", "localhost"}
+    ):
         context.warn("warning: everybody who reaches this address may push and delete; see [auth]")
 
     def ready(address: str) -> None:

@@ -116,9 +116,7 @@ class FilesystemUpkeep:
             if found != digest.partition(":")[2] and self._known(digest):
                 damaged.append(digest)
         for (digest,) in reader.execute("SELECT digest FROM documents ORDER BY digest").fetchall():
-            row = reader.execute(
-                "SELECT raw FROM documents WHERE digest = ?", (digest,)
-            ).fetchone()
+            row = reader.execute("SELECT raw FROM documents WHERE digest = ?", (digest,)).fetchone()
             algorithm, _, hex_digits = digest.partition(":")
             if row is not None and hashlib.new(algorithm, row[0]).hexdigest() != hex_digits:
                 damaged.append(digest)

@@ -188,9 +188,7 @@ class _Reader:
         except LaminaError as error:
             self._fail("http", "listen", error.what)
         if not found.root:
-            raise SourceError(
-                "storage.root is missing", span=None, hint="or give --root DIR"
-            )
+            raise SourceError("storage.root is missing", span=None, hint="or give --root DIR")
 
     def _token(self, auth: Mapping[str, object]) -> TokenTrust | None:
         value = auth.get("token")
@@ -212,7 +210,9 @@ class _Reader:
         if not trust.keys and not trust.signing_key:
             self._fail("auth.token", "", "keys (of another issuer) or signing-key is needed")
         if trust.signing_key and "htpasswd" not in auth:
-            self._fail("auth.token", "signing-key", "tokens are issued to the users of auth.htpasswd")
+            self._fail(
+                "auth.token", "signing-key", "tokens are issued to the users of auth.htpasswd"
+            )
         if not trust.realm or '"' in trust.realm:
             self._fail("auth.token", "realm", "realm, the address of the token service, is missing")
         return trust
@@ -225,9 +225,7 @@ class _Reader:
             actions = self._texts(table, place, "actions")
             for action in actions:
                 if action not in ACTIONS:
-                    self._fail(
-                        place, "actions", f"unknown action {action!r}: {', '.join(ACTIONS)}"
-                    )
+                    self._fail(place, "actions", f"unknown action {action!r}: {', '.join(ACTIONS)}")
             if not actions:
                 self._fail(place, "actions", "actions are missing")
             users = self._texts(table, place, "users")

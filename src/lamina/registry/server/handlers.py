@@ -15,7 +15,6 @@ from lamina.registry.server import manifests, routes
 from lamina.registry.server.rights import DELETE, PULL, PUSH
 from lamina.registry.server.wire import (
     API_VERSION,
-
     Buffered,
     FileRegion,
     Refusal,
@@ -35,7 +34,6 @@ from lamina.spec.digest import HEX_LENGTH
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import NoReturn
 
     from lamina.registry.server.ports import BlobFile, Storage, UploadSession
     from lamina.registry.server.rights import Gate, Identity
@@ -98,7 +96,7 @@ class Registry:
                 if method == "POST":
                     self._check_writable()
                     return self._begin(request, found, identity)
-                _not_allowed(method, "POST")
+                raise _not_allowed(method, "POST")
             case routes.Upload():
                 self._check(identity, found.repository, PUSH)
                 return self._upload(request, found, identity)
@@ -106,30 +104,28 @@ class Registry:
                 self._check(identity, found.repository, PULL)
                 if method in _READS:
                     return self._tags(request, found)
-                _not_allowed(method, "GET, HEAD")
+                raise _not_allowed(method, "GET, HEAD")
             case routes.Referrers():
                 self._check(identity, found.repository, PULL)
                 if method in _READS:
                     return self._referrers(request, found)
-                _not_allowed(method, "GET, HEAD")
+                raise _not_allowed(method, "GET, HEAD")
             case routes.Catalog():
                 self._gate.check_known(identity)
                 if method in _READS:
                     return self._catalog(request, identity)
-                _not_allowed(method, "GET, HEAD")
+                raise _not_allowed(method, "GET, HEAD")
             case routes.Base():
                 self._gate.check_known(identity)
                 if method in _READS:
                     return json_response({})
-                _not_allowed(method, "GET, HEAD")
+                raise _not_allowed(method, "GET, HEAD")
             case routes.Page():
                 raise Refusal("UNSUPPORTED", "no such page", status=404)
 
     # ---- manifests
 
-    def _manifest(
-        self, request: Request, at: routes.ManifestAt, identity: Identity
-    ) -> Answer:
+    def _manifest(self, request: Request, at: routes.ManifestAt, identity: Identity) -> Answer:
         method = request.method
         if method in _READS:
             self._check(identity, at.repository, PULL)
@@ -145,7 +141,7 @@ class Registry:
             self._check(identity, at.repository, DELETE)
             self._check_writable()
             return Work(lambda: self._delete_manifest(at))
-        _not_allowed(method, "GET, HEAD, PUT, DELETE")
+        raise _not_allowed(method, "GET, HEAD, PUT, DELETE")
 
     def _get_manifest(self, request: Request, at: routes.ManifestAt) -> Response:
         digest = "" if at.digest is None else str(at.digest)
@@ -201,7 +197,7 @@ class Registry:
             self._check(identity, at.repository, DELETE)
             self._check_writable()
             return Work(lambda: self._delete_blob(at))
-        _not_allowed(method, "GET, HEAD, DELETE")
+        raise _not_allowed(method, "GET, HEAD, DELETE")
 
     def _get_blob(self, request: Request, at: routes.Blob) -> Response:
         digest = str(at.digest)
@@ -257,9 +253,7 @@ class Registry:
         return Work(lambda: self._start(at.repository, identity, algorithm=algorithm))
 
     def _start(self, repository: str, identity: Identity, *, algorithm: str) -> Response:
-        session = self._storage.uploads.start(
-            repository, user=identity.user, algorithm=algorithm
-        )
+        session = self._storage.uploads.start(repository, user=identity.user, algorithm=algorithm)
         session.release()
         return _progress(repository, session.id, 0, status=202)
 
@@ -292,7 +286,7 @@ class Registry:
             if text is None:
                 raise Refusal("DIGEST_INVALID", "the digest parameter is missing")
             return self._append(request, at, identity, digest=routes.parse_digest(text))
-        _not_allowed(method, "GET, HEAD, PATCH, PUT, DELETE")
+        raise _not_allowed(method, "GET, HEAD, PATCH, PUT, DELETE")
 
     def _append(
         self, request: Request, at: routes.Upload, identity: Identity, *, digest: Digest | None
@@ -382,7 +376,7 @@ class Registry:
         if found is None:
             raise Refusal("NAME_UNKNOWN", "repository unknown", detail={"name": at.repository})
         page = list(found[:n])
-        headers = ()
+        headers: tuple[tuple[str, str], ...] = ()
         if len(found) > n and page:
             headers = (next_link(f"/v2/{at.repository}/tags/list", n=n, last=page[-1]),)
         return json_response({"name": at.repository, "tags": page}, headers=headers)
@@ -416,7 +410,7 @@ class Registry:
             page += [name for name in names if self._gate.allows(identity, name, PULL)]
             more = len(names) == _PAGE
             last = names[-1] if names else last
-        headers = ()
+        headers: tuple[tuple[str, str], ...] = ()
         if len(page) > n > 0:
             headers = (next_link("/v2/_catalog", n=n, last=page[n - 1]),)
         return json_response({"repositories": page[:n]}, headers=headers)
@@ -434,7 +428,8 @@ class Registry:
     def _check_size(self, size: int | None) -> None:
         if self._limits.blob and size is not None and size > self._limits.blob:
             raise Refusal(
-                "SIZE_INVALID", f"blobs of more than {self._limits.blob} bytes are not taken",
+                "SIZE_INVALID",
+                f"blobs of more than {self._limits.blob} bytes are not taken",
                 status=413,
             )
 
@@ -504,8 +499,8 @@ def _matches(given: str, digest: str) -> bool:
     return digest in tags or "*" in tags
 
 
-def _not_allowed(method: str, allowed: str) -> NoReturn:
-    raise Refusal(
+def _not_allowed(method: str, allowed: str) -> Refusal:
+    return Refusal(
         "UNSUPPORTED", f"{method[:20]} is not possible here", headers=(("allow", allowed),)
     )
 

@@ -152,9 +152,7 @@ def remove_manifest(connection: sqlite3.Connection, number: int, digest: str) ->
     if not removed:
         return False
     connection.execute("DELETE FROM tags WHERE repository = ? AND digest = ?", (number, digest))
-    connection.execute(
-        "DELETE FROM children WHERE repository = ? AND parent = ?", (number, digest)
-    )
+    connection.execute("DELETE FROM children WHERE repository = ? AND parent = ?", (number, digest))
     connection.execute(
         "DELETE FROM documents WHERE digest = ?"
         " AND NOT EXISTS (SELECT 1 FROM manifests m WHERE m.digest = documents.digest)",
@@ -163,9 +161,7 @@ def remove_manifest(connection: sqlite3.Connection, number: int, digest: str) ->
     return True
 
 
-def _check_blobs(
-    connection: sqlite3.Connection, number: int, digests: Sequence[Digest]
-) -> None:
+def _check_blobs(connection: sqlite3.Connection, number: int, digests: Sequence[Digest]) -> None:
     for digest in digests:
         found = connection.execute(
             "SELECT 1 FROM links WHERE repository = ? AND digest = ?"

@@ -94,8 +94,10 @@ class UploadSession(Protocol):
     `release` and can be opened again, also by another process after this one was killed.
     """
 
-    id: str
-    offset: int
+    @property
+    def id(self) -> str: ...
+    @property
+    def offset(self) -> int: ...
 
     def write(self, data: bytes) -> None:
         """Append. Raises LaminaError of kind EXHAUSTED if the disk is full; `offset` stays true."""
@@ -189,10 +191,14 @@ class Upkeep(Protocol):
 class Storage(Protocol):
     """A driver."""
 
-    blobs: Blobs
-    uploads: Uploads
-    manifests: Manifests
-    upkeep: Upkeep
+    @property
+    def blobs(self) -> Blobs: ...
+    @property
+    def uploads(self) -> Uploads: ...
+    @property
+    def manifests(self) -> Manifests: ...
+    @property
+    def upkeep(self) -> Upkeep: ...
 
     def close(self) -> None:
         """Release what the driver holds. Idempotent."""

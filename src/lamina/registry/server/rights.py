@@ -111,7 +111,9 @@ class Rules:
         for pattern, rule in self._rules:
             if action not in rule.actions and ADMIN not in rule.actions:
                 continue
-            named = "anonymous" in rule.users or (user and (user in rule.users or "*" in rule.users))
+            named = "anonymous" in rule.users or (
+                user and (user in rule.users or "*" in rule.users)
+            )
             if named and pattern.fullmatch(repository):
                 return True
         return False

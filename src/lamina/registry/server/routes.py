@@ -83,9 +83,7 @@ class Page:
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    Route = (
-        Base | Blob | Uploads | Upload | ManifestAt | Tags | Referrers | Catalog | Page
-    )
+    Route = Base | Blob | Uploads | Upload | ManifestAt | Tags | Referrers | Catalog | Page
 
 _PAGES = {"/healthz": "healthz", "/metrics": "metrics", "/token": "token", "/": "index"}
 

@@ -146,9 +146,9 @@ async def _run(
         stop.set()
         edge.closing = True
         deadline = loop.time() + _SHUTDOWN
-        while edge.in_flight and loop.time() < deadline:
+        while edge.in_flight and loop.time() < deadline:  # noqa: ASYNC110  # once, at the end
             await asyncio.sleep(0.02)
-        server.stop()
+        server.stop()  # type: ignore[no-untyped-call]  # granian's
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(task, max(1.0, deadline - loop.time()))
         if collector.is_alive():
@@ -161,9 +161,7 @@ async def _run(
 class Pages:
     """The registry's own pages beside the API."""
 
-    def __init__(
-        self, registry: Registry, gate: Gate, storage: Storage, metrics: Metrics
-    ) -> None:
+    def __init__(self, registry: Registry, gate: Gate, storage: Storage, metrics: Metrics) -> None:
         self._registry = registry
         self._gate = gate
         self._storage = storage
@@ -224,21 +222,19 @@ def _collect_forever(
     while not stop.wait(config.gc_interval):
         try:
             found = storage.upkeep.collect(untagged_after=config.untagged_after)
-        except Exception:  # the collector's own edge: it must live to try again
+        except Exception:  # noqa: BLE001  # the collector's own edge: it must live to try again
             _log.exception("garbage collection failed")
             continue
-        metrics.add(
-            "lamina_registry_collected_bytes_total", found.bytes, help="Bytes collected."
-        )
+        metrics.add("lamina_registry_collected_bytes_total", found.bytes, help="Bytes collected.")
         metrics.add("lamina_registry_collected_blobs_total", found.blobs, help="Blobs collected.")
 
 
 def _server(edge: Edge, config: Config, host: str, port: int) -> Server:
+    from pathlib import Path
+
     from granian.constants import HTTPModes, Interfaces, SSLProtocols
     from granian.http import HTTP1Settings
     from granian.server.embed import Server
-
-    from pathlib import Path
 
     return Server(
         edge,

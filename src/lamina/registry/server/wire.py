@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
         def get(self, name: str, default: str, /) -> str: ...
 
+
 API_VERSION = ("docker-distribution-api-version", "registry/2.0")
 _JSON = ("content-type", "application/json")
 
