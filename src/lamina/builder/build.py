@@ -12,6 +12,7 @@ import os
 
 from lamina.builder.scratch import Scratch
 from lamina.builder.worker import BuildWorker
+from lamina.events import Outcome
 from lamina.record import record
 from lamina.solver.driver import Driver
 from lamina.solver.scheduler import Scheduler
@@ -25,9 +26,11 @@ if TYPE_CHECKING:
     from lamina.container.ports import Executor
     from lamina.events import Emitter
     from lamina.plan.graph import Plan
-    from lamina.spec.digest import DiffID
+    from lamina.spec.digest import DiffID, Digest
     from lamina.store.ports import Store
     from lamina.tasks import CancelToken
+
+    Result = tuple[DiffID, ...]
 
 
 @record
@@ -35,6 +38,7 @@ class SolveOptions:
     """`jobs` limits the steps that run at one time (None: no limit; steps wait for networks and
     disks more than they compute). `compression` and `level` are for the blobs of exported layers.
     `scratch_dir` is for mount points and temporary files (empty: `build` in the store).
+    `keep_failed` keeps the files of a RUN step that fails as a snapshot: `StepFailed.kept`.
     """
 
     no_cache: bool = False
@@ -42,15 +46,17 @@ class SolveOptions:
     compression: str = "gzip"
     level: int | None = None
     scratch_dir: str = ""
+    keep_failed: bool = False
 
 
 @record
 class Solved:
-    """The stacks of the plan's outputs, and how many steps ran and were cached."""
+    """The stacks of the plan's outputs, how many steps ran and were cached, and which vertices ran."""
 
     outputs: tuple[tuple[DiffID, ...], ...]
     ran: int
     cached: int
+    vertices_ran: frozenset[Digest] = frozenset()
 
 
 def solve(
@@ -64,11 +70,13 @@ def solve(
     emit: Emitter,
     cancel: CancelToken | None,
     clock: Callable[[], float],
+    results: dict[Digest, Result] | None = None,
 ) -> Solved:
     """The results of the plan's outputs; what ran is recorded in the store.
 
     `executor` is called at most once, before any thread is started, when a step may have to run.
     `clock` gives POSIX seconds. `network` gives a network namespace to each step with the default network (None: the host's).
+    `results` is filled with the stack of each vertex that has one, also if the solve fails.
     Every vertex gets one VertexPlanned and one VertexDone. Steps that ended before a failure stay
     cached.
 
@@ -105,7 +113,17 @@ def solve(
     try:
         counts = driver.drive()
     finally:
+        if results is not None:
+            results.update(_known(scheduler))
         worker.close()
         scratch.close()
     outputs = tuple(scheduler.result(edge) for edge in plan.outputs)
-    return Solved(outputs, counts.ran, counts.cached)
+    ran = frozenset(
+        digest for digest, (outcome, _) in scheduler.results().items() if outcome is Outcome.RAN
+    )
+    return Solved(outputs, counts.ran, counts.cached, ran)
+
+
+def _known(scheduler: Scheduler) -> dict[Digest, Result]:
+    ended = scheduler.results().items()
+    return {digest: result for digest, (_, result) in ended if result is not None}

@@ -288,7 +288,10 @@ class BuildWorker:
                 op, executor, network=self._network, on_output=on_output, cancel=cancel
             )
             if status:
-                raise failed(op, status, span=vertex.meta.span, output=tail.value())
+                error = failed(op, status, span=vertex.meta.span, output=tail.value())
+                if self._options.keep_failed:
+                    error.keep(step.keep(unique), op)
+                raise error
             items = overlay_items(step.upper)
             is_exported = vertex.meta.exported
             created = self._write_layer(items, vertex, is_wanted=is_exported, cancel=cancel)

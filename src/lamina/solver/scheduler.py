@@ -164,10 +164,23 @@ class _Node:
 
 
 class Scheduler:
-    """Solves a plan; see the module's table. Not thread-safe: one thread drives it."""
+    """Solves a plan; see the module's table. Not thread-safe: one thread drives it.
+
+    With `no_cache` nothing is looked up. A vertex whose meta says so (`ignore_cache`) always runs,
+    and those that stand on it are looked up only by what their inputs turned out to be.
+    """
 
     def __init__(self, plan: Plan, *, no_cache: bool = False) -> None:
-        self._no_cache = no_cache
+        self._uncached: set[Digest] = set()  # these always run
+        self._unsure: set[Digest] = set()  # their definitions prove nothing: an input runs again
+        for vertex in plan.vertices:
+            if no_cache or vertex.meta.ignore_cache:
+                self._uncached.add(vertex.digest)
+            elif any(
+                edge is not None and (edge.vertex in self._uncached or edge.vertex in self._unsure)
+                for edge in vertex.inputs
+            ):
+                self._unsure.add(vertex.digest)
         self._nodes: dict[Digest, _Node] = {}
         self._requested: list[_Node] = []
         self._actions: list[Action] = []
@@ -267,6 +280,14 @@ class Scheduler:
             raise KeyError(edge.vertex)
         return result
 
+    def results(self) -> dict[Digest, tuple[Outcome, Result | None]]:
+        """How every vertex that ended did, and its stack of layers if that is known."""
+        return {
+            node.vertex.digest: (node.outcome, node.result)
+            for node in self._nodes.values()
+            if node.outcome is not None
+        }
+
     # Phases ---------------------------------------------------------------------------------
 
     def _define(self, node: _Node) -> None:
@@ -306,7 +327,10 @@ class Scheduler:
             self._finish(node, op.diff_ids, Outcome.CACHED)
         elif isinstance(op, LocalSource):
             self._finish(node, (), Outcome.CACHED)
-        elif self._no_cache:
+        elif node.vertex.digest in self._uncached:
+            self._want_inputs(node)
+        elif node.vertex.digest in self._unsure:
+            node.tried = len(node.keys)
             self._want_inputs(node)
         else:
             node.phase = _Phase.LOOKUP
@@ -317,10 +341,11 @@ class Scheduler:
     def _look_up(self, node: _Node) -> None:
         untried = node.keys[node.tried :]
         node.tried = len(node.keys)
-        if self._no_cache or not untried:
+        if node.vertex.digest in self._uncached or not untried:
             self._missed(node)
         else:
-            primary = () if untried[0] is node.keys[0] else (node.keys[0],)
+            is_sure = untried[0] is not node.keys[0] and node.vertex.digest not in self._unsure
+            primary = (node.keys[0],) if is_sure else ()
             self._actions.append(Lookup(node.vertex, (*primary, *untried)))
 
     def _missed(self, node: _Node) -> None:
