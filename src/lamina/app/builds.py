@@ -77,6 +77,9 @@ class Build:
             if "plan" in line:
                 names = enumerate(line["plan"], start=1)
                 steps = [Step(number, name, stage) for number, (name, stage) in names]
+            elif "start" in line:
+                number, at = line["start"]
+                steps[number - 1] = replace(steps[number - 1], started=at)
             elif "done" in line:
                 number, outcome, started, at, error = line["done"]
                 steps[number - 1] = replace(

@@ -4,7 +4,7 @@
 A record is a document of the store (kind `build`: who, what, when, result) and, beside it,
 `builds/<id>.gz`: JSON lines, compressed as they are written, so that a killed build leaves what it
 did until then. Lines: `{"plan": [[name, stage], ...]}` once; `{"log": [step, stream, at, text]}`;
-`{"done": [step, outcome, started, at, error]}`; `{"details": {...}}` last (see `details_of`).
+`{"start": [step, at]}`; `{"done": [step, outcome, started, at, error]}`; `{"details": {...}}` last (see `details_of`).
 Steps are numbered from 1 in the order of the plan. Recording never fails a build: what goes wrong
 becomes a Notice. docs/adr/0059 says what is kept how long.
 """
@@ -49,7 +49,6 @@ DIRECTORY = "builds"
 MAX_RECORDS = 50
 MAX_BYTES = 256 << 20  # of all logs together
 MAX_PINNED = 5  # failed builds whose failing step's files stay, whatever GC is asked to remove
-_FLUSH_SECONDS = 1.0
 _REF = "abcdefghijklmnopqrstuvwxyz0123456789"  # of buildx's build references, 25 long
 _MAX_ERROR = 4096
 
@@ -115,7 +114,7 @@ class Recorder:
     def _step(self, number: int, event: VertexStarted | VertexLog | VertexDone) -> None:
         if isinstance(event, VertexStarted):
             self._started[number] = event.at
-            self._write({})
+            self._write({"start": [number, event.at]})
         elif isinstance(event, VertexLog):
             text = event.data.decode("utf-8", "surrogateescape")
             self._write({"log": [number, event.stream, event.at, text]})
@@ -138,8 +137,10 @@ class Recorder:
             if self._file is None:
                 directory = os.path.join(self._store.root, DIRECTORY)
                 os.makedirs(directory, mode=0o700, exist_ok=True)
-                self._file = _LogFile(log_path(self._store, self.id), self._clock)
+                self._file = _LogFile(log_path(self._store, self.id))
                 self._file.add({"plan": self._names})
+                for number, row in self._done.items():
+                    self._file.add({"done": [number, *row]})
             if line:
                 self._file.add(line)
         except OSError as error:
@@ -195,9 +196,6 @@ class Recorder:
             if self._names and self._file is None:
                 self._write({})
             if self._file is not None:
-                for number, row in self._done.items():
-                    if number not in self._file.done:
-                        self._file.add({"done": [number, *row]})
                 self._file.close()
         outcomes = [row[0] for row in self._done.values()]
         counts = {value.value: outcomes.count(value.value) for value in Outcome}
@@ -241,27 +239,17 @@ def input_result(plan: Plan, edge: object, results: Results) -> Result:
 class _LogFile:
     """`<id>.gz`, written so that what was flushed can be read whatever happens next."""
 
-    def __init__(self, path: str, clock: Callable[[], float]) -> None:
+    def __init__(self, path: str) -> None:
         import zlib
 
         self._zlib = zlib
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         self._compressor = zlib.compressobj(1, zlib.DEFLATED, 31)
-        self._clock = clock
-        self._flushed = clock()
-        self.done: set[object] = set()
 
     def add(self, line: dict[str, object]) -> None:
         data = self._compressor.compress(json.dumps(line).encode() + b"\n")
-        done = line.get("done")
-        if isinstance(done, list):
-            self.done.add(done[0])
-        now = self._clock()
-        if "log" not in line or now - self._flushed >= _FLUSH_SECONDS:
-            data += self._compressor.flush(self._zlib.Z_SYNC_FLUSH)
-            self._flushed = now
-        if data:
-            os.write(self._fd, data)
+        # flushed each time, or the last words before a kill would be missing: 10 us a line
+        os.write(self._fd, data + self._compressor.flush(self._zlib.Z_SYNC_FLUSH))
 
     def close(self) -> None:
         os.write(self._fd, self._compressor.flush())

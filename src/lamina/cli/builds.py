@@ -166,7 +166,7 @@ def build_json(build: Build) -> dict[str, Any]:
     from lamina.image.times import format_time
 
     body = build.body
-    steps = [_step_json(step) for step in build.steps()]
+    steps = [_step_json(step, build) for step in build.steps()]
     counts = body.get("steps", {})
     completed = build.completed
     return {
@@ -197,13 +197,20 @@ def build_json(build: Build) -> dict[str, Any]:
     }
 
 
-def _step_json(step: Step) -> dict[str, Any]:
+def _outcome(step: Step, build: Build) -> str:
+    """How the step ended; of one that did not, what became of it."""
+    if step.outcome:
+        return step.outcome
+    return "pending" if step.started is None else build.status
+
+
+def _step_json(step: Step, build: Build) -> dict[str, Any]:
     seconds = _step_seconds(step)
     return {
         "Number": step.number,
         "Name": step.name,
         "Stage": step.stage,
-        "Status": step.outcome or "unknown",
+        "Status": _outcome(step, build),
         "Duration": int(seconds * 1e9) if seconds is not None else None,
         "Error": step.error,
     }
@@ -241,7 +248,7 @@ def _pretty(build: Build, document: dict[str, Any]) -> str:
     for step in build.steps():
         seconds = _step_seconds(step)
         shown = _duration(seconds) if seconds is not None else "-"
-        rows.append([str(step.number), step.outcome or "unknown", shown, step.name])
+        rows.append([str(step.number), _outcome(step, build), shown, step.name])
     if rows:
         from lamina.cli.format import table
 
