@@ -106,6 +106,18 @@ class _Target:
         self.lowered: Lowered | None = None
         self.pending: list[PendingExport] = []
 
+    def counts(self) -> tuple[int, int]:
+        """How many of its steps ran and were cached."""
+        from lamina.events import Outcome
+        from lamina.plan.ops import Exec, FileOp
+
+        assert self.lowered is not None
+        vertices = self.lowered.plan.vertices
+        steps = [vertex.digest for vertex in vertices if isinstance(vertex.op, Exec | FileOp)]
+        ends = self.recorder.ends
+        ran = sum(digest in ends and ends[digest][0] is Outcome.RAN for digest in steps)
+        return ran, len(steps) - ran
+
 
 def build(
     request: BuildRequest,
@@ -203,7 +215,7 @@ def _build_targets(
     solved = _solve(targets, contexts, store, host, emit, cancel, clock)
     try:
         for target, stack in zip(targets, solved.outputs, strict=True):
-            result = _result(target, stack, solved, clock)
+            result = _result(target, stack, clock)
             if target.request.squash:
                 from lamina.exporter.squash import squashed
 
@@ -217,7 +229,7 @@ def _build_targets(
                 made.discard()
         raise
     # everything that can fail is done: files appear and names move now, images last of all
-    return {target.name: _finalized(target, solved, emit, clock) for target in targets}
+    return {target.name: _finalized(target, emit, clock) for target in targets}
 
 
 def _contexts(targets: list[_Target]) -> dict[str, Context]:
@@ -246,9 +258,9 @@ def _solve(
     from lamina.builder.build import SolveOptions, solve
 
     plan, no_cache = _plan(targets)
-    results = targets[0].recorder.results
+    ends = targets[0].recorder.ends
     for target in targets:
-        target.recorder.results = results  # the same vertices, filled by the one solve
+        target.recorder.ends = ends  # the same vertices, filled by the one solve
     first = targets[0].request
     with host:
         return solve(
@@ -265,7 +277,7 @@ def _solve(
             emit=emit,
             cancel=cancel,
             clock=clock,
-            results=results,
+            ends=ends,
         )
 
 
@@ -296,13 +308,10 @@ def _of_target(vertex: Vertex, target: _Target) -> Vertex:
     return replace(vertex, meta=replace(vertex.meta, name=name, ignore_cache=ignore_cache))
 
 
-def _result(
-    target: _Target, stack: tuple[DiffID, ...], solved: Solved, clock: Callable[[], float]
-) -> BuildResult:
+def _result(target: _Target, stack: tuple[DiffID, ...], clock: Callable[[], float]) -> BuildResult:
     from lamina.exporter.ports import BuildResult
 
     assert target.lowered is not None
-    vertices = target.lowered.plan.vertices
     return BuildResult(
         stack,
         target.lowered.config,
@@ -310,16 +319,14 @@ def _result(
         target.names,
         clock(),
         target.request.epoch,
-        not any(vertex.digest in solved.vertices_ran for vertex in vertices),
+        target.counts()[0] == 0,
     )
 
 
-def _finalized(
-    target: _Target, solved: Solved, emit: Emitter, clock: Callable[[], float]
-) -> BuildOutcome:
+def _finalized(target: _Target, emit: Emitter, clock: Callable[[], float]) -> BuildOutcome:
     exported = [export.finalize() for export in target.pending]
     image = _image_of(exported)
-    ran, cached = _counts(target, solved)
+    ran, cached = target.counts()
     outcome = BuildOutcome(
         image.manifest if image else None,
         image.config if image else None,
@@ -330,16 +337,6 @@ def _finalized(
     )
     emit(BuildDone(outcome.manifest, outcome.config, outcome.names, clock()))
     return outcome
-
-
-def _counts(target: _Target, solved: Solved) -> tuple[int, int]:
-    """How many of the target's steps ran and were cached."""
-    from lamina.plan.ops import Exec, FileOp
-
-    assert target.lowered is not None
-    steps = [v.digest for v in target.lowered.plan.vertices if isinstance(v.op, Exec | FileOp)]
-    ran = sum(digest in solved.vertices_ran for digest in steps)
-    return ran, len(steps) - ran
 
 
 def _record_success(target: _Target, outcome: BuildOutcome) -> None:

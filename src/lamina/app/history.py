@@ -77,7 +77,7 @@ class Recorder:
         self.id = new_id(random)
         self.vertices: frozenset[Digest] | None = None
         self.plan: Plan | None = None
-        self.results: dict[Digest, Result] = {}
+        self.ends: dict[Digest, tuple[Outcome, Result | None]] = {}
         self._store = store
         self._subject = subject
         self._clock = clock
@@ -192,7 +192,7 @@ class Recorder:
     def _finish(self, outcome: dict[str, object]) -> None:
         with self._guard:
             if self.plan is not None:
-                self._write({"details": details_of(self.plan, self.results, self._numbers)})
+                self._write({"details": details_of(self.plan, self._results(), self._numbers)})
             if self._names and self._file is None:
                 self._write({})
             if self._file is not None:
@@ -213,6 +213,9 @@ class Recorder:
         holder = {"pid": process.pid, "start_ticks": process.start_ticks}
         return {**self._subject, "status": status, "process": holder, "created": self._created}
 
+    def _results(self) -> dict[Digest, Result]:
+        return {digest: result for digest, (_, result) in self.ends.items() if result is not None}
+
     def _input_of_failed(self) -> object:
         """The chainID below the step that failed; None if it had no files or is not known."""
         if self.plan is None:
@@ -221,7 +224,7 @@ class Recorder:
             row = self._done.get(self._numbers.get(vertex.digest, 0))
             if row is not None and row[0] == Outcome.FAILED.value and vertex.inputs:
                 edge = vertex.inputs[0]
-                return chain_id(input_result(self.plan, edge, self.results)) if edge else None
+                return chain_id(input_result(self.plan, edge, self._results())) if edge else None
         return None
 
 

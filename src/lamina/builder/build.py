@@ -12,7 +12,6 @@ import os
 
 from lamina.builder.scratch import Scratch
 from lamina.builder.worker import BuildWorker
-from lamina.events import Outcome
 from lamina.record import record
 from lamina.solver.driver import Driver
 from lamina.solver.scheduler import Scheduler
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from lamina.builder.context import Context
     from lamina.builder.execution import NetworkProvider
     from lamina.container.ports import Executor
-    from lamina.events import Emitter
+    from lamina.events import Emitter, Outcome
     from lamina.plan.graph import Plan
     from lamina.spec.digest import DiffID, Digest
     from lamina.store.ports import Store
@@ -51,12 +50,11 @@ class SolveOptions:
 
 @record
 class Solved:
-    """The stacks of the plan's outputs, how many steps ran and were cached, and which vertices ran."""
+    """The stacks of the plan's outputs, and how many steps ran and were cached."""
 
     outputs: tuple[tuple[DiffID, ...], ...]
     ran: int
     cached: int
-    vertices_ran: frozenset[Digest] = frozenset()
 
 
 def solve(
@@ -70,13 +68,13 @@ def solve(
     emit: Emitter,
     cancel: CancelToken | None,
     clock: Callable[[], float],
-    results: dict[Digest, Result] | None = None,
+    ends: dict[Digest, tuple[Outcome, Result | None]] | None = None,
 ) -> Solved:
     """The results of the plan's outputs; what ran is recorded in the store.
 
     `executor` is called at most once, before any thread is started, when a step may have to run.
     `clock` gives POSIX seconds. `network` gives a network namespace to each step with the default network (None: the host's).
-    `results` is filled with the stack of each vertex that has one, also if the solve fails.
+    `ends` is filled with how each vertex ended and its stack, if it is known: if it fails, too.
     Every vertex gets one VertexPlanned and one VertexDone. Steps that ended before a failure stay
     cached.
 
@@ -113,17 +111,9 @@ def solve(
     try:
         counts = driver.drive()
     finally:
-        if results is not None:
-            results.update(_known(scheduler))
+        if ends is not None:
+            ends.update(scheduler.results())
         worker.close()
         scratch.close()
     outputs = tuple(scheduler.result(edge) for edge in plan.outputs)
-    ran = frozenset(
-        digest for digest, (outcome, _) in scheduler.results().items() if outcome is Outcome.RAN
-    )
-    return Solved(outputs, counts.ran, counts.cached, ran)
-
-
-def _known(scheduler: Scheduler) -> dict[Digest, Result]:
-    ended = scheduler.results().items()
-    return {digest: result for digest, (_, result) in ended if result is not None}
+    return Solved(outputs, counts.ran, counts.cached)
