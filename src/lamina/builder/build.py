@@ -98,6 +98,7 @@ def solve(
         emit=emit,
         clock=clock,
         cancel=cancel,
+        unsure=frozenset(scheduler.unsure),
     )
     driver = Driver(
         scheduler,

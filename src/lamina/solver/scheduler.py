@@ -166,21 +166,22 @@ class _Node:
 class Scheduler:
     """Solves a plan; see the module's table. Not thread-safe: one thread drives it.
 
-    With `no_cache` nothing is looked up. A vertex whose meta says so (`ignore_cache`) always runs,
-    and those that stand on it are looked up only by what their inputs turned out to be.
+    With `no_cache` nothing is looked up. A vertex whose meta says so (`ignore_cache`) always runs.
+    Those that stand on it are in `unsure`: their first key, made from definitions, proves nothing.
+    Results are recorded under it, but not believed for it.
     """
 
     def __init__(self, plan: Plan, *, no_cache: bool = False) -> None:
         self._uncached: set[Digest] = set()  # these always run
-        self._unsure: set[Digest] = set()  # their definitions prove nothing: an input runs again
+        self.unsure: set[Digest] = set()
         for vertex in plan.vertices:
             if no_cache or vertex.meta.ignore_cache:
                 self._uncached.add(vertex.digest)
             elif any(
-                edge is not None and (edge.vertex in self._uncached or edge.vertex in self._unsure)
+                edge is not None and (edge.vertex in self._uncached or edge.vertex in self.unsure)
                 for edge in vertex.inputs
             ):
-                self._unsure.add(vertex.digest)
+                self.unsure.add(vertex.digest)
         self._nodes: dict[Digest, _Node] = {}
         self._requested: list[_Node] = []
         self._actions: list[Action] = []
@@ -329,7 +330,7 @@ class Scheduler:
             self._finish(node, (), Outcome.CACHED)
         elif node.vertex.digest in self._uncached:
             self._want_inputs(node)
-        elif node.vertex.digest in self._unsure:
+        elif node.vertex.digest in self.unsure:
             node.tried = len(node.keys)
             self._want_inputs(node)
         else:
@@ -344,8 +345,7 @@ class Scheduler:
         if node.vertex.digest in self._uncached or not untried:
             self._missed(node)
         else:
-            is_sure = untried[0] is not node.keys[0] and node.vertex.digest not in self._unsure
-            primary = (node.keys[0],) if is_sure else ()
+            primary = () if untried[0] is node.keys[0] else (node.keys[0],)
             self._actions.append(Lookup(node.vertex, (*primary, *untried)))
 
     def _missed(self, node: _Node) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fnmatch
 import json
+import posixpath
 import re
 
 from lamina.app.bake.hcl import (
@@ -353,10 +354,18 @@ def _members(bake: Bake, name: str, visited: tuple[str, ...]) -> tuple[list[str]
 def _target(bake: Bake, name: str, changes: Mapping[str, list[tuple[str, str | None]]]) -> Fields:
     fields = _inherited(bake, name, changes, ())
     fields.pop("inherits", None)
-    fields.setdefault("context", ".")
+    fields["context"] = _clean(fields.get("context") or ".")
     if not fields.get("dockerfile"):
         fields["dockerfile"] = "Dockerfile"
     return fields
+
+
+def _clean(path: str) -> str:
+    """A local path without needless parts; an address as it is."""
+    local = path.removeprefix("cwd://")
+    if "://" in local or local.startswith("git@"):
+        return path
+    return posixpath.normpath(local)
 
 
 def _inherited(

@@ -328,7 +328,7 @@ class Scope:
         found: dict[str, Any] = {}
         for element in _trees(tree):
             key, value = _trees(element)
-            found[self._key(next(_trees(key), key), local)] = self._tree(value, local)
+            found[self._key(next(_trees(key)), local)] = self._tree(value, local)
         return found
 
     def _key(self, tree: Any, local: Mapping[str, Any]) -> str:
@@ -337,8 +337,8 @@ class Scope:
         is_grouped = tree.data == "expr_term" and str(tree.children[0]) == "("
         if inner is not None and inner.data in {"identifier", "literal_value"} and not is_grouped:
             return _word(inner)
-        if tree.data in {"keyword", "object_elem_key"}:
-            return str(tree.children[0].children[0])
+        if tree.data == "keyword":
+            return _word(tree)
         return to_text(self._tree(tree, local))
 
     def _do_conditional(self, tree: Any, local: Mapping[str, Any]) -> Any:
