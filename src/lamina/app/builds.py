@@ -275,20 +275,31 @@ def _stack(details: dict[str, Any], place: list[int]) -> tuple[DiffID, ...]:
 
 
 def _process(details: dict[str, Any], number: int) -> Any:
-    """(argv, env, cwd, user, network) of the step, or of the nearest RUN below it."""
-    seen: set[int] = set()
-    while number not in seen:
-        seen.add(number)
-        row = details["processes"].get(str(number))
+    """(argv, env, cwd, user, network) of the step; of one that is no RUN, those of the nearest RUN
+    below it, else above it, in the directory of the nearest WORKDIR.
+    """
+    cwd: str | None = None
+    below: int | None = number
+    while below is not None:
+        row = details["processes"].get(str(below))
         if row is not None:
-            argv, env, cwd, user, network = row
-            pairs = tuple((name, value) for name, value in details["envs"][env])
-            return tuple(argv), pairs, cwd, user, network
-        below = details["inputs"].get(str(number), [None])[0]
-        if below is None:
-            return None
-        number = below
+            return _unpacked_process(details, row, cwd)
+        cwd = cwd or details["directories"].get(str(below))
+        below = details["inputs"].get(str(below), [None])[0]
+    above = {source[0]: int(user) for user, source in details["inputs"].items()}
+    next_step = above.get(number)
+    while next_step is not None:
+        row = details["processes"].get(str(next_step))
+        if row is not None:
+            return _unpacked_process(details, row, cwd or "/")
+        next_step = above.get(next_step)
     return None
+
+
+def _unpacked_process(details: dict[str, Any], row: list[Any], cwd: str | None) -> Any:
+    argv, env, own, user, network = row
+    pairs = tuple((name, value) for name, value in details["envs"][env])
+    return tuple(argv), pairs, cwd or own, user, network
 
 
 def enter(

@@ -25,7 +25,7 @@ from lamina.events import (
     VertexPlanned,
     VertexStarted,
 )
-from lamina.plan.ops import Exec, FileOp
+from lamina.plan.ops import Exec, FileOp, MkdirAction
 from lamina.spec.identity import chain_id
 from lamina.store.ports import Document
 from lamina.system.process import this_process
@@ -261,7 +261,7 @@ class _LogFile:
 
 def details_of(plan: Plan, results: Results, numbers: Mapping[Digest, int]) -> dict[str, object]:
     """What `enter` needs: `stacks` of diffIDs; by step, its `results` and `inputs` as (stack,
-    length); the `processes` of RUN steps, each naming one of `envs`.
+    length); the `processes` of RUN steps, each naming one of `envs`; the `directories` of WORKDIR.
 
     A step that was cached without being looked at has the result of the step on it, less a layer.
     """
@@ -279,6 +279,7 @@ def details_of(plan: Plan, results: Results, numbers: Mapping[Digest, int]) -> d
             places.update((stack[:n], (len(stacks) - 1, n)) for n in range(1, len(stack) + 1))
     envs: dict[object, int] = {}
     processes: dict[int, object] = {}
+    directories: dict[int, str] = {}
     found: dict[int, object] = {}
     inputs: dict[int, object] = {}
     for vertex in plan.vertices:
@@ -294,11 +295,14 @@ def details_of(plan: Plan, results: Results, numbers: Mapping[Digest, int]) -> d
         if isinstance(op, Exec):
             env = envs.setdefault(op.env, len(envs))
             processes[number] = [op.argv, env, op.cwd, op.user, op.network]
+        elif isinstance(op, FileOp) and isinstance(op.actions[-1], MkdirAction):
+            directories[number] = op.actions[-1].path
     return {
         "stacks": [[str(diff_id) for diff_id in stack] for stack in stacks],
         "results": found,
         "inputs": inputs,
         "processes": processes,
+        "directories": directories,
         "envs": list(envs),
     }
 

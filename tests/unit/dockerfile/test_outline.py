@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from lamina.app.build import BuildRequest
 from lamina.app.calls import outline, targets
 from lamina.dockerfile.outline import outline as outline_of
 from lamina.dockerfile.parser import parse
-from lamina.app.build import BuildRequest
 from lamina.spec.platform import Platform
 from lamina.store import open_store
-
-from pathlib import Path
 
 FILE = """# BASE what it stands on
 ARG BASE=busy${KIND}
