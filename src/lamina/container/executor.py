@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RuntimeExecutor", "command_status", "read_error", "sweep"]
 
+BUNDLE_SIZE = 64 << 20  # bytes; the limit of a bundle in memory
 MAX_TAIL = 1 << 12  # bytes kept of stream 2
 
 _numbers = count(1)
@@ -190,6 +191,25 @@ class RuntimeExecutor:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+class _InMemory:
+    """A tmpfs over the bundle: config.json and the runtime's copy of it hold the environment, and a
+    secret of it must not be written to a disk. It goes with this process's mount namespace.
+    """
+
+    def __init__(self, bundle: str) -> None:
+        self._bundle = bundle
+
+    def __enter__(self) -> None:
+        from lamina.system.mounts import tmpfs
+
+        tmpfs(self._bundle, size=BUNDLE_SIZE, mode=0o700)
+
+    def __exit__(self, *exc: object) -> None:
+        from lamina.system.mounts import unmount
+
+        unmount(self._bundle)
 
 
 @record

@@ -168,11 +168,11 @@ class Lowering:
             steps[index] = self._steps(stage, resolved)
             for step in steps[index]:
                 check_text(step.command)
-                copied = self._copied(step, index)
-                if copied is not None and copied.stage is not None:
-                    todo.append(copied.stage)
-                elif copied is not None and copied.request is not None:
-                    want(copied.request)
+                for copied in (self._copied(step, index), *self._mounted(step, index)):
+                    if copied is not None and copied.stage is not None:
+                        todo.append(copied.stage)
+                    elif copied is not None and copied.request is not None:
+                        want(copied.request)
         ordered = sorted(requests.values(), key=lambda request: request.span.start)
         return dict(sorted(steps.items())), {request.key: request for request in ordered}
 
@@ -221,6 +221,28 @@ class Lowering:
         text = command.flag("from") if isinstance(command, ast.Copy) else None
         if not text:
             return None
+        if "$" in text:
+            raise SourceError(
+                "variables are not replaced in COPY --from",
+                span=command.span,
+                hint=f"give the image a name with `FROM {text} AS name` and copy from that",
+            )
+        return self._named(text, index, command, what="COPY --from")
+
+    def _mounted(self, step: Step, index: int) -> tuple[_Copied | None, ...]:
+        """What each `--mount` of a RUN takes its files from; None where it has no `from`."""
+        if not any(flag.name == "mount" for flag in step.command.flags):
+            return ()
+        from lamina.dockerfile.runmounts import mount_flags, named_source
+
+        names = map(named_source, mount_flags(step.command))
+        what = "RUN --mount from"
+        return tuple(
+            self._named(name, index, step.command, what=what) if name else None for name in names
+        )
+
+    def _named(self, text: str, index: int, command: ast.Command, *, what: str) -> _Copied:
+        """The stage or image called `text`."""
         if text.isascii() and text.isdigit():
             number = int(text[:9])
             if number >= len(self._stages):
@@ -232,13 +254,7 @@ class Lowering:
             return self._earlier((before or same)[-1], index, text, command)
         if text == SCRATCH:
             return _Copied()
-        if "$" in text:
-            raise SourceError(
-                "variables are not replaced in COPY --from",
-                span=command.span,
-                hint=f"give the image a name with `FROM {text} AS name` and copy from that",
-            )
-        return _Copied(request=self._bases.request(text, command.span, None, what="COPY --from"))
+        return _Copied(request=self._bases.request(text, command.span, None, what=what))
 
     def _earlier(self, number: int, index: int, text: str, command: ast.Command) -> _Copied:
         if number >= index:
@@ -286,6 +302,7 @@ class Lowering:
             extra_hosts=options.extra_hosts,
             shm_size=options.shm_size,
             network=options.network,
+            allow=options.allow,
             vertices=Vertices(),
             checker=self._checker,
         )
@@ -300,8 +317,10 @@ class Lowering:
         return frozenset(chain)
 
     def _is_alone(self, steps: Iterable[Step]) -> bool:
-        """Whether names need no stage: BuildKit counts images that COPY names as stages."""
-        return len(self._stages) == 1 and not any(self._copied(step, 0) for step in steps)
+        """Whether names need no stage: BuildKit counts what COPY and mounts name as stages."""
+        return len(self._stages) == 1 and not any(
+            self._copied(step, 0) or self._mounted(step, 0) for step in steps
+        )
 
     def _start(
         self,
@@ -351,20 +370,34 @@ class Lowering:
         states: Mapping[int, StageState],
         resolved: Resolved,
     ) -> Step:
-        """The step with the edge that its COPY --from names."""
+        """The step with the edges that its COPY --from or its mounts name."""
+
+        def edge_of(named: _Copied) -> Edge | None:
+            if named.stage is not None:
+                return states[named.stage].edge
+            if named.request is None:
+                return None
+            image = resolved[named.request.key]
+            if not image.config.diff_ids:
+                return None
+            name = f"FROM {named.request.reference}"
+            meta = VertexMeta(name, span=step.command.span, instruction=name)
+            return _image_edge(scope.vertices, named.request, image, meta)
+
         copied = self._copied(step, index)
-        if copied is None:
+        if copied is not None:
+            edge = edge_of(copied)
+            return replace(step, source=edge, empty_source=edge is None)
+        mounted = self._mounted(step, index)
+        if not mounted:
             return step
-        edge: Edge | None = None
-        if copied.stage is not None:
-            edge = states[copied.stage].edge
-        elif copied.request is not None:
-            image = resolved[copied.request.key]
-            if image.config.diff_ids:
-                name = f"FROM {copied.request.reference}"
-                meta = VertexMeta(name, span=step.command.span, instruction=name)
-                edge = _image_edge(scope.vertices, copied.request, image, meta)
-        return replace(step, source=edge, empty_source=edge is None)
+        from lamina.dockerfile.runmounts import MountSource
+
+        sources = tuple(
+            MountSource(None if named is None else edge_of(named), named is not None)
+            for named in mounted
+        )
+        return replace(step, mount_sources=sources)
 
     def _unused_args(self, steps: Mapping[int, Iterable[Step]]) -> tuple[str, ...]:
         known = {*self._bases.platform_env, *self._bases.declared, _CHECK_ARG, "SOURCE_DATE_EPOCH"}
