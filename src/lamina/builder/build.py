@@ -37,13 +37,15 @@ class StepLimits:
     """What each RUN step may take; never part of a cache key.
 
     `memory` and `memory_swap` (with swap) in bytes, `cpus` in CPUs, 0 for no limit (`memory_swap`
-    -1: no limit on swap); `ulimits` are (name, soft, hard), -1 for unlimited. The others are the
+    -1: no limit on swap); `ulimits` are (name, soft, hard), -1 for unlimited.
+    `cpu_period` is the time in microseconds over which `cpus` counts. The others are the
     kernel's `cpu.shares`, and lists of CPUs and memory nodes (`0-2,5`).
     """
 
     memory: int = 0
     memory_swap: int = 0
     cpus: float = 0.0
+    cpu_period: int = 0
     cpu_shares: int = 0
     cpuset_cpus: str = ""
     cpuset_mems: str = ""

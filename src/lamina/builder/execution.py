@@ -143,6 +143,7 @@ def process_of(op: Exec, *, has_network: bool, limits: StepLimits) -> ProcessSpe
         extra_hosts=op.extra_hosts,
         memory=limits.memory,
         cpus=limits.cpus,
+        cpu_period=limits.cpu_period,
         cpu_shares=limits.cpu_shares,
         cpuset_cpus=limits.cpuset_cpus,
         cpuset_mems=limits.cpuset_mems,

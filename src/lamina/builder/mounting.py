@@ -36,6 +36,7 @@ from lamina.plan.mounts import (
     TmpfsMount,
 )
 from lamina.record import record
+from lamina.store.working import working_key
 from lamina.system.paths import lookup_in_root, open_in_root
 
 TYPE_CHECKING = False
@@ -134,10 +135,10 @@ class Mounter:
     # What the store is asked for --------------------------------------------------------------
 
     def _new_directory(self, stack: ExitStack, what: str) -> str:
-        """An empty directory on the store's disk, removed by `stack`; GC removes it after a crash:
-        it is an active snapshot that nobody holds.
+        """An empty directory on the store's disk, removed by `stack`. It is an active snapshot, so
+        that after a crash the next build removes it.
         """
-        key = f"mount-{what}-{self._scratch.unique()}"
+        key = working_key(f"mount:{what}")
         self._store.snapshots.prepare(key, None)
         stack.callback(self._store.snapshots.remove, key)
         path = self._store.snapshots.layer_dir(key)
@@ -249,7 +250,7 @@ class _Made:
 
         store, scratch = self._mounter._store, self._mounter._scratch
         chain = ensure_snapshot(store, result, emit=self._mounter._emit, cancel=self._cancel)
-        unique = f"mount-stage-{scratch.unique()}"
+        unique = working_key("mount:stage")
         if read_only:
             overlay = store.snapshots.view(chain)
         else:
@@ -443,7 +444,7 @@ class _Made:
         from lamina.system.mounts import tmpfs, unmount
 
         scratch = self._mounter._scratch
-        path = scratch.path(f"mount-{what}-{scratch.unique()}")
+        path = scratch.path(working_key(f"mount:{what}"))
         os.mkdir(path, 0o700)
         stack.callback(os.rmdir, path)
         tmpfs(path, size=_PRIVATE_SIZE, mode=0o700)

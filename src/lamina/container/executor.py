@@ -21,6 +21,7 @@ from lamina.container.bundle import (
 )
 from lamina.container.errorlog import command_status, late_failure, read_error
 from lamina.container.launcher import remove_cgroups, remove_tree
+from lamina.container.limits import check_limits
 from lamina.container.profile import seccomp_for
 from lamina.container.spawn import Launch, Launcher
 from lamina.container.spec import (
@@ -83,6 +84,7 @@ class RuntimeExecutor:
         if process.terminal:
             raise LaminaError("a RUN step has no terminal", kind=Kind.UNSUPPORTED)
         cancel.check()
+        check_limits(process, self._runtime)
         step = _Step(id=f"lamina-{self._name}-{next(_numbers)}", rootfs=rootfs)
         step = replace(step, bundle=self._make_bundle(step.id))
         try:

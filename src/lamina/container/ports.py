@@ -74,6 +74,7 @@ class ProcessSpec:
     host_gateway: str = ""
     architecture: str = ""
     secret_env: tuple[tuple[str, str], ...] = ()
+    cpu_period: int = 0  # microseconds, of `cpus`; 0 is the kernel's
     cpu_shares: int = 0
     cpuset_cpus: str = ""
     cpuset_mems: str = ""

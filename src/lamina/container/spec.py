@@ -321,7 +321,10 @@ def _asked_mount(mount: Mount, privileged: bool) -> dict[str, object]:  # noqa: 
         if not any("private" in o or "slave" in o or "shared" in o for o in options):
             options.append("rprivate")
         return _mount(destination, "bind", source, options)
-    return _mount(destination, "tmpfs", "tmpfs", ["nosuid", "nodev", "noexec", *options])
+    # left out and not cleared: runtimes differ in what `noexec,exec` means
+    guards = {"nosuid": "suid", "nodev": "dev", "noexec": "exec"}
+    kept = [guard for guard, cleared in guards.items() if cleared not in options]
+    return _mount(destination, "tmpfs", "tmpfs", [*kept, *options])
 
 
 def _option(option: str, mount: Mount) -> str:
@@ -384,7 +387,8 @@ def _resources(process: ProcessSpec, host: HostFacts) -> dict[str, object]:
         resources["memory"] = memory
     cpu: dict[str, object] = {}
     if process.cpus > 0:
-        cpu |= {"quota": round(process.cpus * CPU_PERIOD), "period": CPU_PERIOD}
+        period = process.cpu_period or CPU_PERIOD
+        cpu |= {"quota": round(process.cpus * period), "period": period}
     if process.cpu_shares:
         cpu["shares"] = process.cpu_shares
     if process.cpuset_cpus:
