@@ -305,6 +305,10 @@ class StageState:
                 if first.content.startswith("#!"):
                     from lamina.plan.mounts import ScriptMount
 
+                    if "/" in first.name or first.name in {".", ".."}:
+                        raise error_at(
+                            command, f"heredoc name {go_quote(first.name)} is no file name"
+                        )
                     script = (ScriptMount(SCRIPTS, first.name, text),)
                     text = f"{SCRIPTS}/{first.name}"
                 lines = first.content.strip().split("\n")
