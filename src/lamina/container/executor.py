@@ -88,7 +88,10 @@ class RuntimeExecutor:
         step = _Step(id=f"lamina-{self._name}-{next(_numbers)}", rootfs=rootfs)
         step = replace(step, bundle=self._make_bundle(step.id))
         try:
-            return self._run_in(step, process, on_output, cancel)
+            if not process.secret_env:
+                return self._run_in(step, process, on_output, cancel)
+            with _InMemory(step.bundle):
+                return self._run_in(step, process, on_output, cancel)
         except BaseException:
             _remove_cgroups_soon(step.id)
             raise
