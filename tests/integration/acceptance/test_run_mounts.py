@@ -182,7 +182,7 @@ def at_one_time(lamina: Lamina, words: list[list[str]]) -> list[str]:
 
 
 @pytest.mark.parametrize("with_secret", [False, True])
-def test_killed_build_leaves_a_cache_that_works(lamina: Lamina, with_secret: bool) -> None:  # noqa: FBT001
+def test_killed_build_leaves_a_cache_that_works(lamina: Lamina, with_secret: bool) -> None:
     (lamina.cwd / "sec").write_text("v4lue-of-it\n")
     secret = "--mount=type=secret,id=sec,env=SEC " if with_secret else ""
     (lamina.cwd / "Dockerfile").write_text(
@@ -309,6 +309,42 @@ def test_ssh_agent_of_a_key_file(lamina: Lamina, key: str) -> None:
     assert "refused" in shown.replace("echo refused", "")
     found = subprocess.run(["pgrep", "-fa", str(lamina.root)], capture_output=True, check=False)
     assert b"ssh-agent" not in found.stdout
+
+
+def children(pid: int, name: str) -> list[int]:
+    """The children of a process that run the program `name`."""
+    found = subprocess.run(
+        ["pgrep", "-P", str(pid), "-x", name], capture_output=True, text=True, check=False
+    )
+    return [int(word) for word in found.stdout.split()]
+
+
+@pytest.mark.slow
+@pytest.mark.tool("ssh-agent")
+@pytest.mark.tool("ssh-keygen")
+@pytest.mark.usefixtures("key")
+def test_agent_of_a_key_file_ends_with_a_killed_build(lamina: Lamina) -> None:
+    (lamina.cwd / "Dockerfile").write_text(
+        "FROM busybox\nRUN --mount=type=ssh echo begun && sleep 60\n"
+    )
+    process = subprocess.Popen(
+        lamina.argv("build", "--progress=plain", "--ssh=default=key", "."),
+        env=lamina.env,
+        cwd=lamina.cwd,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    while " begun" not in process.stderr.readline().replace("echo begun", ""):
+        assert process.poll() is None
+    (agent,) = [pid for cat in children(process.pid, "cat") for pid in children(cat, "ssh-agent")]
+    process.kill()
+    process.wait(10)
+    process.stderr.close()
+    deadline = time.monotonic() + 20  # ssh-agent looks for its parent every ten seconds
+    while os.path.exists(f"/proc/{agent}"):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
 
 
 @pytest.mark.tool("ssh-agent")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import socket
 from pathlib import Path
@@ -30,7 +31,7 @@ def context(tmp_path: Path, **env: str) -> Context:
     )
 
 
-def parse(*argv: str):  # type: ignore[no-untyped-def]  # argparse's namespace
+def parse(*argv: str) -> argparse.Namespace:
     parser = Parser("build", summary="", usage="")
     configure(parser)
     return parser.parse([*argv, "."])
@@ -103,7 +104,7 @@ def test_entitlements() -> None:
         "network.host",
     )
     for name in ("device", "device=x", "fs.read=/", "nothing"):
-        with pytest.raises(LaminaError, match="--allow device|unknown entitlement"):
+        with pytest.raises(LaminaError, match=r"--allow device|unknown entitlement"):
             entitlements(parse("--allow", name))
 
 
