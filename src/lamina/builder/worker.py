@@ -16,7 +16,7 @@ from lamina.builder.selection import select, select_path
 from lamina.builder.tree import Tree
 from lamina.errors import Kind, LaminaError, SourceError
 from lamina.events import Notice, VertexLog
-from lamina.plan.ops import CopyAction, Exec, FileOp, LocalSource
+from lamina.plan.ops import CopyAction, Exec, FileOp, ImageSource, LocalSource
 from lamina.solver.keys import uses
 from lamina.spec.digest import DiffID
 from lamina.spec.identity import chain_id, chain_ids
@@ -365,7 +365,7 @@ class BuildWorker:
 
         def found(mount: BindMount | CacheMount) -> MountInput:
             assert mount.source is not None
-            if not isinstance(self._source_op(vertex, mount), LocalSource):
+            if isinstance(self._source_op(vertex, mount), Exec | FileOp | ImageSource):
                 return MountInput(inputs[mount.source] or ())
             tree = self._source(vertex, mount, inputs)
             position = uses(op).index(mount)

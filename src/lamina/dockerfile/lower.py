@@ -87,8 +87,8 @@ class Lowered:
 
 
 @record
-class _Copied:
-    """What `COPY --from` names: a stage, an image, or (both None) nothing at all."""
+class SourceTree:
+    """What `--from` names: a stage, an image, or (both None) nothing at all."""
 
     stage: int | None = None
     request: ImageRequest | None = None
@@ -215,7 +215,7 @@ class Lowering:
                 kind=error.kind,
             ) from error
 
-    def _copied(self, step: Step, index: int) -> _Copied | None:
+    def _copied(self, step: Step, index: int) -> SourceTree | None:
         """What the instruction copies from; None for the build context or no COPY at all."""
         command = step.command
         text = command.flag("from") if isinstance(command, ast.Copy) else None
@@ -227,22 +227,23 @@ class Lowering:
                 span=command.span,
                 hint=f"give the image a name with `FROM {text} AS name` and copy from that",
             )
-        return self._named(text, index, command, what="COPY --from")
+        return self._find_source(text, index, command)
 
-    def _mounted(self, step: Step, index: int) -> tuple[_Copied | None, ...]:
+    def _mounted(self, step: Step, index: int) -> tuple[SourceTree | None, ...]:
         """What each `--mount` of a RUN takes its files from; None where it has no `from`."""
         if not any(flag.name == "mount" for flag in step.command.flags):
             return ()
         from lamina.dockerfile.runmounts import mount_flags, named_source
 
         names = map(named_source, mount_flags(step.command))
-        what = "RUN --mount from"
         return tuple(
-            self._named(name, index, step.command, what=what) if name else None for name in names
+            self._find_source(name, index, step.command) if name else None for name in names
         )
 
-    def _named(self, text: str, index: int, command: ast.Command, *, what: str) -> _Copied:
-        """The stage or image called `text`."""
+    def _find_source(self, text: str, index: int, command: ast.Command) -> SourceTree:
+        """What `--from=text` (or `from=text` of a mount) means in stage `index`: a stage's number
+        or name, `scratch`, or an image. Raises SourceError.
+        """
         if text.isascii() and text.isdigit():
             number = int(text[:9])
             if number >= len(self._stages):
@@ -253,17 +254,18 @@ class Lowering:
             before = [number for number in same if number < index]
             return self._earlier((before or same)[-1], index, text, command)
         if text == SCRATCH:
-            return _Copied()
-        return _Copied(request=self._bases.request(text, command.span, None, what=what))
+            return SourceTree()
+        what = "COPY --from" if isinstance(command, ast.Copy) else "from of a mount"
+        return SourceTree(request=self._bases.request(text, command.span, None, what=what))
 
-    def _earlier(self, number: int, index: int, text: str, command: ast.Command) -> _Copied:
+    def _earlier(self, number: int, index: int, text: str, command: ast.Command) -> SourceTree:
         if number >= index:
             raise SourceError(
                 f'cannot copy from stage "{text}", it needs to be defined before current stage '
                 f'"{self._stages[index].shown()}"',
                 span=command.span,
             )
-        return _Copied(stage=number)
+        return SourceTree(stage=number)
 
     # -- all images are known
 
@@ -372,7 +374,7 @@ class Lowering:
     ) -> Step:
         """The step with the edges that its COPY --from or its mounts name."""
 
-        def edge_of(named: _Copied) -> Edge | None:
+        def edge_of(named: SourceTree) -> Edge | None:
             if named.stage is not None:
                 return states[named.stage].edge
             if named.request is None:
