@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from lamina.builder.sshagents import SshAgents
     from lamina.builder.tree import Tree
     from lamina.events import Emitter
+    from lamina.layer.entry import Item, Items
     from lamina.plan.ops import Exec
     from lamina.spec.digest import DiffID
     from lamina.store.ports import Store
@@ -145,7 +146,7 @@ class Mounter:
         os.chmod(path, 0o755)  # noqa: S103  # the step's user looks at it
         return path
 
-    def _copy(self, found: MountInput, stack: ExitStack) -> str:
+    def _copy(self, found: MountInput, stack: ExitStack, cancel: CancelToken) -> str:
         """A copy of a selection in a new directory."""
         from lamina.builder.changes import Changes, EmptyBase
         from lamina.builder.copying import copy_match
@@ -158,7 +159,8 @@ class Mounter:
         changes = Changes(EmptyBase())
         dest = f"/{_CONTENT}".encode()
         copy_match(changes, found.tree, match, dest=dest, owner=None, mode=None, inode_space=0)
-        extract(changes.items(), path, owners=True, privileged=True)
+        items = _while_not(cancel, changes.items())
+        extract(items, path, owners=True, privileged=True)
         content = os.path.join(path, _CONTENT)
         if match.is_dir:
             status = found.tree.status(found.tree.resolve(match.path))
@@ -170,13 +172,13 @@ class Mounter:
                 os.utime(content, ns=(status.st_mtime_ns, status.st_mtime_ns))
         return content
 
-    def _shared_copy(self, found: MountInput) -> str:
+    def _shared_copy(self, found: MountInput, cancel: CancelToken) -> str:
         """A copy that all steps of the solve look at; nobody writes to it."""
         assert found.selection is not None
         name = str(found.selection.digest)
         with self._guard:
             if name not in self._copies:
-                self._copies[name] = self._copy(found, self._lasting)
+                self._copies[name] = self._copy(found, self._lasting, cancel)
             return self._copies[name]
 
 
@@ -239,9 +241,9 @@ class _Made:
             root = self._stage(found.result, read_only=mount.read_only)
             self._add(mount.target, self._beneath(root, mount.path), *options)
         elif mount.read_only:
-            self._add(mount.target, self._mounter._shared_copy(found), "ro")
+            self._add(mount.target, self._mounter._shared_copy(found, self._cancel), "ro")
         else:
-            self._add(mount.target, self._mounter._copy(found, self._stack))
+            self._add(mount.target, self._mounter._copy(found, self._stack, self._cancel))
 
     def _stage(self, result: Result, *, read_only: bool) -> str:
         """A mount point of the stage's tree; what is written to it goes to a throw-away layer."""
@@ -304,7 +306,7 @@ class _Made:
             if found.selection is not None:
                 variant = str(found.selection.digest)
             else:
-                variant = " ".join(map(str, found.result or ()))
+                variant = " ".join([*map(str, found.result or ()), mount.path])
         if (mount.uid, mount.gid, mount.mode) != (None, None, None):
             variant += f" {mount.uid or 0}:{mount.gid or 0} {_mode(mount):o}"
         return mount.id, variant
@@ -351,7 +353,7 @@ class _Made:
                 stack.callback(tree.close)
                 selection = select_path(tree, mount.path, cache=None, cancel=self._cancel)
                 found = MountInput(None, tree, selection)
-            copy = self._mounter._copy(found, stack)
+            copy = self._mounter._copy(found, stack, self._cancel)
             if not os.path.isdir(copy):
                 raise LaminaError(
                     f'"/{mount.path}" is not a directory: a cache mount cannot begin with it',
@@ -397,11 +399,7 @@ class _Made:
             return
         self._values.append(value)
         if mount.env:
-            if b"\0" in value:
-                raise LaminaError(
-                    f"secret {mount.id} holds a NUL and cannot be a variable", kind=Kind.INVALID
-                )
-            self._env.append((mount.env, os.fsdecode(value)))
+            self._env.append((mount.env, _text(mount.id, value)))
         if mount.target:
             path = self._private_path()
             fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -459,6 +457,27 @@ class _Made:
             os.fchmod(fd, 0o755)
             file.write(mount.content.encode("utf-8", "surrogateescape"))
         self._add(mount.target, directory, "ro")
+
+
+def _while_not(cancel: CancelToken, items: Items) -> Iterator[Item]:
+    for item in items:
+        cancel.check()
+        yield item
+
+
+def _text(id: str, value: bytes) -> str:
+    """The value as a variable holds it: a container's configuration is JSON text."""
+    try:
+        text = value.decode()
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        raise LaminaError(
+            f"secret {id} is not text and cannot be a variable",
+            kind=Kind.INVALID,
+            hint="mount it as a file",
+        ) from None
+    return text
 
 
 def _missing(path: str) -> LaminaError:

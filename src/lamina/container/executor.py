@@ -111,7 +111,7 @@ class RuntimeExecutor:
         try:
             spec, launch = self._prepare(step, process, root_fd)
             write_bundle(step.bundle, spec)
-            stubs.make(root_fd, _stub_destinations(spec))
+            stubs.make(root_fd, _stub_destinations(spec), modes=_tmpfs_modes(spec))
             status = self._launcher.run(launch, on_output=output.write, cancel=cancel)
         finally:
             stubs.remove()
@@ -329,6 +329,17 @@ def _stub_destinations(spec: dict[str, Any]) -> list[tuple[str, bool]]:
         for mount in spec["mounts"]
         if not mount["destination"].startswith(inside)
     ]
+
+
+def _tmpfs_modes(spec: dict[str, Any]) -> dict[str, int]:
+    """The modes that tmpfs mounts ask for, by destination."""
+    return {
+        mount["destination"]: int(option.removeprefix("mode="), 8)
+        for mount in spec["mounts"]
+        if mount["type"] == "tmpfs"
+        for option in mount["options"]
+        if option.startswith("mode=")
+    }
 
 
 class _Output:

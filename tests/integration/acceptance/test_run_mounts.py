@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -216,7 +217,10 @@ def test_killed_build_leaves_a_cache_that_works(lamina: Lamina, with_secret: boo
     store.close()
 
 
-def test_tmpfs(lamina: Lamina) -> None:
+@pytest.mark.parametrize("runtime", ["crun", "runc"])
+def test_tmpfs(lamina: Lamina, runtime: str) -> None:
+    if shutil.which(runtime) is None:
+        pytest.skip(f"needs the program {runtime}")
     build(
         lamina,
         "RUN --mount=type=tmpfs,target=/t,size=4m mount | grep -q 'tmpfs on /t .*size=4096k' "
@@ -226,6 +230,7 @@ def test_tmpfs(lamina: Lamina) -> None:
         "RUN --mount=type=tmpfs,target=/k test ! -e /k/f && test $(stat -c %a /k) = 750\n"
         "RUN test -e /k/f\n"
         "RUN --mount=type=tmpfs,target=/t,ro ! touch /t/x 2>/dev/null",
+        f"--runtime={runtime}",
     )
 
 
@@ -378,3 +383,27 @@ def test_missing_agent(lamina: Lamina) -> None:
     assert 'no SSH key "default" forwarded' in shown
     assert "Dockerfile:2" in shown
     build(lamina, "RUN --mount=type=ssh test ! -e $SSH_AUTH_SOCK")
+
+
+def test_one_id_with_another_beginning_is_another_cache(lamina: Lamina) -> None:
+    build(
+        lamina,
+        "RUN mkdir -p /a /b && touch /a/a /b/b\n"
+        "FROM busybox\n"
+        "RUN --mount=type=cache,id=i,target=/c,from=0,source=/a test $(ls /c) = a\n"
+        "RUN --mount=type=cache,id=i,target=/c,from=0,source=/b test $(ls /c) = b\n"
+        "RUN --mount=type=cache,id=i,target=/c test -z $(ls /c)\n"
+        "RUN --mount=type=cache,id=i,target=/c --mount=type=cache,id=i,target=/d,sharing=locked "
+        "touch /c/both && test -e /d/both",
+    )
+
+
+def test_python_api_gives_secrets(lamina: Lamina) -> None:
+    (lamina.cwd / "Dockerfile").write_text(
+        "FROM busybox\nRUN --mount=type=secret,id=s,required test $(cat /run/secrets/s) = value\n"
+    )
+    code = (
+        f"import lamina; lamina.build({str(lamina.cwd)!r}, root={str(lamina.root)!r}, "
+        "secrets={'s': b'value'})"
+    )
+    subprocess.run([sys.executable, "-c", code], env=lamina.env, check=True)
