@@ -8,7 +8,7 @@ for a single one. Each target is recorded (`lamina.app.history`).
 from __future__ import annotations
 
 from lamina.errors import Kind, LaminaError, SourceError
-from lamina.events import BuildDone
+from lamina.events import BuildDone, Notice
 from lamina.record import record, replace
 
 TYPE_CHECKING = False
@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 
     from lamina.app.history import Recorder
     from lamina.app.wiring import BuildHost
-    from lamina.builder.build import Solved
+    from lamina.builder.build import Solved, StepLimits
     from lamina.builder.context import Context
+    from lamina.builder.secrets import Secrets
+    from lamina.builder.sshagents import SshAgents
     from lamina.dockerfile.ast import Dockerfile
     from lamina.dockerfile.lower import ImageRequest, Lowered, LowerOptions, ResolvedImage
     from lamina.events import Emitter, Event
@@ -42,6 +44,7 @@ class BuildRequest:
     file's bytes and `dockerfile_name` how messages call it. `tags` are references as typed;
     `outputs` what to make (empty: an image in the store). `epoch` is SOURCE_DATE_EPOCH in POSIX
     seconds; `jobs` bounds the steps that run at one time (None: as many as are ready).
+    `allow` are entitlements, `limits` go to each RUN, `secrets` and `agents` are for its mounts.
     `privileged` (uid 0) lets `type=local` keep owners, setuid bits and device nodes. The steps of
     the stages in `no_cache_filter` run again. `squash` makes one layer of all that the build adds
     to its base. With `keep_failed` the files of a failing step stay, for `StepFailed.kept`.
@@ -68,6 +71,10 @@ class BuildRequest:
     extra_hosts: tuple[tuple[str, str], ...] = ()
     shm_size: int = 0
     privileged: bool = False
+    allow: tuple[str, ...] = ()
+    limits: StepLimits | None = None
+    secrets: Secrets | None = None
+    agents: SshAgents | None = None
 
 
 @record
@@ -209,6 +216,7 @@ def _build_targets(
     for target in targets:
         request = target.request
         dockerfile = parse(request.dockerfile, name=request.dockerfile_name)
+        _warn_of_arguments(request, emit)
         options = lower_options(request, context=target.context)
         target.lowered = lower(dockerfile, options, store=store, emit=emit)
         target.recorder.plan = target.lowered.plan
@@ -255,7 +263,7 @@ def _solve(
     cancel: CancelToken,
     clock: Callable[[], float],
 ) -> Solved:
-    from lamina.builder.build import SolveOptions, solve
+    from lamina.builder.build import SolveOptions, StepLimits, solve
 
     plan, no_cache = _plan(targets)
     ends = targets[0].recorder.ends
@@ -271,6 +279,9 @@ def _solve(
                 no_cache=no_cache,
                 jobs=first.jobs,
                 keep_failed=any(target.request.keep_failed for target in targets),
+                limits=first.limits or StepLimits(),
+                secrets=first.secrets,
+                agents=first.agents,
             ),
             executor=host.executor,
             network=host.step_network,
@@ -349,6 +360,24 @@ def _record_success(target: _Target, outcome: BuildOutcome) -> None:
         },
         warm=not outcome.ran,
     )
+
+
+_BUILDKIT_ARGS = frozenset(
+    {
+        "BUILDKIT_CACHE_MOUNT_NS",
+        "BUILDKIT_CONTEXT_KEEP_GIT_DIR",
+        "BUILDKIT_DOCKERFILE_CHECK",
+        "BUILDKIT_MULTI_PLATFORM",
+        "BUILDKIT_SANDBOX_HOSTNAME",
+    }
+)
+
+
+def _warn_of_arguments(request: BuildRequest, emit: Emitter) -> None:
+    """Name the `BUILDKIT_...` arguments that mean something to BuildKit and nothing here."""
+    for name, _ in request.build_args:
+        if name.startswith("BUILDKIT_") and name not in _BUILDKIT_ARGS:
+            emit(Notice(f"--build-arg {name} has no effect: lamina has no such setting"))
 
 
 def lower(dockerfile: Dockerfile, options: LowerOptions, *, store: Store, emit: Emitter) -> Lowered:
@@ -444,4 +473,5 @@ def lower_options(request: BuildRequest, *, context: str = "context") -> LowerOp
         network=request.network,
         context=context,
         no_cache_stages=request.no_cache_filter,
+        allow=request.allow,
     )

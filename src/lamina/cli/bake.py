@@ -42,7 +42,7 @@ def configure(parser: Parser) -> None:
     add("--sbom", default="false", help="only 'false'")
     add_shared_flags(parser)
     parser.refuse("--push", why="pushing to registries is not done yet (docs/roadmap.md)")
-    parser.refuse("--allow", why=_NOT_YET)
+    add("--allow", action="append", default=[], help="network.host or security.insecure")
     parser.refuse("--builder", why="lamina has no builders to choose from")
     parser.refuse("--execution", why="the first failure ends the build")
     add("targets", nargs="*", metavar="TARGET")
@@ -189,12 +189,9 @@ def _requests(
     from lamina.cli.bake_requests import BakeHost, requests_of
     from lamina.cli.images import host_platform
 
-    host = BakeHost(
-        cwd=context.cwd,
-        platform=host_platform(),
-        jobs=args.jobs or None,
-        privileged=context.uid == 0,
-    )
+    from lamina.cli.build_steps import entitlements
+
+    host = BakeHost(context, host_platform(), args.jobs or None, entitlements(args))
     return requests_of({name: targets[name] for name in linked(targets)}, host)
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from lamina.app.build import BuildRequest
     from lamina.app.buildcontext import BuildContext
+    from lamina.cli.context import Context
     from lamina.exporter.options import Output
     from lamina.spec.platform import Platform
 
@@ -25,20 +26,25 @@ _REFUSED = {
     "cache-from": "importing caches is not done yet",
     "cache-to": "exporting caches is not done yet",
     "contexts": "named contexts are not done yet",
-    "secret": "secrets are not done yet",
-    "ssh": "ssh agents are not done yet",
-    "ulimits": "ulimits are not done yet",
 }
 
 
 @record
 class BakeHost:
-    """What every request is made for: where paths begin, and the options of the command."""
+    """What every request is made for: where paths begin, and the options of the command.
 
-    cwd: str
+    `allow` are the entitlements that the command line grants.
+    """
+
+    context: Context
     platform: Platform
     jobs: int | None
-    privileged: bool
+    allow: tuple[str, ...] = ()
+
+    @property
+    def cwd(self) -> str:
+        """The directory that relative paths begin at."""
+        return self.context.cwd
 
 
 def requests_of(targets: Mapping[str, Fields], host: BakeHost) -> dict[str, BuildRequest]:
@@ -48,13 +54,68 @@ def requests_of(targets: Mapping[str, Fields], host: BakeHost) -> dict[str, Buil
         LaminaError: NOT_FOUND for a context or Dockerfile, UNSUPPORTED for what is refused, USAGE
             for values that the build's own flags would refuse.
     """
+    from lamina.record import replace
+
     found: dict[str, BuildRequest] = {}
     for name, fields in targets.items():
         try:
             found[name] = _request(fields, host)
         except LaminaError as error:
             raise error.about(f"target {name}") from error
-    return found
+    # one solve: what steps may mount, and their limits, are those of all targets
+    given = _shared(targets, host)
+    return {name: replace(request, **given) for name, request in found.items()}
+
+
+def _shared(targets: Mapping[str, Fields], host: BakeHost) -> dict[str, Any]:
+    """Secrets, agents and limits, which all targets share.
+
+    Raises:
+        LaminaError: kind UNSUPPORTED if two targets mean different things by one name.
+    """
+    from argparse import Namespace
+
+    from lamina.cli.build_steps import secrets, ssh_agents, step_limits
+
+    found: dict[str, dict[str, str]] = {"secret": {}, "ssh": {}}
+    for field, texts in found.items():
+        for fields in targets.values():
+            for each in fields.get(field, ()):
+                text = _secret_text(each) if field == "secret" else _agent_text(each)
+                if texts.setdefault(each.get("id", ""), text) != text:
+                    raise LaminaError(
+                        f"two targets have different sources of {field} {each.get('id', '')!r}",
+                        kind=Kind.UNSUPPORTED,
+                        hint="bake them one after the other, or give them different ids",
+                    )
+    limits = {tuple(fields.get("ulimits", ())) for fields in targets.values()}
+    if len(limits) > 1:
+        raise LaminaError(
+            "targets with different ulimits cannot be baked together",
+            kind=Kind.UNSUPPORTED,
+            hint="bake them one after the other",
+        )
+    blank = Namespace(
+        secret=list(found["secret"].values()),
+        ssh=list(found["ssh"].values()),
+        ulimit=list(next(iter(limits), ())),
+        memory="", memory_swap="", cpus="", cpu_period="", cpu_quota="", cpu_shares="",
+        cpuset_cpus="", cpuset_mems="",
+    )  # fmt: skip
+    return {
+        "secrets": secrets(blank, host.context),
+        "agents": ssh_agents(blank, host.context),
+        "limits": step_limits(blank),
+    }
+
+
+def _secret_text(fields: Fields) -> str:
+    return ",".join(f"{key}={value}" for key, value in fields.items())
+
+
+def _agent_text(fields: Fields) -> str:
+    paths = fields.get("paths")
+    return f"{fields.get('id', '')}={','.join(paths)}" if paths else str(fields.get("id", ""))
 
 
 def _request(fields: Fields, host: BakeHost) -> BuildRequest:
@@ -64,7 +125,7 @@ def _request(fields: Fields, host: BakeHost) -> BuildRequest:
     for field, why in _REFUSED.items():
         if fields.get(field):
             raise LaminaError(f"{field} is not supported: {why}", kind=Kind.UNSUPPORTED)
-    _check(fields)
+    _check(fields, host)
     sources = _sources(fields, host)
     args = {name: value for name, value in fields.get("args", {}).items() if value is not None}
     labels = {name: value for name, value in fields.get("labels", {}).items() if value is not None}
@@ -86,11 +147,12 @@ def _request(fields: Fields, host: BakeHost) -> BuildRequest:
         network=fields.get("network") or "default",
         extra_hosts=_hosts(fields),
         shm_size=_size(fields.get("shm-size", "")),
-        privileged=host.privileged,
+        privileged=host.context.uid == 0,
+        allow=host.allow,
     )
 
 
-def _check(fields: Fields) -> None:
+def _check(fields: Fields, host: BakeHost) -> None:
     for attestation in fields.get("attest", ()):
         if attestation.get("disabled") != "true":
             raise LaminaError(
@@ -106,8 +168,12 @@ def _check(fields: Fields) -> None:
     if fields.get("network", "default") not in {"", "default", "none", "host"}:
         raise LaminaError(f"network {fields['network']} is not supported", kind=Kind.UNSUPPORTED)
     for entitlement in fields.get("entitlements", ()):
-        if entitlement != "network.host":
-            raise LaminaError(f"entitlement {entitlement} is not supported", kind=Kind.UNSUPPORTED)
+        if entitlement not in host.allow:
+            raise LaminaError(
+                f"additional privileges requested: {entitlement}",
+                kind=Kind.DENIED,
+                hint=f"pass --allow={entitlement} to grant it",
+            )
 
 
 def _sources(fields: Fields, host: BakeHost) -> BuildContext:

@@ -14,6 +14,13 @@ from lamina.cli.build_flags import (
     progress_of,
     with_flags,
 )
+from lamina.cli.build_steps import (
+    add_step_flags,
+    entitlements,
+    secrets,
+    ssh_agents,
+    step_limits,
+)
 from lamina.errors import Kind, LaminaError
 
 TYPE_CHECKING = False
@@ -39,27 +46,15 @@ USAGE = "[OPTIONS] PATH | -"
 
 _NOT_YET = "it is not done yet (docs/roadmap.md)"
 _REFUSED = {
-    ("--allow",): _NOT_YET,
     ("--attest",): _NOT_YET,
     ("--build-context",): _NOT_YET,
     ("--builder",): "lamina has no builders to choose from",
     ("--cache-from",): _NOT_YET,
     ("--cache-to",): _NOT_YET,
-    ("--cgroup-parent",): _NOT_YET,
     ("--compress",): "there is no daemon to send the context to",
-    ("-m", "--memory"): _NOT_YET,
-    ("--memory-swap",): _NOT_YET,
-    ("--cpu-period",): _NOT_YET,
-    ("--cpu-quota",): _NOT_YET,
-    ("-c", "--cpu-shares"): _NOT_YET,
-    ("--cpuset-cpus",): _NOT_YET,
-    ("--cpuset-mems",): _NOT_YET,
     ("--isolation",): "it is a Windows setting",
     ("--push",): "pushing to registries is not done yet (docs/roadmap.md)",
-    ("--secret",): _NOT_YET,
     ("--security-opt",): _NOT_YET,
-    ("--ssh",): _NOT_YET,
-    ("--ulimit",): _NOT_YET,
 }
 
 
@@ -87,6 +82,7 @@ def configure(parser: Parser) -> None:
     parser.switch("--force-rm", help="as --rm")
     add("--provenance", default="false", help="only 'false'")
     add("--sbom", default="false", help="only 'false'")
+    add_step_flags(parser)
     for names, why in _REFUSED.items():
         parser.refuse(*names, why=why)
 
@@ -175,6 +171,10 @@ def make_request(args: argparse.Namespace, sources: BuildContext, context: Conte
         extra_hosts=host_entries(args.add_host),
         shm_size=parse_size(args.shm_size, "--shm-size") if args.shm_size else 0,
         privileged=context.uid == 0,
+        allow=entitlements(args),
+        limits=step_limits(args),
+        secrets=secrets(args, context),
+        agents=ssh_agents(args, context),
     )
     return with_flags(request, args, context)
 

@@ -73,6 +73,9 @@ def enter_failed(error: LaminaError, args: argparse.Namespace, context: Context)
     if kept is None:
         return EXIT_STATUS[error.kind]
     place = find_failed(context.store(), kept)
+    op = getattr(error, "op", None)
+    if op is not None and op.mounts:
+        context.warn("lamina: what the step mounted (RUN --mount) is not mounted in this shell")
     context.warn(f"lamina: a shell in the failed step ({place.label}); leave it to end the build")
     at_terminal = context.stdin.isatty() and context.stdout.isatty()
     _enter(place, (), context, runtime=args.runtime, terminal=at_terminal, interactive=True)

@@ -28,7 +28,8 @@ class LowerOptions:
     `target` is a stage's name or number (empty: the last); `network`, `extra_hosts` (name,
     address) and `shm_size` (bytes) go to every RUN. `context` names the build context in the plan.
     The steps of `no_cache_stages` (names, any case) ignore the cache. With `all_stages` every stage
-    is lowered, needed or not, so that the checks see all of them.
+    is lowered, needed or not, so that the checks see all of them. `allow` are the entitlements
+    granted: `network.host`, `security.insecure`.
     """
 
     platform: Platform
@@ -43,6 +44,7 @@ class LowerOptions:
     context: str = "context"
     no_cache_stages: tuple[str, ...] = ()
     all_stages: bool = False
+    allow: tuple[str, ...] = ()
 
 
 @record

@@ -157,7 +157,6 @@ def test_definition_comes_from_standard_input_and_other_names(project: Lamina) -
         ("pull = true", "pull is not supported"),
         ('platforms = ["linux/amd64", "linux/arm64"]', "several platforms"),
         ('output = ["type=registry"]', "type=registry is not supported"),
-        ('entitlements = ["security.insecure"]', "entitlement security.insecure"),
     ],
 )
 def test_what_cannot_be_built_is_refused_by_name(project: Lamina, field: str, message: str) -> None:
@@ -165,6 +164,32 @@ def test_what_cannot_be_built_is_refused_by_name(project: Lamina, field: str, me
     done = project("bake", "t", check=False)
     assert done.returncode == 8
     assert message in done.stderr
+
+
+def test_entitlements_must_be_granted_and_secrets_reach_the_steps(project: Lamina) -> None:
+    write(
+        project.cwd,
+        {
+            "docker-bake.hcl": """
+target "t" {
+  context = "app"
+  network = "host"
+  secret = ["id=token,env=TOKEN"]
+  output = ["type=local,dest=out"]
+}
+""",
+            "app/Dockerfile": "FROM busybox\n"
+            "RUN --mount=type=secret,id=token wc -c < /run/secrets/token > /size\n",
+        },
+    )
+    env = {"TOKEN": "tell-nobody"}
+    refused = project("bake", "t", check=False, env=env)
+    assert refused.returncode == 5
+    assert "network.host" in refused.stderr
+    project("bake", "t", "--allow=network.host", env=env)
+    assert (project.cwd / "out" / "size").read_text() == "11\n"
+    kept = b"".join(p.read_bytes() for p in (project.root / "builds").iterdir())
+    assert b"tell-nobody" not in kept
 
 
 def test_checks_of_all_targets_are_printed_by_target(project: Lamina) -> None:

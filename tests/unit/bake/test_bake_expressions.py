@@ -166,7 +166,7 @@ def test_json_definition_has_templates_too() -> None:
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"target": 1}', '{"target": {"a": 1}}'])
 def test_broken_json_definition_is_an_error(text: str) -> None:
-    with pytest.raises(BakeError, match="b.json"):
+    with pytest.raises(BakeError, match=r"b\.json"):
         parse_json(text, name="b.json")
 
 
