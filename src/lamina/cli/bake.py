@@ -187,9 +187,8 @@ def _requests(
 ) -> dict[str, BuildRequest]:
     from lamina.app.bake.definition import linked
     from lamina.cli.bake_requests import BakeHost, requests_of
-    from lamina.cli.images import host_platform
-
     from lamina.cli.build_steps import entitlements
+    from lamina.cli.images import host_platform
 
     host = BakeHost(context, host_platform(), args.jobs or None, entitlements(args))
     return requests_of({name: targets[name] for name in linked(targets)}, host)

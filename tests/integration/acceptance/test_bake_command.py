@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Lamina  # type: ignore[import-not-found]  # pytest's own path rule
+from lamina.testing.command import Lamina
 
 pytest.importorskip("hcl2")
 pytestmark = [pytest.mark.root, pytest.mark.tool("crun"), pytest.mark.tool("busybox")]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Lamina  # type: ignore[import-not-found]  # pytest's own path rule
+from lamina.testing.command import Lamina
 
 pytestmark = [pytest.mark.root, pytest.mark.tool("crun"), pytest.mark.tool("busybox")]
 
