@@ -80,7 +80,7 @@ class Peers:
         """The sections `error`, `differs` and `result` as they are now, lines sorted.
 
         Comments of the case's own `differs` are not among them; what the case does not ask for is
-        left out: without a `buildah` section there is no `result`.
+        left out: there is a `result` only where buildah makes nothing to compare with.
         """
         context = self.context(case)
         ours = self.lamina(case, context)
@@ -94,11 +94,11 @@ class Peers:
                 found["differs"] = ["build: refused | made"]
             return found
         assert ours.facts is not None
-        if theirs is None:
+        if theirs is None or theirs.refused:
             assert self._base is not None
             found["result"] = changes(self._base, ours.facts)
-        elif theirs.refused:
-            found["differs"] = [f"build: made | refused: {theirs.refused}"]
+            if theirs is not None:
+                found["differs"] = ["build: made | refused"]
         elif lines := differences(ours.facts, theirs.facts or {}):
             found["differs"] = lines
         return found
