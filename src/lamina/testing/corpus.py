@@ -15,7 +15,7 @@ A case begins with `## NAME: SENTENCE`; its sections begin with `--- SECTION`:
 | `context` | a shell script that fills the build context; it runs there, umask 022 |
 | `Dockerfile` | the file as it is; in the context too |
 | `args` | flags of `build`, shell-quoted, the same for both builders |
-| `differs` | what is expected not to be the same: `#` lines say why (with a source), the others are `WHAT: OURS \\| THEIRS` as the judge prints them |
+| `differs` | what is expected not to be the same: `#` lines say why (with a source), the others are facts of both sides as the judge prints them |
 | `error` | both builders refuse, and lamina's message is this |
 | `buildah` | why it is not asked at all; then `result` or `error` says what is right |
 | `result` | what the build changes in the base image, as the judge prints it |

@@ -218,9 +218,7 @@ def tree_facts(root: Path, *, drop_stubs: bool = False) -> dict[str, str]:
     return facts
 
 
-def _entry_facts(
-    facts: dict[str, str], shown: str, path: bytes, status: os.stat_result
-) -> None:
+def _entry_facts(facts: dict[str, str], shown: str, path: bytes, status: os.stat_result) -> None:
     mode = status.st_mode
     kind = stat.filemode(mode)[0].replace("-", "f")
     facts[f"{shown} type"] = kind
