@@ -3,7 +3,7 @@ r"""Use cases of containers: create, run, list, inspect, logs, stop, remove.
 
     container = run(store, "alpine", command=["echo", "hello"])
     container.wait()            # 0
-    print(container.output())   # b"hello\n"
+    container.output()          # b"hello\n"
     container.remove()
 
 `Host` holds what the caller decides about this host; everything else is in the store.
@@ -80,6 +80,13 @@ class Container:
         """Its log file (rotated ones lie beside it)."""
         return f"{self.directory}/{state.LOG_FILE}"
 
+    def _runtime(self) -> str:
+        """The runtime it was created for, else the host's; a damaged configuration has none."""
+        try:
+            return self.config.runtime or self._host.runtime
+        except LaminaError:
+            return self._host.runtime
+
     def state(self) -> State:
         """Its state now."""
         return state.observe(self.directory, boot=state.boot_id())
@@ -108,7 +115,7 @@ class Container:
         connection = lifecycle.start(
             self._store,
             self.id,
-            runtime=self._host.runtime,
+            runtime=self._runtime(),
             subnet=self._host.subnet,
             mode="attach" if attach else "",
             stdin=stdin,
@@ -206,7 +213,7 @@ class Container:
             name=self.name,
             force=force,
             boot=state.boot_id(),
-            runtime=self._host.runtime,
+            runtime=self._runtime(),
         )
 
     def exec(
@@ -242,7 +249,7 @@ class Container:
                 detach=detach,
             ),
             boot=state.boot_id(),
-            runtime=self._host.runtime,
+            runtime=self._runtime(),
             streams=(stdin, stdout, stderr),
         )
 
@@ -304,7 +311,9 @@ def create(
         )
         _check_name_free(store, name)
         chain = ensure_snapshot(store, config.diff_ids, emit=emit, cancel=cancel or Token())
-        merged = replace(merged, chain=str(chain) if chain is not None else "")
+        merged = replace(
+            merged, chain=str(chain) if chain is not None else "", runtime=host.runtime
+        )
         while True:
             chosen = name or new_name(random)
             try:
@@ -386,8 +395,19 @@ def list_containers(store: Store) -> list[Container]:
     return [Container(store, document) for document in reversed(store.documents.list(KIND))]
 
 
-def inspect(store: Store, text: str) -> dict[str, object]:
-    """The container as `docker inspect` shows it (the fields lamina has values for)."""
+def inspect(store: Store, text: str, *, size: bool = False) -> dict[str, object]:
+    """The container as `docker inspect` shows it (the fields lamina has values for).
+
+    `size` adds SizeRw, what it wrote, and SizeRootFs, that and the image's layers, in bytes.
+    """
     from lamina.app.container_json import container_json
 
-    return container_json(find(store, text))
+    container = find(store, text)
+    document = container_json(container)
+    if size:
+        from lamina.image.resolve import find_image
+
+        written = container.size()
+        document["SizeRw"] = written
+        document["SizeRootFs"] = written + find_image(store, container.config.image_id).size
+    return document

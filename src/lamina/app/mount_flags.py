@@ -225,7 +225,7 @@ def combine(
         else:
             mounts.append(request.mount)
     for path in image_volumes:
-        destination = posixpath.normpath(f"/{path}")
+        destination = "/" + posixpath.normpath(f"/{path}").lstrip("/")
         if destination not in seen and destination != "/":
             seen.add(destination)
             volumes.append(destination)

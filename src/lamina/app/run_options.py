@@ -104,7 +104,7 @@ def configure(
     process = ProcessSpec(
         argv=entrypoint + cmd,
         env=tuple({**dict(image.env), **dict(options.env)}.items()),
-        cwd=posixpath.normpath(options.working_dir or image.working_dir or "/"),
+        cwd="/" + posixpath.normpath(options.working_dir or image.working_dir or "/").lstrip("/"),
         user=options.user or image.user,
         groups=options.groups,
         hostname=options.hostname or default_hostname,

@@ -119,23 +119,39 @@ class MountedBase:
         return open_in_root(self._root_fd, path, flags, no_symlinks=True)
 
 
-def entry_of(path: bytes, status: os.stat_result, *, link: bytes = b"") -> Entry | None:
-    """The entry for a file's status, with its owner; None for a socket."""
+def entry_of(
+    path: bytes,
+    status: os.stat_result,
+    *,
+    link: bytes = b"",
+    owner: Owner | None = None,
+    mode: int | None = None,
+    xattrs: tuple[tuple[bytes, bytes], ...] = (),
+) -> Entry | None:
+    """The entry for a file's status, `owner` and (but for a link) `mode` overriding its own; None
+    for a socket.
+    """
     kind = entry_type(status.st_mode)
     if kind is None:
         return None
-    is_device = kind in {EntryType.CHAR, EntryType.BLOCK}
+    is_device = kind is EntryType.CHAR or kind is EntryType.BLOCK
+    if kind is EntryType.SYMLINK:
+        mode = 0o777
+    elif mode is None:
+        mode = stat.S_IMODE(status.st_mode)
+    uid, gid = owner if owner is not None else (status.st_uid, status.st_gid)
     return Entry(
         path,
         kind,
-        0o777 if kind is EntryType.SYMLINK else stat.S_IMODE(status.st_mode),
-        uid=status.st_uid,
-        gid=status.st_gid,
-        size=status.st_size if kind is EntryType.FILE else 0,
-        mtime_ns=status.st_mtime_ns,
-        linkname=link,
-        devmajor=os.major(status.st_rdev) if is_device else 0,
-        devminor=os.minor(status.st_rdev) if is_device else 0,
+        mode,
+        uid,
+        gid,
+        status.st_size if kind is EntryType.FILE else 0,
+        status.st_mtime_ns,
+        link,
+        os.major(status.st_rdev) if is_device else 0,
+        os.minor(status.st_rdev) if is_device else 0,
+        xattrs,
     )
 
 

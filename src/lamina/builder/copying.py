@@ -179,15 +179,12 @@ def _put(
         if found is not None and found.type is EntryType.DIR:
             text = f"cannot replace to directory '/{shown(place)}' with file"
             raise LaminaError(text, kind=Kind.INVALID)
-    entry = entry_of(place, picked.status, link=picked.link)
+    if owner is None and not tree.keeps_owner:
+        owner = (0, 0)
+    entry = entry_of(
+        place, picked.status, link=picked.link, owner=owner, mode=mode, xattrs=picked.xattrs
+    )
     assert entry is not None
-    if owner is not None or not tree.keeps_owner:
-        uid, gid = owner or (0, 0)
-        entry = replace(entry, uid=uid, gid=gid)
-    if mode is not None and picked.type is not EntryType.SYMLINK:
-        entry = replace(entry, mode=mode)
-    if picked.xattrs:
-        entry = replace(entry, xattrs=picked.xattrs)
     content = FileContent(tree, picked) if picked.type is EntryType.FILE else None
     inode = (inode_space, picked.inode) if picked.inode is not None else None
     changes.put(entry, content, inode=inode)

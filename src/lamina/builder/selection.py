@@ -19,6 +19,7 @@ from lamina.errors import Kind, LaminaError
 from lamina.layer.entry import EntryType
 from lamina.record import record
 from lamina.spec.digest import Digest
+from lamina.system.xattrs import CAPABILITY, is_overlay_private, read_xattrs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -262,11 +263,12 @@ def copied_xattrs(fd: int) -> tuple[tuple[bytes, bytes], ...]:
 
     Labels of the host's security modules and overlayfs's own bookkeeping stay behind.
     """
-    from lamina.system.xattrs import CAPABILITY, is_overlay_private, read_xattrs
-
+    found = read_xattrs(fd)
+    if not found:
+        return ()
     return tuple(
         (name, value)
-        for name, value in read_xattrs(fd)
+        for name, value in found
         if name == CAPABILITY or (name.startswith(b"user.") and not is_overlay_private(name))
     )
 

@@ -19,6 +19,7 @@ from lamina.plan.ops import CopyAction, Exec, FileOp, LocalSource
 from lamina.spec.digest import DiffID
 from lamina.spec.identity import chain_id, chain_ids
 from lamina.store.ports import CacheRecord
+from lamina.store.working import sweep_working, unique_name, working_key
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from lamina.layer.entry import Items
     from lamina.plan.graph import Edge, Plan, Vertex
     from lamina.plan.ops import FileAction
+    from lamina.solver.driver import Made
     from lamina.solver.keys import Key
     from lamina.spec.digest import ChainID, Digest
     from lamina.spec.span import Span
@@ -85,6 +87,7 @@ class BuildWorker:
         self._bases: dict[Result, Base] = {}
         self._made: dict[Result, Changes] = {}  # layers composed by this solve
         self._usable: set[ChainID] = set()
+        self._reported: set[Digest] = set()
         self._closables: list[_Closable] = []
 
     def close(self) -> None:
@@ -188,7 +191,10 @@ class BuildWorker:
                 if missing:
                     self._record(vertex, tuple(missing), found.result)
                 return found.result
-            self._emit(Notice(f"cached layers of {vertex.meta.name} are gone: it runs again"))
+            if vertex.digest not in self._reported:
+                self._reported.add(vertex.digest)
+                text = f"cached layers of {vertex.meta.name} are gone: it runs again"
+                self._emit(Notice(text))
         return None
 
     def _is_usable(self, result: Result) -> bool:
@@ -237,8 +243,32 @@ class BuildWorker:
         keys: tuple[Key, ...],
         inputs: tuple[Result | None, ...],
         cancel: CancelToken,
+    ) -> Made:
+        """Make the vertex's layer and record the result under all keys.
+
+        Two processes that build the same step at one time do it once: the second one waits.
+        """
+        from lamina.solver.driver import Made
+
+        if self._options.no_cache:
+            return Made(self._make(vertex, keys, inputs, cancel))
+        name = keys[-1].digest.hex
+        with self._scratch.lock(name, cancel=cancel, on_wait=lambda: self._waits(vertex)):
+            found = self.look_up(vertex, keys)
+            if found is not None:
+                return Made(found, by_another=True)
+            return Made(self._make(vertex, keys, inputs, cancel))
+
+    def _waits(self, vertex: Vertex) -> None:
+        self._emit(Notice(f"another build is at {vertex.meta.name}: waiting for it"))
+
+    def _make(
+        self,
+        vertex: Vertex,
+        keys: tuple[Key, ...],
+        inputs: tuple[Result | None, ...],
+        cancel: CancelToken,
     ) -> Result:
-        """Make the vertex's layer and record the result under all keys."""
         with _Located(vertex):
             base = (inputs[0] if inputs else None) or ()
             op = vertex.op
@@ -247,14 +277,15 @@ class BuildWorker:
             else:
                 assert isinstance(op, FileOp)
                 result = self._apply(vertex, op, base, inputs, cancel)
-        self._record(vertex, keys, result)
+            self._record(vertex, keys, result)
         return result
 
     def prepare(self) -> None:
-        """Get the executor while no thread exists: it may have to unshare this process's mounts.
+        """Remove what killed builds left, and get the executor while no thread exists: it may have to unshare this process's mounts.
 
         A failure is not reported here: the step that needs it reports it.
         """
+        sweep_working(self._store)
         try:
             self._started_executor()
         except LaminaError:
@@ -275,7 +306,7 @@ class BuildWorker:
 
         executor = self._started_executor()
         parent = ensure_snapshot(self._store, base, emit=self._emit, cancel=cancel)
-        unique = f"build-{vertex.digest.short()}-{self._scratch.unique()}"
+        unique = working_key(f"build:{vertex.digest.short()}")
         tail = Tail()
 
         def on_output(stream: int, data: bytes) -> None:
@@ -380,7 +411,7 @@ class BuildWorker:
         with VerifiedStream(tree, match.picked[0]) as stream:
             if not is_archive(stream):
                 return False
-        path = self._scratch.path(f"spool-{self._scratch.unique()}")
+        path = self._scratch.path(f"spool-{unique_name()}")
         spool = new_spool(path)
         self._closables.append(spool)
         with VerifiedStream(tree, match.picked[0]) as stream:
@@ -415,7 +446,7 @@ class BuildWorker:
         is_exported = vertex.meta.exported
         compression = options.compression if is_exported else "uncompressed"
         level = options.level if is_exported else None
-        ref = f"build {vertex.digest} {self._scratch.unique()}"
+        ref = f"build {vertex.digest} {unique_name()}"
         with store.content.ingest(ref) as ingest:
             try:
                 created = create_layer(

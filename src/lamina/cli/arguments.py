@@ -69,6 +69,7 @@ class Parser(argparse.ArgumentParser):
                 words.append(word)
                 break
             name, equals, value = word.partition("=")
+            self._check_known(word)
             action = actions.get(name)
             if isinstance(action, argparse._StoreTrueAction) and equals:
                 if value in _TRUE:
@@ -85,6 +86,23 @@ class Parser(argparse.ArgumentParser):
                 # joined, so that a value may begin with a dash (`-e -x`)
                 words[-1] = f"{word}={value}" if word.startswith("--") else word + value
         return words + argv[position:]
+
+    def _check_known(self, word: str) -> None:
+        """Refuse an unknown flag before argparse complains of something else that is missing."""
+        actions = self._option_string_actions
+        if not _is_option(word):
+            return
+        if word.startswith("--"):
+            name = word.partition("=")[0]
+            if name not in actions:
+                self.error(f"unknown flag: {name}")
+            return
+        for letter in word[1:]:
+            action = actions.get(f"-{letter}")
+            if action is None:
+                self.error(f"unknown shorthand flag: {letter!r} in {word}")
+            if action.nargs != 0:
+                return
 
     def _takes_next(self, word: str) -> bool:
         actions = self._option_string_actions

@@ -135,7 +135,9 @@ def main(argv: Sequence[str], context: Context) -> int:
         status: int = module.run(parser.parse(rest), context)
     except LaminaError as error:
         report(error, context)
-        return EXIT_STATUS[error.kind] if status_of_failure is None else status_of_failure
+        if status_of_failure is None or error.kind is Kind.USAGE:
+            return EXIT_STATUS[error.kind]
+        return status_of_failure
     except BaseExceptionGroup as group:
         return _report_group(group, context)
     except (Cancelled, KeyboardInterrupt):

@@ -8,6 +8,7 @@ import os
 from lamina.container.etcfiles import SYSTEMD_RESOLV_CONF, hosts_file, resolv_conf
 from lamina.container.ports import Mount
 from lamina.container.spec import DEFAULT_HOSTNAME
+from lamina.errors import Kind, LaminaError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,10 +41,23 @@ CA_ENVIRONMENT: tuple[tuple[str, str], ...] = (
 
 
 def write_bundle(directory: str, spec: Mapping[str, object]) -> None:
-    """Write `config.json` into `directory`, which exists."""
+    """Write `config.json` into `directory`, which exists.
+
+    Raises:
+        LaminaError: kind INVALID if an argument, variable or path is not UTF-8, which JSON needs
+            (runtimes would each replace the bytes with something else).
+    """
     import json  # costs 8 ms to import; a cached build runs no container
 
-    write_text(f"{directory}/config.json", json.dumps(spec, ensure_ascii=True))
+    text = json.dumps(spec, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        around = text[max(error.start - 20, 0) : error.start]
+        raise LaminaError(
+            f"a command, variable or path is not valid UTF-8 after {around!r}", kind=Kind.INVALID
+        ) from error
+    write_text(f"{directory}/config.json", text)
 
 
 def write_text(path: str, text: str) -> None:
@@ -54,9 +68,12 @@ def write_text(path: str, text: str) -> None:
 
 
 def write_etc_files(
-    directory: str, process: ProcessSpec, *, host_etc: str = "/etc"
+    directory: str, process: ProcessSpec, *, host_etc: str = "/etc", for_step: bool = False
 ) -> tuple[Mount, ...]:
     """Write hosts, hostname and resolv.conf into `directory`; the mounts that show them.
+
+    What the container writes to them is lost. A RUN step keeps the image's /etc/hostname
+    (`for_step`), as with BuildKit: a Dockerfile may want to write it.
 
     Raises:
         LaminaError: kind USAGE for a bad extra host or DNS server.
@@ -74,7 +91,9 @@ def write_etc_files(
         extra_hosts=process.extra_hosts,
         host_gateway=process.host_gateway,
     )
-    texts = {"hostname": hostname + "\n", "hosts": hosts, "resolv.conf": resolver.text}
+    texts = {"hosts": hosts, "resolv.conf": resolver.text}
+    if not for_step:
+        texts["hostname"] = hostname + "\n"
     for name, text in texts.items():
         write_text(f"{directory}/{name}", text)
     options = ("ro",) if process.read_only else ()

@@ -9,6 +9,7 @@ removes it when this process dies, and the next executor what is left of a kille
 from __future__ import annotations
 
 import os
+import time
 from contextlib import suppress
 from itertools import count
 
@@ -85,6 +86,9 @@ class RuntimeExecutor:
         step = replace(step, bundle=self._make_bundle(step.id))
         try:
             return self._run_in(step, process, on_output, cancel)
+        except BaseException:
+            _remove_cgroups_soon(step.id)
+            raise
         finally:
             remove_tree(step.bundle)
 
@@ -117,7 +121,7 @@ class RuntimeExecutor:
         """Everything that can fail because of the image or the command, before anything runs."""
         user = read_accounts(root_fd, process.user, process.groups)
         _check_cwd(root_fd, process, self._runtime.host)
-        etc = list(write_etc_files(step.bundle, process))
+        etc = list(write_etc_files(step.bundle, process, for_step=True))
         if self._ca_bundle is not None:
             etc.append(self._ca_mount(step.bundle, self._ca_bundle))
             process = _with_ca(process)
@@ -197,6 +201,14 @@ class _Step:
     bundle: str = ""
 
 
+def _remove_cgroups_soon(id: str) -> None:
+    """Remove the control groups of a container that is dying: the launcher may be dead too."""
+    for _ in range(100):
+        if remove_cgroups(id):
+            return
+        time.sleep(0.01)
+
+
 def sweep(state_dir: str) -> None:
     """Remove the state and the control groups of processes that no longer exist."""
     for name in os.listdir(state_dir):
@@ -208,9 +220,9 @@ def sweep(state_dir: str) -> None:
         if ProcessIdentity(int(parts[0]), int(parts[1])).alive():
             continue
         with suppress(FileNotFoundError):  # another process sweeps at the same time
-            for id in os.listdir(f"{state_dir}/{name}"):
-                remove_cgroups(id)
-        remove_tree(f"{state_dir}/{name}")
+            removed = [remove_cgroups(id) for id in os.listdir(f"{state_dir}/{name}")]
+            if all(removed):  # else the names are kept, for the next sweep
+                remove_tree(f"{state_dir}/{name}")
 
 
 def _open_rootfs(rootfs: str) -> int:

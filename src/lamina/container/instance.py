@@ -17,11 +17,12 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 
 from lamina.container import console, state
 from lamina.container.bundle import write_bundle, write_etc_files, write_text
 from lamina.container.console import StartFailed
-from lamina.container.executor import command_status, read_error
+from lamina.container.errorlog import command_status, read_error
 from lamina.container.host import list_devices
 from lamina.container.launcher import remove_cgroups
 from lamina.container.ports import Mount
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from lamina.container.state import ContainerConfig
     from lamina.store.ports import Store
 
-CANNOT_INVOKE, FAILED = 126, 125  # exit statuses of `docker run`
+FAILED = 125  # `docker run`: lamina itself failed
 
 _ROOTFS, _RUNTIME, _CONSOLE, _PID, _RUNTIME_LOG = (
     "rootfs", "runtime", "console.sock", "pid", "runtime.log",
@@ -215,7 +216,7 @@ class Instance:
         remove_tree(f"{self._directory}/{_RUNTIME}")
         arguments = ["--bundle", self._directory, "--detach"]
         arguments += ["--pid-file", f"{self._directory}/{_PID}"]
-        self._undo.callback(delete_from_runtime, runtime, self._id, directory=self._directory)
+        self._undo.callback(_forget, self._id, directory=self._directory)
         if self._config.process.terminal:
             return self._run_on_terminal(runtime, arguments, size=size)
         streams = _Streams(with_stdin=self._config.stdin_open)
@@ -261,6 +262,9 @@ class Instance:
         )
         if done.returncode != 0:
             message = read_error(log) or f"{runtime.name} ended with status {done.returncode}"
+            # no shield: our mount namespace is the container's own monitor's, and has it
+            unshielded = replace(runtime, shield="")
+            delete_from_runtime(unshielded, self._id, directory=self._directory)
             raise start_failure(message)
         with open(f"{self._directory}/{_PID}", encoding="ascii") as file:
             return int(file.read())
@@ -455,25 +459,29 @@ def _exec_process(
     return spec["process"]
 
 
-# crun refuses hosts with hybrid control groups unless their v2 mount is covered; that must not
-# happen in our own mount namespace, which may be a Python program's that imports lamina
-_SHIELD = (
-    "import os, sys; sys.path.insert(0, sys.argv[1]); from lamina.system.mounts import isolate; "
-    "isolate(); os.execv(sys.argv[2], sys.argv[2:])"
-)
-
-
 def _shielded(argv: tuple[str, ...], runtime: Runtime) -> list[str]:
+    """The command, in a mount namespace of its own where crun needs that (hybrid control groups).
+
+    Not in our own: we may be a Python program that imports lamina.
+    """
     if not runtime.shield:
         return list(argv)
-    return [sys.executable, "-I", "-S", "-c", _SHIELD, source_directory(), *argv]
+    return lean_python(
+        "import os; from lamina.system.mounts import isolate; "
+        f"isolate(); os.execv({argv[0]!r}, {list(argv)!r})"
+    )
 
 
-def source_directory() -> str:
-    """Where the package `lamina` lies, for a Python that is started without site-packages."""
+def lean_python(code: str) -> list[str]:
+    """The command that runs `code` with lamina importable and nothing else beside the library.
+
+    -I -S: nothing of the caller's environment or site-packages counts, and it starts in 10 ms.
+    """
     import lamina
 
-    return os.path.dirname(os.path.dirname(os.path.abspath(lamina.__file__)))
+    source = os.path.dirname(os.path.dirname(os.path.abspath(lamina.__file__)))
+    prelude = f"import sys; sys.path.insert(0, {source!r}); "
+    return [sys.executable, "-I", "-S", "-c", prelude + code]
 
 
 def delete_from_runtime(runtime: Runtime, id: str, *, directory: str) -> None:
@@ -485,10 +493,21 @@ def delete_from_runtime(runtime: Runtime, id: str, *, directory: str) -> None:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            check=False,  # whatever it could not do, the next two lines do
+            check=False,  # whatever it could not do, the next line does
         )
-        remove_tree(root)
-    remove_cgroups(id)
+    _forget(id, directory=directory)
+
+
+def _forget(id: str, *, directory: str) -> None:
+    """Remove the runtime's state and the control groups of a container that is dead.
+
+    What `runtime delete` would do, without starting it (10 ms).
+    """
+    remove_tree(f"{directory}/{_RUNTIME}")
+    for _ in range(100):  # a process of `exec` may be leaving at this moment: EBUSY
+        if remove_cgroups(id):
+            return
+        time.sleep(0.01)
 
 
 def remove_tree(path: str) -> None:
@@ -571,8 +590,6 @@ def signal_number(text: str) -> int:
 def start_failure(message: str, *, doing: str = "cannot start the container") -> StartFailed:
     """What a runtime said (crun's and runc's words), with Docker's exit status for it."""
     status = command_status(message)
-    if status is None and "open executable" in message:  # crun's word for a directory
-        status = CANNOT_INVOKE
     error = LaminaError(f"{doing}: {message}")
     return StartFailed(error, FAILED if status is None else status)
 

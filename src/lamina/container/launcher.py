@@ -19,6 +19,7 @@ Rules
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import select
 
@@ -293,19 +294,28 @@ def end(running: dict[int, Running], state: str) -> None:
         remove_tree(state)
 
 
-def remove_cgroups(name: str) -> None:
-    """Remove the control groups of container `name` from every hierarchy; it must be dead."""
+def remove_cgroups(name: str) -> bool:
+    """Remove the control groups of container `name` from every hierarchy; whether none is left.
+
+    A group whose last process has not quite ended yet stays.
+    """
     try:
         hierarchies = os.listdir(CGROUP_ROOT)
     except OSError:
-        return
-    for parent in (CGROUP_ROOT, *(f"{CGROUP_ROOT}/{entry}" for entry in hierarchies)):
-        top = f"{parent}/{name}"
-        for directory, _, _ in os.walk(top, topdown=False):
-            try:  # noqa: SIM105
+        return True
+    tops = [f"{CGROUP_ROOT}/{name}", *(f"{CGROUP_ROOT}/{entry}/{name}" for entry in hierarchies)]
+    for top in tops:
+        for directory, _, files in os.walk(top, topdown=False):
+            try:
                 os.rmdir(directory)
-            except OSError:
-                pass  # still emptying; the next start sweeps again
+            except OSError as error:
+                # Busy stays for the next try. "Not empty" no control group says: it is the tmpfs
+                # that shields a hybrid host's cgroup2 mount, where the runtime made plain files.
+                if error.errno == errno.ENOTEMPTY:
+                    for file in files:
+                        os.unlink(f"{directory}/{file}")
+                    os.rmdir(directory)
+    return not any(os.path.isdir(top) for top in tops)
 
 
 def remove_tree(top: str) -> None:

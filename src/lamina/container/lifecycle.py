@@ -11,7 +11,6 @@ import contextlib
 import os
 import signal
 import socket
-import sys
 
 from lamina.container import console, instance, state
 from lamina.container.state import KIND, State
@@ -100,19 +99,12 @@ def start(
     return ours
 
 
-# -I -S: the monitor needs the standard library and lamina; nothing of the caller's environment
-_BOOT = (
-    "import sys; sys.path.insert(0, sys.argv[1]); "
-    "from lamina.container.monitor import main; main(sys.argv[2:])"
-)
-
-
 def _spawn_monitor(
     root: str, id: str, lock: int, connection: int, runtime: str, subnet: str
 ) -> None:
     import subprocess
 
-    arguments = [instance.source_directory(), root, id, str(lock), str(connection), runtime, subnet]
+    arguments = [root, id, str(lock), str(connection), runtime, subnet]
     log = os.open(
         f"{state.directory_of(root, id)}/monitor.log",
         os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC,
@@ -120,7 +112,7 @@ def _spawn_monitor(
     )
     try:
         subprocess.run(
-            [sys.executable, "-I", "-S", "-c", _BOOT, *arguments],
+            instance.lean_python(f"from lamina.container.monitor import main; main({arguments!r})"),
             pass_fds=(lock, connection),
             stdin=subprocess.DEVNULL,
             stdout=log,

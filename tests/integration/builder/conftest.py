@@ -233,7 +233,8 @@ class Site:
         with open("/proc/self/mounts") as table:
             mounts = [line for line in table if str(self.root) in line]
         scratch = self.root / "store" / "build"
-        return [*active, *mounts, *(os.listdir(scratch) if scratch.exists() else ())]
+        files = [str(path) for path in scratch.rglob("*") if path.name != "locks"]
+        return [*active, *mounts, *files]
 
 
 @pytest.fixture

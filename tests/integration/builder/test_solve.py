@@ -19,6 +19,7 @@ from lamina.layer.entry import EntryType
 from lamina.plan.ops import CopyAction, FileOp, MkdirAction
 from lamina.spec.identity import chain_id
 from lamina.spec.span import SourceText, Span
+from lamina.store.working import working_key
 from lamina.tasks import CancelToken
 
 if TYPE_CHECKING:
@@ -357,6 +358,51 @@ def test_sibling_files_of_the_base_survive(site: Site) -> None:
     home = layer[b"home/app"][0]
     assert (home.mode, home.uid, home.gid) == (0o700, 1000, 1001)
     assert site.read(solved.outputs[0], "/srv/file") == b"old\n"
+
+
+_BUILD = """
+import sys, time
+from lamina.builder.build import SolveOptions, solve
+from lamina.container.executor import RuntimeExecutor
+from lamina.container.runtime import find_runtime
+from lamina.plan.graph import Edge, VertexMeta, needed, vertex
+from lamina.plan.ops import Exec, ImageSource
+from lamina.spec.digest import DiffID, Digest
+from lamina.store import open_store
+root, state, base = sys.argv[1:]
+image = vertex(
+    ImageSource("docker.io/library/b:1", Digest.of(b"m"), (DiffID(Digest.parse(base)),),
+                "linux/amd64"), meta=VertexMeta("FROM b"))
+step = vertex(Exec(("/bin/sh", "-c", "sleep 0.5; stat /proc/self > /when"), (("PATH", "/bin"),),
+                   "/", network="none"), [Edge(image.digest)], meta=VertexMeta("step"))
+store = open_store(root)
+with RuntimeExecutor(find_runtime(root), state_dir=state) as executor, store.lease("test"):
+    solved = solve(needed([image, step], [Edge(step.digest)]), store=store,
+                   executor=lambda: executor, contexts={}, options=SolveOptions(), network=None,
+                   emit=lambda event: None, cancel=None, clock=time.time)
+print(solved.ran, solved.outputs[0][-1])
+"""
+
+
+def test_snapshots_of_killed_builds_are_removed_by_the_next(site: Site) -> None:
+    snapshots = site.store.snapshots
+    kept = working_key("build:0123456789ab")
+    for name in ("build:0123456789ab@999999999-1-1", kept):
+        snapshots.prepare(name, None)
+    site.solve(site.run("true"))
+    assert [s.name for s in snapshots.walk() if not s.committed] == [kept]
+    snapshots.remove(kept)
+
+
+def test_two_processes_do_one_step_once(site: Site) -> None:
+    site.solve(site.run("true"))
+    base = str(site.image.op.diff_ids[0])
+    script = f"import sys; sys.path[:0] = {sys.path!r}\n{_BUILD}"
+    command = [sys.executable, "-c", script, site.store.root, str(site.root / "state"), base]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    said = [process.communicate(timeout=60)[0].split() for process in running]
+    assert sorted(ran for ran, _ in said) == ["0", "0", "1"]
+    assert len({diff_id for _, diff_id in said}) == 1
 
 
 def test_every_vertex_ends_once(site: Site) -> None:

@@ -20,17 +20,31 @@ from lamina.image.view import Image
 from lamina.record import replace
 from lamina.spec import mediatype
 from lamina.spec.config import History
+from lamina.store import open_store
 from lamina.tasks import CancelToken
+from lamina.testing.images import ResultMaker
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from lamina.exporter import BuildResult
     from lamina.store.ports import Store
-    from lamina.testing.images import ResultMaker
 
 APP = "docker.io/library/app:latest"
 EPOCH = 1_500_000_000
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened = open_store(str(tmp_path / "store"))
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def results(store: Store) -> ResultMaker:
+    return ResultMaker(store)
 
 
 def export(store: Store, result: BuildResult, output: Output = Output()) -> Exported:  # noqa: B008
@@ -142,8 +156,9 @@ def test_epoch_clamps_new_layers_and_dates_everything(store: Store, results: Res
     assert config.diff_ids[0] == base.config().diff_ids[0]
     assert images[0].layers()[0].descriptor() == base.layers()[0].descriptor()
     with images[0].layers()[1].uncompressed() as raw:
-        with tarfile.open(fileobj=io.BytesIO(raw.read())) as tar:
-            assert [member.mtime for member in tar] == [EPOCH]
+        data = raw.read()
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        assert [member.mtime for member in tar] == [EPOCH]
 
 
 def test_epoch_later_than_every_file_keeps_the_layers(store: Store, results: ResultMaker) -> None:

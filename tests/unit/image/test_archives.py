@@ -40,6 +40,18 @@ OTHER = "example.org/team/other:1.2"
 
 
 @pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened = open_store(str(tmp_path / "store"))
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def make_image(store: Store) -> ImageMaker:
+    return ImageMaker(store)
+
+
+@pytest.fixture
 def other_store(tmp_path: Path) -> Iterator[Store]:
     opened = open_store(str(tmp_path / "other"))
     yield opened

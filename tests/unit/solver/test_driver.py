@@ -10,7 +10,7 @@ from lamina.errors import Cancelled, Kind, LaminaError
 from lamina.events import Event, Outcome, VertexDone, VertexPlanned, VertexStarted
 from lamina.plan.graph import Edge, Plan, Vertex, VertexMeta, needed, vertex
 from lamina.plan.ops import CopyAction, Exec, FileOp, ImageSource, Op
-from lamina.solver.driver import Counts, Driver
+from lamina.solver.driver import Counts, Driver, Made
 from lamina.solver.scheduler import Scheduler
 from lamina.spec.digest import DiffID, Digest
 from lamina.tasks import CancelToken
@@ -68,12 +68,12 @@ class FakeWorker:
         keys: tuple[Key, ...],
         inputs: tuple[Result | None, ...],
         cancel: CancelToken,
-    ) -> Result:
+    ) -> Made:
         self.threads.add(threading.current_thread().name)
         self.during(vertex.meta.name, cancel)
         result = (*(inputs[0] or ()), DiffID(Digest.of(vertex.meta.name.encode())))
         self.records.update({key.digest: result for key in keys})
-        return result
+        return Made(result)
 
 
 class Drive:
