@@ -18,7 +18,7 @@ A case begins with `## NAME: SENTENCE`; its sections begin with `--- SECTION`:
 | `differs` | what is expected not to be the same: `#` lines say why (with a source), the others are facts of both sides as the judge prints them |
 | `error` | both builders refuse, and lamina's message is this |
 | `buildah` | why it is not asked at all; then `result` or `error` says what is right |
-| `result` | what the build changes in the base image, as the judge prints it |
+| `result` | what the build changes in the base image (or makes from scratch), as the judge prints it |
 """
 
 from __future__ import annotations

@@ -96,7 +96,8 @@ class Peers:
         assert ours.facts is not None
         if theirs is None or theirs.refused:
             assert self._base is not None
-            found["result"] = changes(self._base, ours.facts)
+            is_on_base = "/bin/sh type" in ours.facts
+            found["result"] = changes(self._base if is_on_base else {}, ours.facts)
             if theirs is not None:
                 found["differs"] = ["build: made | refused"]
         elif lines := differences(ours.facts, theirs.facts or {}):

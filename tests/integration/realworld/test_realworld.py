@@ -88,10 +88,10 @@ def fetch(lamina: Lamina, container: str, url: str) -> str:
         try:
             with opener.open(url, timeout=5) as answer:
                 return str(answer.read().decode())
-        except (urllib.error.URLError, ConnectionError) as error:
+        except (urllib.error.URLError, ConnectionError):
             logs = lamina("logs", container)
-            assert time.monotonic() < deadline, f"{error}\n{logs.stdout}{logs.stderr}"
-            time.sleep(0.1)
+        assert time.monotonic() < deadline, f"no answer from {url}\n{logs.stdout}{logs.stderr}"
+        time.sleep(0.1)
 
 
 def stop(lamina: Lamina, container: str) -> str:
@@ -142,3 +142,15 @@ def test_static_c_program_from_scratch(image: Callable[[str], tuple[Lamina, str]
     lamina, tag = image("c-static")
     assert lamina("run", "--rm", tag).stdout == "hello world from uid 1000\n"
     assert lamina("run", "--rm", tag, "you").stdout == "hello you from uid 1000\n"
+
+
+def test_redis_from_source(started: Start) -> None:
+    lamina, container, _ = started("redis", 6379)
+    ask = ("exec", container, "redis-cli")
+    deadline = time.monotonic() + WAIT
+    while lamina(*ask, "ping", check=False).stdout != "PONG\n":
+        assert time.monotonic() < deadline, lamina("logs", container).stdout
+        time.sleep(0.2)
+    assert lamina(*ask, "set", "hello", "world").stdout == "OK\n"
+    assert lamina(*ask, "get", "hello").stdout == "world\n"
+    assert stop(lamina, container) == "0"
