@@ -246,7 +246,7 @@ class StageState:
         op = Exec(
             argv,
             env=env,
-            cwd=self.run.working_dir or "/",
+            cwd=clean(join("/", self.run.working_dir)),
             user=self.run.user,
             network=self.scope.network if network == "default" else network,
             security=security,
@@ -381,8 +381,6 @@ class StageState:
 
     def _workdir(self, command: ast.Workdir) -> None:
         path = self._expand(command.path, command)
-        if not path:
-            raise error_at(command, "WORKDIR is empty after its variables are replaced")
         if not self.workdir_set and not path.startswith("/"):
             self.scope.checker.report(
                 "WorkdirRelativePath",
@@ -391,12 +389,16 @@ class StageState:
                 command.span,
             )
         self.workdir_set = True
-        path = clean(join(self.run.working_dir, path))
+        # BuildKit's NormalizeWorkdir: an empty path is the directory so far, an absolute one stays
+        # as it is written
+        if not path.startswith("/"):
+            current = join("/", self.run.working_dir)
+            path = clean(join(current, path)) if path else current
         self.run = replace(self.run, working_dir=path)
         if path == "/":
             self._record(f"WORKDIR {path}")
             return
-        op = FileOp((MkdirAction(path, owner=self.run.user or None),))
+        op = FileOp((MkdirAction(clean(path), owner=self.run.user or None),))
         self._layer(op, (self.edge,), command, self._shown(command))
         self._record(f"WORKDIR {path}", layer=True)
 
