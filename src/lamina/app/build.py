@@ -103,13 +103,15 @@ def lower(dockerfile: Dockerfile, options: LowerOptions, *, store: Store, emit: 
     Raises:
         SourceError: as `Lowering.step`; kind NOT_FOUND, with the line, for a missing image.
     """
-    from lamina.dockerfile.lower import Lowering, NeedImages
+    from lamina.dockerfile.lower import Lowering, NeedImages, NeedRemotes
 
     lowering = Lowering(dockerfile, options)
     resolved: dict[tuple[str, str], ResolvedImage] = {}
     try:
         for _ in range(_MAX_ROUNDS):
             step = lowering.step(resolved)
+            if isinstance(step, NeedRemotes):
+                raise NotImplementedError
             if not isinstance(step, NeedImages):
                 return step
             for wanted in step.requests:

@@ -7,6 +7,7 @@ layer's record, then the cache records.
 
 from __future__ import annotations
 
+import _thread
 import json
 import os
 
@@ -15,7 +16,15 @@ from lamina.builder.selection import select
 from lamina.builder.tree import Tree
 from lamina.errors import Kind, LaminaError, SourceError
 from lamina.events import Notice, VertexLog
-from lamina.plan.ops import CopyAction, Exec, FileOp, LocalSource
+from lamina.plan.ops import (
+    CopyAction,
+    Exec,
+    FileOp,
+    GitSource,
+    HttpSource,
+    InlineSource,
+    LocalSource,
+)
 from lamina.spec.digest import DiffID
 from lamina.spec.identity import chain_id, chain_ids
 from lamina.store.ports import CacheRecord
@@ -30,7 +39,7 @@ if TYPE_CHECKING:
     from lamina.builder.context import Context
     from lamina.builder.execution import NetworkProvider
     from lamina.builder.scratch import Scratch
-    from lamina.builder.selection import Match, Selection
+    from lamina.builder.selection import Match, Picked, Selection
     from lamina.container.ports import Executor
     from lamina.events import Emitter
     from lamina.layer.create import CreatedLayer
@@ -49,6 +58,15 @@ if TYPE_CHECKING:
     class _Closable(Protocol):
         def close(self) -> None: ...
 
+    class Fetcher(Protocol):
+        """What brings remote sources here. Any thread may call it."""
+
+        def download(self, op: HttpSource, *, cancel: CancelToken) -> int:
+            """Have the source's content in the content store; its mtime in POSIX seconds."""
+
+        def checkout(self, op: GitSource, *, cancel: CancelToken) -> str:
+            """The path of a directory with the source's tree, which nobody changes."""
+
 
 MAX_LISTING = 5000  # files of a selection that a cache record lists, to explain a miss
 
@@ -66,6 +84,7 @@ class BuildWorker:
         options: SolveOptions,
         network: NetworkProvider | None,
         scratch: Scratch,
+        remote: Fetcher | None,
         emit: Emitter,
         clock: Callable[[], float],
         cancel: CancelToken | None,
@@ -77,6 +96,9 @@ class BuildWorker:
         self._options = options
         self._network = network
         self._scratch = scratch
+        self._remote = remote
+        self._checkouts: dict[GitSource, Tree] = {}
+        self._guard = _thread.allocate_lock()
         self._emit = emit
         self._clock = clock
         self._cancel = cancel
@@ -105,7 +127,15 @@ class BuildWorker:
     ) -> tuple[tuple[int, Digest], ...]:
         """The digests of what these copy actions select."""
         with _Located(vertex):
-            return tuple((p, self._selection(vertex, p, inputs).digest) for p in positions)
+            return tuple((p, self._selected(vertex, p, inputs)) for p in positions)
+
+    def _selected(self, vertex: Vertex, position: int, inputs: tuple[Result | None, ...]) -> Digest:
+        op = self._source_op(vertex, _copies(vertex)[position])
+        if isinstance(op, InlineSource | HttpSource | GitSource):
+            from lamina.solver.keys import given_content
+
+            return given_content(op)  # nothing is fetched for a cached step
+        return self._selection(vertex, position, inputs).digest
 
     def _selection(
         self, vertex: Vertex, position: int, inputs: tuple[Result | None, ...]
@@ -114,12 +144,45 @@ class BuildWorker:
         if known is not None:
             return known
         action = _copies(vertex)[position]
-        tree = self._source(vertex, action, inputs)
         op = self._source_op(vertex, action)
-        cache = self._contexts.cache(op) if isinstance(op, LocalSource) else None
-        found = select(tree, action.patterns, cache=cache, cancel=self._cancel)
+        found = self._given(op)
+        if found is None:
+            tree = self._source(vertex, action, inputs)
+            cache = self._contexts.cache(op) if isinstance(op, LocalSource) else None
+            found = select(
+                tree,
+                action.patterns,
+                cache=cache,
+                cancel=self._cancel,
+                exclude=action.exclude,
+                parents=action.parents,
+            )
         self._selections[vertex.digest, position] = found
         return found
+
+    def _given(self, op: object) -> Selection | None:
+        """The selection of a source that is one known file, or several."""
+        if isinstance(op, InlineSource):
+            from lamina.builder.given import select_inline
+
+            return select_inline(op)
+        if isinstance(op, HttpSource):
+            from lamina.builder.given import select_download
+
+            mtime = self._fetcher().download(op, cancel=self._token())
+            return select_download(op, self._store.content, mtime=mtime)
+        return None
+
+    def _token(self) -> CancelToken:
+        from lamina.tasks import CancelToken
+
+        return self._cancel if self._cancel is not None else CancelToken()
+
+    def _fetcher(self) -> Fetcher:
+        if self._remote is None:
+            text = "this build may not use the network, and needs a URL or a git repository"
+            raise LaminaError(text, kind=Kind.UNSUPPORTED)
+        return self._remote
 
     def _source_op(self, vertex: Vertex, action: CopyAction) -> object:
         edge: Edge | None = vertex.inputs[action.source]
@@ -131,7 +194,22 @@ class BuildWorker:
         op = self._source_op(vertex, action)
         if isinstance(op, LocalSource):
             return self._contexts.tree(op)
+        if isinstance(op, InlineSource | HttpSource):
+            return Tree(-1, what="the Dockerfile", ignore=None, keeps_owner=False)
+        if isinstance(op, GitSource):
+            return self._checkout(op)
         return self._stage_tree(inputs[action.source] or ())
+
+    def _checkout(self, op: GitSource) -> Tree:
+        with self._guard:
+            known = self._checkouts.get(op)
+            if known is None:
+                path = self._fetcher().checkout(op, cancel=self._token())
+                fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                known = Tree(fd, what="the git repository", ignore=None, keeps_owner=False)
+                self._closables.append(known)
+                self._checkouts[op] = known
+        return known
 
     def _stage_tree(self, result: Result) -> Tree:
         known = self._stage_trees.get(result)
@@ -337,15 +415,17 @@ class BuildWorker:
     ) -> Result:
         from lamina.builder.changes import Changes
 
-        changes = Changes(self._base(base))
+        changes = names = Changes(self._base(base))
+        if op.owners is not None:
+            names = Changes(self._base(inputs[op.owners] or ()))
         position = 0
         for action in op.actions:
             cancel.check()
             if isinstance(action, CopyAction):
-                self._copy(changes, vertex, position, inputs, cancel)
+                self._copy(changes, names, vertex, position, inputs, cancel)
                 position += 1
             else:
-                owner = self._owner(action, changes) or (0, 0)
+                owner = self._owner(action, names) or (0, 0)
                 place = changes.resolve(os.fsencode(action.path))
                 now_ns = int(self._clock()) * 1_000_000_000
                 changes.make_directories(place, owner=owner, mtime_ns=now_ns)
@@ -364,17 +444,22 @@ class BuildWorker:
     def _copy(
         self,
         changes: Changes,
+        names: Changes,
         vertex: Vertex,
         position: int,
         inputs: tuple[Result | None, ...],
         cancel: CancelToken,
     ) -> None:
-        from lamina.builder.copying import check_supported, copy_match, parse_mode
+        """Put one copy action into `changes`; users' names are looked up in `names`."""
+        from lamina.builder.copying import copy_match
 
         action = _copies(vertex)[position]
-        check_supported(action)
-        mode = parse_mode(action.mode)
-        owner = self._owner(action, changes)
+        mode = None
+        if action.mode is not None:
+            from lamina.dockerfile.filemode import FileMode
+
+            mode = FileMode.parse(action.mode)
+        owner = self._owner(action, names)
         tree = self._source(vertex, action, inputs)
         selection = self._selection(vertex, position, inputs)
         for number, match in enumerate(selection.matches):
@@ -404,9 +489,12 @@ class BuildWorker:
         from lamina.builder.archive import is_archive, new_spool, unpack
         from lamina.builder.copying import VerifiedStream
 
-        if match.is_dir or not match.picked[0].digest:
+        picked = match.picked[0] if not match.is_dir else None
+        if picked is None or (picked.given is None and not picked.digest):
             return False
-        with VerifiedStream(tree, match.picked[0]) as stream:
+        if picked.given is not None:
+            return self._unpack_given(changes, picked, action, owner, cancel)
+        with VerifiedStream(tree, picked) as stream:
             if not is_archive(stream):
                 return False
         path = self._scratch.path(f"spool-{self._scratch.unique()}")
@@ -423,6 +511,35 @@ class BuildWorker:
                 cancel=cancel,
             )
             stream.verify()
+        return True
+
+    def _unpack_given(
+        self,
+        changes: Changes,
+        picked: Picked,
+        action: CopyAction,
+        owner: tuple[int, int] | None,
+        cancel: CancelToken,
+    ) -> bool:
+        from lamina.builder.archive import is_archive, new_spool, unpack
+        from lamina.builder.given import GivenContent
+
+        assert isinstance(picked.given, GivenContent)
+        with picked.given.open() as stream:
+            if not is_archive(stream):
+                return False
+        spool = new_spool(self._scratch.path(f"spool-{self._scratch.unique()}"))
+        self._closables.append(spool)
+        with picked.given.open() as stream:
+            unpack(
+                changes,
+                stream,
+                dest=os.fsencode(action.dest),
+                owner=owner,
+                spool=spool,
+                mtime_ns=picked.status.st_mtime_ns,
+                cancel=cancel,
+            )
         return True
 
     def _write_layer(

@@ -15,6 +15,7 @@ __all__ = [
     "Lowered",
     "Lowering",
     "NeedImages",
+    "NeedRemotes",
     "ResolvedImage",
 ]
 
@@ -23,6 +24,7 @@ from lamina.dockerfile.bases import SCRATCH, Bases, BuildStage, ImageRequest, Lo
 from lamina.dockerfile.checks import Checker, CheckOptions, check_file
 from lamina.dockerfile.operands import check_text, is_plain, refuse_flags
 from lamina.dockerfile.parser import parse_trigger
+from lamina.dockerfile.remotes import Remotes
 from lamina.dockerfile.stage import (
     DEFAULT_PATH,
     PROXY_ARGS,
@@ -33,7 +35,7 @@ from lamina.dockerfile.stage import (
 )
 from lamina.errors import Kind, LaminaError, SourceError
 from lamina.plan.graph import Edge, Plan, VertexMeta, needed
-from lamina.plan.ops import ImageSource
+from lamina.plan.ops import CopyAction, FileOp, ImageSource, LocalSource
 from lamina.record import record, replace
 from lamina.spec.config import ImageConfig, RunConfig
 from lamina.spec.platform import Platform
@@ -42,6 +44,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from lamina.dockerfile.remotes import Answers, NamedContext, RemoteRequest
     from lamina.events import Diagnostic
     from lamina.spec.digest import Digest
     from lamina.spec.span import Span
@@ -68,6 +71,13 @@ class NeedImages:
 
 
 @record
+class NeedRemotes:
+    """Lowering cannot go on without knowing these URLs and repositories; in file order."""
+
+    requests: tuple[RemoteRequest, ...]
+
+
+@record
 class Lowered:
     """The result.
 
@@ -87,11 +97,12 @@ class Lowered:
 
 
 @record
-class _Copied:
-    """What `COPY --from` names: a stage, an image, or (both None) nothing at all."""
+class SourceTree:
+    """What `--from` names: a stage, an image, a named context, or (all None) nothing at all."""
 
     stage: int | None = None
     request: ImageRequest | None = None
+    context: NamedContext | None = None
 
 
 class Lowering:
@@ -125,12 +136,19 @@ class Lowering:
         """The findings so far: those of the text alone before the last step, all after it."""
         return self._checker.diagnostics
 
-    def step(self, resolved: Resolved) -> NeedImages | Lowered:
-        """Go as far as `resolved` allows; keys are (`ImageRequest.reference`, str(platform))."""
+    def step(
+        self, resolved: Resolved, answers: Answers | None = None
+    ) -> NeedImages | NeedRemotes | Lowered:
+        """Go as far as `resolved` and `answers` allow; their keys are those of the requests."""
         steps, requests = self._reach(resolved)
         if requests:
             return NeedImages(tuple(requests.values()))
-        return self._lower(steps, resolved)
+        remotes = Remotes(answers or {})
+        lowered = self._lower(steps, resolved, remotes)
+        if remotes.missing:
+            return NeedRemotes(tuple(remotes.missing.values()))
+        self._checker.raise_if_asked()
+        return lowered
 
     def _parse_check_options(self) -> CheckOptions:
         directive = self._file.directive("check")
@@ -189,11 +207,14 @@ class Lowering:
 
     def _steps(self, stage: BuildStage, resolved: Resolved) -> list[Step]:
         """The base's triggers, then the stage's own instructions."""
+        if stage.is_replaced:
+            return []
         triggers: list[ast.Command] = []
         if stage.parent is not None:
+            parent = self._stages[stage.parent]
             triggers = [
                 _placed(command.trigger, stage.node.start.span)
-                for command in self._stages[stage.parent].node.commands
+                for command in (() if parent.is_replaced else parent.node.commands)
                 if isinstance(command, ast.OnBuild)
             ]
         elif stage.request is not None and stage.request.key in resolved:
@@ -215,12 +236,16 @@ class Lowering:
                 kind=error.kind,
             ) from error
 
-    def _copied(self, step: Step, index: int) -> _Copied | None:
+    def _copied(self, step: Step, index: int) -> SourceTree | None:
         """What the instruction copies from; None for the build context or no COPY at all."""
         command = step.command
         text = command.flag("from") if isinstance(command, ast.Copy) else None
-        if not text:
-            return None
+        return self._find_source(text, index, command) if text else None
+
+    def _find_source(self, text: str, index: int, command: ast.Command) -> SourceTree:
+        """What `--from=text` (or `from=text` of a mount) means in stage `index`: a stage's number
+        or name, a named context, `scratch`, or an image. Raises SourceError.
+        """
         if text.isascii() and text.isdigit():
             number = int(text[:9])
             if number >= len(self._stages):
@@ -231,28 +256,33 @@ class Lowering:
             before = [number for number in same if number < index]
             return self._earlier((before or same)[-1], index, text, command)
         if text == SCRATCH:
-            return _Copied()
+            return SourceTree()
+        context = self._bases.context(text)
+        if context is not None and context.image:
+            return SourceTree(request=self._bases.context_request(context, command.span, None))
+        if context is not None:
+            return SourceTree(context=context)
         if "$" in text:
             raise SourceError(
                 "variables are not replaced in COPY --from",
                 span=command.span,
                 hint=f"give the image a name with `FROM {text} AS name` and copy from that",
             )
-        return _Copied(request=self._bases.request(text, command.span, None, what="COPY --from"))
+        return SourceTree(request=self._bases.request(text, command.span, None, what="COPY --from"))
 
-    def _earlier(self, number: int, index: int, text: str, command: ast.Command) -> _Copied:
+    def _earlier(self, number: int, index: int, text: str, command: ast.Command) -> SourceTree:
         if number >= index:
             raise SourceError(
                 f'cannot copy from stage "{text}", it needs to be defined before current stage '
                 f'"{self._stages[index].shown()}"',
                 span=command.span,
             )
-        return _Copied(stage=number)
+        return SourceTree(stage=number)
 
     # -- all images are known
 
-    def _lower(self, steps: dict[int, list[Step]], resolved: Resolved) -> Lowered:
-        scope = self._scope()
+    def _lower(self, steps: dict[int, list[Step]], resolved: Resolved, remotes: Remotes) -> Lowered:
+        scope = self._scope(remotes)
         chain = self._chain()
         states: dict[int, StageState] = {}
         for index, own in steps.items():
@@ -264,7 +294,6 @@ class Lowering:
             for step in own:
                 state.lower(self._with_source(step, index, scope, states, resolved))
             states[index] = state
-        scope.checker.raise_if_asked()
         target = states[self._target]
         return Lowered(
             plan=needed(scope.vertices.all(), [target.edge]),
@@ -275,7 +304,7 @@ class Lowering:
             unused_build_args=self._unused_args(steps),
         )
 
-    def _scope(self) -> BuildScope:
+    def _scope(self, remotes: Remotes) -> BuildScope:
         options = self._options
         return BuildScope(
             escape=self._file.escape,
@@ -288,6 +317,7 @@ class Lowering:
             network=options.network,
             vertices=Vertices(),
             checker=self._checker,
+            remotes=remotes,
         )
 
     def _chain(self) -> frozenset[int]:
@@ -315,6 +345,8 @@ class Lowering:
             return
         if stage.request is None:
             state.start_from(_empty_image(self._options.platform), None)
+            if stage.context is not None:
+                self._start_from_context(state, stage, stage.context)
             return
         state.total += 1
         image = resolved[stage.request.key]
@@ -330,6 +362,21 @@ class Lowering:
             )
             edge = _image_edge(state.scope.vertices, stage.request, image, meta)
         state.start_from(image.config, edge)
+
+    def _start_from_context(
+        self, state: StageState, stage: BuildStage, context: NamedContext
+    ) -> None:
+        """FROM of a named context that is a tree: one layer with all of it."""
+        state.total += 1
+        span = stage.node.start.span
+        what = f"FROM context {context.name}"
+        meta = VertexMeta(
+            state.title(what), state.name, stage.node.start.text, span, exported=state.exported
+        )
+        tree = _context_edge(state.scope.vertices, context)
+        op = FileOp((CopyAction(1, (".",), "/"),))
+        state.edge = state.scope.vertices.add(op, (None, tree), meta)
+        state.add_history(what, layer=True)
 
     def _check_base_platform(self, stage: BuildStage, config: ImageConfig) -> None:
         wanted = self._options.platform
@@ -355,16 +402,30 @@ class Lowering:
         copied = self._copied(step, index)
         if copied is None:
             return step
-        edge: Edge | None = None
-        if copied.stage is not None:
-            edge = states[copied.stage].edge
-        elif copied.request is not None:
-            image = resolved[copied.request.key]
-            if image.config.diff_ids:
-                name = f"FROM {copied.request.reference}"
-                meta = VertexMeta(name, span=step.command.span, instruction=name)
-                edge = _image_edge(scope.vertices, copied.request, image, meta)
+        edge = self._source_edge(copied, step.command, scope, states, resolved)
         return replace(step, source=edge, empty_source=edge is None)
+
+    def _source_edge(
+        self,
+        source: SourceTree,
+        command: ast.Command,
+        scope: BuildScope,
+        states: Mapping[int, StageState],
+        resolved: Resolved,
+    ) -> Edge | None:
+        """The tree that `_find_source` found; None for an empty one."""
+        if source.stage is not None:
+            return states[source.stage].edge
+        if source.context is not None:
+            return _context_edge(scope.vertices, source.context)
+        if source.request is None:
+            return None
+        image = resolved[source.request.key]
+        if not image.config.diff_ids:
+            return None
+        name = f"FROM {source.request.reference}"
+        meta = VertexMeta(name, span=command.span, instruction=name)
+        return _image_edge(scope.vertices, source.request, image, meta)
 
     def _unused_args(self, steps: Mapping[int, Iterable[Step]]) -> tuple[str, ...]:
         known = {*self._bases.platform_env, *self._bases.declared, _CHECK_ARG, "SOURCE_DATE_EPOCH"}
@@ -386,6 +447,11 @@ def _image_edge(
 ) -> Edge:
     op = ImageSource(image.reference, image.manifest, image.config.diff_ids, str(request.platform))
     return vertices.add(op, (), meta)
+
+
+def _context_edge(vertices: Vertices, context: NamedContext) -> Edge:
+    meta = VertexMeta(f"[context {context.name}] load from client")
+    return vertices.add(LocalSource(context.name, context.ignore), (), meta)
 
 
 def _is_numbered(command: ast.Command) -> bool:
