@@ -23,7 +23,7 @@ check: setup
 	$(BIN)/pytest -n auto tests/unit tests/property tests/golden tests/contract
 
 test: setup check
-	$(BIN)/pytest -n auto tests/integration tests/security
+	bash scripts/test.sh $(BIN)/pytest tests/integration tests/security --durations=10
 
 bench: setup
 	$(BIN)/python bench/run.py

@@ -575,7 +575,7 @@ _FILES: dict[bytes, tuple[int, bytes]] = {
         0o644,
         (
             b"root:x:0:\ndaemon:x:1:\nbin:x:2:\nadm:x:4:\ntty:x:5:\nmail:x:8:\n"
-            b"www-data:x:33:\nusers:x:100:\nnogroup:x:65534:\n"
+            b"www-data:x:33:\nusers:x:100:\nnogroup:x:65533:\nnobody:x:65534:\n"
         ),
     ),
     b"etc/shadow": (0o640, b"root:*::0:::::\nnobody:*::0:::::\n"),

@@ -80,6 +80,13 @@ class Container:
         """Its log file (rotated ones lie beside it)."""
         return f"{self.directory}/{state.LOG_FILE}"
 
+    def _runtime(self) -> str:
+        """The runtime it was created for, else the host's; a damaged configuration has none."""
+        try:
+            return self.config.runtime or self._host.runtime
+        except LaminaError:
+            return self._host.runtime
+
     def state(self) -> State:
         """Its state now."""
         return state.observe(self.directory, boot=state.boot_id())
@@ -108,7 +115,7 @@ class Container:
         connection = lifecycle.start(
             self._store,
             self.id,
-            runtime=self._host.runtime,
+            runtime=self._runtime(),
             subnet=self._host.subnet,
             mode="attach" if attach else "",
             stdin=stdin,
@@ -206,7 +213,7 @@ class Container:
             name=self.name,
             force=force,
             boot=state.boot_id(),
-            runtime=self._host.runtime,
+            runtime=self._runtime(),
         )
 
     def exec(
@@ -242,7 +249,7 @@ class Container:
                 detach=detach,
             ),
             boot=state.boot_id(),
-            runtime=self._host.runtime,
+            runtime=self._runtime(),
             streams=(stdin, stdout, stderr),
         )
 
@@ -304,7 +311,9 @@ def create(
         )
         _check_name_free(store, name)
         chain = ensure_snapshot(store, config.diff_ids, emit=emit, cancel=cancel or Token())
-        merged = replace(merged, chain=str(chain) if chain is not None else "")
+        merged = replace(
+            merged, chain=str(chain) if chain is not None else "", runtime=host.runtime
+        )
         while True:
             chosen = name or new_name(random)
             try:

@@ -32,13 +32,6 @@ class Scratch:
     def __init__(self, parent: str) -> None:
         self._parent = parent
         self._path = ""
-        self._count = 0
-
-    def unique(self) -> str:
-        """A name that no other caller of any process gets, for a snapshot or an ingest."""
-        self._count += 1
-        me = this_process()
-        return f"{me.pid}-{me.start_ticks}-{self._count}"
 
     def path(self, name: str) -> str:
         """A path in the directory, which now exists."""

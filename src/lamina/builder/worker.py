@@ -28,6 +28,7 @@ from lamina.plan.ops import (
 from lamina.spec.digest import DiffID
 from lamina.spec.identity import chain_id, chain_ids
 from lamina.store.ports import CacheRecord
+from lamina.store.working import sweep_working, unique_name, working_key
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -358,10 +359,11 @@ class BuildWorker:
         return result
 
     def prepare(self) -> None:
-        """Get the executor while no thread exists: it may have to unshare this process's mounts.
+        """Remove what killed builds left, and get the executor while no thread exists: it may have to unshare this process's mounts.
 
         A failure is not reported here: the step that needs it reports it.
         """
+        sweep_working(self._store)
         try:
             self._started_executor()
         except LaminaError:
@@ -382,7 +384,7 @@ class BuildWorker:
 
         executor = self._started_executor()
         parent = ensure_snapshot(self._store, base, emit=self._emit, cancel=cancel)
-        unique = f"build-{vertex.digest.short()}-{self._scratch.unique()}"
+        unique = working_key(f"build:{vertex.digest.short()}")
         tail = Tail()
 
         def on_output(stream: int, data: bytes) -> None:
@@ -497,7 +499,7 @@ class BuildWorker:
         with VerifiedStream(tree, picked) as stream:
             if not is_archive(stream):
                 return False
-        path = self._scratch.path(f"spool-{self._scratch.unique()}")
+        path = self._scratch.path(f"spool-{unique_name()}")
         spool = new_spool(path)
         self._closables.append(spool)
         with VerifiedStream(tree, match.picked[0]) as stream:
@@ -561,7 +563,7 @@ class BuildWorker:
         is_exported = vertex.meta.exported
         compression = options.compression if is_exported else "uncompressed"
         level = options.level if is_exported else None
-        ref = f"build {vertex.digest} {self._scratch.unique()}"
+        ref = f"build {vertex.digest} {unique_name()}"
         with store.content.ingest(ref) as ingest:
             try:
                 created = create_layer(

@@ -17,13 +17,14 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 
 from lamina.container import console, state
 from lamina.container.bundle import write_bundle, write_etc_files, write_text
 from lamina.container.console import StartFailed
 from lamina.container.errorlog import command_status, read_error
 from lamina.container.host import list_devices
-from lamina.container.launcher import remove_cgroups
+from lamina.container.launcher import CGROUP_ROOT, remove_cgroups
 from lamina.container.ports import Mount
 from lamina.container.profile import seccomp_for
 from lamina.container.runtime import find_runtime
@@ -215,7 +216,7 @@ class Instance:
         remove_tree(f"{self._directory}/{_RUNTIME}")
         arguments = ["--bundle", self._directory, "--detach"]
         arguments += ["--pid-file", f"{self._directory}/{_PID}"]
-        self._undo.callback(delete_from_runtime, runtime, self._id, directory=self._directory)
+        self._undo.callback(_forget, self._id, directory=self._directory)
         if self._config.process.terminal:
             return self._run_on_terminal(runtime, arguments, size=size)
         streams = _Streams(with_stdin=self._config.stdin_open)
@@ -261,6 +262,9 @@ class Instance:
         )
         if done.returncode != 0:
             message = read_error(log) or f"{runtime.name} ended with status {done.returncode}"
+            # no shield: our mount namespace is the container's own monitor's, and has it
+            unshielded = replace(runtime, shield="")
+            delete_from_runtime(unshielded, self._id, directory=self._directory)
             raise start_failure(message)
         with open(f"{self._directory}/{_PID}", encoding="ascii") as file:
             return int(file.read())
@@ -489,10 +493,29 @@ def delete_from_runtime(runtime: Runtime, id: str, *, directory: str) -> None:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            check=False,  # whatever it could not do, the next two lines do
+            check=False,  # whatever it could not do, the next line does
         )
-        remove_tree(root)
-    remove_cgroups(id)
+    _forget(id, directory=directory)
+
+
+def _forget(id: str, *, directory: str) -> None:
+    """Remove the runtime's state and the control groups of a container that is dead.
+
+    What `runtime delete` would do, without starting it (10 ms).
+    """
+    remove_tree(f"{directory}/{_RUNTIME}")
+    for _ in range(100):  # a process of `exec` may be leaving at this moment: EBUSY
+        remove_cgroups(id)
+        if not _has_cgroup(id):
+            return
+        time.sleep(0.01)
+
+
+def _has_cgroup(id: str) -> bool:
+    parents = [CGROUP_ROOT]
+    with contextlib.suppress(FileNotFoundError):
+        parents += [f"{CGROUP_ROOT}/{name}" for name in os.listdir(CGROUP_ROOT)]
+    return any(os.path.isdir(f"{parent}/{id}") for parent in parents)
 
 
 def remove_tree(path: str) -> None:

@@ -55,7 +55,7 @@ class ContainerConfig:
     `image` is the text the user gave, `image_id` the config digest and `chain` the chainID the
     rootfs stands on (empty: no layers). `network` is bridge, host or none. `volumes` are the
     destinations of anonymous volumes; volume N lives in `volumes/N` of the container's directory.
-    `stop_timeout` in seconds. `log_max_size` in bytes (0: no rotation).
+    `stop_timeout` in seconds. `log_max_size` in bytes (0: no rotation). `runtime` is what `--runtime` named.
     """
 
     image: str
@@ -76,6 +76,7 @@ class ContainerConfig:
     log_driver: str = "json-file"
     log_max_size: int = 0
     log_max_file: int = 1
+    runtime: str = ""
 
     def to_json(self) -> str:
         """The document's body; `pins` and `image_id` are read by GC and `rmi` too."""

@@ -17,6 +17,7 @@ from lamina.spec.descriptor import Descriptor
 from lamina.spec.digest import DiffID, Digest
 from lamina.spec.identity import chain_id, chain_ids
 from lamina.spec.mediatype import LAYER_COMPRESSION, OCI_LAYER_OF
+from lamina.store.working import sweep_working, working_key
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -124,8 +125,8 @@ class _Unpacking:
     def _unpack(
         self, blob: Descriptor, diff_id: DiffID, chain: ChainID, parent: ChainID | None
     ) -> None:
-        key = f"unpack:{chain}"
-        self._drop(key)  # of a process that died: the lock says that nobody is using it
+        sweep_working(self._store)  # a killed process's half-unpacked layers
+        key = working_key(f"unpack:{chain}")
         mount = self._store.snapshots.prepare(key, parent)
         try:
             size = self._apply(blob, diff_id, mount.upper, mount.lowers)

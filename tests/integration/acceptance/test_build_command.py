@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Lamina  # type: ignore[import-not-found]  # pytest's own path rule
+from lamina.testing.command import Lamina
 
 pytestmark = [pytest.mark.root, pytest.mark.tool("crun"), pytest.mark.tool("busybox")]
 
@@ -48,8 +48,8 @@ def outcomes(stderr: str) -> dict[str, str]:
     return found
 
 
-def build(lamina: Lamina, *words: str, **options: object) -> dict[str, str]:
-    done = lamina("build", "--progress=json", "-t", "app", *words, ".", **options)
+def build(lamina: Lamina, *words: str) -> dict[str, str]:
+    done = lamina("build", "--progress=json", "-t", "app", *words, ".")
     return outcomes(done.stderr)
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Lamina  # type: ignore[import-not-found]  # pytest's own path rule
 from lamina.store import open_store
+from lamina.testing.command import Lamina
 
 pytestmark = [
     pytest.mark.root,

@@ -6,11 +6,13 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from conftest import Lamina  # type: ignore[import-not-found]  # pytest's own path rule
+from lamina.testing.command import Lamina
 
 pytestmark = [pytest.mark.root, pytest.mark.tool("crun"), pytest.mark.tool("busybox")]
 
@@ -151,15 +153,22 @@ def test_skopeo_and_umoci_read_the_store_and_every_archive(lamina: Lamina, tmp_p
     assert tree_of(tmp_path / "bundle/rootfs") == tree_of(tmp_path / "ours")
 
 
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """podman refuses a run directory whose path is longer than 50 characters."""
+    with tempfile.TemporaryDirectory(prefix="p", dir="/tmp") as path:
+        yield Path(path)
+
+
 @pytest.mark.tool("podman")
 def test_podman_loads_what_lamina_saves_and_lamina_runs_what_podman_saves(
-    lamina: Lamina, tmp_path: Path
+    lamina: Lamina, tmp_path: Path, short_path: Path
 ) -> None:
     write_context(lamina.cwd)
     lamina("build", "-t", "app", ".")
     lamina("save", "-o", str(tmp_path / "docker.tar"), "app")
     podman = [
-        "podman", "--root", str(tmp_path / "p"), "--runroot", str(tmp_path / "r"),
+        "podman", "--root", str(tmp_path / "p"), "--runroot", str(short_path),
         "--storage-driver", "vfs", "--cgroup-manager", "cgroupfs",
     ]  # fmt: skip
     loaded = tool(*podman, "load", "-i", str(tmp_path / "docker.tar"))

@@ -19,6 +19,7 @@ from lamina.layer.entry import EntryType
 from lamina.plan.ops import CopyAction, FileOp, MkdirAction
 from lamina.spec.identity import chain_id
 from lamina.spec.span import SourceText, Span
+from lamina.store.working import working_key
 from lamina.tasks import CancelToken
 
 if TYPE_CHECKING:
@@ -381,6 +382,16 @@ with RuntimeExecutor(find_runtime(root), state_dir=state) as executor, store.lea
                    emit=lambda event: None, cancel=None, clock=time.time)
 print(solved.ran, solved.outputs[0][-1])
 """
+
+
+def test_snapshots_of_killed_builds_are_removed_by_the_next(site: Site) -> None:
+    snapshots = site.store.snapshots
+    kept = working_key("build:0123456789ab")
+    for name in ("build:0123456789ab@999999999-1-1", kept):
+        snapshots.prepare(name, None)
+    site.solve(site.run("true"))
+    assert [s.name for s in snapshots.walk() if not s.committed] == [kept]
+    snapshots.remove(kept)
 
 
 def test_two_processes_do_one_step_once(site: Site) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import subprocess
 import tarfile
 import threading
 from collections.abc import Iterator, Sequence
@@ -24,6 +25,7 @@ from lamina.spec.digest import DiffID, Digest
 from lamina.spec.identity import chain_id, chain_ids
 from lamina.store import LocalStore, open_store
 from lamina.system.mounts import mounted
+from lamina.system.process import identify
 from lamina.tasks import CancelToken
 
 pytestmark = pytest.mark.root
@@ -124,7 +126,9 @@ def test_missing_layer_is_named(store: LocalStore) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [gzip.compress(TOP), gzip.compress(BOTTOM)[:60], b"", b"\0" * 99]
+    "content",
+    [gzip.compress(TOP), gzip.compress(BOTTOM)[:60], b"", b"\0" * 99],
+    ids=["another", "cut", "empty", "zeros"],  # the same in every worker: gzip holds the time
 )
 def test_damaged_layer_is_an_integrity_error_and_leaves_nothing(
     store: LocalStore, content: bytes
@@ -144,10 +148,19 @@ def test_another_blob_of_the_layer_is_used_if_one_is_damaged(store: LocalStore) 
     assert store.snapshots.exists(chain_ids(STACK)[0])
 
 
+def dead_process() -> str:
+    """`PID-STARTTIME` of a process that has ended."""
+    with subprocess.Popen(["sleep", "60"]) as process:
+        identity = identify(process.pid)
+        assert identity is not None
+        process.kill()
+    return f"{identity.pid}-{identity.start_ticks}"
+
+
 def test_leftover_of_a_killed_unpacking_is_replaced(store: LocalStore) -> None:
     put(store, BOTTOM)
     chain = chain_ids(STACK)[0]
-    mount = store.snapshots.prepare(f"unpack:{chain}", None)
+    mount = store.snapshots.prepare(f"unpack:{chain}@{dead_process()}-1", None)
     Path(mount.upper, "half").write_text("half")
     unpack(store, STACK[:1])
     assert sorted(os.listdir(store.snapshots.layer_dir(str(chain)))) == ["one", "two"]

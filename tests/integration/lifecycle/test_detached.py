@@ -14,6 +14,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+import pytest
+
 from lamina.testing.busybox import Lamina, make_image
 
 SLEEP = ["bb", "sleep", "600"]
@@ -359,3 +361,22 @@ def test_python_interface(lamina: Lamina) -> None:
     )  # fmt: skip
     assert done.stderr == ""
     assert done.stdout == "4 b'b\\n' exited\n"
+
+
+def test_control_groups_go_with_the_container(lamina: Lamina) -> None:
+    id = lamina.out("run", "-d", "--name", "cg", *SLEEP)
+    lamina("exec", "-d", "cg", "sleep", "600")
+    lamina("stop", "-t", "0", "cg")
+    groups = [*Path("/sys/fs/cgroup").glob(id), *Path("/sys/fs/cgroup").glob(f"*/{id}")]
+    assert groups == []
+
+
+@pytest.mark.tool("runc")
+def test_runtime_of_the_container_is_used_for_all_that_follows(lamina: Lamina) -> None:
+    lamina("run", "-d", "--runtime", "runc", "--name", "rc", *SLEEP)
+    assert lamina.out("exec", "rc", "echo", "hi") == "hi"
+    lamina("exec", "rc", "nosuch", status=127)
+    lamina("stop", "-t", "0", "rc")
+    assert lamina.out("start", "rc") == "rc"
+    lamina("run", "--rm", "--runtime", "runc", "bb", "nosuch", status=127)
+    lamina("run", "--rm", "--runtime", "runc", "bb", "/etc/notexec", status=126)

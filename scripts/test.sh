@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Run the tests that need the real kernel, on tmpfs if there is room: they make and remove many
+# file trees, which a disk's file system makes slow. Usage: test.sh PYTEST [ARGUMENTS]
+set -euo pipefail
+pytest=${1:?usage: test.sh PYTEST [ARGUMENTS]}
+shift
+if [ -z "${TMPDIR:-}" ] && [ -w /dev/shm ] && [ "$(df --output=avail -k /dev/shm | tail -n 1)" -gt 6000000 ]; then
+  TMPDIR=$(mktemp -d /dev/shm/lamina-test-XXXXXX)
+  export TMPDIR
+  trap 'rm -rf "$TMPDIR"' EXIT
+fi
+"$pytest" -n auto "$@"

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keys of active snapshots that live no longer than their process, and the removal of dead ones.
+
+A key is `PURPOSE@PID-STARTTIME-NUMBER`. (A container's snapshot outlives processes: its key is the
+container's id, without an `@`.)
+"""
+
+from __future__ import annotations
+
+from itertools import count
+
+from lamina.errors import Kind, LaminaError
+from lamina.system.process import ProcessIdentity, this_process
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from lamina.store.ports import Store
+
+_numbers = count(1)
+
+
+def unique_name() -> str:
+    """`PID-STARTTIME-NUMBER`: nobody else's, in any thread of any process of this boot."""
+    me = this_process()
+    return f"{me.pid}-{me.start_ticks}-{next(_numbers)}"
+
+
+def working_key(purpose: str) -> str:
+    """A new key for an active snapshot of this process."""
+    return f"{purpose}@{unique_name()}"
+
+
+def sweep_working(store: Store) -> None:
+    """Remove the active snapshots of processes that are gone. No error if another is faster."""
+    for snapshot in store.snapshots.walk():
+        if not snapshot.committed and _is_abandoned(snapshot.name):
+            try:
+                store.snapshots.remove(snapshot.name)
+            except LaminaError as error:
+                if error.kind is not Kind.NOT_FOUND:
+                    raise
+
+
+def _is_abandoned(key: str) -> bool:
+    parts = key.rpartition("@")[2].split("-")
+    if "@" not in key or len(parts) != 3 or not all(part.isdigit() for part in parts):
+        return False
+    return not ProcessIdentity(int(parts[0]), int(parts[1])).alive()
