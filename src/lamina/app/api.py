@@ -105,7 +105,9 @@ def build(
     outcome = build_request(
         request,
         store=store,
-        host=BuildHost(store, chosen, search_path=os.environ.get("PATH", ""), emit=on_event),
+        host=BuildHost(
+            store, chosen, search_path=os.environ.get("PATH", ""), emit=on_event, env=os.environ
+        ),
         emit=on_event,
         cancel=cancel or Token(),
         clock=time.time,

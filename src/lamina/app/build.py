@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from lamina.app.wiring import BuildHost
     from lamina.dockerfile.ast import Dockerfile
     from lamina.dockerfile.lower import ImageRequest, Lowered, LowerOptions, ResolvedImage
+    from lamina.dockerfile.remotes import Answer, RemoteRequest
     from lamina.events import Emitter
     from lamina.exporter.options import Output
     from lamina.exporter.ports import Exported, Exporter, PendingExport
@@ -90,30 +91,44 @@ def build(
     names = _names(request.tags)
     exporters = _exporters(request, stdout, clock)
     dockerfile = parse(request.dockerfile, name=request.dockerfile_name)
-    with store.lease("build"):
-        lowered = lower(dockerfile, _lower_options(request), store=store, emit=emit)
+    with store.lease("build"), host:
+        lowered = lower(
+            dockerfile, _lower_options(request), store=store, emit=emit, host=host, cancel=cancel
+        )
         return _solve_and_export(
             request, lowered, names, exporters, store, host, emit, cancel, clock
         )
 
 
-def lower(dockerfile: Dockerfile, options: LowerOptions, *, store: Store, emit: Emitter) -> Lowered:
-    """Lowering, with the images it asks for looked up in the store; emits what the checks found.
+def lower(
+    dockerfile: Dockerfile,
+    options: LowerOptions,
+    *,
+    store: Store,
+    emit: Emitter,
+    host: BuildHost | None = None,
+    cancel: CancelToken | None = None,
+) -> Lowered:
+    """Lowering, with the images it asks for looked up in the store and URLs and git repositories
+    asked by `host` (None: they are refused); emits what the checks found.
 
     Raises:
         SourceError: as `Lowering.step`; kind NOT_FOUND, with the line, for a missing image.
     """
-    from lamina.dockerfile.lower import Lowering, NeedImages, NeedRemotes
+    from lamina.dockerfile.lower import Lowered, Lowering, NeedRemotes
 
     lowering = Lowering(dockerfile, options)
     resolved: dict[tuple[str, str], ResolvedImage] = {}
+    answers: dict[tuple[str, str], Answer] = {}
     try:
         for _ in range(_MAX_ROUNDS):
-            step = lowering.step(resolved)
-            if isinstance(step, NeedRemotes):
-                raise NotImplementedError
-            if not isinstance(step, NeedImages):
+            step = lowering.step(resolved, answers)
+            if isinstance(step, Lowered):
                 return step
+            if isinstance(step, NeedRemotes):
+                for asked in step.requests:
+                    answers[asked.key] = _ask(asked, host, cancel)
+                continue
             for wanted in step.requests:
                 resolved[wanted.key] = resolve(wanted, store)
     finally:  # with `check=error=true` findings are what the error is about
@@ -123,6 +138,26 @@ def lower(dockerfile: Dockerfile, options: LowerOptions, *, store: Store, emit: 
         f"ONBUILD triggers of base images are nested deeper than {_MAX_ROUNDS}",
         kind=Kind.INVALID,
     )
+
+
+def _ask(request: RemoteRequest, host: BuildHost | None, cancel: CancelToken | None) -> Answer:
+    """What a URL or a ref is now. Raises SourceError at the line that names it."""
+    from lamina.dockerfile.remotes import GitAnswer, UrlAnswer, UrlRequest
+    from lamina.tasks import CancelToken
+
+    token = cancel if cancel is not None else CancelToken()
+    try:
+        if host is None:
+            raise LaminaError("remote sources are not available here", kind=Kind.UNSUPPORTED)
+        if isinstance(request, UrlRequest):
+            found = host.remote().url(request.url, cancel=token)
+            return UrlAnswer(found.digest, found.mtime)
+        ref = host.remote().git(request.remote, request.ref, cancel=token)
+        return GitAnswer(ref.commit, ref.ref)
+    except LaminaError as error:
+        raise SourceError(
+            error.what, span=request.span, kind=error.kind, hint=error.hint
+        ) from error
 
 
 def resolve(request: ImageRequest, store: Store) -> ResolvedImage:
@@ -167,6 +202,7 @@ def _solve_and_export(
             options=SolveOptions(no_cache=request.no_cache, jobs=request.jobs),
             executor=host.executor,
             network=host.step_network,
+            remote=host,
             emit=emit,
             cancel=cancel,
             clock=clock,

@@ -530,7 +530,7 @@ class BuildWorker:
         with picked.given.open() as stream:
             if not is_archive(stream):
                 return False
-        spool = new_spool(self._scratch.path(f"spool-{self._scratch.unique()}"))
+        spool = new_spool(self._scratch.path(f"spool-{unique_name()}"))
         self._closables.append(spool)
         with picked.given.open() as stream:
             unpack(

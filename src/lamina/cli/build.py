@@ -187,7 +187,9 @@ def _build(
     return build(
         request,
         store=store,
-        host=BuildHost(store, settings, search_path=context.env.get("PATH", ""), emit=view),
+        host=BuildHost(
+            store, settings, search_path=context.env.get("PATH", ""), emit=view, env=context.env
+        ),
         emit=view,
         cancel=context.token(),
         clock=context.clock,
