@@ -12,10 +12,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import IO
 
+    from lamina.app.contexts import BuildContextSource
     from lamina.app.wiring import BuildHost
+    from lamina.builder.context import Context
     from lamina.dockerfile.ast import Dockerfile
     from lamina.dockerfile.lower import ImageRequest, Lowered, LowerOptions, ResolvedImage
-    from lamina.dockerfile.remotes import Answer, RemoteRequest
+    from lamina.dockerfile.remotes import Answer, NamedContext, RemoteRequest
     from lamina.events import Emitter
     from lamina.exporter.options import Output
     from lamina.exporter.ports import Exported, Exporter, PendingExport
@@ -56,6 +58,7 @@ class BuildRequest:
     extra_hosts: tuple[tuple[str, str], ...] = ()
     shm_size: int = 0
     privileged: bool = False
+    build_contexts: tuple[BuildContextSource, ...] = ()
 
 
 @record
@@ -130,7 +133,7 @@ def lower(
                     answers[asked.key] = _ask(asked, host, cancel)
                 continue
             for wanted in step.requests:
-                resolved[wanted.key] = resolve(wanted, store)
+                resolved[wanted.key] = resolve(wanted, store, cancel)
     finally:  # with `check=error=true` findings are what the error is about
         for diagnostic in lowering.diagnostics:
             emit(diagnostic)
@@ -160,12 +163,17 @@ def _ask(request: RemoteRequest, host: BuildHost | None, cancel: CancelToken | N
         ) from error
 
 
-def resolve(request: ImageRequest, store: Store) -> ResolvedImage:
+def resolve(
+    request: ImageRequest, store: Store, cancel: CancelToken | None = None
+) -> ResolvedImage:
     """The stored image that `request` names. Raises SourceError (NOT_FOUND) at its line."""
     from lamina.dockerfile.lower import ResolvedImage
+    from lamina.dockerfile.remotes import LAYOUT
     from lamina.image.resolve import find_image
     from lamina.spec.reference import Reference
 
+    if request.reference.startswith(LAYOUT):
+        return _resolve_layout(request, request.reference.removeprefix(LAYOUT), store, cancel)
     try:
         image = find_image(store, request.reference, platform=request.platform)
         return ResolvedImage(request.reference, image.descriptor().digest, image.config())
@@ -177,6 +185,39 @@ def resolve(request: ImageRequest, store: Store) -> ResolvedImage:
             kind=error.kind,
             hint=error.hint,
         ) from error
+
+
+def _resolve_layout(
+    request: ImageRequest, path: str, store: Store, cancel: CancelToken | None
+) -> ResolvedImage:
+    from lamina.dockerfile.lower import ResolvedImage
+    from lamina.image.layout import load_layout
+    from lamina.tasks import CancelToken
+
+    token = cancel if cancel is not None else CancelToken()
+    try:
+        image = load_layout(store, path, platform=request.platform, cancel=token)
+        return ResolvedImage(request.reference, image.descriptor().digest, image.config())
+    except LaminaError as error:
+        raise SourceError(
+            error.what, span=request.span, kind=error.kind, hint=error.hint
+        ) from error
+
+
+def _contexts(
+    request: BuildRequest, lowered: Lowered, store: Store, host: BuildHost, cancel: CancelToken
+) -> dict[str, Context]:
+    """The build context and the named ones that are trees."""
+    from lamina.builder.context import Context
+
+    contexts = {"context": Context(request.context, request.is_lasting)}
+    if request.build_contexts:
+        from lamina.app.contexts import context_trees, is_fetched
+
+        sources = request.build_contexts
+        remote = host.remote() if is_fetched(sources) else None
+        contexts |= context_trees(sources, lowered.plan, remote=remote, store=store, cancel=cancel)
+    return contexts
 
 
 def _solve_and_export(
@@ -191,14 +232,13 @@ def _solve_and_export(
     clock: Callable[[], float],
 ) -> BuildOutcome:
     from lamina.builder.build import SolveOptions, solve
-    from lamina.builder.context import Context
     from lamina.exporter.ports import BuildResult
 
     with host:
         solved = solve(
             lowered.plan,
             store=store,
-            contexts={"context": Context(request.context, request.is_lasting)},
+            contexts=_contexts(request, lowered, store, host, cancel),
             options=SolveOptions(no_cache=request.no_cache, jobs=request.jobs),
             executor=host.executor,
             network=host.step_network,
@@ -274,6 +314,11 @@ def _exporters(
 def _lower_options(request: BuildRequest) -> LowerOptions:
     from lamina.dockerfile.lower import LowerOptions
 
+    contexts: tuple[NamedContext, ...] = ()
+    if request.build_contexts:
+        from lamina.app.contexts import named_contexts
+
+        contexts = named_contexts(request.build_contexts)
     return LowerOptions(
         platform=request.platform,
         build_platform=request.platform,
@@ -284,4 +329,5 @@ def _lower_options(request: BuildRequest) -> LowerOptions:
         extra_hosts=request.extra_hosts,
         shm_size=request.shm_size,
         network=request.network,
+        contexts=contexts,
     )

@@ -29,6 +29,17 @@ if TYPE_CHECKING:
     from lamina.tasks import CancelToken
 
 
+def remote_sources(
+    store: Store, settings: Settings, *, env: Mapping[str, str], clock: Callable[[], float]
+) -> RemoteSources:
+    """What brings URLs and git repositories here: a context manager."""
+    from lamina.remote.settings import remote_settings
+    from lamina.remote.sources import RemoteSources
+
+    remote = remote_settings(env, ca_bundle=settings.ca_bundle)
+    return RemoteSources(store, remote, clock=clock)
+
+
 class BuildHost:
     """What steps and containers run on, found on first use and kept until the block ends.
 
@@ -111,11 +122,9 @@ class BuildHost:
         """What brings URLs and git repositories here; what it makes lasts until the block ends."""
         with self._guard:
             if self._remote is None:
-                from lamina.remote.settings import remote_settings
-                from lamina.remote.sources import RemoteSources
-
-                settings = remote_settings(self._env, ca_bundle=self._settings.ca_bundle)
-                self._remote = RemoteSources(self._store, settings, clock=self._clock)
+                self._remote = remote_sources(
+                    self._store, self._settings, env=self._env, clock=self._clock
+                )
             return self._remote
 
     def download(self, op: HttpSource, *, cancel: CancelToken) -> int:

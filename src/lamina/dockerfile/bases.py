@@ -164,7 +164,7 @@ class Bases:
             elif parent is None and found.text != SCRATCH:
                 context = self.context(found.text)
             request = None
-            if context is not None and context.image:
+            if context is not None and context.image not in {"", SCRATCH}:
                 request = self.context_request(context, start.span, platform)
             elif parent is None and found.text != SCRATCH and context is None:
                 request = self.request(found.text, start.span, platform, what="base image")

@@ -97,8 +97,10 @@ class Lowered:
 
 
 @record
-class SourceTree:
-    """What `--from` names: a stage, an image, a named context, or (all None) nothing at all."""
+class _Copied:
+    """What `COPY --from` or a mount names: a stage, an image, a named context, or (all None)
+    nothing at all.
+    """
 
     stage: int | None = None
     request: ImageRequest | None = None
@@ -236,16 +238,22 @@ class Lowering:
                 kind=error.kind,
             ) from error
 
-    def _copied(self, step: Step, index: int) -> SourceTree | None:
+    def _copied(self, step: Step, index: int) -> _Copied | None:
         """What the instruction copies from; None for the build context or no COPY at all."""
         command = step.command
         text = command.flag("from") if isinstance(command, ast.Copy) else None
-        return self._find_source(text, index, command) if text else None
+        if not text:
+            return None
+        if "$" in text:
+            raise SourceError(
+                "variables are not replaced in COPY --from",
+                span=command.span,
+                hint=f"give the image a name with `FROM {text} AS name` and copy from that",
+            )
+        return self._named(text, index, command, what="COPY --from")
 
-    def _find_source(self, text: str, index: int, command: ast.Command) -> SourceTree:
-        """What `--from=text` (or `from=text` of a mount) means in stage `index`: a stage's number
-        or name, a named context, `scratch`, or an image. Raises SourceError.
-        """
+    def _named(self, text: str, index: int, command: ast.Command, *, what: str) -> _Copied:
+        """The stage (by number or name), named context or image called `text`. Raises SourceError."""
         if text.isascii() and text.isdigit():
             number = int(text[:9])
             if number >= len(self._stages):
@@ -256,28 +264,24 @@ class Lowering:
             before = [number for number in same if number < index]
             return self._earlier((before or same)[-1], index, text, command)
         if text == SCRATCH:
-            return SourceTree()
+            return _Copied()
         context = self._bases.context(text)
+        if context is not None and context.image == SCRATCH:
+            return _Copied()
         if context is not None and context.image:
-            return SourceTree(request=self._bases.context_request(context, command.span, None))
+            return _Copied(request=self._bases.context_request(context, command.span, None))
         if context is not None:
-            return SourceTree(context=context)
-        if "$" in text:
-            raise SourceError(
-                "variables are not replaced in COPY --from",
-                span=command.span,
-                hint=f"give the image a name with `FROM {text} AS name` and copy from that",
-            )
-        return SourceTree(request=self._bases.request(text, command.span, None, what="COPY --from"))
+            return _Copied(context=context)
+        return _Copied(request=self._bases.request(text, command.span, None, what=what))
 
-    def _earlier(self, number: int, index: int, text: str, command: ast.Command) -> SourceTree:
+    def _earlier(self, number: int, index: int, text: str, command: ast.Command) -> _Copied:
         if number >= index:
             raise SourceError(
                 f'cannot copy from stage "{text}", it needs to be defined before current stage '
                 f'"{self._stages[index].shown()}"',
                 span=command.span,
             )
-        return SourceTree(stage=number)
+        return _Copied(stage=number)
 
     # -- all images are known
 
@@ -407,7 +411,7 @@ class Lowering:
 
     def _source_edge(
         self,
-        source: SourceTree,
+        source: _Copied,
         command: ast.Command,
         scope: BuildScope,
         states: Mapping[int, StageState],

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     Answers = Mapping[tuple[str, str], "Answer"]
 
 
+LAYOUT = "oci-layout://"  # of an ImageRequest's reference: an image layout on this host
+
+
 @record
 class UrlRequest:
     """The content behind a URL is needed."""
@@ -85,8 +88,8 @@ class Remotes:
 class NamedContext:
     """What `--build-context NAME=...` puts behind a name of the Dockerfile.
 
-    `image` is what is asked for as an `ImageRequest` (empty: it is a tree, the LocalSource of this
-    name, with `ignore` patterns).
+    `image` is what is asked for as an `ImageRequest` (`scratch`: nothing; empty: it is a tree, the
+    LocalSource of this name, with `ignore` patterns).
     """
 
     name: str

@@ -3,19 +3,15 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import shutil
-import tempfile
-import time
-from contextlib import contextmanager
 
 from lamina.remote.download import Downloader
 from lamina.remote.git import Git
+from lamina.system.temporary import make_temporary
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from typing import Self
 
     from lamina.plan.ops import GitSource, HttpSource
@@ -23,9 +19,8 @@ if TYPE_CHECKING:
     from lamina.remote.git import RemoteRef
     from lamina.remote.settings import RemoteSettings
     from lamina.store.ports import Store
+    from lamina.system.temporary import TemporaryDirectory
     from lamina.tasks import CancelToken
-
-_YOUNG_SECONDS = 60.0  # in which a new directory may not have its lock yet
 
 
 class RemoteSources:
@@ -40,7 +35,7 @@ class RemoteSources:
         self._downloads = Downloader(store, settings, clock=clock)
         self._git = Git(settings)
         self._scratch = os.path.join(store.root, "tmp")
-        self._open: list[tuple[int, str]] = []
+        self._open: list[TemporaryDirectory] = []
 
     def url(self, url: str, *, cancel: CancelToken) -> Download:
         """What the URL has now, downloaded if it is not here. Raises LaminaError."""
@@ -62,13 +57,9 @@ class RemoteSources:
 
     def directory(self, prefix: str) -> str:
         """A new directory, removed with all that is in it when the block ends."""
-        os.makedirs(self._scratch, mode=0o700, exist_ok=True)
-        sweep(self._scratch)
-        path = tempfile.mkdtemp(prefix=prefix, dir=self._scratch)
-        lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._open.append((lock, path))
-        fcntl.flock(lock, fcntl.LOCK_EX)  # held while we live: see sweep
-        return path
+        made = make_temporary(self._scratch, prefix)
+        self._open.append(made)
+        return made.path
 
     def __enter__(self) -> Self:
         return self
@@ -79,34 +70,4 @@ class RemoteSources:
     def close(self) -> None:
         """Remove the directories. Idempotent."""
         while self._open:
-            lock, path = self._open.pop()
-            os.close(lock)
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def sweep(scratch: str) -> None:
-    """Remove temporary directories whose process is gone: nobody holds their lock."""
-    for name in os.listdir(scratch):
-        path = os.path.join(scratch, name)
-        with _opened(path) as fd:
-            if fd is None:
-                continue
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue
-            if os.fstat(fd).st_mtime < time.time() - _YOUNG_SECONDS:
-                shutil.rmtree(path, ignore_errors=True)
-
-
-@contextmanager
-def _opened(path: str) -> Iterator[int | None]:
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except OSError:
-        yield None
-        return
-    try:
-        yield fd
-    finally:
-        os.close(fd)
+            self._open.pop().remove()

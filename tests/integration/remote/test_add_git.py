@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from lamina.testing.bench import Bench, is_cached
 from lamina.testing.webserver import Reply, git
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from conftest import Bench  # type: ignore[import-not-found]  # pytest puts the folder on the path
 
 pytestmark = pytest.mark.tool("git")
 
@@ -105,11 +105,11 @@ def test_commit_is_pinned_and_cached(bench: Bench, repository: Repository) -> No
     by_name = f"FROM scratch\nADD {repository.url}#main /s\n"
     bench.build(by_name)
     before = len(bench.web.requests)
-    assert "CACHED" in bench.build(by_name)
+    assert is_cached(bench.build(by_name))
     assert len(bench.web.requests) > before  # the branch was asked for
     by_commit = f"FROM scratch\nADD {repository.url}#{repository.first} /s\n"
     before = len(bench.web.requests)
-    assert "CACHED" in bench.build(by_commit)
+    assert is_cached(bench.build(by_commit))
     assert len(bench.web.requests) == before
     repository.put("README", "moved\n")
     repository.commit("three")
