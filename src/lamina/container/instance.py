@@ -24,7 +24,7 @@ from lamina.container.bundle import write_bundle, write_etc_files, write_text
 from lamina.container.console import StartFailed
 from lamina.container.errorlog import command_status, read_error
 from lamina.container.host import list_devices
-from lamina.container.launcher import CGROUP_ROOT, remove_cgroups
+from lamina.container.launcher import remove_cgroups
 from lamina.container.ports import Mount
 from lamina.container.profile import seccomp_for
 from lamina.container.runtime import find_runtime
@@ -505,17 +505,9 @@ def _forget(id: str, *, directory: str) -> None:
     """
     remove_tree(f"{directory}/{_RUNTIME}")
     for _ in range(100):  # a process of `exec` may be leaving at this moment: EBUSY
-        remove_cgroups(id)
-        if not _has_cgroup(id):
+        if remove_cgroups(id):
             return
         time.sleep(0.01)
-
-
-def _has_cgroup(id: str) -> bool:
-    parents = [CGROUP_ROOT]
-    with contextlib.suppress(FileNotFoundError):
-        parents += [f"{CGROUP_ROOT}/{name}" for name in os.listdir(CGROUP_ROOT)]
-    return any(os.path.isdir(f"{parent}/{id}") for parent in parents)
 
 
 def remove_tree(path: str) -> None:

@@ -19,6 +19,7 @@ Rules
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import select
 
@@ -304,11 +305,16 @@ def remove_cgroups(name: str) -> bool:
         return True
     tops = [f"{CGROUP_ROOT}/{name}", *(f"{CGROUP_ROOT}/{entry}/{name}" for entry in hierarchies)]
     for top in tops:
-        for directory, _, _ in os.walk(top, topdown=False):
-            try:  # noqa: SIM105
+        for directory, _, files in os.walk(top, topdown=False):
+            try:
                 os.rmdir(directory)
-            except OSError:
-                pass  # busy
+            except OSError as error:
+                # Busy stays for the next try. "Not empty" no control group says: it is the tmpfs
+                # that shields a hybrid host's cgroup2 mount, where the runtime made plain files.
+                if error.errno == errno.ENOTEMPTY:
+                    for file in files:
+                        os.unlink(f"{directory}/{file}")
+                    os.rmdir(directory)
     return not any(os.path.isdir(top) for top in tops)
 
 

@@ -396,6 +396,9 @@ def test_kill_of_lamina_leaves_nothing(
     )
     assert lamina.stdout is not None
     assert b"up" in lamina.stdout.readline()
+    deadline = time.monotonic() + 10  # "up" may be printed before the other shell has started
+    while len(processes_with(marker)) < 3 and time.monotonic() < deadline:
+        time.sleep(0.01)
     assert len(processes_with(marker)) >= 3
     if victim == "launcher":
         os.kill(launcher_of(lamina.pid), 9)

@@ -97,7 +97,7 @@ class LiveView:
         with self._lock:
             now = self._clock()
             total = len(self._planned)
-            state = " FINISHED" if finished and not self._failed() else ""
+            state = " FINISHED" if finished and self._succeeded() else ""
             lines = [f"[+] Building {now - self._begin:.1f}s ({len(self._done)}/{total}){state}"]
             for vertex, planned in self._planned.items():
                 lines += self._vertex_lines(vertex, planned, now, finished=finished)
@@ -157,6 +157,9 @@ class LiveView:
         if len(left) > room:
             left = left[: room - 3] + "..."
         return f"{left:<{room}} {right}"
+
+    def _succeeded(self) -> bool:
+        return all(d.outcome in {Outcome.RAN, Outcome.CACHED} for d in self._done.values())
 
     def _failed(self) -> list[Digest]:
         return [v for v, done in self._done.items() if done.outcome is Outcome.FAILED]
