@@ -75,10 +75,10 @@ def parse_build_context(text: str, *, cwd: str) -> BuildContextSource:
             f"--build-context {text}: {kind}: is not supported: it names another target of a bake",
             kind=Kind.UNSUPPORTED,
         )
-    return _tree(name, where, text, cwd)
+    return _tree(name, where, cwd)
 
 
-def _tree(name: str, where: str, text: str, cwd: str) -> BuildContextSource:
+def _tree(name: str, where: str, cwd: str) -> BuildContextSource:
     if ":" in where or where.startswith("github.com/"):
         from lamina.spec.gitref import parse_git_ref
 

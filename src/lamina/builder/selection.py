@@ -97,8 +97,9 @@ def select(
         if parents:
             matches += _with_parents(tree, picker, pattern, exclude)
             continue
+        wanted = _excluding(exclude)
         for path in expand(tree, pattern):
-            matches += picker.pick(path, _excluding(exclude))
+            matches += picker.pick(path, wanted)
     sha = hashlib.sha256(_VERSION)
     for match in matches:
         sha.update(_framed(match.path, b"match"))
@@ -138,11 +139,8 @@ def _with_parents(
 
 def _named(pattern: str) -> bytes:
     """The path that a pattern without wildcards names: its escapes taken away."""
-    out: list[str] = []
     chars = iter(pattern)
-    for char in chars:
-        out.append(next(chars, "") if char == "\\" else char)
-    return os.fsencode("".join(out))
+    return os.fsencode("".join([next(chars, "") if c == "\\" else c for c in chars]))
 
 
 def listing(selection: Selection) -> list[dict[str, str]]:

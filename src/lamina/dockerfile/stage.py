@@ -13,7 +13,6 @@ from lamina.dockerfile.copying import copy_parts, expand_copy, history_words, so
 from lamina.dockerfile.expand import BadExpansion, Expansion, expand
 from lamina.dockerfile.ignore import IgnoreMatcher, clean
 from lamina.dockerfile.operands import (
-    absolute,
     duration_flag,
     error_at,
     is_only_heredoc,

@@ -17,6 +17,7 @@ import os
 import shutil
 import stat
 import subprocess
+from contextlib import suppress
 
 from lamina.errors import Kind, LaminaError
 from lamina.record import record
@@ -154,7 +155,7 @@ class Git:
             "GIT_SSH_COMMAND": _SSH,
             "GIT_LFS_SKIP_SMUDGE": "1",
             "GIT_CONFIG_COUNT": str(len(config)),
-            **{name: value for name, value in settings.proxies},
+            **dict(settings.proxies),
         }
         if settings.ssh_agent:
             env["SSH_AUTH_SOCK"] = settings.ssh_agent
@@ -321,10 +322,8 @@ def _wait(process: subprocess.Popen[bytes], cancel: CancelToken) -> int:
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
     import signal
 
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait()
 
 
