@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import io
+import json
+import os
 import tarfile
 from pathlib import Path
 
@@ -99,8 +101,6 @@ def test_image_layout_as_context(bench: Bench, tmp_path: Path, suffix: str) -> N
     with tarfile.open(bench.cwd / "made.tar") as tar:
         tar.extractall(layout, filter="data")
     if suffix == "@":
-        import json
-
         index = json.loads((layout / "index.json").read_text())
         suffix = "@" + index["manifests"][0]["digest"]
     bench.lamina.env["LAMINA_ROOT"] = str(tmp_path / "second")
@@ -236,3 +236,25 @@ def test_hostile_archive_context_stays_inside(bench: Bench, tmp_path: Path) -> N
     _, text = bench.fails("", context=url)
     assert "root:" not in text
     assert not list(tmp_path.rglob("up"))
+
+
+def test_python_api_takes_urls_and_named_contexts(bench: Bench, tmp_path: Path) -> None:
+    import lamina
+
+    bench.write("other/a", "A")
+    text = b"FROM scratch\nCOPY --from=other a /a\n"
+    url = bench.web.put("/Dockerfile", text)
+    image = lamina.build(
+        url, build_contexts={"other": str(bench.cwd / "other")}, root=str(tmp_path / "store")
+    )
+    assert len(image.layers()) == 1
+
+
+def test_killed_build_leaves_no_checkout_for_long(bench: Bench, tmp_path: Path) -> None:
+    bench.build("FROM scratch\nLABEL a=b\n")
+    left = tmp_path / "store" / "tmp" / "git-left"
+    left.mkdir(parents=True)
+    os.utime(left, (1, 1))
+    url = repository(bench, tmp_path / "r", {"Dockerfile": "FROM scratch\nLABEL a=b\n"})
+    bench.build("", context=url)
+    assert not left.exists()
