@@ -65,6 +65,8 @@ def build(
     jobs: int | None = None,
     network: str = "default",
     build_contexts: Mapping[str, str] | None = None,
+    secrets: Mapping[str, bytes] | None = None,
+    allow: Sequence[str] = (),
     root: str = "",
     settings: Settings | None = None,
     on_event: Emitter = silent,
@@ -73,7 +75,9 @@ def build(
     """Build the image of a directory's Dockerfile and return it; `tags` name it.
 
     `context` may be the URL of a git repository, an archive or a Dockerfile; `build_contexts` are
-    those of `--build-context`. `dockerfile` is a path (default: `Dockerfile` of the context), `epoch` a SOURCE_DATE_EPOCH.
+    those of `--build-context`. `dockerfile` is a path (default: `Dockerfile` of the context),
+    `epoch` a SOURCE_DATE_EPOCH. `secrets` are values by id for `RUN --mount=type=secret`, `allow`
+    what RUN steps may do beyond their confinement (`network.host`, `security.insecure`).
     `on_event` gets every event of `lamina.events`, from any thread. Steps run in a mount namespace
     of their own: the first build that runs one moves this process into it.
 
@@ -85,6 +89,7 @@ def build(
     from lamina.app.build import BuildRequest
     from lamina.app.build import build as build_request
     from lamina.app.wiring import BuildHost
+    from lamina.builder.secrets import Secrets
     from lamina.spec.platform import host
     from lamina.tasks import CancelToken as Token
 
@@ -109,6 +114,8 @@ def build(
             jobs=jobs,
             network=network,
             build_contexts=given,
+            allow=tuple(allow),
+            secrets=Secrets({}, secrets) if secrets else None,
         )
         outcome = build_request(
             request,

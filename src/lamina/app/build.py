@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from lamina.errors import Kind, LaminaError, SourceError
-from lamina.events import BuildDone
+from lamina.events import BuildDone, Notice
 from lamina.record import record
 
 TYPE_CHECKING = False
@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
     from lamina.app.contexts import BuildContextSource
     from lamina.app.wiring import BuildHost
+    from lamina.builder.build import StepLimits
     from lamina.builder.context import Context
+    from lamina.builder.secrets import Secrets
+    from lamina.builder.sshagents import SshAgents
     from lamina.dockerfile.ast import Dockerfile
     from lamina.dockerfile.lower import ImageRequest, Lowered, LowerOptions, ResolvedImage
     from lamina.dockerfile.remotes import Answer, NamedContext, RemoteRequest
@@ -37,6 +40,7 @@ class BuildRequest:
     file's bytes and `dockerfile_name` how messages call it. `tags` are references as typed;
     `outputs` what to make (empty: an image in the store). `epoch` is SOURCE_DATE_EPOCH in POSIX
     seconds; `jobs` bounds the steps that run at one time (None: as many as are ready).
+    `allow` are entitlements, `limits` go to each RUN, `secrets` and `agents` are for its mounts.
     `privileged` (uid 0) lets `type=local` keep owners, setuid bits and device nodes.
     """
 
@@ -59,6 +63,10 @@ class BuildRequest:
     shm_size: int = 0
     privileged: bool = False
     build_contexts: tuple[BuildContextSource, ...] = ()
+    allow: tuple[str, ...] = ()
+    limits: StepLimits | None = None
+    secrets: Secrets | None = None
+    agents: SshAgents | None = None
 
 
 @record
@@ -94,6 +102,7 @@ def build(
     names = _names(request.tags)
     exporters = _exporters(request, stdout, clock)
     dockerfile = parse(request.dockerfile, name=request.dockerfile_name)
+    _warn_of_arguments(request, emit)
     with store.lease("build"), host:
         lowered = lower(
             dockerfile, _lower_options(request), store=store, emit=emit, host=host, cancel=cancel
@@ -101,6 +110,24 @@ def build(
         return _solve_and_export(
             request, lowered, names, exporters, store, host, emit, cancel, clock
         )
+
+
+_BUILDKIT_ARGS = frozenset(
+    {
+        "BUILDKIT_CACHE_MOUNT_NS",
+        "BUILDKIT_CONTEXT_KEEP_GIT_DIR",
+        "BUILDKIT_DOCKERFILE_CHECK",
+        "BUILDKIT_MULTI_PLATFORM",
+        "BUILDKIT_SANDBOX_HOSTNAME",
+    }
+)
+
+
+def _warn_of_arguments(request: BuildRequest, emit: Emitter) -> None:
+    """Name the `BUILDKIT_...` arguments that mean something to BuildKit and nothing here."""
+    for name, _ in request.build_args:
+        if name.startswith("BUILDKIT_") and name not in _BUILDKIT_ARGS:
+            emit(Notice(f"--build-arg {name} has no effect: lamina has no such setting"))
 
 
 def lower(
@@ -231,7 +258,7 @@ def _solve_and_export(
     cancel: CancelToken,
     clock: Callable[[], float],
 ) -> BuildOutcome:
-    from lamina.builder.build import SolveOptions, solve
+    from lamina.builder.build import SolveOptions, StepLimits, solve
     from lamina.exporter.ports import BuildResult
 
     with host:
@@ -239,7 +266,13 @@ def _solve_and_export(
             lowered.plan,
             store=store,
             contexts=_contexts(request, lowered, store, host, cancel),
-            options=SolveOptions(no_cache=request.no_cache, jobs=request.jobs),
+            options=SolveOptions(
+                no_cache=request.no_cache,
+                jobs=request.jobs,
+                limits=request.limits or StepLimits(),
+                secrets=request.secrets,
+                agents=request.agents,
+            ),
             executor=host.executor,
             network=host.step_network,
             remote=host,
@@ -330,4 +363,5 @@ def _lower_options(request: BuildRequest) -> LowerOptions:
         shm_size=request.shm_size,
         network=request.network,
         contexts=contexts,
+        allow=request.allow,
     )

@@ -28,7 +28,8 @@ class LowerOptions:
 
     `target` is a stage's name or number (empty: the last); `network`, `extra_hosts` (name,
     address) and `shm_size` (bytes) go to every RUN. `contexts` are those of --build-context: they
-    come before stages and images of their names.
+    come before stages and images of their names. `allow` are the entitlements granted:
+    `network.host`, `security.insecure`.
     """
 
     platform: Platform
@@ -41,6 +42,7 @@ class LowerOptions:
     shm_size: int = 0
     network: str = "default"
     contexts: tuple[NamedContext, ...] = ()
+    allow: tuple[str, ...] = ()
 
 
 @record

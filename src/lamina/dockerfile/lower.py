@@ -97,7 +97,7 @@ class Lowered:
 
 
 @record
-class _Copied:
+class SourceTree:
     """What `COPY --from` or a mount names: a stage, an image, a named context, or (all None)
     nothing at all.
     """
@@ -188,11 +188,11 @@ class Lowering:
             steps[index] = self._steps(stage, resolved)
             for step in steps[index]:
                 check_text(step.command)
-                copied = self._copied(step, index)
-                if copied is not None and copied.stage is not None:
-                    todo.append(copied.stage)
-                elif copied is not None and copied.request is not None:
-                    want(copied.request)
+                for copied in (self._copied(step, index), *self._mounted(step, index)):
+                    if copied is not None and copied.stage is not None:
+                        todo.append(copied.stage)
+                    elif copied is not None and copied.request is not None:
+                        want(copied.request)
         ordered = sorted(requests.values(), key=lambda request: request.span.start)
         return dict(sorted(steps.items())), {request.key: request for request in ordered}
 
@@ -238,7 +238,7 @@ class Lowering:
                 kind=error.kind,
             ) from error
 
-    def _copied(self, step: Step, index: int) -> _Copied | None:
+    def _copied(self, step: Step, index: int) -> SourceTree | None:
         """What the instruction copies from; None for the build context or no COPY at all."""
         command = step.command
         text = command.flag("from") if isinstance(command, ast.Copy) else None
@@ -250,10 +250,23 @@ class Lowering:
                 span=command.span,
                 hint=f"give the image a name with `FROM {text} AS name` and copy from that",
             )
-        return self._named(text, index, command, what="COPY --from")
+        return self._find_source(text, index, command)
 
-    def _named(self, text: str, index: int, command: ast.Command, *, what: str) -> _Copied:
-        """The stage (by number or name), named context or image called `text`. Raises SourceError."""
+    def _mounted(self, step: Step, index: int) -> tuple[SourceTree | None, ...]:
+        """What each `--mount` of a RUN takes its files from; None where it has no `from`."""
+        if not any(flag.name == "mount" for flag in step.command.flags):
+            return ()
+        from lamina.dockerfile.runmounts import mount_flags, named_source
+
+        names = map(named_source, mount_flags(step.command))
+        return tuple(
+            self._find_source(name, index, step.command) if name else None for name in names
+        )
+
+    def _find_source(self, text: str, index: int, command: ast.Command) -> SourceTree:
+        """What `--from=text` (or `from=text` of a mount) means in stage `index`: a stage's number
+        or name, a named context, `scratch`, or an image. Raises SourceError.
+        """
         if text.isascii() and text.isdigit():
             number = int(text[:9])
             if number >= len(self._stages):
@@ -264,24 +277,25 @@ class Lowering:
             before = [number for number in same if number < index]
             return self._earlier((before or same)[-1], index, text, command)
         if text == SCRATCH:
-            return _Copied()
+            return SourceTree()
         context = self._bases.context(text)
         if context is not None and context.image == SCRATCH:
-            return _Copied()
+            return SourceTree()
         if context is not None and context.image:
-            return _Copied(request=self._bases.context_request(context, command.span, None))
+            return SourceTree(request=self._bases.context_request(context, command.span, None))
         if context is not None:
-            return _Copied(context=context)
-        return _Copied(request=self._bases.request(text, command.span, None, what=what))
+            return SourceTree(context=context)
+        what = "COPY --from" if isinstance(command, ast.Copy) else "from of a mount"
+        return SourceTree(request=self._bases.request(text, command.span, None, what=what))
 
-    def _earlier(self, number: int, index: int, text: str, command: ast.Command) -> _Copied:
+    def _earlier(self, number: int, index: int, text: str, command: ast.Command) -> SourceTree:
         if number >= index:
             raise SourceError(
                 f'cannot copy from stage "{text}", it needs to be defined before current stage '
                 f'"{self._stages[index].shown()}"',
                 span=command.span,
             )
-        return _Copied(stage=number)
+        return SourceTree(stage=number)
 
     # -- all images are known
 
@@ -319,6 +333,7 @@ class Lowering:
             extra_hosts=options.extra_hosts,
             shm_size=options.shm_size,
             network=options.network,
+            allow=options.allow,
             vertices=Vertices(),
             checker=self._checker,
             remotes=remotes,
@@ -334,8 +349,10 @@ class Lowering:
         return frozenset(chain)
 
     def _is_alone(self, steps: Iterable[Step]) -> bool:
-        """Whether names need no stage: BuildKit counts images that COPY names as stages."""
-        return len(self._stages) == 1 and not any(self._copied(step, 0) for step in steps)
+        """Whether names need no stage: BuildKit counts what COPY and mounts name as stages."""
+        return len(self._stages) == 1 and not any(
+            self._copied(step, 0) or self._mounted(step, 0) for step in steps
+        )
 
     def _start(
         self,
@@ -402,34 +419,36 @@ class Lowering:
         states: Mapping[int, StageState],
         resolved: Resolved,
     ) -> Step:
-        """The step with the edge that its COPY --from names."""
-        copied = self._copied(step, index)
-        if copied is None:
-            return step
-        edge = self._source_edge(copied, step.command, scope, states, resolved)
-        return replace(step, source=edge, empty_source=edge is None)
+        """The step with the edges that its COPY --from or its mounts name."""
 
-    def _source_edge(
-        self,
-        source: _Copied,
-        command: ast.Command,
-        scope: BuildScope,
-        states: Mapping[int, StageState],
-        resolved: Resolved,
-    ) -> Edge | None:
-        """The tree that `_find_source` found; None for an empty one."""
-        if source.stage is not None:
-            return states[source.stage].edge
-        if source.context is not None:
-            return _context_edge(scope.vertices, source.context)
-        if source.request is None:
-            return None
-        image = resolved[source.request.key]
-        if not image.config.diff_ids:
-            return None
-        name = f"FROM {source.request.reference}"
-        meta = VertexMeta(name, span=command.span, instruction=name)
-        return _image_edge(scope.vertices, source.request, image, meta)
+        def edge_of(named: SourceTree) -> Edge | None:
+            if named.stage is not None:
+                return states[named.stage].edge
+            if named.context is not None:
+                return _context_edge(scope.vertices, named.context)
+            if named.request is None:
+                return None
+            image = resolved[named.request.key]
+            if not image.config.diff_ids:
+                return None
+            name = f"FROM {named.request.reference}"
+            meta = VertexMeta(name, span=step.command.span, instruction=name)
+            return _image_edge(scope.vertices, named.request, image, meta)
+
+        copied = self._copied(step, index)
+        if copied is not None:
+            edge = edge_of(copied)
+            return replace(step, source=edge, empty_source=edge is None)
+        mounted = self._mounted(step, index)
+        if not mounted:
+            return step
+        from lamina.dockerfile.runmounts import MountSource
+
+        sources = tuple(
+            MountSource(None if named is None else edge_of(named), named is not None)
+            for named in mounted
+        )
+        return replace(step, mount_sources=sources)
 
     def _unused_args(self, steps: Mapping[int, Iterable[Step]]) -> tuple[str, ...]:
         known = {*self._bases.platform_env, *self._bases.declared, _CHECK_ARG, "SOURCE_DATE_EPOCH"}
