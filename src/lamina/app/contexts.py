@@ -47,6 +47,11 @@ class BuildContextSource:
     kind: str
     where: str
 
+    @property
+    def tree(self) -> str:
+        """Its name in a plan: targets of one bake may mean different things by one name."""
+        return f"{self.name}={self.where}"
+
 
 def parse_build_context(text: str, *, cwd: str) -> BuildContextSource:
     """What the flag's value says; paths are relative to `cwd`.
@@ -123,9 +128,10 @@ def named_contexts(sources: Iterable[BuildContextSource]) -> tuple[NamedContext,
         elif source.kind == "layout":
             found.append(NamedContext(source.name, image=LAYOUT + source.where))
         elif source.kind == "directory":
-            found.append(NamedContext(source.name, ignore=ignore_patterns(source.where)))
+            ignore = ignore_patterns(source.where)
+            found.append(NamedContext(source.name, ignore=ignore, tree=source.tree))
         else:
-            found.append(NamedContext(source.name))
+            found.append(NamedContext(source.name, tree=source.tree))
     return tuple(found)
 
 
@@ -144,19 +150,19 @@ def context_trees(
     from lamina.plan.ops import LocalSource
 
     used = {vertex.op.name for vertex in plan.vertices if isinstance(vertex.op, LocalSource)}
-    trees = {}
+    trees: dict[str, Context] = {}
     for source in sources:
-        if source.name not in used or source.kind not in _TREES:
+        if source.tree not in used or source.tree in trees or source.kind not in _TREES:
             continue
         if source.kind == "directory":
-            trees[source.name] = Context(source.where)
+            trees[source.tree] = Context(source.where)
             continue
         assert remote is not None
         try:
             path = _fetch(source, remote, store, cancel)
         except LaminaError as error:
             raise error.about(f"build context {source.name}") from error
-        trees[source.name] = Context(path, is_lasting=False)
+        trees[source.tree] = Context(path, is_lasting=False)
     return trees
 
 

@@ -26,11 +26,13 @@ if TYPE_CHECKING:
     from lamina.builder.sshagents import SshAgents
     from lamina.builder.worker import Fetcher
     from lamina.container.ports import Executor
-    from lamina.events import Emitter
+    from lamina.events import Emitter, Outcome
     from lamina.plan.graph import Plan
-    from lamina.spec.digest import DiffID
+    from lamina.spec.digest import DiffID, Digest
     from lamina.store.ports import Store
     from lamina.tasks import CancelToken
+
+    Result = tuple[DiffID, ...]
 
 
 @record
@@ -58,6 +60,7 @@ class SolveOptions:
     """`jobs` limits the steps that run at one time (None: no limit; steps wait for networks and
     disks more than they compute). `compression` and `level` are for the blobs of exported layers.
     `scratch_dir` is for mount points and temporary files (empty: `build` in the store).
+    `keep_failed` keeps the files of a RUN step that fails as a snapshot: `StepFailed.kept`.
     `secrets` and `agents` are what RUN steps may mount.
     """
 
@@ -66,6 +69,7 @@ class SolveOptions:
     compression: str = "gzip"
     level: int | None = None
     scratch_dir: str = ""
+    keep_failed: bool = False
     limits: StepLimits = StepLimits()
     secrets: Secrets | None = None
     agents: SshAgents | None = None
@@ -92,12 +96,14 @@ def solve(
     cancel: CancelToken | None,
     clock: Callable[[], float],
     remote: Fetcher | None = None,
+    ends: dict[Digest, tuple[Outcome, Result | None]] | None = None,
 ) -> Solved:
     """The results of the plan's outputs; what ran is recorded in the store.
 
     `executor` is called at most once, before any thread is started, when a step may have to run.
     `clock` gives POSIX seconds. `network` gives a network namespace to each step with the default network (None: the host's).
     `remote` brings what URLs and git repositories hold (None: a step that needs it fails).
+    `ends` is filled with how each vertex ended and its stack, if it is known: if it fails, too.
     Every vertex gets one VertexPlanned and one VertexDone. Steps that ended before a failure stay
     cached.
 
@@ -122,6 +128,7 @@ def solve(
         emit=emit,
         clock=clock,
         cancel=cancel,
+        unsure=frozenset(scheduler.unsure),
     )
     driver = Driver(
         scheduler,
@@ -135,6 +142,8 @@ def solve(
     try:
         counts = driver.drive()
     finally:
+        if ends is not None:
+            ends.update(scheduler.results())
         worker.close()
         scratch.close()
     outputs = tuple(scheduler.result(edge) for edge in plan.outputs)

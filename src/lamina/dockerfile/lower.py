@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     Resolved = Mapping[tuple[str, str], "ResolvedImage"]
 
 _CHECK_ARG = "BUILDKIT_DOCKERFILE_CHECK"
+_NO_ARGUMENTS: Mapping[int, Mapping[str, str | None]] = {}
 
 
 @record
@@ -71,13 +72,6 @@ class NeedImages:
 
 
 @record
-class NeedRemotes:
-    """Lowering cannot go on without knowing these URLs and repositories; in file order."""
-
-    requests: tuple[RemoteRequest, ...]
-
-
-@record
 class Lowered:
     """The result.
 
@@ -85,7 +79,8 @@ class Lowered:
     final config with the base's diff_ids only (there are `base_layers` of them) and the whole
     history; every history entry with a layer after the base's stands for one vertex of the chain.
     `stage_names` are the stages that are built, in order; `unused_build_args` were given and no
-    ARG asked for them.
+    ARG asked for them. `stages` are the numbers of those stages, `arguments` the values of the ARGs
+    at the end of each.
     """
 
     plan: Plan
@@ -94,6 +89,19 @@ class Lowered:
     stage_names: tuple[str, ...]
     diagnostics: tuple[Diagnostic, ...] = ()
     unused_build_args: tuple[str, ...] = ()
+    stages: tuple[int, ...] = ()
+    arguments: Mapping[int, Mapping[str, str | None]] = _NO_ARGUMENTS
+
+
+@record
+class NeedRemotes:
+    """Lowering cannot go on without knowing these URLs and repositories; in file order.
+
+    `draft` is what comes out if they are left out: enough for checks and outlines.
+    """
+
+    requests: tuple[RemoteRequest, ...]
+    draft: Lowered
 
 
 @record
@@ -134,6 +142,16 @@ class Lowering:
         self._target = self._bases.target
 
     @property
+    def target(self) -> int:
+        """The number of the target stage."""
+        return self._target
+
+    @property
+    def global_env(self) -> Mapping[str, str]:
+        """The environment of FROM: predefined arguments and the ARGs before the first FROM."""
+        return self._bases.global_env
+
+    @property
     def diagnostics(self) -> tuple[Diagnostic, ...]:
         """The findings so far: those of the text alone before the last step, all after it."""
         return self._checker.diagnostics
@@ -148,7 +166,7 @@ class Lowering:
         remotes = Remotes(answers or {})
         lowered = self._lower(steps, resolved, remotes)
         if remotes.missing:
-            return NeedRemotes(tuple(remotes.missing.values()))
+            return NeedRemotes(tuple(remotes.missing.values()), lowered)
         self._checker.raise_if_asked()
         return lowered
 
@@ -175,6 +193,8 @@ class Lowering:
                 requests.setdefault(request.key, request)
 
         todo = [self._target]
+        if self._options.all_stages:
+            todo += range(len(self._stages))
         while todo:
             index = todo.pop()
             if index in steps:
@@ -302,11 +322,17 @@ class Lowering:
     def _lower(self, steps: dict[int, list[Step]], resolved: Resolved, remotes: Remotes) -> Lowered:
         scope = self._scope(remotes)
         chain = self._chain()
+        no_cache = {name.lower() for name in self._options.no_cache_stages if name}
         states: dict[int, StageState] = {}
         for index, own in steps.items():
             stage = self._stages[index]
             name = "" if self._is_alone(own) else stage.shown()
-            state = StageState(scope, name=name, exported=index in chain)
+            state = StageState(
+                scope,
+                name=name,
+                exported=index in chain,
+                ignore_cache=stage.node.start.name in no_cache,
+            )
             state.total = sum(_is_numbered(step.command) for step in own)
             self._start(state, stage, states, resolved)
             for step in own:
@@ -320,6 +346,8 @@ class Lowering:
             stage_names=tuple(self._stages[index].shown() for index in steps),
             diagnostics=scope.checker.diagnostics,
             unused_build_args=self._unused_args(steps),
+            stages=tuple(steps),
+            arguments={index: state.args for index, state in states.items()},
         )
 
     def _scope(self, remotes: Remotes) -> BuildScope:
@@ -333,6 +361,7 @@ class Lowering:
             extra_hosts=options.extra_hosts,
             shm_size=options.shm_size,
             network=options.network,
+            context=options.context,
             allow=options.allow,
             vertices=Vertices(),
             checker=self._checker,
@@ -474,7 +503,7 @@ def _image_edge(
 
 def _context_edge(vertices: Vertices, context: NamedContext) -> Edge:
     meta = VertexMeta(f"[context {context.name}] load from client")
-    return vertices.add(LocalSource(context.name, context.ignore), (), meta)
+    return vertices.add(LocalSource(context.tree or context.name, context.ignore), (), meta)
 
 
 def _is_numbered(command: ast.Command) -> bool:

@@ -95,3 +95,4 @@ class NamedContext:
     name: str
     image: str = ""
     ignore: tuple[str, ...] = ()
+    tree: str = ""  # the LocalSource's name, if it is another

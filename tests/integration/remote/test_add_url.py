@@ -196,3 +196,9 @@ def test_cached_build_without_urls_imports_no_network_code(bench: Bench) -> None
     heavy = [n for n in names if n.partition(".")[0] in {"urllib3", "ssl", "http", "email"}]
     assert not heavy
     assert not [n for n in names if n.startswith(("lamina.remote", "lamina.spec.gitref"))]
+
+
+def test_check_fetches_nothing(bench: Bench) -> None:
+    bench.write("Dockerfile", f"FROM scratch\nADD {bench.web.url}/f /f\nADD git@localhost:x /g\n")
+    bench.lamina("build", "--check", ".")
+    assert not bench.web.requests
