@@ -7,15 +7,27 @@ layer's record, then the cache records.
 
 from __future__ import annotations
 
+import _thread
 import json
 import os
 
 from lamina.builder.context import Contexts
-from lamina.builder.selection import select
+from lamina.builder.selection import select, select_path
 from lamina.builder.tree import Tree
 from lamina.errors import Kind, LaminaError, SourceError
 from lamina.events import Notice, VertexLog
-from lamina.plan.ops import CopyAction, Exec, FileOp, LocalSource
+from lamina.plan.ops import (
+    CopyAction,
+    Exec,
+    FileOp,
+    GitSource,
+    HttpSource,
+    ImageSource,
+    InlineSource,
+    LocalSource,
+    Merge,
+)
+from lamina.solver.keys import uses
 from lamina.spec.digest import DiffID
 from lamina.spec.identity import chain_id, chain_ids
 from lamina.store.ports import CacheRecord
@@ -29,17 +41,19 @@ if TYPE_CHECKING:
     from lamina.builder.build import SolveOptions
     from lamina.builder.changes import Base, Changes
     from lamina.builder.context import Context
-    from lamina.builder.execution import NetworkProvider
+    from lamina.builder.execution import MountProvider, NetworkProvider
+    from lamina.builder.mounting import Mounter
     from lamina.builder.scratch import Scratch
-    from lamina.builder.selection import Match, Selection
+    from lamina.builder.selection import Match, Picked, Selection
     from lamina.container.ports import Executor
     from lamina.events import Emitter
     from lamina.layer.create import CreatedLayer
     from lamina.layer.entry import Items
     from lamina.plan.graph import Edge, Plan, Vertex
+    from lamina.plan.mounts import BindMount, CacheMount
     from lamina.plan.ops import FileAction
     from lamina.solver.driver import Made
-    from lamina.solver.keys import Key
+    from lamina.solver.keys import Key, Use
     from lamina.spec.digest import ChainID, Digest
     from lamina.spec.span import Span
     from lamina.store.ports import Store
@@ -49,6 +63,15 @@ if TYPE_CHECKING:
 
     class _Closable(Protocol):
         def close(self) -> None: ...
+
+    class Fetcher(Protocol):
+        """What brings remote sources here. Any thread may call it."""
+
+        def download(self, op: HttpSource, *, cancel: CancelToken) -> int:
+            """Have the source's content in the content store; its mtime in POSIX seconds."""
+
+        def checkout(self, op: GitSource, *, cancel: CancelToken) -> str:
+            """The path of a directory with the source's tree, which nobody changes."""
 
 
 MAX_LISTING = 5000  # files of a selection that a cache record lists, to explain a miss
@@ -67,10 +90,13 @@ class BuildWorker:
         options: SolveOptions,
         network: NetworkProvider | None,
         scratch: Scratch,
+        remote: Fetcher | None,
         emit: Emitter,
         clock: Callable[[], float],
         cancel: CancelToken | None,
+        unsure: frozenset[Digest] = frozenset(),
     ) -> None:
+        self._unsure = unsure
         self._vertices = {vertex.digest: vertex for vertex in plan.vertices}
         self._store = store
         self._executor = executor
@@ -78,6 +104,8 @@ class BuildWorker:
         self._options = options
         self._network = network
         self._scratch = scratch
+        self._remote = remote
+        self._checkouts: dict[GitSource, Tree] = {}
         self._emit = emit
         self._clock = clock
         self._cancel = cancel
@@ -89,6 +117,8 @@ class BuildWorker:
         self._usable: set[ChainID] = set()
         self._reported: set[Digest] = set()
         self._closables: list[_Closable] = []
+        self._mounter: Mounter | None = None
+        self._guard = _thread.allocate_lock()
 
     def close(self) -> None:
         """Store what was learned of the contexts' files and free every descriptor."""
@@ -104,9 +134,17 @@ class BuildWorker:
     def select(
         self, vertex: Vertex, positions: tuple[int, ...], inputs: tuple[Result | None, ...]
     ) -> tuple[tuple[int, Digest], ...]:
-        """The digests of what these copy actions select."""
+        """The digests of what these uses (`solver.keys.uses`) take from their inputs."""
         with _Located(vertex):
-            return tuple((p, self._selection(vertex, p, inputs).digest) for p in positions)
+            return tuple((p, self._selected(vertex, p, inputs)) for p in positions)
+
+    def _selected(self, vertex: Vertex, position: int, inputs: tuple[Result | None, ...]) -> Digest:
+        op = self._source_op(vertex, uses(vertex.op)[position])
+        if isinstance(op, InlineSource | HttpSource | GitSource):
+            from lamina.solver.keys import given_content
+
+            return given_content(op)  # nothing is fetched for a cached step
+        return self._selection(vertex, position, inputs).digest
 
     def _selection(
         self, vertex: Vertex, position: int, inputs: tuple[Result | None, ...]
@@ -114,25 +152,77 @@ class BuildWorker:
         known = self._selections.get((vertex.digest, position))
         if known is not None:
             return known
-        action = _copies(vertex)[position]
-        tree = self._source(vertex, action, inputs)
-        op = self._source_op(vertex, action)
-        cache = self._contexts.cache(op) if isinstance(op, LocalSource) else None
-        found = select(tree, action.patterns, cache=cache, cancel=self._cancel)
+        use = uses(vertex.op)[position]
+        op = self._source_op(vertex, use)
+        found = self._given(op)
+        if found is None:
+            found = self._select(self._source(vertex, use, inputs), use, op)
         self._selections[vertex.digest, position] = found
         return found
 
-    def _source_op(self, vertex: Vertex, action: CopyAction) -> object:
-        edge: Edge | None = vertex.inputs[action.source]
+    def _select(self, tree: Tree, use: Use, op: object) -> Selection:
+        cache = self._contexts.cache(op) if isinstance(op, LocalSource) else None
+        if not isinstance(use, CopyAction):
+            return select_path(tree, use.path, cache=cache, cancel=self._cancel)
+        return select(
+            tree,
+            use.patterns,
+            cache=cache,
+            cancel=self._cancel,
+            exclude=use.exclude,
+            parents=use.parents,
+        )
+
+    def _given(self, op: object) -> Selection | None:
+        """The selection of a source that is one known file, or several."""
+        if isinstance(op, InlineSource):
+            from lamina.builder.given import select_inline
+
+            return select_inline(op)
+        if isinstance(op, HttpSource):
+            from lamina.builder.given import select_download
+
+            mtime = self._fetcher().download(op, cancel=self._token())
+            return select_download(op, self._store.content, mtime=mtime)
+        return None
+
+    def _token(self) -> CancelToken:
+        from lamina.tasks import CancelToken
+
+        return self._cancel if self._cancel is not None else CancelToken()
+
+    def _fetcher(self) -> Fetcher:
+        if self._remote is None:
+            text = "this build may not use the network, and needs a URL or a git repository"
+            raise LaminaError(text, kind=Kind.UNSUPPORTED)
+        return self._remote
+
+    def _source_op(self, vertex: Vertex, use: Use) -> object:
+        assert use.source is not None
+        edge: Edge | None = vertex.inputs[use.source]
         return self._vertices[edge.vertex].op if edge is not None else None
 
-    def _source(
-        self, vertex: Vertex, action: CopyAction, inputs: tuple[Result | None, ...]
-    ) -> Tree:
-        op = self._source_op(vertex, action)
+    def _source(self, vertex: Vertex, use: Use, inputs: tuple[Result | None, ...]) -> Tree:
+        op = self._source_op(vertex, use)
         if isinstance(op, LocalSource):
             return self._contexts.tree(op)
-        return self._stage_tree(inputs[action.source] or ())
+        if isinstance(op, InlineSource | HttpSource):
+            return Tree(-1, what="the Dockerfile", ignore=None, keeps_owner=False)
+        if isinstance(op, GitSource):
+            return self._checkout(op)
+        assert use.source is not None
+        return self._stage_tree(inputs[use.source] or ())
+
+    def _checkout(self, op: GitSource) -> Tree:
+        with self._guard:
+            known = self._checkouts.get(op)
+            if known is None:
+                path = self._fetcher().checkout(op, cancel=self._token())
+                fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                known = Tree(fd, what="the git repository", ignore=None, keeps_owner=False)
+                self._closables.append(known)
+                self._checkouts[op] = known
+        return known
 
     def _stage_tree(self, result: Result) -> Tree:
         known = self._stage_trees.get(result)
@@ -180,8 +270,9 @@ class BuildWorker:
     def look_up(self, vertex: Vertex, keys: tuple[Key, ...]) -> Result | None:
         """The first usable record's result; every key gets a record of it."""
         metadata = self._store.metadata
-        for start, key in enumerate(keys):
-            found = metadata.get_cache([k.digest for k in keys] if not start else [key.digest])
+        trusted = keys[1:] if vertex.digest in self._unsure else keys
+        for start, key in enumerate(trusted):
+            found = metadata.get_cache([k.digest for k in trusted] if not start else [key.digest])
             if found is None:
                 if not start:
                     return None
@@ -224,13 +315,14 @@ class BuildWorker:
         )
 
     def _listing(self, vertex: Vertex) -> list[list[dict[str, str]]]:
-        """What each copy action selected, as far as it is known and not too long."""
-        if not isinstance(vertex.op, FileOp):
+        """What each use took from its input, as far as it is known and not too long."""
+        found = uses(vertex.op)
+        if not found:
             return []
         from lamina.builder.selection import listing
 
         rows = []
-        for position in range(len(_copies(vertex))):
+        for position in range(len(found)):
             selection = self._selections.get((vertex.digest, position))
             rows.append(listing(selection) if selection is not None else [])
         return rows if sum(map(len, rows)) <= MAX_LISTING else []
@@ -250,7 +342,7 @@ class BuildWorker:
         """
         from lamina.solver.driver import Made
 
-        if self._options.no_cache:
+        if self._options.no_cache or vertex.meta.ignore_cache:
             return Made(self._make(vertex, keys, inputs, cancel))
         name = keys[-1].digest.hex
         with self._scratch.lock(name, cancel=cancel, on_wait=lambda: self._waits(vertex)):
@@ -273,7 +365,7 @@ class BuildWorker:
             base = (inputs[0] if inputs else None) or ()
             op = vertex.op
             if isinstance(op, Exec):
-                result = self._execute(vertex, op, base, cancel)
+                result = self._execute(vertex, op, base, inputs, cancel)
             else:
                 assert isinstance(op, FileOp)
                 result = self._apply(vertex, op, base, inputs, cancel)
@@ -299,7 +391,14 @@ class BuildWorker:
             self._running = self._executor()
         return self._running
 
-    def _execute(self, vertex: Vertex, op: Exec, base: Result, cancel: CancelToken) -> Result:
+    def _execute(
+        self,
+        vertex: Vertex,
+        op: Exec,
+        base: Result,
+        inputs: tuple[Result | None, ...],
+        cancel: CancelToken,
+    ) -> Result:
         from lamina.builder.execution import Step, Tail, failed
         from lamina.image.unpack import ensure_snapshot
         from lamina.layer.walk import overlay_items
@@ -316,10 +415,19 @@ class BuildWorker:
         target = self._scratch.path(unique)
         with Step(self._store, key=unique, parent=parent, target=target) as step:
             status = step.run(
-                op, executor, network=self._network, on_output=on_output, cancel=cancel
+                op,
+                executor,
+                network=self._network,
+                mounts=self._mounts(vertex, op, inputs, cancel) if op.mounts else None,
+                limits=self._options.limits,
+                on_output=on_output,
+                cancel=cancel,
             )
             if status:
-                raise failed(op, status, span=vertex.meta.span, output=tail.value())
+                error = failed(op, status, span=vertex.meta.span, output=tail.value())
+                if self._options.keep_failed:
+                    error.keep(step.keep(unique), op)
+                raise error
             items = overlay_items(step.upper)
             is_exported = vertex.meta.exported
             created = self._write_layer(items, vertex, is_wanted=is_exported, cancel=cancel)
@@ -328,6 +436,42 @@ class BuildWorker:
             assert chain is not None
             step.commit(chain)
         return result
+
+    def _mounts(
+        self,
+        vertex: Vertex,
+        op: Exec,
+        inputs: tuple[Result | None, ...],
+        cancel: CancelToken,
+    ) -> MountProvider:
+        from lamina.builder.mounting import MountInput
+
+        mounter = self._step_mounter()
+
+        def found(mount: BindMount | CacheMount) -> MountInput:
+            assert mount.source is not None
+            if isinstance(self._source_op(vertex, mount), Exec | FileOp | ImageSource | Merge):
+                return MountInput(inputs[mount.source] or ())
+            tree = self._source(vertex, mount, inputs)
+            position = uses(op).index(mount)
+            return MountInput(None, tree, self._selection(vertex, position, inputs))
+
+        return lambda rootfs: mounter.mounted(op, rootfs, inputs=found, cancel=cancel)
+
+    def _step_mounter(self) -> Mounter:
+        from lamina.builder.mounting import Mounter
+
+        with self._guard:
+            if self._mounter is None:
+                self._mounter = Mounter(
+                    self._store,
+                    self._scratch,
+                    secrets=self._options.secrets,
+                    agents=self._options.agents,
+                    emit=self._emit,
+                )
+                self._closables.append(self._mounter)
+            return self._mounter
 
     def _apply(
         self,
@@ -339,15 +483,17 @@ class BuildWorker:
     ) -> Result:
         from lamina.builder.changes import Changes
 
-        changes = Changes(self._base(base))
+        changes = names = Changes(self._base(base))
+        if op.owners is not None:
+            names = Changes(self._base(inputs[op.owners] or ()))
         position = 0
         for action in op.actions:
             cancel.check()
             if isinstance(action, CopyAction):
-                self._copy(changes, vertex, position, inputs, cancel)
+                self._copy(changes, names, vertex, position, inputs, cancel)
                 position += 1
             else:
-                owner = self._owner(action, changes) or (0, 0)
+                owner = self._owner(action, names) or (0, 0)
                 place = changes.resolve(os.fsencode(action.path))
                 now_ns = int(self._clock()) * 1_000_000_000
                 changes.make_directories(place, owner=owner, mtime_ns=now_ns)
@@ -366,17 +512,22 @@ class BuildWorker:
     def _copy(
         self,
         changes: Changes,
+        names: Changes,
         vertex: Vertex,
         position: int,
         inputs: tuple[Result | None, ...],
         cancel: CancelToken,
     ) -> None:
-        from lamina.builder.copying import check_supported, copy_match, parse_mode
+        """Put one copy action into `changes`; users' names are looked up in `names`."""
+        from lamina.builder.copying import copy_match
 
         action = _copies(vertex)[position]
-        check_supported(action)
-        mode = parse_mode(action.mode)
-        owner = self._owner(action, changes)
+        mode = None
+        if action.mode is not None:
+            from lamina.dockerfile.filemode import FileMode
+
+            mode = FileMode.parse(action.mode)
+        owner = self._owner(action, names)
         tree = self._source(vertex, action, inputs)
         selection = self._selection(vertex, position, inputs)
         for number, match in enumerate(selection.matches):
@@ -406,9 +557,12 @@ class BuildWorker:
         from lamina.builder.archive import is_archive, new_spool, unpack
         from lamina.builder.copying import VerifiedStream
 
-        if match.is_dir or not match.picked[0].digest:
+        picked = match.picked[0] if not match.is_dir else None
+        if picked is None or (picked.given is None and not picked.digest):
             return False
-        with VerifiedStream(tree, match.picked[0]) as stream:
+        if picked.given is not None:
+            return self._unpack_given(changes, picked, action, owner, cancel)
+        with VerifiedStream(tree, picked) as stream:
             if not is_archive(stream):
                 return False
         path = self._scratch.path(f"spool-{unique_name()}")
@@ -425,6 +579,35 @@ class BuildWorker:
                 cancel=cancel,
             )
             stream.verify()
+        return True
+
+    def _unpack_given(
+        self,
+        changes: Changes,
+        picked: Picked,
+        action: CopyAction,
+        owner: tuple[int, int] | None,
+        cancel: CancelToken,
+    ) -> bool:
+        from lamina.builder.archive import is_archive, new_spool, unpack
+        from lamina.builder.given import GivenContent
+
+        assert isinstance(picked.given, GivenContent)
+        with picked.given.open() as stream:
+            if not is_archive(stream):
+                return False
+        spool = new_spool(self._scratch.path(f"spool-{unique_name()}"))
+        self._closables.append(spool)
+        with picked.given.open() as stream:
+            unpack(
+                changes,
+                stream,
+                dest=os.fsencode(action.dest),
+                owner=owner,
+                spool=spool,
+                mtime_ns=picked.status.st_mtime_ns,
+                cancel=cancel,
+            )
         return True
 
     def _write_layer(

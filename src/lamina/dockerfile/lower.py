@@ -15,6 +15,7 @@ __all__ = [
     "Lowered",
     "Lowering",
     "NeedImages",
+    "NeedRemotes",
     "ResolvedImage",
 ]
 
@@ -23,6 +24,7 @@ from lamina.dockerfile.bases import SCRATCH, Bases, BuildStage, ImageRequest, Lo
 from lamina.dockerfile.checks import Checker, CheckOptions, check_file
 from lamina.dockerfile.operands import check_text, is_plain, refuse_flags
 from lamina.dockerfile.parser import parse_trigger
+from lamina.dockerfile.remotes import Remotes
 from lamina.dockerfile.stage import (
     DEFAULT_PATH,
     PROXY_ARGS,
@@ -33,7 +35,7 @@ from lamina.dockerfile.stage import (
 )
 from lamina.errors import Kind, LaminaError, SourceError
 from lamina.plan.graph import Edge, Plan, VertexMeta, needed
-from lamina.plan.ops import ImageSource
+from lamina.plan.ops import CopyAction, FileOp, ImageSource, LocalSource
 from lamina.record import record, replace
 from lamina.spec.config import ImageConfig, RunConfig
 from lamina.spec.platform import Platform
@@ -42,6 +44,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from lamina.dockerfile.remotes import Answers, NamedContext, RemoteRequest
     from lamina.events import Diagnostic
     from lamina.spec.digest import Digest
     from lamina.spec.span import Span
@@ -49,6 +52,7 @@ if TYPE_CHECKING:
     Resolved = Mapping[tuple[str, str], "ResolvedImage"]
 
 _CHECK_ARG = "BUILDKIT_DOCKERFILE_CHECK"
+_NO_ARGUMENTS: Mapping[int, Mapping[str, str | None]] = {}
 
 
 @record
@@ -75,7 +79,8 @@ class Lowered:
     final config with the base's diff_ids only (there are `base_layers` of them) and the whole
     history; every history entry with a layer after the base's stands for one vertex of the chain.
     `stage_names` are the stages that are built, in order; `unused_build_args` were given and no
-    ARG asked for them.
+    ARG asked for them. `stages` are the numbers of those stages, `arguments` the values of the ARGs
+    at the end of each.
     """
 
     plan: Plan
@@ -84,14 +89,30 @@ class Lowered:
     stage_names: tuple[str, ...]
     diagnostics: tuple[Diagnostic, ...] = ()
     unused_build_args: tuple[str, ...] = ()
+    stages: tuple[int, ...] = ()
+    arguments: Mapping[int, Mapping[str, str | None]] = _NO_ARGUMENTS
 
 
 @record
-class _Copied:
-    """What `COPY --from` names: a stage, an image, or (both None) nothing at all."""
+class NeedRemotes:
+    """Lowering cannot go on without knowing these URLs and repositories; in file order.
+
+    `draft` is what comes out if they are left out: enough for checks and outlines.
+    """
+
+    requests: tuple[RemoteRequest, ...]
+    draft: Lowered
+
+
+@record
+class SourceTree:
+    """What `COPY --from` or a mount names: a stage, an image, a named context, or (all None)
+    nothing at all.
+    """
 
     stage: int | None = None
     request: ImageRequest | None = None
+    context: NamedContext | None = None
 
 
 class Lowering:
@@ -121,16 +142,33 @@ class Lowering:
         self._target = self._bases.target
 
     @property
+    def target(self) -> int:
+        """The number of the target stage."""
+        return self._target
+
+    @property
+    def global_env(self) -> Mapping[str, str]:
+        """The environment of FROM: predefined arguments and the ARGs before the first FROM."""
+        return self._bases.global_env
+
+    @property
     def diagnostics(self) -> tuple[Diagnostic, ...]:
         """The findings so far: those of the text alone before the last step, all after it."""
         return self._checker.diagnostics
 
-    def step(self, resolved: Resolved) -> NeedImages | Lowered:
-        """Go as far as `resolved` allows; keys are (`ImageRequest.reference`, str(platform))."""
+    def step(
+        self, resolved: Resolved, answers: Answers | None = None
+    ) -> NeedImages | NeedRemotes | Lowered:
+        """Go as far as `resolved` and `answers` allow; their keys are those of the requests."""
         steps, requests = self._reach(resolved)
         if requests:
             return NeedImages(tuple(requests.values()))
-        return self._lower(steps, resolved)
+        remotes = Remotes(answers or {})
+        lowered = self._lower(steps, resolved, remotes)
+        if remotes.missing:
+            return NeedRemotes(tuple(remotes.missing.values()), lowered)
+        self._checker.raise_if_asked()
+        return lowered
 
     def _parse_check_options(self) -> CheckOptions:
         directive = self._file.directive("check")
@@ -155,6 +193,8 @@ class Lowering:
                 requests.setdefault(request.key, request)
 
         todo = [self._target]
+        if self._options.all_stages:
+            todo += range(len(self._stages))
         while todo:
             index = todo.pop()
             if index in steps:
@@ -168,11 +208,11 @@ class Lowering:
             steps[index] = self._steps(stage, resolved)
             for step in steps[index]:
                 check_text(step.command)
-                copied = self._copied(step, index)
-                if copied is not None and copied.stage is not None:
-                    todo.append(copied.stage)
-                elif copied is not None and copied.request is not None:
-                    want(copied.request)
+                for copied in (self._copied(step, index), *self._mounted(step, index)):
+                    if copied is not None and copied.stage is not None:
+                        todo.append(copied.stage)
+                    elif copied is not None and copied.request is not None:
+                        want(copied.request)
         ordered = sorted(requests.values(), key=lambda request: request.span.start)
         return dict(sorted(steps.items())), {request.key: request for request in ordered}
 
@@ -189,11 +229,14 @@ class Lowering:
 
     def _steps(self, stage: BuildStage, resolved: Resolved) -> list[Step]:
         """The base's triggers, then the stage's own instructions."""
+        if stage.is_replaced:
+            return []
         triggers: list[ast.Command] = []
         if stage.parent is not None:
+            parent = self._stages[stage.parent]
             triggers = [
                 _placed(command.trigger, stage.node.start.span)
-                for command in self._stages[stage.parent].node.commands
+                for command in (() if parent.is_replaced else parent.node.commands)
                 if isinstance(command, ast.OnBuild)
             ]
         elif stage.request is not None and stage.request.key in resolved:
@@ -215,12 +258,35 @@ class Lowering:
                 kind=error.kind,
             ) from error
 
-    def _copied(self, step: Step, index: int) -> _Copied | None:
+    def _copied(self, step: Step, index: int) -> SourceTree | None:
         """What the instruction copies from; None for the build context or no COPY at all."""
         command = step.command
         text = command.flag("from") if isinstance(command, ast.Copy) else None
         if not text:
             return None
+        if "$" in text:
+            raise SourceError(
+                "variables are not replaced in COPY --from",
+                span=command.span,
+                hint=f"give the image a name with `FROM {text} AS name` and copy from that",
+            )
+        return self._find_source(text, index, command)
+
+    def _mounted(self, step: Step, index: int) -> tuple[SourceTree | None, ...]:
+        """What each `--mount` of a RUN takes its files from; None where it has no `from`."""
+        if not any(flag.name == "mount" for flag in step.command.flags):
+            return ()
+        from lamina.dockerfile.runmounts import mount_flags, named_source
+
+        names = map(named_source, mount_flags(step.command))
+        return tuple(
+            self._find_source(name, index, step.command) if name else None for name in names
+        )
+
+    def _find_source(self, text: str, index: int, command: ast.Command) -> SourceTree:
+        """What `--from=text` (or `from=text` of a mount) means in stage `index`: a stage's number
+        or name, a named context, `scratch`, or an image. Raises SourceError.
+        """
         if text.isascii() and text.isdigit():
             number = int(text[:9])
             if number >= len(self._stages):
@@ -231,40 +297,47 @@ class Lowering:
             before = [number for number in same if number < index]
             return self._earlier((before or same)[-1], index, text, command)
         if text == SCRATCH:
-            return _Copied()
-        if "$" in text:
-            raise SourceError(
-                "variables are not replaced in COPY --from",
-                span=command.span,
-                hint=f"give the image a name with `FROM {text} AS name` and copy from that",
-            )
-        return _Copied(request=self._bases.request(text, command.span, None, what="COPY --from"))
+            return SourceTree()
+        context = self._bases.context(text)
+        if context is not None and context.image == SCRATCH:
+            return SourceTree()
+        if context is not None and context.image:
+            return SourceTree(request=self._bases.context_request(context, command.span, None))
+        if context is not None:
+            return SourceTree(context=context)
+        what = "COPY --from" if isinstance(command, ast.Copy) else "from of a mount"
+        return SourceTree(request=self._bases.request(text, command.span, None, what=what))
 
-    def _earlier(self, number: int, index: int, text: str, command: ast.Command) -> _Copied:
+    def _earlier(self, number: int, index: int, text: str, command: ast.Command) -> SourceTree:
         if number >= index:
             raise SourceError(
                 f'cannot copy from stage "{text}", it needs to be defined before current stage '
                 f'"{self._stages[index].shown()}"',
                 span=command.span,
             )
-        return _Copied(stage=number)
+        return SourceTree(stage=number)
 
     # -- all images are known
 
-    def _lower(self, steps: dict[int, list[Step]], resolved: Resolved) -> Lowered:
-        scope = self._scope()
+    def _lower(self, steps: dict[int, list[Step]], resolved: Resolved, remotes: Remotes) -> Lowered:
+        scope = self._scope(remotes)
         chain = self._chain()
+        no_cache = {name.lower() for name in self._options.no_cache_stages if name}
         states: dict[int, StageState] = {}
         for index, own in steps.items():
             stage = self._stages[index]
             name = "" if self._is_alone(own) else stage.shown()
-            state = StageState(scope, name=name, exported=index in chain)
+            state = StageState(
+                scope,
+                name=name,
+                exported=index in chain,
+                ignore_cache=stage.node.start.name in no_cache,
+            )
             state.total = sum(_is_numbered(step.command) for step in own)
             self._start(state, stage, states, resolved)
             for step in own:
                 state.lower(self._with_source(step, index, scope, states, resolved))
             states[index] = state
-        scope.checker.raise_if_asked()
         target = states[self._target]
         return Lowered(
             plan=needed(scope.vertices.all(), [target.edge]),
@@ -273,9 +346,11 @@ class Lowering:
             stage_names=tuple(self._stages[index].shown() for index in steps),
             diagnostics=scope.checker.diagnostics,
             unused_build_args=self._unused_args(steps),
+            stages=tuple(steps),
+            arguments={index: state.args for index, state in states.items()},
         )
 
-    def _scope(self) -> BuildScope:
+    def _scope(self, remotes: Remotes) -> BuildScope:
         options = self._options
         return BuildScope(
             escape=self._file.escape,
@@ -286,8 +361,11 @@ class Lowering:
             extra_hosts=options.extra_hosts,
             shm_size=options.shm_size,
             network=options.network,
+            context=options.context,
+            allow=options.allow,
             vertices=Vertices(),
             checker=self._checker,
+            remotes=remotes,
         )
 
     def _chain(self) -> frozenset[int]:
@@ -300,8 +378,10 @@ class Lowering:
         return frozenset(chain)
 
     def _is_alone(self, steps: Iterable[Step]) -> bool:
-        """Whether names need no stage: BuildKit counts images that COPY names as stages."""
-        return len(self._stages) == 1 and not any(self._copied(step, 0) for step in steps)
+        """Whether names need no stage: BuildKit counts what COPY and mounts name as stages."""
+        return len(self._stages) == 1 and not any(
+            self._copied(step, 0) or self._mounted(step, 0) for step in steps
+        )
 
     def _start(
         self,
@@ -315,6 +395,8 @@ class Lowering:
             return
         if stage.request is None:
             state.start_from(_empty_image(self._options.platform), None)
+            if stage.context is not None:
+                self._start_from_context(state, stage, stage.context)
             return
         state.total += 1
         image = resolved[stage.request.key]
@@ -330,6 +412,21 @@ class Lowering:
             )
             edge = _image_edge(state.scope.vertices, stage.request, image, meta)
         state.start_from(image.config, edge)
+
+    def _start_from_context(
+        self, state: StageState, stage: BuildStage, context: NamedContext
+    ) -> None:
+        """FROM of a named context that is a tree: one layer with all of it."""
+        state.total += 1
+        span = stage.node.start.span
+        what = f"FROM context {context.name}"
+        meta = VertexMeta(
+            state.title(what), state.name, stage.node.start.text, span, exported=state.exported
+        )
+        tree = _context_edge(state.scope.vertices, context)
+        op = FileOp((CopyAction(1, (".",), "/"),))
+        state.edge = state.scope.vertices.add(op, (None, tree), meta)
+        state.add_history(what, layer=True)
 
     def _check_base_platform(self, stage: BuildStage, config: ImageConfig) -> None:
         wanted = self._options.platform
@@ -351,20 +448,36 @@ class Lowering:
         states: Mapping[int, StageState],
         resolved: Resolved,
     ) -> Step:
-        """The step with the edge that its COPY --from names."""
+        """The step with the edges that its COPY --from or its mounts name."""
+
+        def edge_of(named: SourceTree) -> Edge | None:
+            if named.stage is not None:
+                return states[named.stage].edge
+            if named.context is not None:
+                return _context_edge(scope.vertices, named.context)
+            if named.request is None:
+                return None
+            image = resolved[named.request.key]
+            if not image.config.diff_ids:
+                return None
+            name = f"FROM {named.request.reference}"
+            meta = VertexMeta(name, span=step.command.span, instruction=name)
+            return _image_edge(scope.vertices, named.request, image, meta)
+
         copied = self._copied(step, index)
-        if copied is None:
+        if copied is not None:
+            edge = edge_of(copied)
+            return replace(step, source=edge, empty_source=edge is None)
+        mounted = self._mounted(step, index)
+        if not mounted:
             return step
-        edge: Edge | None = None
-        if copied.stage is not None:
-            edge = states[copied.stage].edge
-        elif copied.request is not None:
-            image = resolved[copied.request.key]
-            if image.config.diff_ids:
-                name = f"FROM {copied.request.reference}"
-                meta = VertexMeta(name, span=step.command.span, instruction=name)
-                edge = _image_edge(scope.vertices, copied.request, image, meta)
-        return replace(step, source=edge, empty_source=edge is None)
+        from lamina.dockerfile.runmounts import MountSource
+
+        sources = tuple(
+            MountSource(None if named is None else edge_of(named), named is not None)
+            for named in mounted
+        )
+        return replace(step, mount_sources=sources)
 
     def _unused_args(self, steps: Mapping[int, Iterable[Step]]) -> tuple[str, ...]:
         known = {*self._bases.platform_env, *self._bases.declared, _CHECK_ARG, "SOURCE_DATE_EPOCH"}
@@ -386,6 +499,11 @@ def _image_edge(
 ) -> Edge:
     op = ImageSource(image.reference, image.manifest, image.config.diff_ids, str(request.platform))
     return vertices.add(op, (), meta)
+
+
+def _context_edge(vertices: Vertices, context: NamedContext) -> Edge:
+    meta = VertexMeta(f"[context {context.name}] load from client")
+    return vertices.add(LocalSource(context.tree or context.name, context.ignore), (), meta)
 
 
 def _is_numbered(command: ast.Command) -> bool:

@@ -9,19 +9,15 @@ statement winning.
 from __future__ import annotations
 
 from lamina.dockerfile import ast
+from lamina.dockerfile.copying import copy_parts, expand_copy, history_words, source_title
 from lamina.dockerfile.expand import BadExpansion, Expansion, expand
 from lamina.dockerfile.ignore import IgnoreMatcher, clean
 from lamina.dockerfile.operands import (
-    absolute,
-    check_mode,
-    check_source,
-    copy_keyword,
     duration_flag,
     error_at,
     is_only_heredoc,
     join,
     refuse_flags,
-    relative,
     retries_flag,
 )
 from lamina.dockerfile.values import (
@@ -34,8 +30,8 @@ from lamina.dockerfile.values import (
     parse_port,
 )
 from lamina.errors import Kind
-from lamina.plan.graph import Edge, Vertex, VertexMeta, vertex
-from lamina.plan.ops import CopyAction, Exec, FileOp, LocalSource, MkdirAction
+from lamina.plan.graph import Edge, Vertex, VertexMeta, combined, vertex
+from lamina.plan.ops import Exec, FileOp, LocalSource, Merge, MkdirAction
 from lamina.record import record, replace
 from lamina.spec.config import Healthcheck, History, ImageConfig, RunConfig
 
@@ -44,6 +40,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from lamina.dockerfile.checks import Checker
+    from lamina.dockerfile.copying import CopyRequest, Part
+    from lamina.dockerfile.remotes import Remotes
+    from lamina.dockerfile.runmounts import MountSource
+    from lamina.plan.mounts import RunMount
     from lamina.plan.ops import Op
     from lamina.spec.platform import Platform
 
@@ -52,6 +52,7 @@ DEFAULT_SHELL = ("/bin/sh", "-c")
 COMMENT = "buildkit.dockerfile.v0"  # other tools tell BuildKit's history entries by it
 PROXY_ARGS = frozenset({"http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy"})
 _NOT_IN_ENV = frozenset({"BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"})
+SCRIPTS = "/dev/pipes"  # where BuildKit shows a heredoc that is a program
 MAX_PORTS = 3 * 65_536
 
 
@@ -65,8 +66,8 @@ class Vertices:
         """The edge of the vertex; one that exists is used again (and exported if either is)."""
         made = vertex(op, inputs, meta=meta)
         old = self._known.setdefault(made.digest, made)
-        if meta.exported and not old.meta.exported:
-            self._known[made.digest] = replace(old, meta=replace(old.meta, exported=True))
+        if old is not made:
+            self._known[made.digest] = replace(old, meta=combined(old.meta, meta))
         return Edge(made.digest)
 
     def all(self) -> tuple[Vertex, ...]:
@@ -86,29 +87,37 @@ class BuildScope:
     extra_hosts: tuple[tuple[str, str], ...]
     shm_size: int
     network: str
+    context: str
+    allow: tuple[str, ...]
     vertices: Vertices
     checker: Checker
+    remotes: Remotes
 
 
 @record
 class Step:
     """An instruction to lower: `trigger` if it comes from the base's ONBUILD; for COPY --from
-    `source` is what it names (None is the build context), `empty_source` says it names nothing.
+    `source` is what it names (None is the build context), `empty_source` says it names nothing;
+    `mount_sources` has one for each `--mount` of a RUN.
     """
 
     command: ast.Command
     trigger: bool = False
     source: Edge | None = None
     empty_source: bool = False
+    mount_sources: tuple[MountSource, ...] = ()
 
 
 class StageState:
     """The state of a stage after some of its instructions."""
 
-    def __init__(self, scope: BuildScope, *, name: str, exported: bool) -> None:
+    def __init__(
+        self, scope: BuildScope, *, name: str, exported: bool, ignore_cache: bool = False
+    ) -> None:
         self.scope = scope
         self.name = name
         self.exported = exported
+        self.ignore_cache = ignore_cache
         self.edge: Edge | None = None
         self.base_layers = 0
         self.index = 0
@@ -181,7 +190,7 @@ class StageState:
         refuse_flags(command)
         match command:
             case ast.Run():
-                self._run(command)
+                self._run(command, step)
             case ast.Copy():
                 self._copy(command, step)
             case ast.Workdir():
@@ -204,14 +213,14 @@ class StageState:
                 self._volume(command)
             case ast.Shell():
                 self.run = replace(self.run, shell=command.words)
-                self._record(f"SHELL {go_list(command.words)}")
+                self.add_history(f"SHELL {go_list(command.words)}")
             case ast.StopSignal():
                 self._stop_signal(command)
             case ast.HealthCheck():
                 self._healthcheck(command)
             case ast.Maintainer():
                 self.author = command.maintainer
-                self._record(f"MAINTAINER {command.maintainer}")
+                self.add_history(f"MAINTAINER {command.maintainer}")
             case ast.OnBuild():
                 on_build = (*self.run.on_build, command.expression)
                 self.run = replace(self.run, on_build=on_build)
@@ -220,20 +229,26 @@ class StageState:
 
     # -- steps that add a layer
 
-    def _run(self, command: ast.Run) -> None:
-        argv, summary = self._argv(command)
+    def _run(self, command: ast.Run, step: Step) -> None:
+        argv, summary, script = self._argv(command)
         network = command.flag("network") or "default"
         if network not in {"default", "none", "host"}:
             raise error_at(command, f'invalid network mode "{network}"')
-        if (security := command.flag("security")) not in {None, "sandbox"}:
-            kind = Kind.UNSUPPORTED if security == "insecure" else Kind.INVALID
-            raise error_at(command, f"RUN --security={security} is not supported", kind=kind)
+        security = command.flag("security") or "sandbox"
+        if security not in {"sandbox", "insecure"}:
+            raise error_at(command, f'security "{security}" is not valid')
+        if network == "host":
+            self._require("network.host", "RUN --network=host", command)
+        if security == "insecure":
+            self._require("security.insecure", "RUN --security=insecure", command)
+        mounts, inputs, env = self._mounts(command, step)
         op = Exec(
             argv,
-            env=tuple(self.env.items()),
-            cwd=self.run.working_dir or "/",
+            env=env,
+            cwd=clean(join("/", self.run.working_dir)),
             user=self.run.user,
             network=self.scope.network if network == "default" else network,
+            security=security,
             extra_hosts=self.scope.extra_hosts,
             shm_size=self.scope.shm_size,
             proxy_args=tuple(
@@ -241,35 +256,69 @@ class StageState:
                 for name, value in self.scope.build_args.items()
                 if name.lower() in PROXY_ARGS
             ),
+            mounts=mounts + script,
+            hostname=self.scope.build_args.get("BUILDKIT_SANDBOX_HOSTNAME", ""),
         )
         shown = self._shown(command, raw_quotes=True, keep_unset=True) + summary
-        self._layer(op, (self.edge,), command, shown)
-        self._record(f"RUN {self._with_args(argv)} # buildkit", layer=True)
+        self._layer(op, (self.edge, *inputs), command, shown)
+        self.add_history(f"RUN {self._with_args(argv)} # buildkit", layer=True)
 
-    def _argv(self, command: ast.Run) -> tuple[tuple[str, ...], str]:
-        """The final argv, and what the step's name says of a heredoc."""
+    def _require(self, entitlement: str, what: str, command: ast.Run) -> None:
+        if entitlement not in self.scope.allow:
+            raise error_at(
+                command,
+                f"{what} is not allowed",
+                kind=Kind.DENIED,
+                hint=f"build with --allow {entitlement}",
+            )
+
+    def _mounts(
+        self, command: ast.Run, step: Step
+    ) -> tuple[tuple[RunMount, ...], tuple[Edge | None, ...], tuple[tuple[str, str], ...]]:
+        """The mounts of a RUN, the inputs they need, and the step's environment."""
+        if not step.mount_sources:
+            return (), (), tuple(self.env.items())
+        from lamina.dockerfile.runmounts import MountLowering, mount_flags
+
+        lowering = MountLowering(
+            expand=lambda text: self._expand(text, command),
+            context=self._context,
+            cwd=self.run.working_dir or "/",
+            namespace=self.scope.build_args.get("BUILDKIT_CACHE_MOUNT_NS", ""),
+        )
+        found = lowering.lower(mount_flags(command), step.mount_sources)
+        env = dict(self.env)
+        if found.ssh_socket:
+            env.setdefault("SSH_AUTH_SOCK", found.ssh_socket)
+        return found.mounts, found.inputs, tuple(env.items())
+
+    def _argv(self, command: ast.Run) -> tuple[tuple[str, ...], str, tuple[RunMount, ...]]:
+        """The final argv, what the step's name says of a heredoc, and the mount of a script."""
         words = command.command.words
         if not command.command.shell:
             if not words:
                 raise error_at(command, "RUN requires at least one argument")
-            return words, ""
+            return words, "", ()
         text, summary = words[0], ""
+        script: tuple[RunMount, ...] = ()
         if command.heredocs:
             first = command.heredocs[0]
             if is_only_heredoc(text):
-                if first.content.startswith("#!"):
-                    raise error_at(
-                        command,
-                        "RUN with a heredoc that starts with #! is not supported yet",
-                        kind=Kind.UNSUPPORTED,
-                        hint="pass the script to its interpreter: RUN python3 <<EOF",
-                    )
                 text = first.chomped()
+                if first.content.startswith("#!"):
+                    from lamina.plan.mounts import ScriptMount
+
+                    if "/" in first.name or first.name in {".", ".."}:
+                        raise error_at(
+                            command, f"heredoc name {go_quote(first.name)} is no file name"
+                        )
+                    script = (ScriptMount(SCRIPTS, first.name, text),)
+                    text = f"{SCRIPTS}/{first.name}"
                 lines = first.content.strip().split("\n")
                 summary = f" ({lines[0]}{'...' * (len(lines) > 1)})"
             else:
                 text += "".join(f"\n{doc.content}{doc.name}" for doc in command.heredocs)
-        return (*self._shell(), text), summary
+        return (*self._shell(), text), summary, script
 
     def _with_args(self, argv: Sequence[str]) -> str:
         """`|1 FOO=bar /bin/sh -c ...`: the ARGs in force stand before the command."""
@@ -278,40 +327,63 @@ class StageState:
         return " ".join([*prefix, *argv])
 
     def _copy(self, command: ast.Copy, step: Step) -> None:
-        if command.documents:
-            raise error_at(
-                command,
-                f"{copy_keyword(command)} with a heredoc source is not supported yet",
-                kind=Kind.UNSUPPORTED,
-            )
-        sources = [self._expand(source, command) for source in command.sources]
-        dest = self._expand(command.dest, command)
-        owner = self._expand_flag(command, "chown")
-        mode = self._expand_flag(command, "chmod")
-        check_mode(mode, command)
-        for source in sources:
-            check_source(source, command)
-        action = CopyAction(
-            source=1,
-            patterns=tuple(relative(source) for source in sources),
-            dest=absolute(self.run.working_dir, dest),
-            owner=owner,
-            mode=mode,
-            unpack=command.add,
+        request = expand_copy(
+            command,
+            lambda text: self._expand(text, command),
+            lambda text: self._expand(text, command, plain_quotes=True),
         )
-        tree = step.source
-        if tree is None and not step.empty_source:
-            self._check_ignored(command, sources)
-            tree = self._context()
+        parts = copy_parts(
+            request, command, directory=self.run.working_dir, remotes=self.scope.remotes
+        )
+        inputs: list[Edge | None] = [None if request.link else self.edge]
+        actions = []
+        for part in parts:
+            edge = self._source(part, command, step)
+            if edge not in inputs[1:]:
+                inputs.append(edge)
+            actions.append(replace(part.action, source=inputs.index(edge, 1)))
         shown = self._shown(command)
-        self._layer(FileOp((action,)), (self.edge, tree), command, shown)
-        flags = f" --chown={owner}" * bool(owner) + f" --chmod={mode}" * bool(mode)
-        words = " ".join([*sources, dest])
-        self._record(f"{copy_keyword(command)}{flags} {words} # buildkit", layer=True)
+        if request.link and self.edge is not None:
+            self._linked(FileOp(tuple(actions)), inputs, command, shown, request)
+        else:
+            self._layer(FileOp(tuple(actions)), inputs, command, shown)
+        self.add_history(history_words(request, command), layer=True)
+
+    def _source(self, part: Part, command: ast.Copy, step: Step) -> Edge | None:
+        """The tree that a part copies from."""
+        if part.needed:
+            return None  # this lowering is for the questions only
+        if part.source is not None:
+            meta = VertexMeta(f"[internal] {source_title(part.source)}", span=command.span)
+            return self.scope.vertices.add(part.source, (), meta)
+        if step.source is not None or step.empty_source:
+            return step.source
+        if not part.action.parents:
+            self._check_ignored(command, part.action.patterns)
+        return self._context()
+
+    def _linked(
+        self,
+        op: FileOp,
+        inputs: list[Edge | None],
+        command: ast.Copy,
+        shown: str,
+        request: CopyRequest,
+    ) -> None:
+        """A layer made without a look at what is below, and the stack of both."""
+        below = self.edge
+        if request.owner is not None and not _is_numeric(request.owner):
+            op = replace(op, owners=len(inputs))
+            inputs = [*inputs, below]
+        self._layer(op, inputs, command, shown)
+        meta = VertexMeta(
+            f"[internal] link {shown}", self.name, command.text, command.span, self.exported
+        )
+        self.edge = self.scope.vertices.add(Merge(), (below, self.edge), meta)
 
     def _context(self) -> Edge:
         meta = VertexMeta("[internal] load build context")
-        return self.scope.vertices.add(LocalSource("context", self.scope.ignore), (), meta)
+        return self.scope.vertices.add(LocalSource(self.scope.context, self.scope.ignore), (), meta)
 
     def _check_ignored(self, command: ast.Copy, sources: Iterable[str]) -> None:
         if not self.scope.ignore or not self.scope.checker.wants("CopyIgnoredFile"):
@@ -319,8 +391,7 @@ class StageState:
         matcher = IgnoreMatcher(self.scope.ignore)
         if matcher.has_exclusions:
             return  # a negation may bring some of it back: too hard to tell
-        for source in sources:
-            path = relative(source)
+        for path in sources:
             if path != "." and matcher.excludes(path):
                 verb = "Add" if command.add else "Copy"
                 self.scope.checker.report(
@@ -331,8 +402,6 @@ class StageState:
 
     def _workdir(self, command: ast.Workdir) -> None:
         path = self._expand(command.path, command)
-        if not path:
-            raise error_at(command, "WORKDIR is empty after its variables are replaced")
         if not self.workdir_set and not path.startswith("/"):
             self.scope.checker.report(
                 "WorkdirRelativePath",
@@ -341,14 +410,18 @@ class StageState:
                 command.span,
             )
         self.workdir_set = True
-        path = clean(join(self.run.working_dir, path))
+        # BuildKit's NormalizeWorkdir: an empty path is the directory so far, an absolute one stays
+        # as it is written
+        if not path.startswith("/"):
+            current = join("/", self.run.working_dir)
+            path = clean(join(current, path)) if path else current
         self.run = replace(self.run, working_dir=path)
         if path == "/":
-            self._record(f"WORKDIR {path}")
+            self.add_history(f"WORKDIR {path}")
             return
-        op = FileOp((MkdirAction(path, owner=self.run.user or None),))
+        op = FileOp((MkdirAction(clean(path), owner=self.run.user or None),))
         self._layer(op, (self.edge,), command, self._shown(command))
-        self._record(f"WORKDIR {path}", layer=True)
+        self.add_history(f"WORKDIR {path}", layer=True)
 
     def _layer(
         self, op: Op, inputs: Iterable[Edge | None], command: ast.Instruction, shown: str
@@ -359,6 +432,7 @@ class StageState:
             instruction=command.text,
             span=command.span,
             exported=self.exported,
+            ignore_cache=self.ignore_cache,
         )
         self.edge = self.scope.vertices.add(op, inputs, meta)
 
@@ -375,7 +449,7 @@ class StageState:
             self.env[name] = value
             self.config_env[name] = value
             words.append(f"{name}={value}")
-        self._record(f"ENV {' '.join(words)}")
+        self.add_history(f"ENV {' '.join(words)}")
 
     def _arg(self, command: ast.Arg) -> None:
         words = []
@@ -390,13 +464,13 @@ class StageState:
                 self.env[name] = value
             self.args[name] = value
             words.append(name if value is None else f"{name}={value}")
-        self._record(f"ARG {' '.join(words)}")
+        self.add_history(f"ARG {' '.join(words)}")
 
     def _label(self, command: ast.Label) -> None:
         self.scope.checker.legacy_pairs(command)
         pairs = self._expand_pairs(command)
         self.labels.update(pairs)
-        self._record(f"LABEL {' '.join(f'{name}={value}' for name, value in pairs)}")
+        self.add_history(f"LABEL {' '.join(f'{name}={value}' for name, value in pairs)}")
 
     def _expose(self, command: ast.Expose) -> None:
         words: list[str] = []
@@ -413,14 +487,14 @@ class StageState:
                 raise error_at(command, "EXPOSE names too many ports", kind=Kind.EXHAUSTED)
         exposed = tuple(sorted({*self.run.exposed_ports, *ports}))
         self.run = replace(self.run, exposed_ports=exposed)
-        self._record(f"EXPOSE {go_list(ports)}")
+        self.add_history(f"EXPOSE {go_list(ports)}")
 
     def _cmd(self, command: ast.Cmd) -> None:
         self._used_once("CMD", command)
         words = self._command(command, command.command)
         # Docker sets ArgsEscaped for CMD on every platform; the field is part of its config bytes
         self.run = replace(self.run, cmd=words, args_escaped=True)
-        self._record(f"CMD {go_quote_list(words)}")
+        self.add_history(f"CMD {go_quote_list(words)}")
 
     def _entrypoint(self, command: ast.Entrypoint) -> None:
         self._used_once("ENTRYPOINT", command)
@@ -428,7 +502,7 @@ class StageState:
         self.run = replace(self.run, entrypoint=words or None)
         if "CMD" not in self._once:
             self.run = replace(self.run, cmd=None)  # an inherited CMD was for another program
-        self._record(f"ENTRYPOINT {go_quote_list(words)}")
+        self.add_history(f"ENTRYPOINT {go_quote_list(words)}")
 
     def _command(self, command: ast.Cmd | ast.Entrypoint, line: ast.CommandLine) -> tuple[str, ...]:
         if not line.shell:
@@ -445,21 +519,21 @@ class StageState:
     def _user(self, command: ast.User) -> None:
         user = self._expand(command.user, command)
         self.run = replace(self.run, user=user)
-        self._record(f"USER {user}")
+        self.add_history(f"USER {user}")
 
     def _volume(self, command: ast.Volume) -> None:
         paths = [self._expand(path, command) for path in command.paths]
         if not all(paths):
             raise error_at(command, "VOLUME specified can not be an empty string")
         self.run = replace(self.run, volumes=tuple(sorted({*self.run.volumes, *paths})))
-        self._record(f"VOLUME {go_list(paths)}")
+        self.add_history(f"VOLUME {go_list(paths)}")
 
     def _stop_signal(self, command: ast.StopSignal) -> None:
         signal = self._expand(command.signal, command)
         if not is_signal(signal):
             raise error_at(command, f"invalid signal: {signal}")
         self.run = replace(self.run, stop_signal=signal)
-        self._record(f"STOPSIGNAL {signal}")
+        self.add_history(f"STOPSIGNAL {signal}")
 
     def _healthcheck(self, command: ast.HealthCheck) -> None:
         self._used_once("HEALTHCHECK", command)
@@ -476,11 +550,12 @@ class StageState:
                 retries=retries_flag(command),
             )
         self.run = replace(self.run, healthcheck=check)
-        self._record(f"HEALTHCHECK {go_healthcheck(check)}")
+        self.add_history(f"HEALTHCHECK {go_healthcheck(check)}")
 
     # -- shared
 
-    def _record(self, created_by: str, *, layer: bool = False) -> None:
+    def add_history(self, created_by: str, *, layer: bool = False) -> None:
+        """One more entry of the history; `layer` if the instruction made one."""
         self.history.append(History(created_by=created_by, comment=COMMENT, empty_layer=not layer))
 
     def _shell(self) -> tuple[str, ...]:
@@ -497,9 +572,12 @@ class StageState:
             )
         self._once[name] = command
 
-    def _expansion(self, text: str, command: ast.Instruction) -> Expansion:
+    def _expansion(
+        self, text: str, command: ast.Instruction, *, plain_quotes: bool = False
+    ) -> Expansion:
+        escape = "\\" if plain_quotes else self.scope.escape
         try:
-            found = expand(text, self.env, escape=self.scope.escape)
+            found = expand(text, self.env, escape=escape, plain_quotes=plain_quotes)
         except BadExpansion as error:
             raise error_at(
                 command, f"failed to process {go_quote(text)}: {error.what}", kind=error.kind
@@ -510,8 +588,9 @@ class StageState:
         self.scope.checker.undefined_variables(missing, self.env, command.span)
         return found
 
-    def _expand(self, text: str, command: ast.Instruction) -> str:
-        return self._expansion(text, command).text
+    def _expand(self, text: str, command: ast.Instruction, *, plain_quotes: bool = False) -> str:
+        """The text with its variables replaced; `plain_quotes` for that of a heredoc."""
+        return self._expansion(text, command, plain_quotes=plain_quotes).text
 
     def _expand_pairs(self, command: ast.Env | ast.Label) -> list[tuple[str, str]]:
         """All pairs with the environment from before the instruction."""
@@ -530,16 +609,27 @@ class StageState:
         """The instruction as its step is called, variables replaced where that is possible."""
         keyword, _, rest = command.text.partition(" ")
         text = f"{keyword.upper()} {rest}" if rest else keyword.upper()
+        env = self.env
+        if any(flag.name == "mount" for flag in command.flags):
+            from lamina.dockerfile.runmounts import mount_flags, secret_variables
+
+            assert isinstance(command, ast.Run)
+            env = env | dict.fromkeys(secret_variables(mount_flags(command)), "****")
         try:
             return expand(
                 text,
-                self.env,
+                env,
                 escape=self.scope.escape,
                 raw_quotes=raw_quotes,
                 keep_unset=keep_unset,
             ).text
         except BadExpansion:
             return text
+
+
+def _is_numeric(owner: str) -> bool:
+    """Whether no name must be looked up for this --chown."""
+    return all(part.isascii() and (not part or part.isdigit()) for part in owner.split(":"))
 
 
 def _never(command: object) -> None:
