@@ -41,6 +41,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "import": ("import_", "make an image from a root filesystem"),
     "bootstrap": ("bootstrap", "make a base image from the distribution's packages"),
     "serve": ("serve", "serve a registry"),
+    "scrub": ("scrub", "find damaged blobs of a registry"),
     "version": ("version", "print the version"),
     "info": ("info", "print what lamina found on this host, and why it chose what it uses"),
 }
@@ -80,6 +81,7 @@ ALIASES: dict[tuple[str, str], str] = {
     ("container", "inspect"): "inspect",
     ("system", "info"): "info",
     ("registry", "serve"): "serve",
+    ("registry", "scrub"): "scrub",
 }
 
 _GLOBAL_VALUES = ("--root", "--log-level")

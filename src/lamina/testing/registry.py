@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A registry for tests: a server process on loopback, and a small client that hides nothing.
 
-    from lamina.testing.registry import registry  # a pytest fixture
+from lamina.testing.registry import registry  # a pytest fixture
 
-    def test_push(registry):
-        subprocess.run(["skopeo", "copy", ..., f"docker://{registry.host}/app:1"])
+def test_push(registry):
+    subprocess.run(["skopeo", "copy", ..., f"docker://{registry.host}/app:1"])
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ class RegistryServer:
     def __init__(self, root: Path, *, config: str = "", flags: tuple[str, ...] = ()) -> None:
         self.root = root
         self.port = 0
+        self._clients: list[RegistryClient] = []
         self._flags = list(flags)
         self._process: subprocess.Popen[str] | None = None
         root.mkdir(parents=True, exist_ok=True)
@@ -83,10 +84,12 @@ class RegistryServer:
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send the signal, wait for the end; the exit status. Idempotent."""
+        while self._clients:
+            self._clients.pop().connection.close()
         process, self._process = self._process, None
         if process is None:
             return 0
-        process.send_signal(number)
+        process.send_signal(number)  # nothing if it has ended
         status = process.wait(40)
         assert process.stdout is not None
         process.stdout.close()
@@ -97,8 +100,10 @@ class RegistryServer:
         self.stop(signal.SIGKILL)
 
     def client(self) -> RegistryClient:
-        """A new connection."""
-        return RegistryClient(self.port)
+        """A new connection; `stop` closes it."""
+        client = RegistryClient(self.port)
+        self._clients.append(client)
+        return client
 
     def __enter__(self) -> Self:
         return self.start()

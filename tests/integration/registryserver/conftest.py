@@ -8,7 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from lamina.testing.registry import RegistryClient, RegistryServer
+from lamina.testing.registry import RegistryClient, RegistryServer, registry
+
+__all__ = ["client", "registry", "repository", "shared"]
 
 
 @pytest.fixture(scope="session")

@@ -187,7 +187,9 @@ class TestPush:
         digest = sha256(b"fallback")
         answer = client("POST", f"/v2/{repository}/blobs/uploads/?mount={digest}{source}")
         assert answer.status == 202
-        done = client("PUT", with_query(answer.headers["location"], f"digest={digest}"), b"fallback")
+        done = client(
+            "PUT", with_query(answer.headers["location"], f"digest={digest}"), b"fallback"
+        )
         assert done.status == 201
 
     def test_sha512(self, client: RegistryClient, repository: str) -> None:

@@ -93,15 +93,21 @@ class Database:
         """A block that is one transaction, committed and flushed at its end, undone on an error.
 
         No other `writing` block of this process runs meanwhile.
+
+        Raises:
+            LaminaError: kind EXHAUSTED if the disk did not take it; nothing of it is stored.
         """
         with self._guard:
-            self._writer.execute("BEGIN IMMEDIATE")
             try:
+                self._writer.execute("BEGIN IMMEDIATE")
                 yield self._writer
-            except BaseException:
-                self._writer.execute("ROLLBACK")
+                self._writer.execute("COMMIT")
+            except BaseException as error:
+                if self._writer.in_transaction:
+                    self._writer.execute("ROLLBACK")
+                if isinstance(error, sqlite3.OperationalError):  # the disk is full, or fails
+                    raise LaminaError(f"{self._path}: {error}", kind=Kind.EXHAUSTED) from error
                 raise
-            self._writer.execute("COMMIT")
 
     @contextmanager
     def alone(self) -> Iterator[None]:

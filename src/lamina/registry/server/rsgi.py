@@ -60,6 +60,9 @@ if TYPE_CHECKING:
 
 
 _log = logging.getLogger(__name__)
+# How many times its limit is read of a body that is too large: a client that is still sending when
+# the connection closes never sees why.
+_DRAINED = 4
 _PIECE = 1 << 20  # bytes of a body that one thread call writes
 
 
@@ -135,6 +138,9 @@ class Edge:
             return response
         except TimeoutError:
             return Refusal("SIZE_INVALID", "the body did not arrive in time", status=408).response()
+        except OSError as error:  # the disk
+            _log.error("%s %s: %s", request.method, request.path, error)
+            return Refusal("UNAVAILABLE", "the registry cannot do this now").response()
         except Exception:  # noqa: BLE001  # the HTTP edge: whatever arrives here is a bug
             _log.exception("%s %s: a bug in lamina", request.method, request.path)
             return Refusal("UNKNOWN", "internal error").response()
@@ -152,16 +158,19 @@ class Edge:
 
     async def _read(self, sender: Sender, request: Request, *, limit: int) -> bytes:
         declared = request.header("content-length")
-        if declared.isdecimal() and int(declared) > limit:
-            raise _too_large(limit)
         parts: list[bytes] = []
         size = 0
         async with asyncio.timeout(self._limits.idle):
             async for part in sender:
                 size += len(part)
-                if size > limit:
-                    raise _too_large(limit)
-                parts.append(part)
+                if size <= limit:
+                    parts.append(part)
+                    continue
+                parts.clear()
+                if size > _DRAINED * limit:
+                    break
+        if size > limit:
+            raise _too_large(limit)
         if declared.isdecimal() and int(declared) != size:
             raise Refusal("SIZE_INVALID", "the body ended early")
         return b"".join(parts)
