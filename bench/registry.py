@@ -156,7 +156,7 @@ def main() -> None:
         big = os.urandom(size)
         for server in (ours, theirs):
             client = RegistryClient(server.port)
-            digest, manifest = client.push_image("bench", "v1", b"layer" * 200)
+            _, manifest = client.push_image("bench", "v1", b"layer" * 200)
             large = client.push_blob("bench", big)
         small = manifest["layers"][0]["digest"]
         del big

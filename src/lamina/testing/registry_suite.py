@@ -114,10 +114,10 @@ class RegistryStorageContract:
         blob = push(storage, "a")
         made = manifest(blob)
         with pytest.raises(Refusal) as caught:
-            storage.manifests.put("b", made, tag="v1")
+            storage.manifests.put("b", made, tags=["v1"])
         assert caught.value.code == "MANIFEST_BLOB_UNKNOWN"
         assert storage.manifests.find("b", tag="v1") is None
-        storage.manifests.put("a", made, tag="v1")
+        storage.manifests.put("a", made, tags=["v1"])
         found = storage.manifests.find("a", tag="v1")
         assert found is not None
         assert found.raw == made.raw
@@ -127,7 +127,7 @@ class RegistryStorageContract:
     def test_removed_manifest_stays_in_other_repositories(self, storage: Storage) -> None:
         made = manifest()
         for repository in ("a", "b"):
-            storage.manifests.put(repository, made, tag="v1")
+            storage.manifests.put(repository, made, tags=["v1"])
         assert storage.manifests.remove("a", made.digest)
         assert not storage.manifests.remove("a", made.digest)
         assert storage.manifests.find("a", tag="v1") is None
@@ -155,7 +155,7 @@ class RegistryStorageContract:
         assert storage.blobs.find("a", digest) is not None
         clock.now += GRACE - 1
         assert storage.upkeep.collect().links == 0
-        storage.manifests.put("a", manifest(digest), tag="v1")
+        storage.manifests.put("a", manifest(digest), tags=["v1"])
         clock.now += 10 * GRACE
         assert storage.upkeep.collect().links == 0
 
@@ -168,7 +168,7 @@ class RegistryStorageContract:
 
     def test_blobs_of_a_removed_manifest_go(self, storage: Storage, clock: Clock) -> None:
         made = manifest(push(storage, "a"))
-        storage.manifests.put("a", made, tag="v1")
+        storage.manifests.put("a", made, tags=["v1"])
         clock.now += 2 * GRACE
         assert storage.upkeep.collect().blobs == 0
         storage.manifests.remove("a", made.digest)
@@ -183,9 +183,9 @@ class RegistryStorageContract:
         orphan = manifest(raw=b"5", subject=str(Digest.of(b"nothing")))
         for made in (child, lone, signature, orphan):
             storage.manifests.put("a", made)
-        storage.manifests.put("a", kept, tag="v1")
+        storage.manifests.put("a", kept, tags=["v1"])
         index = NewManifest(Digest.of(b"6"), mediatype.OCI_INDEX, b"6", manifests=(child.digest,))
-        storage.manifests.put("a", index, tag="index")
+        storage.manifests.put("a", index, tags=["index"])
         clock.now += 50
         assert storage.upkeep.collect().manifests == 0
         assert storage.upkeep.collect(untagged_after=60).manifests == 0

@@ -131,8 +131,8 @@ def test_manifest_of_more_than_four_mebibytes(shared: RegistryServer, repository
         ("/v2/a%00b/manifests/v1", "NAME_INVALID"),
         ("/v2/%C3%A9/manifests/v1", "NAME_INVALID"),
         ("/v2/" + "a" * 256 + "/tags/list", "NAME_INVALID"),
-        ("/v2/a/manifests/.hidden", "TAG_INVALID"),
-        ("/v2/a/manifests/" + "t" * 129, "TAG_INVALID"),
+        ("/v2/a/manifests/.hidden", "MANIFEST_UNKNOWN"),
+        ("/v2/a/manifests/" + "t" * 129, "MANIFEST_UNKNOWN"),
         ("/v2/a/manifests/sha256:" + "g" * 64, "DIGEST_INVALID"),
         ("/v2/a/blobs/sha256:" + "A" * 64, "DIGEST_INVALID"),
         ("/v2/a/blobs/sha1:" + "0" * 40, "DIGEST_INVALID"),
@@ -184,6 +184,13 @@ def test_manifests_that_are_none(
     answer = client("PUT", f"/v2/{repository}/manifests/v1", raw, {"Content-Type": kind})
     assert (answer.status, answer.code()) == (status, code or "MANIFEST_INVALID")
     assert client("GET", f"/v2/{repository}/manifests/v1").status == 404
+
+
+def test_manifest_under_what_is_no_tag(client: RegistryClient, repository: str) -> None:
+    _, document = client.push_image(repository, "v1", b"x")
+    for tag in (".hidden", "t" * 129, "a%20b"):
+        answer = client.push_manifest(repository, tag, document)
+        assert (answer.status, answer.code()) == (400, "TAG_INVALID")
 
 
 def test_manifest_pushed_under_another_digest(client: RegistryClient, repository: str) -> None:

@@ -57,13 +57,15 @@ class TestPull:
             assert part.status == 206
             assert part.body == data[start:end]
             assert part.headers["content-range"] == f"bytes {start}-{end - 1}/100000"
+        for none in ("bytes=500-0", "bytes=-0", "bytes=200000-300000"):
+            assert client("GET", path, headers={"Range": none}).status == 416
         beyond = client("GET", path, headers={"Range": "bytes=100000-"})
         assert beyond.status == 416
         assert beyond.headers["content-range"] == "bytes */100000"
         assert client("GET", path, headers={"Range": "bytes=0-1,5-6"}).status == 200
 
     @pytest.mark.parametrize("method", ["GET", "HEAD"])
-    @pytest.mark.parametrize("reference", ["nothing", UNKNOWN])
+    @pytest.mark.parametrize("reference", ["nothing", UNKNOWN, ".INVALID_MANIFEST_NAME"])
     def test_manifest_that_does_not_exist_is_404(
         self, client: RegistryClient, repository: str, method: str, reference: str
     ) -> None:
@@ -184,13 +186,34 @@ class TestPush:
     def test_mount_that_is_not_possible_begins_an_upload(
         self, client: RegistryClient, repository: str, source: str
     ) -> None:
-        digest = sha256(b"fallback")
+        data = repository.encode()
+        digest = sha256(data)
         answer = client("POST", f"/v2/{repository}/blobs/uploads/?mount={digest}{source}")
         assert answer.status == 202
-        done = client(
-            "PUT", with_query(answer.headers["location"], f"digest={digest}"), b"fallback"
-        )
+        done = client("PUT", with_query(answer.headers["location"], f"digest={digest}"), data)
         assert done.status == 201
+
+    def test_mount_without_source(self, client: RegistryClient, repository: str) -> None:
+        digest = client.push_blob(repository, repository.encode())
+        path = f"/v2/{repository}/other/blobs/uploads/?mount={digest}"
+        assert client("POST", path).status == 201
+        assert client("HEAD", f"/v2/{repository}/other/blobs/{digest}").status == 200
+
+    def test_empty_blob(self, client: RegistryClient, repository: str) -> None:
+        digest = client.push_blob(repository, b"")
+        got = client("GET", f"/v2/{repository}/blobs/{digest}")
+        assert (got.status, got.headers["content-length"], got.body) == (200, "0", b"")
+
+    def test_tags_as_parameters(self, client: RegistryClient, repository: str) -> None:
+        _, document = client.push_image(repository, "v1", b"layer")
+        for algorithm in ("sha256", "sha512"):
+            raw = json.dumps(document, indent=len(algorithm)).encode()
+            digest = f"{algorithm}:{hashlib.new(algorithm, raw).hexdigest()}"
+            answer = client.push_manifest(repository, f"{digest}?tag=a&tag=b", raw)
+            assert (answer.status, answer.headers["oci-tag"]) == (201, "a, b")
+            for tag in ("a", "b"):
+                got = client("HEAD", f"/v2/{repository}/manifests/{tag}")
+                assert got.headers["docker-content-digest"] == digest
 
     def test_sha512(self, client: RegistryClient, repository: str) -> None:
         digest = client.push_blob(repository, b"long digest", algorithm="sha512")

@@ -132,6 +132,7 @@ def test_many_clients_beside_the_collector_lose_nothing(tmp_path: Path) -> None:
     """Pushes of shared and of own layers while everything unused goes after a second."""
     config = '[gc]\ninterval = "100ms"\ngrace = "3s"\nuntagged-after = "1s"\n'
     failures: list[str] = []
+    clients = int(os.environ.get("LAMINA_SOAK_CLIENTS", "16"))
     until = time.monotonic() + float(os.environ.get("LAMINA_SOAK", "8"))
     with RegistryServer(tmp_path / "registry", config=config) as server:
         common = [os.urandom(20_000) for _ in range(4)]
@@ -158,7 +159,7 @@ def test_many_clients_beside_the_collector_lose_nothing(tmp_path: Path) -> None:
             finally:
                 client.connection.close()
 
-        threads = [threading.Thread(target=work, args=(number,)) for number in range(16)]
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(clients)]
         for thread in threads:
             thread.start()
         for thread in threads:

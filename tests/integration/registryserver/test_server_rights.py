@@ -301,6 +301,7 @@ def test_read_only_registry_takes_nothing(tmp_path: Path) -> None:
             assert (answer.status, answer.code()) == (405, "UNSUPPORTED")
 
 
+@pytest.mark.tool("openssl")
 def test_tls(tmp_path: Path) -> None:
     certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     subprocess.run(

@@ -28,7 +28,7 @@ from lamina.registry.server.sessions import FilesystemUploads
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from lamina.spec.digest import Digest
 
@@ -136,6 +136,14 @@ class FilesystemBlobs:
                 return False
             self._link(connection, target, name)
         return True
+
+    def holders(self, digest: Digest) -> Sequence[str]:
+        rows = self._database.reader.execute(
+            "SELECT r.name FROM links l JOIN repositories r ON r.id = l.repository"
+            " WHERE l.digest = ? ORDER BY r.name LIMIT 100",
+            (str(digest),),
+        )
+        return [name for (name,) in rows]
 
     def remove(self, repository: str, digest: Digest) -> bool:
         with self._database.writing() as connection:

@@ -9,6 +9,8 @@ mode, then the method.
 
 from __future__ import annotations
 
+from urllib.parse import parse_qsl, quote
+
 from lamina.errors import LaminaError
 from lamina.record import record
 from lamina.registry.server import manifests, routes
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from lamina.spec.digest import Digest
 
 _OCTETS = ("content-type", "application/octet-stream")
+_MAX_TAGS = 100  # of one manifest in one request
 _PAGE = 1000  # results of a listing; distribution's default maximum
 
 
@@ -78,7 +81,13 @@ class Registry:
             Refusal: what the client did wrong.
             LaminaError: what the registry could not do.
         """
-        found = routes.route(request.path)
+        try:
+            found = routes.route(request.path)
+        except Refusal as error:
+            if error.code == "TAG_INVALID" and request.method != "PUT":
+                # what cannot be a tag is none that exists
+                raise Refusal("MANIFEST_UNKNOWN", error.what) from error
+            raise
         identity = self._gate.known(request)
         if identity is None:
             return Work(lambda: self._serve(request, found, self._gate.identify(request)))
@@ -164,14 +173,18 @@ class Registry:
         manifest = manifests.parse(
             raw, content_type=request.header("content-type"), digest=at.digest
         )
-        self._storage.manifests.put(at.repository, manifest, tag=at.tag)
+        tags = (at.tag,) if at.tag else _tags_asked(request)
+        self._storage.manifests.put(at.repository, manifest, tags=tags)
         digest = str(manifest.digest)
-        self._notify("push", at.repository, digest, at.tag)
+        for tag in tags or ("",):
+            self._notify("push", at.repository, digest, tag)
         headers = [
             ("location", f"/v2/{at.repository}/manifests/{digest}"),
             ("docker-content-digest", digest),
             API_VERSION,
         ]
+        if tags and not at.tag:
+            headers.append(("oci-tag", ", ".join(tags)))
         if manifest.subject:
             headers.append(("oci-subject", manifest.subject))
         return Response(201, tuple(headers))
@@ -260,13 +273,16 @@ class Registry:
     def _mount(
         self, at: routes.Uploads, digest: Digest, *, source: str, identity: Identity
     ) -> Response:
-        """201 if the client may read the blob in `source`; else an upload begins."""
-        if (
-            source
-            and self._gate.allows(identity, routes.check_name(source), PULL)
-            and self._storage.blobs.mount(digest, source=source, target=at.repository)
-        ):
-            return _blob_created(at.repository, digest)
+        """201 if the client may read the blob in `source`; else an upload begins.
+
+        Without a source any repository that the client may read will do (§Mounting a blob).
+        """
+        sources = [routes.check_name(source)] if source else self._storage.blobs.holders(digest)
+        for name in sources:
+            if self._gate.allows(identity, name, PULL) and self._storage.blobs.mount(
+                digest, source=name, target=at.repository
+            ):
+                return _blob_created(at.repository, digest)
         return self._start(at.repository, identity, algorithm=digest.algorithm)
 
     def _upload(self, request: Request, at: routes.Upload, identity: Identity) -> Answer:
@@ -391,8 +407,6 @@ class Registry:
         headers = [("content-type", mediatype.OCI_INDEX), API_VERSION]
         extra = ""
         if wanted:
-            from urllib.parse import quote
-
             headers.append(("oci-filters-applied", "artifactType"))
             extra = f"&artifactType={quote(wanted, safe='')}"
         page = found[:n]
@@ -489,6 +503,21 @@ def _length(request: Request) -> int | None:
     if not text.isascii() or not text.isdecimal() or len(text) > 18:
         raise Refusal("SIZE_INVALID", f"invalid Content-Length {text[:50]!r}")
     return int(text)
+
+
+def _tags_asked(request: Request) -> tuple[str, ...]:
+    """The `tag` parameters of a manifest that is pushed by digest (a draft of the specification).
+
+    Raises:
+        Refusal: TAG_INVALID, or UNSUPPORTED for more than a client can mean.
+    """
+    if "tag=" not in request.query:
+        return ()
+    try:
+        pairs = parse_qsl(request.query, max_num_fields=_MAX_TAGS, errors="strict")
+    except ValueError as error:
+        raise Refusal("UNSUPPORTED", "invalid query string", status=400) from error
+    return tuple(routes.check_tag(value) for name, value in pairs if name == "tag")
 
 
 def _matches(given: str, digest: str) -> bool:

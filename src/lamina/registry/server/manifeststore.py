@@ -46,7 +46,7 @@ class SqliteManifests:
             row = reader.execute(_BY_TAG, (tag.lower(), tag, repository)).fetchone()
         return None if row is None else StoredManifest(*row)
 
-    def put(self, repository: str, manifest: NewManifest, *, tag: str = "") -> None:
+    def put(self, repository: str, manifest: NewManifest, *, tags: Sequence[str] = ()) -> None:
         digest = str(manifest.digest)
         now = self._clock()
         with self._database.writing() as connection:
@@ -80,12 +80,11 @@ class SqliteManifests:
                 "INSERT OR IGNORE INTO children (repository, parent, child) VALUES (?, ?, ?)",
                 [(number, digest, child) for child in children],
             )
-            if tag:
-                connection.execute(
-                    "INSERT OR REPLACE INTO tags (repository, folded, tag, digest, updated)"
-                    " VALUES (?, ?, ?, ?, ?)",
-                    (number, tag.lower(), tag, digest, now),
-                )
+            connection.executemany(
+                "INSERT OR REPLACE INTO tags (repository, folded, tag, digest, updated)"
+                " VALUES (?, ?, ?, ?, ?)",
+                [(number, tag.lower(), tag, digest, now) for tag in tags],
+            )
 
     def remove(self, repository: str, digest: Digest) -> bool:
         with self._database.writing() as connection:

@@ -85,6 +85,9 @@ class Blobs(Protocol):
     def mount(self, digest: Digest, *, source: str, target: str) -> bool:
         """Let `target` hold a blob of `source` too; False if `source` does not hold it."""
 
+    def holders(self, digest: Digest) -> Sequence[str]:
+        """Names of repositories that hold the blob, a hundred at most."""
+
     def remove(self, repository: str, digest: Digest) -> bool:
         """Take the blob from the repository; False if it does not hold it."""
 
@@ -147,8 +150,8 @@ class Manifests(Protocol):
     def find(self, repository: str, *, tag: str = "", digest: str = "") -> StoredManifest | None:
         """The manifest by tag or digest, if the repository holds it."""
 
-    def put(self, repository: str, manifest: NewManifest, *, tag: str = "") -> None:
-        """Store the manifest and set the tag, in one transaction.
+    def put(self, repository: str, manifest: NewManifest, *, tags: Sequence[str] = ()) -> None:
+        """Store the manifest and set the tags, in one transaction.
 
         Raises:
             Refusal: MANIFEST_BLOB_UNKNOWN if the repository lacks something that it needs,

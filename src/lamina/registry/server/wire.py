@@ -234,8 +234,6 @@ def parse_range(text: str, *, size: int) -> tuple[int, int] | None:
     else:
         start = int(first)
         end = min(int(last), size - 1) if last else size - 1
-        if last and int(last) < start:
-            return None
         length = end - start + 1
     if length <= 0 or start >= size:
         raise Refusal(
