@@ -241,6 +241,14 @@ def test_token_grants_only_what_the_rules_allow(issuing: RegistryServer) -> None
     assert ask(issuing, "POST", "/v2/public/x/blobs/uploads/", public).status == 401
 
 
+def test_metrics_take_a_password_where_the_rest_takes_tokens(issuing: RegistryServer) -> None:
+    nobody = ask(issuing, "GET", "/metrics", {})
+    assert nobody.status == 401
+    assert nobody.headers["www-authenticate"].startswith("Basic ")
+    assert ask(issuing, "GET", "/metrics", basic("bob", "bob-pw")).status == 403
+    assert ask(issuing, "GET", "/metrics", basic("alice", "alice-pw")).status == 200
+
+
 def test_token_service_refuses_a_wrong_password(issuing: RegistryServer) -> None:
     answer = ask(issuing, "GET", "/token?service=the%20registry", basic("alice", "wrong"))
     assert (answer.status, answer.code()) == (401, "UNAUTHORIZED")

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from lamina.registry.server.wire import Answer, Request, Response
 
 
+_OWN = "/metrics"  # no repository's: no token is for it, so passwords are taken
+
+
 class ConfiguredGate:
     """The `Gate` of a configuration.
 
@@ -63,7 +66,7 @@ class ConfiguredGate:
                 return self._verifier.identity(rest.strip())
             except Refusal as error:
                 raise self._unauthorized(error.what, error="invalid_token") from error
-        user, password = self._basic(scheme, rest)
+        user, password = self._basic(scheme, rest, own=request.path == _OWN)
         if not user and not password:
             return ANONYMOUS  # what some clients send when they have no credentials
         if self._htpasswd is not None and self._htpasswd.remembered(user, password):
@@ -72,7 +75,7 @@ class ConfiguredGate:
 
     def identify(self, request: Request) -> Identity:
         scheme, _, rest = request.header("authorization").partition(" ")
-        user, password = self._basic(scheme, rest)
+        user, password = self._basic(scheme, rest, own=request.path == _OWN)
         if self._htpasswd is not None and self._htpasswd.check(user, password):
             return Identity(user)
         raise self._unauthorized("user or password is wrong")
@@ -83,7 +86,7 @@ class ConfiguredGate:
                 grant.repository == repository and action in grant.actions
                 for grant in identity.grants
             )
-        if self._verifier is not None:
+        if self._verifier is not None and repository:
             # credentials belong to the token service; without a token only what is open to all
             return self._rules is not None and self._rules.allow("", repository, action)
         if self._rules is None:
@@ -95,17 +98,17 @@ class ConfiguredGate:
             raise self._unauthorized("authentication required")
 
     def refusal(self, identity: Identity, repository: str, action: str) -> Refusal:
-        if self._verifier is not None:
+        if self._verifier is not None and repository:
             needed = {PULL: "pull", PUSH: "pull,push", DELETE: "delete"}.get(action, "*")
             error = "insufficient_scope" if identity.grants is not None else ""
             return self._unauthorized(
                 "the token does not allow this" if error else "authentication required",
                 error=error,
-                scope=f"repository:{repository}:{needed}" if repository else "",
+                scope=f"repository:{repository}:{needed}",
             )
         if identity.user:
             return Refusal("DENIED", f"{identity.user} may not {action} here")
-        return self._unauthorized("authentication required")
+        return self._unauthorized("authentication required", basic=not repository)
 
     def token(self, request: Request) -> Answer:
         if self._issuer is None:
@@ -124,7 +127,7 @@ class ConfiguredGate:
         header = request.header("authorization")
         if header:
             scheme, _, rest = header.partition(" ")
-            name, password = self._basic(scheme, rest, token_service=True)
+            name, password = self._basic(scheme, rest, own=True)
             if name or password:
                 if self._htpasswd is None or not self._htpasswd.check(name, password):
                     raise self._unauthorized("user or password is wrong", basic=True)
@@ -151,10 +154,10 @@ class ConfiguredGate:
             return False
         return self._rules.allow(user, grant.repository, action)
 
-    def _basic(self, scheme: str, rest: str, *, token_service: bool = False) -> tuple[str, str]:
+    def _basic(self, scheme: str, rest: str, *, own: bool = False) -> tuple[str, str]:
         if scheme.lower() != "basic":
             raise self._unauthorized("credentials of this kind are not taken here")
-        if self._verifier is not None and not token_service:
+        if self._verifier is not None and not own:
             raise self._unauthorized("a token is needed")
         try:
             text = base64.b64decode(rest.strip(), validate=True).decode()
