@@ -49,9 +49,10 @@ def run(args: argparse.Namespace, context: Context) -> int:
         config, listen=args.listen, read_only=args.read_only, access_log=args.access_log
     )
     host, _ = config.address()
-    from lamina.registry.server.serve import make_gate, serve
+    from lamina.registry.server.serve import check_tls, make_gate, serve
 
     if args.check:
+        check_tls(config)
         make_gate(config, clock=context.clock)
         context.print("the configuration is valid")
         return 0

@@ -74,8 +74,18 @@ def test_scrub_finds_flipped_and_missing_bytes(storage: FilesystemStorage) -> No
     assert str(whole) not in storage.upkeep.scrub()
 
 
-def test_damaged_blob_is_whole_again_after_a_push(storage: FilesystemStorage) -> None:
+def test_missing_or_short_blob_is_whole_again_after_a_push(storage: FilesystemStorage) -> None:
     digest = push(storage, "a")
-    os.unlink(storage.upkeep._places.blob(str(digest)))
+    path = storage.upkeep._places.blob(str(digest))
+    os.unlink(path)
     push(storage, "b")
     assert storage.upkeep.scrub() == []
+    os.truncate(path, 1)
+    push(storage, "b")
+    assert storage.upkeep.scrub() == []
+
+
+def test_questions_about_random_digests_cost_no_memory(storage: FilesystemStorage) -> None:
+    for number in range(100):
+        assert storage.blobs.find("a", Digest.of(b"%d" % number)) is None
+    assert storage.upkeep._leases._renewed == {}

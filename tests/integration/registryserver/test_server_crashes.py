@@ -122,7 +122,7 @@ def test_shutdown_lets_a_push_finish(registry: RegistryServer) -> None:
     os.kill(registry.pid, signal.SIGTERM)
     thread.join()
     assert statuses == [201]
-    assert registry.stop() == 0
+    assert registry.stop(0) == 0  # no second signal
     registry.start()
     assert registry.client()("HEAD", f"/v2/r/blobs/{digest}").status == 200
 
@@ -192,3 +192,23 @@ def test_configuration_is_checked_without_serving(tmp_path: Path) -> None:
     done = lamina("serve", "--check", "--root", "r", "--config", "bad.toml", check=False)
     assert done.returncode == 3
     assert "missing does not exist" in done.stderr
+    (tmp_path / "tls.toml").write_text("[http]\ntls-certificate = 'c'\ntls-key = 'k'\n")
+    done = lamina("serve", "--check", "--root", "r", "--config", "tls.toml", check=False)
+    assert done.returncode == 3
+    (tmp_path / "c").write_text("no certificate")
+    (tmp_path / "k").write_text("no key")
+    done = lamina("serve", "--check", "--root", "r", "--config", "tls.toml", check=False)
+    assert done.returncode == 2
+
+
+def test_scrub_beside_requests_counts_the_damaged(tmp_path: Path) -> None:
+    config = "[gc]\nscrub-interval = '50ms'\n"
+    with RegistryServer(tmp_path / "registry", config=config) as server:
+        client = server.client()
+        name = client.push_blob("r", b"to be flipped").partition(":")[2]
+        (server.root / "blobs" / "sha256" / name[:2] / name).write_bytes(b"flipped")
+        deadline = time.monotonic() + 10
+        while b"lamina_registry_damaged 1" not in client("GET", "/metrics").body:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    assert "damaged: sha256:" in server.log.read_text()

@@ -52,6 +52,10 @@ class Leases:
         self._renewed[key] = self._clock()
         return key not in self._doomed
 
+    def drop(self, repository: str, digest: str) -> None:
+        """Forget a lease on what is not there: questions about random digests cost no memory."""
+        self._renewed.pop((repository, digest), None)
+
     def epoch(self) -> float:
         """Links made before this time may go. Nothing may within a grace period of the start."""
         now = self._clock()
@@ -108,10 +112,12 @@ class FilesystemUpkeep:
         self._leases.forget_expired()
         return Collected(len(uploads), manifests, links, blobs, size)
 
-    def scrub(self) -> Sequence[str]:
-        damaged = []
+    def scrub(self, *, cancelled: Callable[[], bool] = lambda: False) -> Sequence[str]:
+        damaged: list[str] = []
         reader = self._database.reader
         for (digest,) in reader.execute("SELECT digest FROM blobs ORDER BY digest").fetchall():
+            if cancelled():
+                return damaged
             found = self._hash(digest)
             if found != digest.partition(":")[2] and self._known(digest):
                 damaged.append(digest)

@@ -67,6 +67,7 @@ class Config:
     gc_interval: float = 600.0
     grace: float = 3600.0
     untagged_after: float | None = None
+    scrub_interval: float = 0.0
     htpasswd: str = ""
     basic_realm: str = "lamina registry"
     token: TokenTrust | None = None
@@ -168,6 +169,7 @@ class _Reader:
             untagged_after=(
                 self._time(gc, "gc", "untagged-after", 0.0) if "untagged-after" in gc else None
             ),
+            scrub_interval=self._time(gc, "gc", "scrub-interval", 0.0),
             htpasswd=self._path(auth, "auth", "htpasswd"),
             basic_realm=self._text(auth, "auth", "realm", "lamina registry"),
             token=self._token(auth),
@@ -355,7 +357,7 @@ _KEYS = {
         "uploads",
         "upload-expiry",
     ),
-    "gc": ("interval", "grace", "untagged-after"),
+    "gc": ("interval", "grace", "untagged-after", "scrub-interval"),
     "auth": ("htpasswd", "realm", "token"),
     "auth.token": ("issuer", "service", "realm", "keys", "signing-key", "lifetime"),
 }

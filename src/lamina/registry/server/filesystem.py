@@ -122,7 +122,10 @@ class FilesystemBlobs:
             " JOIN blobs b ON b.digest = l.digest WHERE r.name = ?",
             (name, repository),
         ).fetchone()
-        return None if row is None else BlobFile(self._places.blob(name), row[0])
+        if row is None:
+            self._leases.drop(repository, name)
+            return None
+        return BlobFile(self._places.blob(name), row[0])
 
     def mount(self, digest: Digest, *, source: str, target: str) -> bool:
         name = str(digest)
@@ -163,7 +166,7 @@ class FilesystemBlobs:
         target = self._places.blob(name)
         with self._database.writing() as connection:
             known = connection.execute("SELECT 1 FROM blobs WHERE digest = ?", (name,)).fetchone()
-            if known is not None and os.path.exists(target):
+            if known is not None and _size(target) == size:
                 os.unlink(path)
             else:
                 os.rename(path, target)
@@ -179,6 +182,14 @@ class FilesystemBlobs:
             " ON CONFLICT DO UPDATE SET linked = excluded.linked",
             (repository_id(connection, repository, make=True), digest, self._clock()),
         )
+
+
+def _size(path: str) -> int:
+    """The file's size, -1 if it is not there."""
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return -1
 
 
 def sync_directory(path: str) -> None:

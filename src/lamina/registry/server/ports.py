@@ -13,7 +13,7 @@ from lamina.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Protocol
 
     from lamina.spec.digest import Digest
@@ -187,8 +187,10 @@ class Upkeep(Protocol):
         Manifests without a tag go `untagged_after` seconds after they were pushed; None keeps them.
         """
 
-    def scrub(self) -> Sequence[str]:
-        """Read everything; the digests whose bytes are damaged or gone."""
+    def scrub(self, *, cancelled: Callable[[], bool] = ...) -> Sequence[str]:
+        """Read everything; the digests whose bytes are damaged or gone. Requests go on meanwhile.
+        Ends early, between two blobs, when `cancelled` says so.
+        """
 
 
 class Storage(Protocol):

@@ -7,13 +7,15 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
 import signal
 import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
-from lamina.errors import Kind, LaminaError
+from lamina.errors import EXIT_INTERRUPTED, Kind, LaminaError
 from lamina.registry.server import routes
 from lamina.registry.server.filesystem import FilesystemStorage
 from lamina.registry.server.handlers import Registry
@@ -62,6 +64,7 @@ def serve(
             hint="pip install 'lamina[registry]'",
         ) from error
     host, port = config.address()
+    check_tls(config)
     gate = make_gate(config, clock=clock)
     with _reserved(host, port) as number:
         storage = FilesystemStorage(
@@ -77,6 +80,31 @@ def serve(
             )
         finally:
             storage.close()
+
+
+def check_tls(config: Config) -> None:
+    """Nothing, if the certificate and the key can be served.
+
+    Raises:
+        LaminaError: kind NOT_FOUND, or INVALID if they are broken or do not fit each other.
+    """
+    if not config.tls_certificate:
+        return
+    import ssl
+
+    try:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(config.tls_certificate, config.tls_key)
+    except FileNotFoundError as error:
+        raise LaminaError(
+            f"{config.tls_certificate} or {config.tls_key} does not exist", kind=Kind.NOT_FOUND
+        ) from error
+    except ssl.SSLError as error:
+        raise LaminaError(
+            f"{config.tls_certificate} and {config.tls_key} are no certificate and its key:"
+            f" {error.reason}",
+            kind=Kind.INVALID,
+        ) from error
 
 
 def make_gate(config: Config, *, clock: Callable[[], float]) -> Gate:
@@ -125,18 +153,30 @@ async def _run(
         "Requests being answered.",
         lambda: float(edge.in_flight),
     )
-    collector = threading.Thread(
-        target=_collect_forever, args=(storage, config, metrics, stop), name="collector"
-    )
+    keepers = []
+    if config.gc_interval:
+        keepers.append(
+            threading.Thread(target=_collect_forever, args=(storage, config, metrics, stop))
+        )
+    if config.scrub_interval:
+        keepers.append(
+            threading.Thread(target=_scrub_forever, args=(storage, config, metrics, stop))
+        )
     server = _server(edge, config, host, port)
     task = asyncio.create_task(server.serve())
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
+
+    def stop_soon() -> None:
+        if edge.closing:  # the second signal
+            os._exit(EXIT_INTERRUPTED)
+        ended.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, ended.set)
+        loop.add_signal_handler(number, stop_soon)
     task.add_done_callback(lambda _: ended.set())
-    if config.gc_interval:
-        collector.start()
+    for keeper in keepers:
+        keeper.start()
     try:
         await _accepting(host, port)
         scheme = "https" if config.tls_certificate else "http"
@@ -151,8 +191,8 @@ async def _run(
         server.stop()  # type: ignore[no-untyped-call]  # granian's
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(task, max(1.0, deadline - loop.time()))
-        if collector.is_alive():
-            await loop.run_in_executor(None, collector.join)
+        for keeper in keepers:
+            await loop.run_in_executor(None, keeper.join)
         if hooks is not None:
             await loop.run_in_executor(None, hooks.close)
         pool.shutdown(cancel_futures=True)
@@ -227,6 +267,23 @@ def _collect_forever(
             continue
         metrics.add("lamina_registry_collected_bytes_total", found.bytes, help="Bytes collected.")
         metrics.add("lamina_registry_collected_blobs_total", found.blobs, help="Blobs collected.")
+
+
+def _scrub_forever(
+    storage: FilesystemStorage, config: Config, metrics: Metrics, stop: threading.Event
+) -> None:
+    while not stop.wait(config.scrub_interval):
+        try:
+            damaged = storage.upkeep.scrub(cancelled=stop.is_set)
+        except Exception:  # noqa: BLE001  # as the collector's
+            _log.exception("scrubbing failed")
+            continue
+        for digest in damaged:
+            _log.error("damaged: %s", digest)
+        metrics.gauges["lamina_registry_damaged"] = (
+            "Blobs and manifests that the last scrub found damaged.",
+            partial(float, len(damaged)),
+        )
 
 
 def _server(edge: Edge, config: Config, host: str, port: int) -> Server:
