@@ -58,11 +58,7 @@ def serve(
     try:
         import granian  # noqa: F401  # the extra `lamina[registry]`
     except ImportError as error:
-        raise LaminaError(
-            "the registry server needs the package granian, which is not installed",
-            kind=Kind.SYSTEM,
-            hint="pip install 'lamina[registry]'",
-        ) from error
+        raise _not_installed(error) from error
     host, port = config.address()
     check_tls(config)
     gate = make_gate(config, clock=clock)
@@ -111,9 +107,22 @@ def make_gate(config: Config, *, clock: Callable[[], float]) -> Gate:
     """The gate that the configuration asks for."""
     if not config.authenticates:
         return OpenGate()
-    from lamina.registry.server.gate import ConfiguredGate
+    try:
+        import bcrypt  # noqa: F401  # the extra `lamina[registry]`
+        import jwt  # noqa: F401
 
+        from lamina.registry.server.gate import ConfiguredGate
+    except ImportError as error:
+        raise _not_installed(error) from error
     return ConfiguredGate(config, clock=clock)
+
+
+def _not_installed(error: ImportError) -> LaminaError:
+    return LaminaError(
+        f"the registry server needs a package that is not installed: {error.name}",
+        kind=Kind.SYSTEM,
+        hint="pip install 'lamina[registry]'",
+    )
 
 
 async def _run(
