@@ -9,6 +9,7 @@ import stat
 from lamina.builder.tree import Tree
 from lamina.container.ports import ProcessSpec
 from lamina.errors import Kind, LaminaError, SourceError
+from lamina.spec.platform import Platform
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -117,6 +118,7 @@ def process_of(op: Exec, *, network_ns: str, has_network: bool) -> ProcessSpec:
         privileged=op.security == "insecure",
         shm_size=op.shm_size,
         extra_hosts=op.extra_hosts,
+        architecture=Platform.parse(op.platform).architecture if op.platform else "",
     )
 
 
