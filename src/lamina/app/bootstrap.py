@@ -15,8 +15,8 @@ from lamina.app.aptsources import AptSource, parse_deb822, parse_one_line, sourc
 from lamina.app.importing import changed, with_env
 from lamina.errors import Kind, LaminaError
 from lamina.events import Notice
-from lamina.image.platforms import join_names
 from lamina.image.pack import Packed, PackOptions, pack_image, sorted_tar_items
+from lamina.image.platforms import join_names
 from lamina.image.times import format_time
 from lamina.layer.entry import Entry, EntryType, sort_key
 from lamina.record import record

@@ -26,8 +26,9 @@ class LowerOptions:
     """What the command line says. `ignore` are the `.dockerignore` patterns of the context.
 
     `target` is a stage's name or number (empty: the last); `network`, `extra_hosts` (name,
-    address) and `shm_size` (bytes) go to every RUN. `several_platforms`: this is one of several
-    lowerings of the file, so the names of steps say the platform.
+    address) and `shm_size` (bytes) go to every RUN. `allow` are the entitlements granted:
+    `network.host`, `security.insecure`. `several_platforms`: this is one of several lowerings of
+    the file, so the names of steps say the platform.
     """
 
     platform: Platform
@@ -40,6 +41,7 @@ class LowerOptions:
     shm_size: int = 0
     network: str = "default"
     several_platforms: bool = False
+    allow: tuple[str, ...] = ()
 
 
 @record
