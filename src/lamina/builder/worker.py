@@ -74,7 +74,9 @@ class BuildWorker:
         emit: Emitter,
         clock: Callable[[], float],
         cancel: CancelToken | None,
+        unsure: frozenset[Digest] = frozenset(),
     ) -> None:
+        self._unsure = unsure
         self._vertices = {vertex.digest: vertex for vertex in plan.vertices}
         self._store = store
         self._executor = executor
@@ -189,8 +191,9 @@ class BuildWorker:
     def look_up(self, vertex: Vertex, keys: tuple[Key, ...]) -> Result | None:
         """The first usable record's result; every key gets a record of it."""
         metadata = self._store.metadata
-        for start, key in enumerate(keys):
-            found = metadata.get_cache([k.digest for k in keys] if not start else [key.digest])
+        trusted = keys[1:] if vertex.digest in self._unsure else keys
+        for start, key in enumerate(trusted):
+            found = metadata.get_cache([k.digest for k in trusted] if not start else [key.digest])
             if found is None:
                 if not start:
                     return None
@@ -260,7 +263,7 @@ class BuildWorker:
         """
         from lamina.solver.driver import Made
 
-        if self._options.no_cache:
+        if self._options.no_cache or vertex.meta.ignore_cache:
             return Made(self._make(vertex, keys, inputs, cancel))
         name = keys[-1].digest.hex
         with self._scratch.lock(name, cancel=cancel, on_wait=lambda: self._waits(vertex)):
@@ -342,7 +345,10 @@ class BuildWorker:
                 cancel=cancel,
             )
             if status:
-                raise failed(op, status, span=vertex.meta.span, output=tail.value())
+                error = failed(op, status, span=vertex.meta.span, output=tail.value())
+                if self._options.keep_failed:
+                    error.keep(step.keep(unique), op)
+                raise error
             items = overlay_items(step.upper)
             is_exported = vertex.meta.exported
             created = self._write_layer(items, vertex, is_wanted=is_exported, cancel=cancel)

@@ -34,7 +34,7 @@ from lamina.dockerfile.values import (
     parse_port,
 )
 from lamina.errors import Kind
-from lamina.plan.graph import Edge, Vertex, VertexMeta, vertex
+from lamina.plan.graph import Edge, Vertex, VertexMeta, combined, vertex
 from lamina.plan.ops import CopyAction, Exec, FileOp, LocalSource, MkdirAction
 from lamina.record import record, replace
 from lamina.spec.config import Healthcheck, History, ImageConfig, RunConfig
@@ -68,8 +68,8 @@ class Vertices:
         """The edge of the vertex; one that exists is used again (and exported if either is)."""
         made = vertex(op, inputs, meta=meta)
         old = self._known.setdefault(made.digest, made)
-        if meta.exported and not old.meta.exported:
-            self._known[made.digest] = replace(old, meta=replace(old.meta, exported=True))
+        if old is not made:
+            self._known[made.digest] = replace(old, meta=combined(old.meta, meta))
         return Edge(made.digest)
 
     def all(self) -> tuple[Vertex, ...]:
@@ -90,6 +90,7 @@ class BuildScope:
     shm_size: int
     network: str
     several_platforms: bool
+    context: str
     allow: tuple[str, ...]
     vertices: Vertices
     checker: Checker
@@ -115,11 +116,14 @@ class StageState:
     `platform` is what its programs are for: that of its FROM, handed on to stages that stand on it.
     """
 
-    def __init__(self, scope: BuildScope, *, name: str, exported: bool) -> None:
+    def __init__(
+        self, scope: BuildScope, *, name: str, exported: bool, ignore_cache: bool = False
+    ) -> None:
         self.scope = scope
         self.name = name
         self.exported = exported
         self.platform = scope.platform
+        self.ignore_cache = ignore_cache
         self.edge: Edge | None = None
         self.base_layers = 0
         self.index = 0
@@ -376,7 +380,7 @@ class StageState:
 
     def _context(self) -> Edge:
         meta = VertexMeta("[internal] load build context")
-        return self.scope.vertices.add(LocalSource("context", self.scope.ignore), (), meta)
+        return self.scope.vertices.add(LocalSource(self.scope.context, self.scope.ignore), (), meta)
 
     def _check_ignored(self, command: ast.Copy, sources: Iterable[str]) -> None:
         if not self.scope.ignore or not self.scope.checker.wants("CopyIgnoredFile"):
@@ -424,6 +428,7 @@ class StageState:
             instruction=command.text,
             span=command.span,
             exported=self.exported,
+            ignore_cache=self.ignore_cache,
         )
         self.edge = self.scope.vertices.add(op, inputs, meta)
 
