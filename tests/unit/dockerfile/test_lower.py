@@ -41,6 +41,7 @@ def lower(text: str, options: LowerOptions = OPTIONS, *, config: ImageConfig = B
         found = lowering.step(resolved)
         if isinstance(found, Lowered):
             return found
+        assert isinstance(found, NeedImages)
         for request in found.requests:
             resolved[request.key] = image(request.reference, config)
     raise AssertionError("lowering asks for ever")
@@ -226,12 +227,6 @@ def test_build_argument_that_is_not_text_is_refused(value: str) -> None:
 @pytest.mark.parametrize(
     "flag",
     [
-        "COPY --link",
-        "COPY --parents",
-        "COPY --exclude=a",
-        "ADD --checksum=sha256:0",
-        "ADD --unpack",
-        "ADD --keep-git-dir",
         "RUN --device=d",
     ],
 )
@@ -281,3 +276,18 @@ def test_dump_shows_the_plan() -> None:
         "    copy from #1 ['a'] to /b\n"
         "=> #2\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("lines", "kept", "made"),
+    [
+        ("WORKDIR /a/", "/a/", "/a"),
+        ("WORKDIR //a/./b/../c", "//a/./b/../c", "/a/c"),
+        ("WORKDIR /a/\nWORKDIR ./b/", "/a/b", "/a/b"),
+        ("WORKDIR /a\nWORKDIR $NOTHING", "/a", "/a"),
+    ],
+)
+def test_working_directory_is_kept_as_buildkit_keeps_it(lines: str, kept: str, made: str) -> None:
+    lowered = lower(f"FROM scratch\n{lines}\nRUN x\n")
+    assert lowered.config.config.working_dir == kept
+    assert last_exec(lowered).cwd == made
