@@ -481,9 +481,16 @@ def _reference(text: str) -> Reference | None:
 
 
 def load_images(
-    store: Store, stream: IO[bytes], *, platform: Platform, cancel: CancelToken
+    store: Store,
+    stream: IO[bytes],
+    *,
+    platform: Platform,
+    cancel: CancelToken,
+    exact: bool = False,
 ) -> list[Loaded]:
     """Add the images of an archive to the store. A stream that cannot be read twice is spooled.
+
+    With `exact` only the image for `platform` of each index.
 
     Raises:
         LaminaError: see `load_archive`; the store is unchanged then.
@@ -492,7 +499,7 @@ def load_images(
 
     with store.lease("load"):
         if stream.seekable():
-            return load_archive(store, stream, platform=platform, cancel=cancel)
+            return load_archive(store, stream, platform=platform, cancel=cancel, exact=exact)
         import tempfile
 
         with tempfile.TemporaryFile(dir=f"{store.root}/ingest") as spool:
@@ -500,4 +507,4 @@ def load_images(
                 cancel.check()
                 spool.write(piece)
             spool.seek(0)
-            return load_archive(store, spool, platform=platform, cancel=cancel)
+            return load_archive(store, spool, platform=platform, cancel=cancel, exact=exact)

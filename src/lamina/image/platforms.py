@@ -77,6 +77,7 @@ def join_names(
             others, replaced = _others(store, name, entry)
             joined = add_index(store, others) if len(others) > 1 else target
             _move(store, name, joined, replaced)
+            _forget_dangling(store, (joined, target))
             targets.append(joined)
     return tuple(targets)
 
@@ -117,5 +118,10 @@ def _move(store: Store, name: str, target: Descriptor, replaced: Sequence[Descri
         if not [other for other in read_names(store).of(old) if other != name]:
             store.metadata.set_names([dangling_name(old)], old)
     store.metadata.set_names([name], target)
-    if store.metadata.get_name(dangling_name(target)) is not None:
-        store.metadata.delete_names([dangling_name(target)])
+
+
+def _forget_dangling(store: Store, targets: Sequence[Descriptor]) -> None:
+    """What has a name now, by itself or in an index, is not dangling."""
+    names = dict.fromkeys(dangling_name(target) for target in targets)
+    if gone := [name for name in names if store.metadata.get_name(name) is not None]:
+        store.metadata.delete_names(gone)
