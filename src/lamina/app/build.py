@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from lamina.errors import Kind, LaminaError, SourceError
-from lamina.events import BuildDone
+from lamina.events import BuildDone, Notice
 from lamina.record import record
 
 TYPE_CHECKING = False
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from typing import IO
 
     from lamina.app.wiring import BuildHost
+    from lamina.builder.build import StepLimits
+    from lamina.builder.secrets import Secrets
+    from lamina.builder.sshagents import SshAgents
     from lamina.dockerfile.ast import Dockerfile
     from lamina.dockerfile.lower import ImageRequest, Lowered, LowerOptions, ResolvedImage
     from lamina.events import Emitter
@@ -34,6 +37,7 @@ class BuildRequest:
     file's bytes and `dockerfile_name` how messages call it. `tags` are references as typed;
     `outputs` what to make (empty: an image in the store). `epoch` is SOURCE_DATE_EPOCH in POSIX
     seconds; `jobs` bounds the steps that run at one time (None: as many as are ready).
+    `allow` are entitlements, `limits` go to each RUN, `secrets` and `agents` are for its mounts.
     `privileged` (uid 0) lets `type=local` keep owners, setuid bits and device nodes.
     """
 
@@ -55,6 +59,10 @@ class BuildRequest:
     extra_hosts: tuple[tuple[str, str], ...] = ()
     shm_size: int = 0
     privileged: bool = False
+    allow: tuple[str, ...] = ()
+    limits: StepLimits | None = None
+    secrets: Secrets | None = None
+    agents: SshAgents | None = None
 
 
 @record
@@ -90,11 +98,30 @@ def build(
     names = _names(request.tags)
     exporters = _exporters(request, stdout, clock)
     dockerfile = parse(request.dockerfile, name=request.dockerfile_name)
+    _warn_of_arguments(request, emit)
     with store.lease("build"):
         lowered = lower(dockerfile, _lower_options(request), store=store, emit=emit)
         return _solve_and_export(
             request, lowered, names, exporters, store, host, emit, cancel, clock
         )
+
+
+_BUILDKIT_ARGS = frozenset(
+    {
+        "BUILDKIT_CACHE_MOUNT_NS",
+        "BUILDKIT_CONTEXT_KEEP_GIT_DIR",
+        "BUILDKIT_DOCKERFILE_CHECK",
+        "BUILDKIT_MULTI_PLATFORM",
+        "BUILDKIT_SANDBOX_HOSTNAME",
+    }
+)
+
+
+def _warn_of_arguments(request: BuildRequest, emit: Emitter) -> None:
+    """Name the `BUILDKIT_...` arguments that mean something to BuildKit and nothing here."""
+    for name, _ in request.build_args:
+        if name.startswith("BUILDKIT_") and name not in _BUILDKIT_ARGS:
+            emit(Notice(f"--build-arg {name} has no effect: lamina has no such setting"))
 
 
 def lower(dockerfile: Dockerfile, options: LowerOptions, *, store: Store, emit: Emitter) -> Lowered:
@@ -153,7 +180,7 @@ def _solve_and_export(
     cancel: CancelToken,
     clock: Callable[[], float],
 ) -> BuildOutcome:
-    from lamina.builder.build import SolveOptions, solve
+    from lamina.builder.build import SolveOptions, StepLimits, solve
     from lamina.builder.context import Context
     from lamina.exporter.ports import BuildResult
 
@@ -162,7 +189,13 @@ def _solve_and_export(
             lowered.plan,
             store=store,
             contexts={"context": Context(request.context, request.is_lasting)},
-            options=SolveOptions(no_cache=request.no_cache, jobs=request.jobs),
+            options=SolveOptions(
+                no_cache=request.no_cache,
+                jobs=request.jobs,
+                limits=request.limits or StepLimits(),
+                secrets=request.secrets,
+                agents=request.agents,
+            ),
             executor=host.executor,
             network=host.step_network,
             emit=emit,
@@ -246,4 +279,5 @@ def _lower_options(request: BuildRequest) -> LowerOptions:
         extra_hosts=request.extra_hosts,
         shm_size=request.shm_size,
         network=request.network,
+        allow=request.allow,
     )

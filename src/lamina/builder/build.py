@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from lamina.builder.context import Context
     from lamina.builder.execution import NetworkProvider
+    from lamina.builder.secrets import Secrets
+    from lamina.builder.sshagents import SshAgents
     from lamina.container.ports import Executor
     from lamina.events import Emitter
     from lamina.plan.graph import Plan
@@ -31,10 +33,31 @@ if TYPE_CHECKING:
 
 
 @record
+class StepLimits:
+    """What each RUN step may take; never part of a cache key.
+
+    `memory` and `memory_swap` (with swap) in bytes, `cpus` in CPUs, 0 for no limit (`memory_swap`
+    -1: no limit on swap); `ulimits` are (name, soft, hard), -1 for unlimited.
+    `cpu_period` is the time in microseconds over which `cpus` counts. The others are the
+    kernel's `cpu.shares`, and lists of CPUs and memory nodes (`0-2,5`).
+    """
+
+    memory: int = 0
+    memory_swap: int = 0
+    cpus: float = 0.0
+    cpu_period: int = 0
+    cpu_shares: int = 0
+    cpuset_cpus: str = ""
+    cpuset_mems: str = ""
+    ulimits: tuple[tuple[str, int, int], ...] = ()
+
+
+@record
 class SolveOptions:
     """`jobs` limits the steps that run at one time (None: no limit; steps wait for networks and
     disks more than they compute). `compression` and `level` are for the blobs of exported layers.
     `scratch_dir` is for mount points and temporary files (empty: `build` in the store).
+    `secrets` and `agents` are what RUN steps may mount.
     """
 
     no_cache: bool = False
@@ -42,6 +65,9 @@ class SolveOptions:
     compression: str = "gzip"
     level: int | None = None
     scratch_dir: str = ""
+    limits: StepLimits = StepLimits()
+    secrets: Secrets | None = None
+    agents: SshAgents | None = None
 
 
 @record

@@ -6,6 +6,13 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager
 
+from lamina.cli.build_steps import (
+    add_step_flags,
+    entitlements,
+    secrets,
+    ssh_agents,
+    step_limits,
+)
 from lamina.errors import Kind, LaminaError
 
 TYPE_CHECKING = False
@@ -30,7 +37,6 @@ USAGE = "[OPTIONS] PATH | -"
 
 _NOT_YET = "it is not done yet (docs/roadmap.md)"
 _REFUSED = {
-    ("--allow",): _NOT_YET,
     ("--annotation",): "use --output type=image,annotation.KEY=VALUE",
     ("--attest",): _NOT_YET,
     ("--build-context",): _NOT_YET,
@@ -38,24 +44,13 @@ _REFUSED = {
     ("--cache-from",): _NOT_YET,
     ("--cache-to",): _NOT_YET,
     ("--call",): _NOT_YET,
-    ("--cgroup-parent",): _NOT_YET,
     ("--compress",): "there is no daemon to send the context to",
-    ("-m", "--memory"): _NOT_YET,
-    ("--memory-swap",): _NOT_YET,
-    ("--cpu-period",): _NOT_YET,
-    ("--cpu-quota",): _NOT_YET,
-    ("-c", "--cpu-shares"): _NOT_YET,
-    ("--cpuset-cpus",): _NOT_YET,
-    ("--cpuset-mems",): _NOT_YET,
     ("--isolation",): "it is a Windows setting",
     ("--no-cache-filter",): _NOT_YET,
     ("--pull",): "pulling from registries is not done yet (docs/roadmap.md)",
     ("--push",): "pushing to registries is not done yet (docs/roadmap.md)",
-    ("--secret",): _NOT_YET,
     ("--security-opt",): _NOT_YET,
     ("--squash",): _NOT_YET,
-    ("--ssh",): _NOT_YET,
-    ("--ulimit",): _NOT_YET,
 }
 
 
@@ -85,6 +80,7 @@ def configure(parser: Parser) -> None:
     parser.switch("--force-rm", help="as --rm")
     add("--provenance", default="false", help="only 'false'")
     add("--sbom", default="false", help="only 'false'")
+    add_step_flags(parser)
     for names, why in _REFUSED.items():
         parser.refuse(*names, why=why)
 
@@ -145,6 +141,10 @@ def make_request(args: argparse.Namespace, sources: BuildContext, context: Conte
         extra_hosts=host_entries(args.add_host),
         shm_size=parse_size(args.shm_size, "--shm-size") if args.shm_size else 0,
         privileged=context.uid == 0,
+        allow=entitlements(args),
+        limits=step_limits(args),
+        secrets=secrets(args, context),
+        agents=ssh_agents(args, context),
     )
 
 

@@ -26,7 +26,8 @@ class LowerOptions:
     """What the command line says. `ignore` are the `.dockerignore` patterns of the context.
 
     `target` is a stage's name or number (empty: the last); `network`, `extra_hosts` (name,
-    address) and `shm_size` (bytes) go to every RUN.
+    address) and `shm_size` (bytes) go to every RUN. `allow` are the entitlements granted:
+    `network.host`, `security.insecure`.
     """
 
     platform: Platform
@@ -38,6 +39,7 @@ class LowerOptions:
     extra_hosts: tuple[tuple[str, str], ...] = ()
     shm_size: int = 0
     network: str = "default"
+    allow: tuple[str, ...] = ()
 
 
 @record

@@ -87,8 +87,8 @@ class Lowered:
 
 
 @record
-class _Copied:
-    """What `COPY --from` names: a stage, an image, or (both None) nothing at all."""
+class SourceTree:
+    """What `--from` names: a stage, an image, or (both None) nothing at all."""
 
     stage: int | None = None
     request: ImageRequest | None = None
@@ -168,11 +168,11 @@ class Lowering:
             steps[index] = self._steps(stage, resolved)
             for step in steps[index]:
                 check_text(step.command)
-                copied = self._copied(step, index)
-                if copied is not None and copied.stage is not None:
-                    todo.append(copied.stage)
-                elif copied is not None and copied.request is not None:
-                    want(copied.request)
+                for copied in (self._copied(step, index), *self._mounted(step, index)):
+                    if copied is not None and copied.stage is not None:
+                        todo.append(copied.stage)
+                    elif copied is not None and copied.request is not None:
+                        want(copied.request)
         ordered = sorted(requests.values(), key=lambda request: request.span.start)
         return dict(sorted(steps.items())), {request.key: request for request in ordered}
 
@@ -215,12 +215,35 @@ class Lowering:
                 kind=error.kind,
             ) from error
 
-    def _copied(self, step: Step, index: int) -> _Copied | None:
+    def _copied(self, step: Step, index: int) -> SourceTree | None:
         """What the instruction copies from; None for the build context or no COPY at all."""
         command = step.command
         text = command.flag("from") if isinstance(command, ast.Copy) else None
         if not text:
             return None
+        if "$" in text:
+            raise SourceError(
+                "variables are not replaced in COPY --from",
+                span=command.span,
+                hint=f"give the image a name with `FROM {text} AS name` and copy from that",
+            )
+        return self._find_source(text, index, command)
+
+    def _mounted(self, step: Step, index: int) -> tuple[SourceTree | None, ...]:
+        """What each `--mount` of a RUN takes its files from; None where it has no `from`."""
+        if not any(flag.name == "mount" for flag in step.command.flags):
+            return ()
+        from lamina.dockerfile.runmounts import mount_flags, named_source
+
+        names = map(named_source, mount_flags(step.command))
+        return tuple(
+            self._find_source(name, index, step.command) if name else None for name in names
+        )
+
+    def _find_source(self, text: str, index: int, command: ast.Command) -> SourceTree:
+        """What `--from=text` (or `from=text` of a mount) means in stage `index`: a stage's number
+        or name, `scratch`, or an image. Raises SourceError.
+        """
         if text.isascii() and text.isdigit():
             number = int(text[:9])
             if number >= len(self._stages):
@@ -231,23 +254,18 @@ class Lowering:
             before = [number for number in same if number < index]
             return self._earlier((before or same)[-1], index, text, command)
         if text == SCRATCH:
-            return _Copied()
-        if "$" in text:
-            raise SourceError(
-                "variables are not replaced in COPY --from",
-                span=command.span,
-                hint=f"give the image a name with `FROM {text} AS name` and copy from that",
-            )
-        return _Copied(request=self._bases.request(text, command.span, None, what="COPY --from"))
+            return SourceTree()
+        what = "COPY --from" if isinstance(command, ast.Copy) else "from of a mount"
+        return SourceTree(request=self._bases.request(text, command.span, None, what=what))
 
-    def _earlier(self, number: int, index: int, text: str, command: ast.Command) -> _Copied:
+    def _earlier(self, number: int, index: int, text: str, command: ast.Command) -> SourceTree:
         if number >= index:
             raise SourceError(
                 f'cannot copy from stage "{text}", it needs to be defined before current stage '
                 f'"{self._stages[index].shown()}"',
                 span=command.span,
             )
-        return _Copied(stage=number)
+        return SourceTree(stage=number)
 
     # -- all images are known
 
@@ -286,6 +304,7 @@ class Lowering:
             extra_hosts=options.extra_hosts,
             shm_size=options.shm_size,
             network=options.network,
+            allow=options.allow,
             vertices=Vertices(),
             checker=self._checker,
         )
@@ -300,8 +319,10 @@ class Lowering:
         return frozenset(chain)
 
     def _is_alone(self, steps: Iterable[Step]) -> bool:
-        """Whether names need no stage: BuildKit counts images that COPY names as stages."""
-        return len(self._stages) == 1 and not any(self._copied(step, 0) for step in steps)
+        """Whether names need no stage: BuildKit counts what COPY and mounts name as stages."""
+        return len(self._stages) == 1 and not any(
+            self._copied(step, 0) or self._mounted(step, 0) for step in steps
+        )
 
     def _start(
         self,
@@ -351,20 +372,34 @@ class Lowering:
         states: Mapping[int, StageState],
         resolved: Resolved,
     ) -> Step:
-        """The step with the edge that its COPY --from names."""
+        """The step with the edges that its COPY --from or its mounts name."""
+
+        def edge_of(named: SourceTree) -> Edge | None:
+            if named.stage is not None:
+                return states[named.stage].edge
+            if named.request is None:
+                return None
+            image = resolved[named.request.key]
+            if not image.config.diff_ids:
+                return None
+            name = f"FROM {named.request.reference}"
+            meta = VertexMeta(name, span=step.command.span, instruction=name)
+            return _image_edge(scope.vertices, named.request, image, meta)
+
         copied = self._copied(step, index)
-        if copied is None:
+        if copied is not None:
+            edge = edge_of(copied)
+            return replace(step, source=edge, empty_source=edge is None)
+        mounted = self._mounted(step, index)
+        if not mounted:
             return step
-        edge: Edge | None = None
-        if copied.stage is not None:
-            edge = states[copied.stage].edge
-        elif copied.request is not None:
-            image = resolved[copied.request.key]
-            if image.config.diff_ids:
-                name = f"FROM {copied.request.reference}"
-                meta = VertexMeta(name, span=step.command.span, instruction=name)
-                edge = _image_edge(scope.vertices, copied.request, image, meta)
-        return replace(step, source=edge, empty_source=edge is None)
+        from lamina.dockerfile.runmounts import MountSource
+
+        sources = tuple(
+            MountSource(None if named is None else edge_of(named), named is not None)
+            for named in mounted
+        )
+        return replace(step, mount_sources=sources)
 
     def _unused_args(self, steps: Mapping[int, Iterable[Step]]) -> tuple[str, ...]:
         known = {*self._bases.platform_env, *self._bases.declared, _CHECK_ARG, "SOURCE_DATE_EPOCH"}

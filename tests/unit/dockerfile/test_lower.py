@@ -206,7 +206,7 @@ def test_wrong_base_architecture_is_reported() -> None:
         RunConfig(on_build=("FROM x",)),
         RunConfig(on_build=("RUN a\nRUN b",)),
         RunConfig(on_build=("",)),
-        RunConfig(on_build=("RUN --mount=type=cache,target=/x y",)),
+        RunConfig(on_build=("RUN --mount=type=what y",)),
     ],
 )
 def test_hostile_base_config_is_an_error_that_names_from(run: RunConfig) -> None:
@@ -232,9 +232,7 @@ def test_build_argument_that_is_not_text_is_refused(value: str) -> None:
         "ADD --checksum=sha256:0",
         "ADD --unpack",
         "ADD --keep-git-dir",
-        "RUN --mount=type=tmpfs,target=/x",
         "RUN --device=d",
-        "RUN --security=insecure",
     ],
 )
 def test_flag_that_is_not_done_is_refused_by_name(flag: str) -> None:
