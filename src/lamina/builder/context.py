@@ -80,6 +80,11 @@ class Contexts:
             self._caches[root] = known
         return known
 
+    def site(self) -> str:
+        """Where the build context lies, empty if it does not last: builds are told apart by it."""
+        context = self._contexts.get("context")
+        return context.root if context is not None and context.is_lasting else ""
+
     def close(self) -> None:
         """Store what was learned and close the directories."""
         try:

@@ -66,6 +66,7 @@ def configure(parser: Parser) -> None:
     add("-o", "--output", action="append", default=[], help="type=image|oci|docker|tar|local,...")
     parser.switch("--load", help="make an image in the store (the default)")
     add("--progress", default="", choices=["auto", "plain", "tty", "json", "rawjson", "quiet"])
+    parser.switch("--explain", help="say of each step that runs why it was not cached")
     parser.switch("-q", "--quiet", help="print the image id only")
     add("--iidfile", default="", help="write the image id to this file")
     add("--platform", default="", help="the platform to build for")
@@ -87,7 +88,9 @@ def configure(parser: Parser) -> None:
 
 def run(args: argparse.Namespace, context: Context) -> int:
     _refuse_values(args)
-    view = make_view(args.progress or "auto", context, quiet=args.quiet)
+    view = make_view(
+        args.progress or "auto", context, quiet=args.quiet, explain=args.explain
+    )
     try:
         with _sources(args, context) as sources:
             request = make_request(args, sources, context)
@@ -148,7 +151,7 @@ def make_request(args: argparse.Namespace, sources: BuildContext, context: Conte
     )
 
 
-def make_view(progress: str, context: Context, *, quiet: bool) -> View:
+def make_view(progress: str, context: Context, *, quiet: bool, explain: bool = False) -> View:
     """The renderer of events on standard error."""
     from lamina.cli.ui.plain import PlainView
 
@@ -161,8 +164,8 @@ def make_view(progress: str, context: Context, *, quiet: bool) -> View:
     if progress == "tty" or (progress == "auto" and context.stderr.isatty()):
         from lamina.cli.ui.tty import LiveView
 
-        return LiveView(context.stderr, clock=context.clock, width=_width(context))
-    return PlainView(context.stderr)
+        return LiveView(context.stderr, clock=context.clock, width=_width(context), explain=explain)
+    return PlainView(context.stderr, explain=explain)
 
 
 class _Silent:

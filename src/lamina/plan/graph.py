@@ -29,7 +29,8 @@ class VertexMeta:
 
     `name` as BuildKit prints it (`[builder 2/4] RUN make`), `instruction` the Dockerfile text in
     one line, `stage` the stage's name or number. `exported` says that the layer it adds is part
-    of the target image, so that its blob is wanted anyway.
+    of the target image, so that its blob is wanted anyway. `arguments` are the names of ARGs among
+    the variables that a step sees.
     """
 
     name: str
@@ -37,6 +38,7 @@ class VertexMeta:
     instruction: str = ""
     span: Span | None = None
     exported: bool = False
+    arguments: tuple[str, ...] = ()
 
 
 @record

@@ -2,7 +2,8 @@
 """Why a step was not cached: the first difference between its key tree and an earlier one. Pure.
 
 A stored tree is the key's JSON (`solver.keys`) with two members that are not part of the key:
-`about` (`site`: the build context's directory; `images`: chainID -> reference, manifest, platform)
+`about` (`site`: the build context's directory; `images`: chainID -> reference, manifest, platform; `args`:
+names of ARGs among the variables)
 and `files` (a source's position -> path -> what the file was). A step's key names its base by the
 base's own key, so trees form a *line* from the base image up to the step. Two lines are compared
 from the bottom: where they part is where the cause lies, whichever step asks.
@@ -159,10 +160,17 @@ class KeyTree:
 
 
 def annotated(
-    tree: str, *, site: str, images: Mapping[str, Sequence[str]], files: Sequence[Mapping[str, str]]
+    tree: str,
+    *,
+    site: str,
+    images: Mapping[str, Sequence[str]],
+    files: Sequence[Mapping[str, str]],
+    arguments: Sequence[str],
 ) -> str:
     """The key's tree with what explanations need beside it."""
     about: dict[str, object] = {"site": site}
+    if arguments:
+        about["args"] = arguments
     if images:
         about["images"] = images
     text = f"{tree[:-1]}{_ABOUT}{json.dumps(about, separators=(',', ':'))}"
@@ -467,7 +475,7 @@ def _same_step(one: KeyTree, other: KeyTree) -> bool:
 
 
 def file_causes(old: Mapping[str, str], new: Mapping[str, str]) -> list[Cause]:
-    """What differs between two listings: `path` -> `type mode digest-or-target [owner]`."""
+    """What differs between two listings: `path` -> `type mode owner digest-or-target`."""
     if not old or not new:
         return []
     added = [path for path in new if path not in old]
