@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from lamina.builder.build import SolveOptions
     from lamina.builder.changes import Base, Changes
     from lamina.builder.context import Context
-    from lamina.builder.explaining import Explainer
     from lamina.builder.execution import MountProvider, NetworkProvider
+    from lamina.builder.explaining import Explainer
     from lamina.builder.mounting import Mounter
     from lamina.builder.scratch import Scratch
     from lamina.builder.selection import Match, Selection
@@ -53,7 +53,6 @@ if TYPE_CHECKING:
 
     class _Closable(Protocol):
         def close(self) -> None: ...
-
 
 
 class BuildWorker:

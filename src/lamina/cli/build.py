@@ -88,9 +88,7 @@ def configure(parser: Parser) -> None:
 
 def run(args: argparse.Namespace, context: Context) -> int:
     _refuse_values(args)
-    view = make_view(
-        args.progress or "auto", context, quiet=args.quiet, explain=args.explain
-    )
+    view = make_view(args.progress or "auto", context, quiet=args.quiet, explain=args.explain)
     try:
         with _sources(args, context) as sources:
             request = make_request(args, sources, context)

@@ -51,7 +51,9 @@ FORMAT = "format"
 
 _ABOUT = ',"about":'
 _FILES = ',"files":'
-_NAME = re.compile(r"^\[(?:(?P<stage>.*\S) +|(?P<none> *))(?P<number>\d+)/\d+\] (?P<text>.*)$", re.S)
+_NAME = re.compile(
+    r"^\[(?:(?P<stage>.*\S) +|(?P<none> *))(?P<number>\d+)/\d+\] (?P<text>.*)$", re.DOTALL
+)
 _SECRET_WORDS = frozenset(
     {"apikey", "auth", "credential", "credentials", "key", "password", "pword", "passwd", "secret",
      "token"}
@@ -212,7 +214,7 @@ def nearest(
         rank = (
             old.about.get("site", "") != site,
             not same_text,
-            old_kinds[1:] != kinds[1:] or "chain" in old_kinds[1:] != "chain" in kinds[1:],
+            old_kinds[1:] != kinds[1:],
             old_kinds[0] != kinds[0],
             len(_op_causes(old, new)) + sources + base,
             base,
@@ -239,9 +241,7 @@ class _Comparison:
             return Explanation(Cause(INPUT, new.name))
         news, olds = self._line(new), self._line(old)
         start = 0
-        while (
-            start < min(len(news), len(olds)) - 1 and news[start].key == olds[start].key
-        ):
+        while start < min(len(news), len(olds)) - 1 and news[start].key == olds[start].key:
             start += 1
         if start == 0 and news[0].base != olds[0].base:
             cause = _base_cause(news[0], olds[0])
@@ -258,7 +258,7 @@ class _Comparison:
             return Explanation(Cause(INPUT, at.name), "")
         if at is not new:
             mine = self.own(old, new)
-            if any(cause in mine for cause, _ in causes[:1]):
+            if causes[0][0] in [cause for cause, _ in mine]:
                 causes, at = mine, new
         cause, via = causes[0]
         cause = replace(cause, more=len(causes) - 1)
@@ -315,8 +315,8 @@ def _op_causes(old: KeyTree, new: KeyTree) -> list[Cause]:
     was, now = old.op, new.op
     causes: list[Cause] = []
     if old.document.get("version") != new.document.get("version"):
-        versions = [_text(tree.document.get("version")) for tree in (old, new)]
-        causes.append(Cause(FORMAT, "cache format", *versions))
+        before, after = (_text(tree.document.get("version")) for tree in (old, new))
+        causes.append(Cause(FORMAT, "cache format", before, after))
     if was.get("type") != now.get("type"):
         return [*causes, Cause(INSTRUCTION, new.instruction, old.instruction, new.instruction)]
     if now.get("type") == "Exec":
@@ -325,7 +325,9 @@ def _op_causes(old: KeyTree, new: KeyTree) -> list[Cause]:
         causes += _action_causes(old, new)
     causes += _env_causes(was, now, new)
     for field in sorted(now.keys() | was.keys()):
-        if field in {"type", "argv", "actions", "env", "mounts"} or was.get(field) == now.get(field):
+        if field in {"type", "argv", "actions", "env", "mounts"} or was.get(field) == now.get(
+            field
+        ):
             continue
         label = _SETTINGS.get(field, field)
         causes.append(Cause(SETTING, label, _text(was.get(field)), _text(now.get(field))))
@@ -400,7 +402,10 @@ def _value(value: str | None) -> str:
 
 def _mount_causes(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[Cause]:
     before, after = (
-        {str(m.get("target") or m.get("id") or number): m for number, m in enumerate(op.get("mounts") or ())}
+        {
+            str(m.get("target") or m.get("id") or number): m
+            for number, m in enumerate(op.get("mounts") or ())
+        }
         for op in (was, now)
     )
     causes = []
@@ -441,9 +446,11 @@ def _image_cause(
     if before is None or after is None:
         if before is None and after is None and was[1] and now[1]:
             return Cause(INPUT, new.name, _short(was[1]), _short(now[1]))
-        texts = ["scratch" if not value[1] else image[0] if image else _short(value[1])
-                 for value, image in ((was, before), (now, after))]  # fmt: skip
-        return Cause(BASE, (after or before or [""])[0], *texts)
+        texts = [
+            "scratch" if not value[1] else image[0] if image else _short(value[1])
+            for value, image in ((was, before), (now, after))
+        ]
+        return Cause(BASE, (after or before or [""])[0], texts[0], texts[1])
     if before[0] == after[0] and before[2] != after[2]:
         return Cause(PLATFORM, after[0], before[2], after[2])
     if before[0] != after[0]:
@@ -480,21 +487,20 @@ def file_causes(old: Mapping[str, str], new: Mapping[str, str]) -> list[Cause]:
         return []
     added = [path for path in new if path not in old]
     removed = [path for path in old if path not in new]
-    causes = []
     if len(added) == len(removed) == 1 and old[removed[0]] == new[added[0]]:
         return [Cause(FILE_RENAMED, added[0], removed[0], added[0])]
-    for path in new:
-        if path in old and old[path] != new[path]:
-            causes.append(_file_cause(path, old[path], new[path]))
+    causes = [
+        _file_cause(path, old[path], row)
+        for path, row in new.items()
+        if path in old and old[path] != row
+    ]
     causes += [Cause(FILE_ADDED, path, "", new[path]) for path in added]
     causes += [Cause(FILE_REMOVED, path, old[path], "") for path in removed]
     return causes
 
 
 def _file_cause(path: str, old: str, new: str) -> Cause:
-    was, now = (text.split(" ", 3) for text in (old, new))
-    was += [""] * (4 - len(was))
-    now += [""] * (4 - len(now))
+    was, now = ((text.split(" ", 3) + [""] * 4)[:4] for text in (old, new))
     if was[0] != now[0]:
         return Cause(FILE_TYPE, path, was[0], now[0])
     differ = [number for number in (3, 1, 2) if was[number] != now[number]]
