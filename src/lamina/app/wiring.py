@@ -11,6 +11,7 @@ from lamina.events import Notice
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from contextlib import AbstractContextManager
     from typing import Self
 
@@ -90,6 +91,14 @@ class BuildHost:
                 self._store.documents, root=self._store.root, subnet=self._settings.subnet
             )
         return self._network
+
+    def collect_cache(self, clock: Callable[[], float]) -> None:
+        """Keep the build cache within its limits, after a build in which steps ran. Takes a few
+        seconds at most and never fails.
+        """
+        from lamina.app.autogc import collect_after_build
+
+        collect_after_build(self._store, self._settings, clock=clock, emit=self._emit)
 
     def __enter__(self) -> Self:
         return self

@@ -25,11 +25,13 @@ if TYPE_CHECKING:
     from lamina.builder.secrets import Secrets
     from lamina.builder.sshagents import SshAgents
     from lamina.container.ports import Executor
-    from lamina.events import Emitter
+    from lamina.events import Emitter, Outcome
     from lamina.plan.graph import Plan
-    from lamina.spec.digest import DiffID
+    from lamina.spec.digest import DiffID, Digest
     from lamina.store.ports import Store
     from lamina.tasks import CancelToken
+
+    Result = tuple[DiffID, ...]
 
 
 @record
@@ -57,6 +59,7 @@ class SolveOptions:
     """`jobs` limits the steps that run at one time (None: no limit; steps wait for networks and
     disks more than they compute). `compression` and `level` are for the blobs of exported layers.
     `scratch_dir` is for mount points and temporary files (empty: `build` in the store).
+    `keep_failed` keeps the files of a RUN step that fails as a snapshot: `StepFailed.kept`.
     `secrets` and `agents` are what RUN steps may mount.
     """
 
@@ -65,6 +68,7 @@ class SolveOptions:
     compression: str = "gzip"
     level: int | None = None
     scratch_dir: str = ""
+    keep_failed: bool = False
     limits: StepLimits = StepLimits()
     secrets: Secrets | None = None
     agents: SshAgents | None = None
@@ -90,11 +94,15 @@ def solve(
     emit: Emitter,
     cancel: CancelToken | None,
     clock: Callable[[], float],
+    ends: dict[Digest, tuple[Outcome, Result | None]] | None = None,
+    keys: dict[Digest, str] | None = None,
 ) -> Solved:
     """The results of the plan's outputs; what ran is recorded in the store.
 
     `executor` is called at most once, before any thread is started, when a step may have to run.
     `clock` gives POSIX seconds. `network` gives a network namespace to each step with the default network (None: the host's).
+    `ends` is filled with how each vertex ended and its stack, if it is known, `keys` with the primary
+    keys of steps: if it fails, too.
     Every vertex gets one VertexPlanned and one VertexDone. Steps that ended before a failure stay
     cached.
 
@@ -118,6 +126,7 @@ def solve(
         emit=emit,
         clock=clock,
         cancel=cancel,
+        unsure=frozenset(scheduler.unsure),
     )
     driver = Driver(
         scheduler,
@@ -131,6 +140,10 @@ def solve(
     try:
         counts = driver.drive()
     finally:
+        if ends is not None:
+            ends.update(scheduler.results())
+        if keys is not None:
+            keys.update(scheduler.keys())
         worker.close()
         scratch.close()
     outputs = tuple(scheduler.result(edge) for edge in plan.outputs)

@@ -10,6 +10,7 @@ from lamina.builder.tree import Tree
 from lamina.container.ports import ProcessSpec
 from lamina.errors import Kind, LaminaError, SourceError
 from lamina.record import replace
+from lamina.spec.digest import ChainID, Digest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from lamina.builder.mounting import StepMounts
     from lamina.container.ports import Executor
     from lamina.plan.ops import Exec
-    from lamina.spec.digest import ChainID
     from lamina.spec.span import Span
     from lamina.store.ports import Store
     from lamina.tasks import CancelToken
@@ -39,15 +39,22 @@ _PATH_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 class StepFailed(SourceError):
     """A step's process ended with a failure; `status` is its exit status, `output` its last
-    output (at most `TAIL` bytes).
+    output (at most `TAIL` bytes). `kept` is the snapshot of its files and `op` what ran, if they
+    were asked for.
     """
 
     kind = Kind.STEP_FAILED
+    kept: ChainID | None = None
+    op: Exec | None = None
 
     def __init__(self, what: str, *, span: Span | None, status: int, output: bytes) -> None:
         super().__init__(what, span=span)
         self.status = status
         self.output = output
+
+    def keep(self, chain: ChainID, op: Exec) -> None:
+        """Say where the step's files are, and what ran."""
+        self.kept, self.op = chain, op
 
 
 class Step:
@@ -79,6 +86,12 @@ class Step:
         """Turn the snapshot into the committed `chain`."""
         self._store.snapshots.commit(chain, self._key)
         self.committed = True
+
+    def keep(self, name: str) -> ChainID:
+        """Commit the files of a step that failed, under a name that no stack of layers has."""
+        chain = ChainID(Digest.of(f"failed {name}".encode()))
+        self.commit(chain)
+        return chain
 
     def run(
         self,

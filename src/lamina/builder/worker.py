@@ -71,11 +71,13 @@ class BuildWorker:
         emit: Emitter,
         clock: Callable[[], float],
         cancel: CancelToken | None,
+        unsure: frozenset[Digest] = frozenset(),
     ) -> None:
         self._plan = plan
         self._began = clock()
         self._explains: Explainer | None = None
         self._explain_guard = _thread.allocate_lock()
+        self._unsure = unsure
         self._vertices = {vertex.digest: vertex for vertex in plan.vertices}
         self._store = store
         self._executor = executor
@@ -190,8 +192,9 @@ class BuildWorker:
     def look_up(self, vertex: Vertex, keys: tuple[Key, ...]) -> Result | None:
         """The first usable record's result; every key gets a record of it."""
         metadata = self._store.metadata
-        for start, key in enumerate(keys):
-            found = metadata.get_cache([k.digest for k in keys] if not start else [key.digest])
+        trusted = keys[1:] if vertex.digest in self._unsure else keys
+        for start, key in enumerate(trusted):
+            found = metadata.get_cache([k.digest for k in trusted] if not start else [key.digest])
             if found is None:
                 if not start:
                     return None
@@ -266,6 +269,8 @@ class BuildWorker:
 
     def _explain(self, vertex: Vertex, keys: tuple[Key, ...]) -> None:
         forced = "--no-cache" if self._options.no_cache else ""
+        if vertex.meta.ignore_cache:
+            forced = f"--no-cache-filter {vertex.meta.stage}".rstrip()
         is_gone = vertex.digest in self._reported
         files = [] if forced or is_gone else self._listing(vertex)
         self._explainer().explain(vertex, keys, files, is_forced=forced, is_gone=is_gone)
@@ -285,7 +290,7 @@ class BuildWorker:
         """
         from lamina.solver.driver import Made
 
-        if self._options.no_cache:
+        if self._options.no_cache or vertex.meta.ignore_cache:
             self._explain(vertex, keys)
             return Made(self._make(vertex, keys, inputs, cancel))
         name = keys[-1].digest.hex
@@ -369,7 +374,10 @@ class BuildWorker:
                 cancel=cancel,
             )
             if status:
-                raise failed(op, status, span=vertex.meta.span, output=tail.value())
+                error = failed(op, status, span=vertex.meta.span, output=tail.value())
+                if self._options.keep_failed:
+                    error.keep(step.keep(unique), op)
+                raise error
             items = overlay_items(step.upper)
             is_exported = vertex.meta.exported
             created = self._write_layer(items, vertex, is_wanted=is_exported, cancel=cancel)

@@ -58,7 +58,10 @@ def entitlements(args: argparse.Namespace) -> tuple[str, ...]:
                 kind=Kind.USAGE,
                 hint=f"--allow takes {' and '.join(_ENTITLEMENTS)}",
             )
-    granted = [*args.allow, *(["network.host"] if args.network == "host" else [])]
+    granted = [
+        *args.allow,
+        *(["network.host"] if getattr(args, "network", "") == "host" else []),  # bake has no flag
+    ]
     return tuple(dict.fromkeys(granted))
 
 

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 # command -> (module in lamina.cli, summary); the order of `lamina --help`
 COMMANDS: dict[str, tuple[str, str]] = {
     "build": ("build", "build an image from a Dockerfile"),
+    "bake": ("bake", "build several targets from a bake or compose file"),
+    "builds": ("builds", "list and inspect recorded builds, print their logs"),
+    "enter": ("enter", "enter a step of a recorded build"),
+    "why": ("why", "say why the steps of a build were not cached"),
     "run": ("run", "create and run a container from an image"),
     "exec": ("exec", "run a command in a running container"),
     "ps": ("ps", "list containers"),
@@ -56,6 +60,10 @@ ALIASES: dict[tuple[str, str], str] = {
     ("image", "import"): "import",
     ("builder", "build"): "build",
     ("buildx", "build"): "build",
+    ("buildx", "b"): "build",
+    ("buildx", "bake"): "bake",
+    ("buildx", "f"): "bake",
+    ("buildx", "history"): "builds",
     ("container", "run"): "run",
     ("container", "exec"): "exec",
     ("container", "ls"): "ps",

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     Resolved = Mapping[tuple[str, str], "ResolvedImage"]
 
 _CHECK_ARG = "BUILDKIT_DOCKERFILE_CHECK"
+_NO_ARGUMENTS: Mapping[int, Mapping[str, str | None]] = {}
 
 
 @record
@@ -75,7 +76,8 @@ class Lowered:
     final config with the base's diff_ids only (there are `base_layers` of them) and the whole
     history; every history entry with a layer after the base's stands for one vertex of the chain.
     `stage_names` are the stages that are built, in order; `unused_build_args` were given and no
-    ARG asked for them.
+    ARG asked for them. `stages` are the numbers of those stages, `arguments` the values of the ARGs
+    at the end of each.
     """
 
     plan: Plan
@@ -84,6 +86,8 @@ class Lowered:
     stage_names: tuple[str, ...]
     diagnostics: tuple[Diagnostic, ...] = ()
     unused_build_args: tuple[str, ...] = ()
+    stages: tuple[int, ...] = ()
+    arguments: Mapping[int, Mapping[str, str | None]] = _NO_ARGUMENTS
 
 
 @record
@@ -121,6 +125,16 @@ class Lowering:
         self._target = self._bases.target
 
     @property
+    def target(self) -> int:
+        """The number of the target stage."""
+        return self._target
+
+    @property
+    def global_env(self) -> Mapping[str, str]:
+        """The environment of FROM: predefined arguments and the ARGs before the first FROM."""
+        return self._bases.global_env
+
+    @property
     def diagnostics(self) -> tuple[Diagnostic, ...]:
         """The findings so far: those of the text alone before the last step, all after it."""
         return self._checker.diagnostics
@@ -155,6 +169,8 @@ class Lowering:
                 requests.setdefault(request.key, request)
 
         todo = [self._target]
+        if self._options.all_stages:
+            todo += range(len(self._stages))
         while todo:
             index = todo.pop()
             if index in steps:
@@ -272,11 +288,17 @@ class Lowering:
     def _lower(self, steps: dict[int, list[Step]], resolved: Resolved) -> Lowered:
         scope = self._scope()
         chain = self._chain()
+        no_cache = {name.lower() for name in self._options.no_cache_stages if name}
         states: dict[int, StageState] = {}
         for index, own in steps.items():
             stage = self._stages[index]
             name = "" if self._is_alone(own) else stage.shown()
-            state = StageState(scope, name=name, exported=index in chain)
+            state = StageState(
+                scope,
+                name=name,
+                exported=index in chain,
+                ignore_cache=stage.node.start.name in no_cache,
+            )
             state.total = sum(_is_numbered(step.command) for step in own)
             self._start(state, stage, states, resolved)
             for step in own:
@@ -291,6 +313,8 @@ class Lowering:
             stage_names=tuple(self._stages[index].shown() for index in steps),
             diagnostics=scope.checker.diagnostics,
             unused_build_args=self._unused_args(steps),
+            stages=tuple(steps),
+            arguments={index: state.args for index, state in states.items()},
         )
 
     def _scope(self) -> BuildScope:
@@ -304,6 +328,7 @@ class Lowering:
             extra_hosts=options.extra_hosts,
             shm_size=options.shm_size,
             network=options.network,
+            context=options.context,
             allow=options.allow,
             vertices=Vertices(),
             checker=self._checker,

@@ -34,7 +34,7 @@ from lamina.dockerfile.values import (
     parse_port,
 )
 from lamina.errors import Kind
-from lamina.plan.graph import Edge, Vertex, VertexMeta, vertex
+from lamina.plan.graph import Edge, Vertex, VertexMeta, combined, vertex
 from lamina.plan.ops import CopyAction, Exec, FileOp, LocalSource, MkdirAction
 from lamina.record import record, replace
 from lamina.spec.config import Healthcheck, History, ImageConfig, RunConfig
@@ -68,8 +68,8 @@ class Vertices:
         """The edge of the vertex; one that exists is used again (and exported if either is)."""
         made = vertex(op, inputs, meta=meta)
         old = self._known.setdefault(made.digest, made)
-        if meta.exported and not old.meta.exported:
-            self._known[made.digest] = replace(old, meta=replace(old.meta, exported=True))
+        if old is not made:
+            self._known[made.digest] = replace(old, meta=combined(old.meta, meta))
         return Edge(made.digest)
 
     def all(self) -> tuple[Vertex, ...]:
@@ -89,6 +89,7 @@ class BuildScope:
     extra_hosts: tuple[tuple[str, str], ...]
     shm_size: int
     network: str
+    context: str
     allow: tuple[str, ...]
     vertices: Vertices
     checker: Checker
@@ -111,10 +112,13 @@ class Step:
 class StageState:
     """The state of a stage after some of its instructions."""
 
-    def __init__(self, scope: BuildScope, *, name: str, exported: bool) -> None:
+    def __init__(
+        self, scope: BuildScope, *, name: str, exported: bool, ignore_cache: bool = False
+    ) -> None:
         self.scope = scope
         self.name = name
         self.exported = exported
+        self.ignore_cache = ignore_cache
         self.edge: Edge | None = None
         self.base_layers = 0
         self.index = 0
@@ -242,7 +246,7 @@ class StageState:
         op = Exec(
             argv,
             env=env,
-            cwd=self.run.working_dir or "/",
+            cwd=clean(join("/", self.run.working_dir)),
             user=self.run.user,
             network=self.scope.network if network == "default" else network,
             security=security,
@@ -357,7 +361,7 @@ class StageState:
 
     def _context(self) -> Edge:
         meta = VertexMeta("[internal] load build context")
-        return self.scope.vertices.add(LocalSource("context", self.scope.ignore), (), meta)
+        return self.scope.vertices.add(LocalSource(self.scope.context, self.scope.ignore), (), meta)
 
     def _check_ignored(self, command: ast.Copy, sources: Iterable[str]) -> None:
         if not self.scope.ignore or not self.scope.checker.wants("CopyIgnoredFile"):
@@ -377,8 +381,6 @@ class StageState:
 
     def _workdir(self, command: ast.Workdir) -> None:
         path = self._expand(command.path, command)
-        if not path:
-            raise error_at(command, "WORKDIR is empty after its variables are replaced")
         if not self.workdir_set and not path.startswith("/"):
             self.scope.checker.report(
                 "WorkdirRelativePath",
@@ -387,12 +389,16 @@ class StageState:
                 command.span,
             )
         self.workdir_set = True
-        path = clean(join(self.run.working_dir, path))
+        # BuildKit's NormalizeWorkdir: an empty path is the directory so far, an absolute one stays
+        # as it is written
+        if not path.startswith("/"):
+            current = join("/", self.run.working_dir)
+            path = clean(join(current, path)) if path else current
         self.run = replace(self.run, working_dir=path)
         if path == "/":
             self._record(f"WORKDIR {path}")
             return
-        op = FileOp((MkdirAction(path, owner=self.run.user or None),))
+        op = FileOp((MkdirAction(clean(path), owner=self.run.user or None),))
         self._layer(op, (self.edge,), command, self._shown(command))
         self._record(f"WORKDIR {path}", layer=True)
 
@@ -406,6 +412,7 @@ class StageState:
             span=command.span,
             exported=self.exported,
             arguments=tuple(name for name in self.args if name not in self.config_env),
+            ignore_cache=self.ignore_cache,
         )
         self.edge = self.scope.vertices.add(op, inputs, meta)
 

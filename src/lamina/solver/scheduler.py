@@ -163,10 +163,24 @@ class _Node:
 
 
 class Scheduler:
-    """Solves a plan; see the module's table. Not thread-safe: one thread drives it."""
+    """Solves a plan; see the module's table. Not thread-safe: one thread drives it.
+
+    With `no_cache` nothing is looked up. A vertex whose meta says so (`ignore_cache`) always runs.
+    Those that stand on it are in `unsure`: their first key, made from definitions, proves nothing.
+    Results are recorded under it, but not believed for it.
+    """
 
     def __init__(self, plan: Plan, *, no_cache: bool = False) -> None:
-        self._no_cache = no_cache
+        self._uncached: set[Digest] = set()  # these always run
+        self.unsure: set[Digest] = set()
+        for vertex in plan.vertices:
+            if no_cache or vertex.meta.ignore_cache:
+                self._uncached.add(vertex.digest)
+            elif any(
+                edge is not None and (edge.vertex in self._uncached or edge.vertex in self.unsure)
+                for edge in vertex.inputs
+            ):
+                self.unsure.add(vertex.digest)
         self._nodes: dict[Digest, _Node] = {}
         self._requested: list[_Node] = []
         self._actions: list[Action] = []
@@ -266,6 +280,22 @@ class Scheduler:
             raise KeyError(edge.vertex)
         return result
 
+    def results(self) -> dict[Digest, tuple[Outcome, Result | None]]:
+        """How every vertex that ended did, and its stack of layers if that is known."""
+        return {
+            node.vertex.digest: (node.outcome, node.result)
+            for node in self._nodes.values()
+            if node.outcome is not None
+        }
+
+    def keys(self) -> dict[Digest, str]:
+        """The primary key of every vertex that has one, as text."""
+        return {
+            node.vertex.digest: str(node.keys[0].digest)
+            for node in self._nodes.values()
+            if node.keys
+        }
+
     # Phases ---------------------------------------------------------------------------------
 
     def _define(self, node: _Node) -> None:
@@ -305,7 +335,10 @@ class Scheduler:
             self._finish(node, op.diff_ids, Outcome.CACHED)
         elif isinstance(op, LocalSource):
             self._finish(node, (), Outcome.CACHED)
-        elif self._no_cache:
+        elif node.vertex.digest in self._uncached:
+            self._want_inputs(node)
+        elif node.vertex.digest in self.unsure:
+            node.tried = len(node.keys)
             self._want_inputs(node)
         else:
             node.phase = _Phase.LOOKUP
@@ -316,7 +349,7 @@ class Scheduler:
     def _look_up(self, node: _Node) -> None:
         untried = node.keys[node.tried :]
         node.tried = len(node.keys)
-        if self._no_cache or not untried:
+        if node.vertex.digest in self._uncached or not untried:
             self._missed(node)
         else:
             primary = () if untried[0] is node.keys[0] else (node.keys[0],)

@@ -281,3 +281,18 @@ def test_dump_shows_the_plan() -> None:
         "    copy from #1 ['a'] to /b\n"
         "=> #2\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("lines", "kept", "made"),
+    [
+        ("WORKDIR /a/", "/a/", "/a"),
+        ("WORKDIR //a/./b/../c", "//a/./b/../c", "/a/c"),
+        ("WORKDIR /a/\nWORKDIR ./b/", "/a/b", "/a/b"),
+        ("WORKDIR /a\nWORKDIR $NOTHING", "/a", "/a"),
+    ],
+)
+def test_working_directory_is_kept_as_buildkit_keeps_it(lines: str, kept: str, made: str) -> None:
+    lowered = lower(f"FROM scratch\n{lines}\nRUN x\n")
+    assert lowered.config.config.working_dir == kept
+    assert last_exec(lowered).cwd == made
