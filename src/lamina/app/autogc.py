@@ -84,8 +84,7 @@ def _collect(
         gone = choose(usage, Limits(keep_bytes=keep), free_bytes=free)
     if policy.max_age:
         old = choose(usage, Limits(unused_since=now - policy.max_age), free_bytes=free)
-        if gone is None or old.bytes > gone.bytes:
-            gone = old
+        gone = old if gone is None else gone.united(old)
     if gone is None or not (gone.keys or gone.mounts):
         return
     try:

@@ -281,6 +281,7 @@ def _solve(
                 no_cache=no_cache,
                 jobs=first.jobs,
                 keep_failed=any(target.request.keep_failed for target in targets),
+                git_modes=host.context_modes == "git",
                 limits=first.limits or StepLimits(),
                 secrets=first.secrets,
                 agents=first.agents,

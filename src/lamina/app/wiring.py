@@ -51,6 +51,11 @@ class BuildHost:
         search = f"{self._search_path}:{DEFAULT_SEARCH_PATH}".lstrip(":")
         return find_runtime(self._store.root, override=self._settings.runtime, search_path=search)
 
+    @property
+    def context_modes(self) -> str:
+        """How modes of the build context's files count; see Settings."""
+        return self._settings.context_modes
+
     def executor(self) -> Executor:
         """The executor of RUN steps.
 

@@ -60,7 +60,8 @@ class SolveOptions:
     disks more than they compute). `compression` and `level` are for the blobs of exported layers.
     `scratch_dir` is for mount points and temporary files (empty: `build` in the store).
     `keep_failed` keeps the files of a RUN step that fails as a snapshot: `StepFailed.kept`.
-    `secrets` and `agents` are what RUN steps may mount.
+    `secrets` and `agents` are what RUN steps may mount. With `git_modes` files of build contexts have
+    git's modes (0644, 0755; directories 0755), in keys and in layers.
     """
 
     no_cache: bool = False
@@ -69,6 +70,7 @@ class SolveOptions:
     level: int | None = None
     scratch_dir: str = ""
     keep_failed: bool = False
+    git_modes: bool = False
     limits: StepLimits = StepLimits()
     secrets: Secrets | None = None
     agents: SshAgents | None = None

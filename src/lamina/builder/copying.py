@@ -181,6 +181,8 @@ def _put(
             raise LaminaError(text, kind=Kind.INVALID)
     if owner is None and not tree.keeps_owner:
         owner = (0, 0)
+    if mode is None and tree.git_modes:
+        mode = tree.mode(picked.status)
     entry = entry_of(
         place, picked.status, link=picked.link, owner=owner, mode=mode, xattrs=picked.xattrs
     )

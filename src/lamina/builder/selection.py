@@ -91,7 +91,7 @@ def select(
     sha = hashlib.sha256(_VERSION)
     for match in matches:
         sha.update(_framed(match.path, b"match"))
-        sha.update(b"".join([_line(p, keeps_owner=tree.keeps_owner) for p in match.picked]))
+        sha.update(b"".join([_line(p, tree) for p in match.picked]))
     return Selection(Digest("sha256", sha.hexdigest()), matches)
 
 
@@ -110,12 +110,12 @@ def select_path(
         status = tree.status(tree.resolve(match.path))
         if status is not None:
             owner = (status.st_uid, status.st_gid) if tree.keeps_owner else ()
-            sha.update(b"mounted %o " % stat.S_IMODE(status.st_mode) + repr(owner).encode())
-    sha.update(b"".join([_line(p, keeps_owner=tree.keeps_owner) for p in match.picked]))
+            sha.update(b"mounted %o " % tree.mode(status) + repr(owner).encode())
+    sha.update(b"".join([_line(p, tree) for p in match.picked]))
     return Selection(Digest("sha256", sha.hexdigest()), (match,))
 
 
-def listing(selection: Selection, *, keeps_owner: bool) -> dict[str, str]:
+def listing(selection: Selection, tree: Tree) -> dict[str, str]:
     """The selection for people, by path: `type mode owner digest-or-target`, `-` for what does not
     count. What an explanation of a cache miss compares (`solver.explain.file_causes`).
 
@@ -124,14 +124,14 @@ def listing(selection: Selection, *, keeps_owner: bool) -> dict[str, str]:
     rows: dict[str, str] = {}
     for match in selection.matches:
         for picked in match.picked:
-            rows[shown(_join(match.path, picked.path)) or "."] = _row(picked, keeps_owner)
+            rows[shown(_join(match.path, picked.path)) or "."] = _row(picked, tree)
     return rows if len(rows) <= MAX_LISTING else _summed_up(rows)
 
 
-def _row(picked: Picked, keeps_owner: bool) -> str:  # noqa: FBT001  # called for every file
+def _row(picked: Picked, tree: Tree) -> str:
     status, kind = picked.status, picked.type
-    mode = "-" if kind is EntryType.SYMLINK else f"{stat.S_IMODE(status.st_mode):04o}"
-    owner = f"{status.st_uid}:{status.st_gid}" if keeps_owner else "-"
+    mode = "-" if kind is EntryType.SYMLINK else f"{tree.mode(status):04o}"
+    owner = f"{status.st_uid}:{status.st_gid}" if tree.keeps_owner else "-"
     content = "-"
     if kind is EntryType.FILE:
         content = picked.digest.hex()[:_SHOWN]
@@ -326,11 +326,11 @@ def copied_xattrs(fd: int) -> tuple[tuple[bytes, bytes], ...]:
 # Digest -------------------------------------------------------------------------------------
 
 
-def _line(picked: Picked, *, keeps_owner: bool) -> bytes:
+def _line(picked: Picked, tree: Tree) -> bytes:
     """One file in the digest; every part has a fixed length or its length in front."""
     status, kind, path = picked.status, picked.type, picked.path
-    mode = stat.S_IMODE(status.st_mode)
-    owner = b" %d %d" % (status.st_uid, status.st_gid) if keeps_owner else b""
+    mode = tree.mode(status)
+    owner = b" %d %d" % (status.st_uid, status.st_gid) if tree.keeps_owner else b""
     if kind is EntryType.FILE:
         return b"file %o%b %d:%b%b" % (mode, owner, len(path), path, picked.digest)
     if kind is EntryType.SYMLINK:

@@ -81,7 +81,9 @@ class BuildWorker:
         self._vertices = {vertex.digest: vertex for vertex in plan.vertices}
         self._store = store
         self._executor = executor
-        self._contexts = Contexts(contexts, store.metadata, clock=clock)
+        self._contexts = Contexts(
+            contexts, store.metadata, clock=clock, git_modes=options.git_modes
+        )
         self._options = options
         self._network = network
         self._scratch = scratch
@@ -238,6 +240,13 @@ class BuildWorker:
             files = []
         self._store.metadata.put_cache(records)
 
+    def _source_of(self, vertex: Vertex, use: Use) -> Tree:
+        """The tree that a selection was made in: how owners and modes count there."""
+        op = self._source_op(vertex, use)
+        if isinstance(op, LocalSource):
+            return self._contexts.tree(op)
+        return Tree(-1, what="the stage", ignore=None, keeps_owner=True)
+
     def _listing(self, vertex: Vertex) -> list[dict[str, str]]:
         """What each use took from its input, as far as it is known."""
         found = uses(vertex.op)
@@ -245,11 +254,13 @@ class BuildWorker:
             return []
         from lamina.builder.selection import listing
 
-        rows = []
+        rows: list[dict[str, str]] = []
         for position, use in enumerate(found):
             selection = self._selections.get((vertex.digest, position))
-            keeps_owner = not isinstance(self._source_op(vertex, use), LocalSource)
-            rows.append(listing(selection, keeps_owner=keeps_owner) if selection else {})
+            if selection is None:
+                rows.append({})
+            else:
+                rows.append(listing(selection, self._source_of(vertex, use)))
         return rows
 
     def _explainer(self) -> Explainer:

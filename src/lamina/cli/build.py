@@ -231,6 +231,8 @@ def make_host(
         settings = replace(settings, ca_bundle=context.path(args.ca_bundle))
     if args.runtime:
         settings = replace(settings, runtime=args.runtime)
+    if args.context_modes:
+        settings = replace(settings, context_modes=args.context_modes)
     search_path = context.env.get("PATH", "")
     return BuildHost(context.store(), settings, search_path=search_path, emit=view)
 

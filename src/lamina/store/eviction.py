@@ -51,6 +51,15 @@ class Evicted:
     ids: tuple[str, ...] = ()
     bytes: int = 0
 
+    def united(self, other: Evicted) -> Evicted:
+        """What either of them names."""
+        return Evicted(
+            self.keys | other.keys,
+            self.mounts | other.mounts,
+            tuple(dict.fromkeys(self.ids + other.ids)),
+            max(self.bytes, other.bytes),
+        )
+
 
 @record
 class CacheEntry:

@@ -77,6 +77,14 @@ def mark_in_use(store: LocalStore) -> Marked:
     return Marked(frozenset(mark.blobs), frozenset(mark.layers), frozenset(mark.snapshots))
 
 
+def mark_of(store: LocalStore, targets: Iterable[Descriptor]) -> Marked:
+    """What these manifests or indexes need."""
+    mark = _Mark(store)
+    for target in targets:
+        mark._graph(target.digest, target.media_type)
+    return Marked(frozenset(mark.blobs), frozenset(mark.layers), frozenset(mark.snapshots))
+
+
 def collect(
     store: LocalStore,
     *,
