@@ -121,6 +121,19 @@ class Explainer:
         found = reasons.explain(new, old, self._tree)
         if old.about.get("site", "") != self._site and not _is_likely(found, new):
             return Explanation(Cause(reasons.NEW))
+        return self._as_moved(found, new)
+
+    def _as_moved(self, found: Explanation, new: KeyTree) -> Explanation:
+        """An instruction that was added before this step was moved if it was there before."""
+        if found.cause.kind != reasons.INSTRUCTION_ADDED or not found.via:
+            return found
+        for digest, key in self._matches.items():
+            old = self._trees.get(key)
+            if self._vertices[digest].meta.name == found.via and old is not None:
+                text = found.cause.subject
+                if old.instruction == text:
+                    cause = Cause(reasons.INSTRUCTION_MOVED, text, new.instruction, text)
+                    return Explanation(cause, found.via)
         return found
 
     def _of_inputs(self, vertex: Vertex) -> Explanation:

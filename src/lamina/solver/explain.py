@@ -261,7 +261,8 @@ class _Comparison:
             if causes[0][0] in [cause for cause, _ in mine]:
                 causes, at = mine, new
         cause, via = causes[0]
-        cause = replace(cause, more=len(causes) - 1)
+        if cause.kind != INSTRUCTION:  # another text may select and mount other files: no news
+            cause = replace(cause, more=cause.more + len(causes) - 1)
         return Explanation(cause, via or ("" if at is new else at.name))
 
     def own(self, old: KeyTree, new: KeyTree) -> list[tuple[Cause, str]]:
