@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from lamina.builder.execution import NetworkProvider
     from lamina.builder.secrets import Secrets
     from lamina.builder.sshagents import SshAgents
+    from lamina.builder.worker import Fetcher
     from lamina.container.ports import Executor
     from lamina.events import Emitter, Outcome
     from lamina.plan.graph import Plan
@@ -96,6 +97,7 @@ def solve(
     emit: Emitter,
     cancel: CancelToken | None,
     clock: Callable[[], float],
+    remote: Fetcher | None = None,
     ends: dict[Digest, tuple[Outcome, Result | None]] | None = None,
     keys: dict[Digest, str] | None = None,
 ) -> Solved:
@@ -103,6 +105,7 @@ def solve(
 
     `executor` is called at most once, before any thread is started, when a step may have to run.
     `clock` gives POSIX seconds. `network` gives a network namespace to each step with the default network (None: the host's).
+    `remote` brings what URLs and git repositories hold (None: a step that needs it fails).
     `ends` is filled with how each vertex ended and its stack, if it is known, `keys` with the primary
     keys of steps: if it fails, too.
     Every vertex gets one VertexPlanned and one VertexDone. Steps that ended before a failure stay
@@ -125,8 +128,10 @@ def solve(
         options=options,
         network=network,
         scratch=scratch,
+        remote=remote,
         emit=emit,
         clock=clock,
+        key_of=scheduler.key_of,
         cancel=cancel,
         unsure=frozenset(scheduler.unsure),
     )

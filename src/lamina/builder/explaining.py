@@ -10,14 +10,14 @@ import _thread
 
 from lamina.errors import LaminaError
 from lamina.events import VertexExplained
-from lamina.plan.ops import ImageSource
+from lamina.plan.ops import ImageSource, Merge
 from lamina.solver import explain as reasons
 from lamina.solver.explain import Cause, Explanation, KeyTree, nearest, sentence, split_name
 from lamina.spec.identity import chain_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from lamina.events import Emitter
     from lamina.plan.graph import Plan, Vertex
@@ -32,8 +32,16 @@ class Explainer:
     """The explanations of one solve that began at `began`; `site` is where its context lies."""
 
     def __init__(
-        self, plan: Plan, history: KeyHistory, *, site: str, began: float, emit: Emitter
+        self,
+        plan: Plan,
+        history: KeyHistory,
+        *,
+        site: str,
+        began: float,
+        key_of: Callable[[Digest], Key | None],
+        emit: Emitter,
     ) -> None:
+        self._key_of = key_of
         self._vertices = {vertex.digest: vertex for vertex in plan.vertices}
         self._present = frozenset(split_name(v.meta.name)[2] for v in plan.vertices)
         self._history = history
@@ -57,9 +65,24 @@ class Explainer:
             tree,
             site=self._site,
             images=images,
+            merges=self._merges(vertex),
             files=files,
             arguments=vertex.meta.arguments,
         )
+
+    def _merges(self, vertex: Vertex) -> dict[str, tuple[str, str]]:
+        """Key -> (name, tree) of the merges right below: they have no records of their own."""
+        found: dict[str, tuple[str, str]] = {}
+        todo = list(vertex.inputs)
+        while todo:
+            edge = todo.pop()
+            below = self._vertices[edge.vertex] if edge is not None else None
+            key = self._key_of(below.digest) if below is not None else None
+            if below is None or key is None or not isinstance(below.op, Merge):
+                continue
+            found[str(key.digest)] = below.meta.name, key.tree
+            todo += below.inputs
+        return found
 
     def explain(
         self,

@@ -3,7 +3,8 @@
 
 A stored tree is the key's JSON (`solver.keys`) with two members that are not part of the key:
 `about` (`site`: the build context's directory; `images`: chainID -> reference, manifest, platform; `args`:
-names of ARGs among the variables)
+names of ARGs among the variables; `merges`: key -> name and tree of merges below, which have no
+records)
 and `files` (a source's position -> path -> what the file was). A step's key names its base by the
 base's own key, so trees form a *line* from the base image up to the step. Two lines are compared
 from the bottom: where they part is where the cause lies, whichever step asks.
@@ -134,13 +135,33 @@ class KeyTree:
 
     @property
     def base(self) -> tuple[str, str]:
-        """(kind, value) of the identity of the base."""
+        """(kind, value) of the identity of the base; of a merge: of the lowest input."""
+        if self._is_merge:
+            return self._identities[0] if self._identities else ("", "")
         return _identity(self.document.get("base"))
 
     @property
     def sources(self) -> list[tuple[str, str]]:
+        """(kind, value) of what it copies from or mounts; of a merge: of what lies above."""
+        return self._identities[1:] if self._is_merge else self._identities
+
+    @property
+    def _is_merge(self) -> bool:
+        return bool(self.op.get("type") == "Merge")
+
+    @property
+    def _identities(self) -> list[tuple[str, str]]:
         found = self.document.get("sources")
         return [_identity(item) for item in found] if isinstance(found, list) else []
+
+    def merge(self, key: str) -> KeyTree | None:
+        """The tree of a merge below, which has no record of its own."""
+        found = self.about.get("merges", {}).get(key)
+        if not isinstance(found, list | tuple) or len(found) != 2:
+            return None
+        below = KeyTree(key, str(found[0]), str(found[1]))
+        below._about = self.about  # merges stand on merges
+        return below
 
     @property
     def stage(self) -> str:
@@ -166,6 +187,7 @@ def annotated(
     *,
     site: str,
     images: Mapping[str, Sequence[str]],
+    merges: Mapping[str, Sequence[str]],
     files: Sequence[Mapping[str, str]],
     arguments: Sequence[str],
 ) -> str:
@@ -175,6 +197,8 @@ def annotated(
         about["args"] = arguments
     if images:
         about["images"] = images
+    if merges:
+        about["merges"] = merges
     text = f"{tree[:-1]}{_ABOUT}{json.dumps(about, separators=(',', ':'))}"
     if any(files):
         text += f"{_FILES}{json.dumps(list(files), separators=(',', ':'))}"
@@ -274,7 +298,8 @@ class _Comparison:
             if was == now:
                 continue
             if was[0] == now[0] == "definition":
-                before, after = self._trees(was[1]), self._trees(now[1])
+                before = self._trees(was[1]) or old.merge(was[1])
+                after = self._trees(now[1]) or new.merge(now[1])
                 if before is not None and after is not None:
                     found = self.explain(after, before)
                     causes.append((found.cause, found.via or after.name))
@@ -297,7 +322,8 @@ class _Comparison:
         line = [tree]
         seen = {tree.key}
         while line[-1].base[0] == "definition":
-            below = self._trees(line[-1].base[1])
+            key = line[-1].base[1]
+            below = self._trees(key) or line[-1].merge(key)
             if below is None or below.key in seen:
                 break
             seen.add(below.key)

@@ -74,6 +74,19 @@ def relink(project: Project) -> None:
     (project.context / "src/link").symlink_to("util.c")
 
 
+def edits(*pairs: tuple[str, str]) -> Callable[[Project], object]:
+    def change(project: Project) -> None:
+        for old, new in pairs:
+            project.edit(old, new)
+
+    return change
+
+
+def another_name(project: Project) -> None:
+    project.lamina("tag", "busybox", "bb")
+    project.edit("FROM busybox\n", "FROM bb\n")
+
+
 def append(path: str, text: str = "more\n") -> Callable[[Project], object]:
     def change(project: Project) -> None:
         with (project.context / path).open("a") as file:
@@ -177,7 +190,7 @@ MUTATIONS: dict[str, Mutation] = {
     "CMD": Mutation(edit('"cat", "/app/out.txt"', '"true"'), NOTHING),
     "EXPOSE": Mutation(edit("WORKDIR /app", "EXPOSE 80\nWORKDIR /app"), NOTHING),
     "stage renamed": Mutation(
-        lambda p: (p.edit("AS builder", "AS maker"), p.edit("--from=builder", "--from=maker")),
+        edits(("AS builder", "AS maker"), ("--from=builder", "--from=maker")),
         NOTHING,
     ),
     "unused stage": Mutation(edit("FROM busybox AS", "FROM scratch AS x\nFROM busybox AS"), NOTHING),
@@ -202,9 +215,9 @@ MUTATIONS: dict[str, Mutation] = {
         ("run-done",), "instruction-removed",
     ),
     "COPY moved": Mutation(
-        lambda p: (
-            p.edit("COPY assets /app/assets\n", ""),
-            p.edit("COPY --from", "COPY assets /app/assets\nCOPY --from"),
+        edits(
+            ("COPY assets /app/assets\n", ""),
+            ("COPY --from", "COPY assets /app/assets\nCOPY --from"),
         ),
         FINAL, "instruction-moved", "COPY assets /app/assets",
     ),
@@ -289,7 +302,7 @@ MUTATIONS: dict[str, Mutation] = {
         ("COPY assets",), "base",
     ),
     "base under another name": Mutation(
-        lambda p: (p.lamina("tag", "busybox", "bb"), p.edit("FROM busybox\n", "FROM bb\n")), NOTHING
+        another_name, NOTHING
     ),
     "base named again": Mutation(lambda p: p.lamina("tag", "busybox", "busybox"), NOTHING),
     "--no-cache": Mutation(lambda p: None, tuple(STEPS), "no-cache", "--no-cache",
