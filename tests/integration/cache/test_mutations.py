@@ -288,6 +288,11 @@ MUTATIONS: dict[str, Mutation] = {
     "mount writable": Mutation(
         edit("target=/s ", "target=/s,rw "), ("run-mount", "run-done"), "mount", "/s"
     ),
+    "heredoc added": Mutation(
+        edit("RUN echo done", "COPY <<EOF /here\nx\nEOF\nRUN echo done"),
+        ("EOF /here", "run-done"), "instruction-added",
+        own={"EOF /here": ("new", "")},
+    ),
     # the base and the cache
     "base with other content": Mutation(
         lambda p: p.lamina("tag", "other", "busybox"), tuple(STEPS), "base",
