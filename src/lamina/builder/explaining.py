@@ -147,7 +147,13 @@ class Explainer:
         return self._as_moved(found, new)
 
     def _as_moved(self, found: Explanation, new: KeyTree) -> Explanation:
-        """An instruction that was added before this step was moved if it was there before."""
+        """An instruction that was added before this step was moved if it was there before; one that
+        was removed if it is still there.
+        """
+        gone = found.cause.subject
+        if found.cause.kind == reasons.INSTRUCTION_REMOVED and gone in self._present:
+            text = new.instruction
+            return Explanation(Cause(reasons.INSTRUCTION_MOVED, text, gone, text))
         if found.cause.kind != reasons.INSTRUCTION_ADDED or not found.via:
             return found
         for digest, key in self._matches.items():

@@ -134,6 +134,8 @@ def choose(usage: CacheUsage, limits: Limits, *, free_bytes: int) -> Evicted:
             break
         if limits.dangling_only and entry.in_use:
             continue
+        if has_goal and not entry.holds:
+            continue  # an image has all of it: nothing becomes free
         if limits.unused_since is not None and entry.last_used >= limits.unused_since:
             continue
         gone.append(entry)
