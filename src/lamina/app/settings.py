@@ -26,19 +26,27 @@ class Settings:
 
     `ca_bundle` is a PEM file put into RUN steps and never into an image; `runtime` a name or path
     of an OCI runtime (empty: crun, else runc, whichever works); `subnet` of the bridge (empty: one
-    that the host does not route).
+    that the host does not route); `token_realms` hosts of token servers that may be given a
+    registry's password though they are of another domain (separated by spaces or commas).
     """
 
     ca_bundle: str = ""
     runtime: str = ""
     subnet: str = ""
+    token_realms: str = ""
 
 
-_KEYS = {"ca-bundle": "ca_bundle", "runtime": "runtime", "subnet": "subnet"}
+_KEYS = {
+    "ca-bundle": "ca_bundle",
+    "runtime": "runtime",
+    "subnet": "subnet",
+    "token-realms": "token_realms",
+}
 _VARIABLES = {
     "LAMINA_CA_BUNDLE": "ca_bundle",
     "LAMINA_RUNTIME": "runtime",
     "LAMINA_SUBNET": "subnet",
+    "LAMINA_TOKEN_REALMS": "token_realms",
 }
 
 
