@@ -16,10 +16,11 @@ demo: setup
 	bash scripts/demo.sh "$(BIN)/lamina"
 
 check: setup
-	$(BIN)/ruff format --check src tests bench
-	$(BIN)/ruff check src tests bench
+	$(BIN)/ruff format --check src tests bench scripts fuzz
+	$(BIN)/ruff check src tests bench scripts fuzz
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python scripts/check_dockerfile_table.py
 	$(BIN)/pytest -n auto tests/unit tests/property tests/golden tests/contract
 
 test: setup check

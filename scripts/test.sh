@@ -5,7 +5,9 @@
 set -euo pipefail
 pytest=${1:?usage: test.sh PYTEST [ARGUMENTS]}
 shift
-if [ -z "${TMPDIR:-}" ] && [ -w /dev/shm ] && [ "$(df --output=avail -k /dev/shm | tail -n 1)" -gt 6000000 ]; then
+roomy() { [ "$(df --output=avail -k "$1" | tail -n 1)" -gt 6000000 ]; }
+runs_programs() { findmnt -n -o OPTIONS --target "$1" | tr , '\n' | grep -qx noexec && return 1 || return 0; }
+if [ -z "${TMPDIR:-}" ] && [ -w /dev/shm ] && roomy /dev/shm && runs_programs /dev/shm; then
   TMPDIR=$(mktemp -d /dev/shm/lamina-test-XXXXXX)
   export TMPDIR
   trap 'rm -rf "$TMPDIR"' EXIT

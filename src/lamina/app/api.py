@@ -61,6 +61,8 @@ def build(
     epoch: int | None = None,
     jobs: int | None = None,
     network: str = "default",
+    secrets: Mapping[str, bytes] | None = None,
+    allow: Sequence[str] = (),
     root: str = "",
     settings: Settings | None = None,
     on_event: Emitter = silent,
@@ -69,6 +71,8 @@ def build(
     """Build the image of a directory's Dockerfile and return it; `tags` name it.
 
     `dockerfile` is a path (default: `Dockerfile` of the context), `epoch` a SOURCE_DATE_EPOCH.
+    `secrets` are values by id for `RUN --mount=type=secret`, `allow` what RUN steps may do beyond
+    their confinement (`network.host`, `security.insecure`).
     `on_event` gets every event of `lamina.events`, from any thread. Steps run in a mount namespace
     of their own: the first build that runs one moves this process into it.
 
@@ -81,6 +85,7 @@ def build(
     from lamina.app.build import build as build_request
     from lamina.app.buildcontext import read_context
     from lamina.app.wiring import BuildHost
+    from lamina.builder.secrets import Secrets
     from lamina.spec.platform import host
     from lamina.tasks import CancelToken as Token
 
@@ -100,6 +105,8 @@ def build(
         epoch=epoch,
         jobs=jobs,
         network=network,
+        allow=tuple(allow),
+        secrets=Secrets({}, secrets) if secrets else None,
     )
     chosen = settings or load_settings(os.environ, uid=os.geteuid())
     outcome = build_request(

@@ -1,24 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Build an image: parse, resolve, lower, solve, export. docs/architecture.md walks through it."""
+"""Build images: parse, resolve, lower, solve, export. docs/architecture.md walks through it.
+
+`build_all` builds several targets in one solve, so that what they share runs once; `build` is that
+for a single one. Each target is recorded (`lamina.app.history`).
+"""
 
 from __future__ import annotations
 
 from lamina.errors import Kind, LaminaError, SourceError
-from lamina.events import BuildDone
-from lamina.record import record
+from lamina.events import BuildDone, Notice
+from lamina.record import record, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from typing import IO
 
+    from lamina.app.history import Recorder
     from lamina.app.wiring import BuildHost
+    from lamina.builder.build import Solved, StepLimits
+    from lamina.builder.context import Context
+    from lamina.builder.secrets import Secrets
+    from lamina.builder.sshagents import SshAgents
     from lamina.dockerfile.ast import Dockerfile
     from lamina.dockerfile.lower import ImageRequest, Lowered, LowerOptions, ResolvedImage
-    from lamina.events import Emitter
+    from lamina.events import Emitter, Event
     from lamina.exporter.options import Output
-    from lamina.exporter.ports import Exported, Exporter, PendingExport
-    from lamina.spec.digest import Digest
+    from lamina.exporter.ports import BuildResult, Exported, Exporter, PendingExport
+    from lamina.plan.graph import Plan, Vertex
+    from lamina.spec.digest import DiffID, Digest
     from lamina.spec.platform import Platform
     from lamina.store.ports import Store
     from lamina.tasks import CancelToken
@@ -34,7 +44,10 @@ class BuildRequest:
     file's bytes and `dockerfile_name` how messages call it. `tags` are references as typed;
     `outputs` what to make (empty: an image in the store). `epoch` is SOURCE_DATE_EPOCH in POSIX
     seconds; `jobs` bounds the steps that run at one time (None: as many as are ready).
-    `privileged` (uid 0) lets `type=local` keep owners, setuid bits and device nodes.
+    `allow` are entitlements, `limits` go to each RUN, `secrets` and `agents` are for its mounts.
+    `privileged` (uid 0) lets `type=local` keep owners, setuid bits and device nodes. The steps of
+    the stages in `no_cache_filter` run again. `squash` makes one layer of all that the build adds
+    to its base. With `keep_failed` the files of a failing step stay, for `StepFailed.kept`.
     """
 
     context: str
@@ -48,6 +61,9 @@ class BuildRequest:
     build_args: tuple[tuple[str, str], ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
     no_cache: bool = False
+    no_cache_filter: tuple[str, ...] = ()
+    squash: bool = False
+    keep_failed: bool = False
     outputs: tuple[Output, ...] = ()
     epoch: int | None = None
     jobs: int | None = None
@@ -55,17 +71,59 @@ class BuildRequest:
     extra_hosts: tuple[tuple[str, str], ...] = ()
     shm_size: int = 0
     privileged: bool = False
+    allow: tuple[str, ...] = ()
+    limits: StepLimits | None = None
+    secrets: Secrets | None = None
+    agents: SshAgents | None = None
 
 
 @record
 class BuildOutcome:
-    """What was built: digests are None if only files were written. `ran` and `cached` count steps."""
+    """What was built: digests are None if only files were written. `ran` and `cached` count steps.
+
+    `id` is that of the build's record.
+    """
 
     manifest: Digest | None
     config: Digest | None
     names: tuple[str, ...]
     ran: int
     cached: int
+    id: str = ""
+
+
+class _Target:
+    """One target on its way: what was asked for, and what is known of it so far."""
+
+    def __init__(
+        self,
+        name: str,
+        request: BuildRequest,
+        *,
+        recorder: Recorder,
+        stdout: IO[bytes] | None,
+        clock: Callable[[], float],
+    ) -> None:
+        self.name = name
+        self.request = request
+        self.recorder = recorder
+        self.names = _names(request.tags)
+        self.exporters = _exporters(request, stdout, clock)
+        self.context = "context"
+        self.lowered: Lowered | None = None
+        self.pending: list[PendingExport] = []
+
+    def counts(self) -> tuple[int, int]:
+        """How many of its steps ran and were cached."""
+        from lamina.events import Outcome
+        from lamina.plan.ops import Exec, FileOp
+
+        assert self.lowered is not None
+        vertices = self.lowered.plan.vertices
+        steps = [vertex.digest for vertex in vertices if isinstance(vertex.op, Exec | FileOp)]
+        ends = self.recorder.ends
+        ran = sum(digest in ends and ends[digest][0] is Outcome.RAN for digest in steps)
+        return ran, len(steps) - ran
 
 
 def build(
@@ -85,16 +143,241 @@ def build(
         LaminaError: anything else the user can act on.
         Cancelled: the token was set.
     """
+    outcomes = build_all(
+        {"": request},
+        store=store,
+        host=host,
+        emit=emit,
+        cancel=cancel,
+        clock=clock,
+        stdout=stdout,
+    )
+    return outcomes[""]
+
+
+def build_all(
+    requests: Mapping[str, BuildRequest],
+    *,
+    store: Store,
+    host: BuildHost,
+    emit: Emitter,
+    cancel: CancelToken,
+    clock: Callable[[], float],
+    stdout: IO[bytes] | None = None,
+) -> dict[str, BuildOutcome]:
+    """Build and export several targets, by name, as one graph: a step that two of them need runs
+    once. Names are set when everything is made. `jobs` is that of the first.
+
+    Raises:
+        LaminaError: as `build`; nothing is named then, steps that ended stay cached.
+    """
+    from lamina.app.history import Recorder
+    from lamina.app.subject import subject_of
+
+    recorders = {
+        name: Recorder(store, subject_of(request, name), clock=clock, emit=emit)
+        for name, request in requests.items()
+    }
+
+    def tell(event: Event) -> None:
+        emit(event)
+        for recorder in recorders.values():
+            recorder.note(event)
+
+    with store.lease("build"):
+        for recorder in recorders.values():
+            recorder.begin()
+        try:
+            targets = [
+                _Target(name, request, recorder=recorders[name], stdout=stdout, clock=clock)
+                for name, request in requests.items()
+            ]
+            outcomes = _build_targets(targets, store, host, tell, cancel, clock)
+        except BaseException as error:
+            for recorder in recorders.values():
+                recorder.failed(error)
+            raise
+        for target in targets:
+            _record_success(target, outcomes[target.name])
+    return outcomes
+
+
+def _build_targets(
+    targets: list[_Target],
+    store: Store,
+    host: BuildHost,
+    emit: Emitter,
+    cancel: CancelToken,
+    clock: Callable[[], float],
+) -> dict[str, BuildOutcome]:
     from lamina.dockerfile.parser import parse
 
-    names = _names(request.tags)
-    exporters = _exporters(request, stdout, clock)
-    dockerfile = parse(request.dockerfile, name=request.dockerfile_name)
-    with store.lease("build"):
-        lowered = lower(dockerfile, _lower_options(request), store=store, emit=emit)
-        return _solve_and_export(
-            request, lowered, names, exporters, store, host, emit, cancel, clock
+    contexts = _contexts(targets)
+    for target in targets:
+        request = target.request
+        dockerfile = parse(request.dockerfile, name=request.dockerfile_name)
+        _warn_of_arguments(request, emit)
+        options = lower_options(request, context=target.context)
+        target.lowered = lower(dockerfile, options, store=store, emit=emit)
+        target.recorder.plan = target.lowered.plan
+    solved = _solve(targets, contexts, store, host, emit, cancel, clock)
+    try:
+        for target, stack in zip(targets, solved.outputs, strict=True):
+            result = _result(target, stack, clock)
+            if target.request.squash:
+                from lamina.exporter.squash import squashed
+
+                result = squashed(result, store, emit=emit, cancel=cancel)
+            for exporter in target.exporters:
+                # what is made so far must be known if the next one fails
+                target.pending.append(exporter.export(result, store, emit=emit, cancel=cancel))
+    except BaseException:
+        for target in targets:
+            for made in target.pending:
+                made.discard()
+        raise
+    # everything that can fail is done: files appear and names move now, images last of all
+    return {target.name: _finalized(target, emit, clock) for target in targets}
+
+
+def _contexts(targets: list[_Target]) -> dict[str, Context]:
+    """The build contexts by their name in the plan; targets of one directory share it."""
+    from lamina.builder.context import Context
+
+    names: dict[str, str] = {}
+    found: dict[str, Context] = {}
+    for target in targets:
+        directory = target.request.context
+        name = names.setdefault(directory, f"context {len(names) + 1}" if names else "context")
+        target.context = name
+        found[name] = Context(directory, target.request.is_lasting)
+    return found
+
+
+def _solve(
+    targets: list[_Target],
+    contexts: dict[str, Context],
+    store: Store,
+    host: BuildHost,
+    emit: Emitter,
+    cancel: CancelToken,
+    clock: Callable[[], float],
+) -> Solved:
+    from lamina.builder.build import SolveOptions, StepLimits, solve
+
+    plan, no_cache = _plan(targets)
+    ends = targets[0].recorder.ends
+    for target in targets:
+        target.recorder.ends = ends  # the same vertices, filled by the one solve
+    first = targets[0].request
+    with host:
+        return solve(
+            plan,
+            store=store,
+            contexts=contexts,
+            options=SolveOptions(
+                no_cache=no_cache,
+                jobs=first.jobs,
+                keep_failed=any(target.request.keep_failed for target in targets),
+                limits=first.limits or StepLimits(),
+                secrets=first.secrets,
+                agents=first.agents,
+            ),
+            executor=host.executor,
+            network=host.step_network,
+            emit=emit,
+            cancel=cancel,
+            clock=clock,
+            ends=ends,
         )
+
+
+def _plan(targets: list[_Target]) -> tuple[Plan, bool]:
+    """The plan of all targets, and whether nothing of it may come from the cache."""
+    if len(targets) == 1:
+        lowered = targets[0].lowered
+        assert lowered is not None
+        return lowered.plan, targets[0].request.no_cache
+    from lamina.plan.graph import merged
+
+    plans = []
+    for target in targets:
+        assert target.lowered is not None
+        vertices = target.lowered.plan.vertices
+        target.recorder.vertices = frozenset(vertex.digest for vertex in vertices)
+        named = tuple(_of_target(vertex, target) for vertex in vertices)
+        plans.append(replace(target.lowered.plan, vertices=named))
+    return merged(plans), False
+
+
+def _of_target(vertex: Vertex, target: _Target) -> Vertex:
+    """The vertex with the target in its name, as bake prints it, and its own `no_cache`."""
+    name = vertex.meta.name
+    if name.startswith("["):
+        name = f"[{target.name} {name[1:].lstrip()}"
+    ignore_cache = vertex.meta.ignore_cache or target.request.no_cache
+    return replace(vertex, meta=replace(vertex.meta, name=name, ignore_cache=ignore_cache))
+
+
+def _result(target: _Target, stack: tuple[DiffID, ...], clock: Callable[[], float]) -> BuildResult:
+    from lamina.exporter.ports import BuildResult
+
+    assert target.lowered is not None
+    return BuildResult(
+        stack,
+        target.lowered.config,
+        target.lowered.base_layers,
+        target.names,
+        clock(),
+        target.request.epoch,
+        target.counts()[0] == 0,
+    )
+
+
+def _finalized(target: _Target, emit: Emitter, clock: Callable[[], float]) -> BuildOutcome:
+    exported = [export.finalize() for export in target.pending]
+    image = _image_of(exported)
+    ran, cached = target.counts()
+    outcome = BuildOutcome(
+        image.manifest if image else None,
+        image.config if image else None,
+        tuple(dict.fromkeys(name for each in exported for name in each.names)),
+        ran,
+        cached,
+        target.recorder.id,
+    )
+    emit(BuildDone(outcome.manifest, outcome.config, outcome.names, clock()))
+    return outcome
+
+
+def _record_success(target: _Target, outcome: BuildOutcome) -> None:
+    target.recorder.finish(
+        {
+            "status": "completed",
+            "manifest": str(outcome.manifest or ""),
+            "config": str(outcome.config or ""),
+            "names": outcome.names,
+        },
+        warm=not outcome.ran,
+    )
+
+
+_BUILDKIT_ARGS = frozenset(
+    {
+        "BUILDKIT_CACHE_MOUNT_NS",
+        "BUILDKIT_CONTEXT_KEEP_GIT_DIR",
+        "BUILDKIT_DOCKERFILE_CHECK",
+        "BUILDKIT_MULTI_PLATFORM",
+        "BUILDKIT_SANDBOX_HOSTNAME",
+    }
+)
+
+
+def _warn_of_arguments(request: BuildRequest, emit: Emitter) -> None:
+    """Name the `BUILDKIT_...` arguments that mean something to BuildKit and nothing here."""
+    for name, _ in request.build_args:
+        if name.startswith("BUILDKIT_") and name not in _BUILDKIT_ARGS:
+            emit(Notice(f"--build-arg {name} has no effect: lamina has no such setting"))
 
 
 def lower(dockerfile: Dockerfile, options: LowerOptions, *, store: Store, emit: Emitter) -> Lowered:
@@ -142,65 +425,6 @@ def resolve(request: ImageRequest, store: Store) -> ResolvedImage:
         ) from error
 
 
-def _solve_and_export(
-    request: BuildRequest,
-    lowered: Lowered,
-    names: tuple[str, ...],
-    exporters: list[Exporter],
-    store: Store,
-    host: BuildHost,
-    emit: Emitter,
-    cancel: CancelToken,
-    clock: Callable[[], float],
-) -> BuildOutcome:
-    from lamina.builder.build import SolveOptions, solve
-    from lamina.builder.context import Context
-    from lamina.exporter.ports import BuildResult
-
-    with host:
-        solved = solve(
-            lowered.plan,
-            store=store,
-            contexts={"context": Context(request.context, request.is_lasting)},
-            options=SolveOptions(no_cache=request.no_cache, jobs=request.jobs),
-            executor=host.executor,
-            network=host.step_network,
-            emit=emit,
-            cancel=cancel,
-            clock=clock,
-        )
-    result = BuildResult(
-        solved.outputs[0],
-        lowered.config,
-        lowered.base_layers,
-        names,
-        clock(),
-        request.epoch,
-        solved.ran == 0,
-    )
-    pending: list[PendingExport] = []
-    try:
-        for exporter in exporters:
-            export = exporter.export(result, store, emit=emit, cancel=cancel)
-            pending.append(export)  # what is made so far must be known if the next one fails
-    except BaseException:
-        for made in pending:
-            made.discard()
-        raise
-    # everything that can fail is done: files appear and names move now, images last of all
-    exported = [export.finalize() for export in pending]
-    image = _image_of(exported)
-    outcome = BuildOutcome(
-        image.manifest if image else None,
-        image.config if image else None,
-        tuple(dict.fromkeys(name for each in exported for name in each.names)),
-        solved.ran,
-        solved.cached,
-    )
-    emit(BuildDone(outcome.manifest, outcome.config, outcome.names, clock()))
-    return outcome
-
-
 def _image_of(exported: list[Exported]) -> Exported | None:
     return next((each for each in exported if each.config is not None), None)
 
@@ -233,7 +457,8 @@ def _exporters(
     ]
 
 
-def _lower_options(request: BuildRequest) -> LowerOptions:
+def lower_options(request: BuildRequest, *, context: str = "context") -> LowerOptions:
+    """What lowering is told; `context` is the build context's name in the plan."""
     from lamina.dockerfile.lower import LowerOptions
 
     return LowerOptions(
@@ -246,4 +471,7 @@ def _lower_options(request: BuildRequest) -> LowerOptions:
         extra_hosts=request.extra_hosts,
         shm_size=request.shm_size,
         network=request.network,
+        context=context,
+        no_cache_stages=request.no_cache_filter,
+        allow=request.allow,
     )

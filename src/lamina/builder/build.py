@@ -22,12 +22,36 @@ if TYPE_CHECKING:
 
     from lamina.builder.context import Context
     from lamina.builder.execution import NetworkProvider
+    from lamina.builder.secrets import Secrets
+    from lamina.builder.sshagents import SshAgents
     from lamina.container.ports import Executor
-    from lamina.events import Emitter
+    from lamina.events import Emitter, Outcome
     from lamina.plan.graph import Plan
-    from lamina.spec.digest import DiffID
+    from lamina.spec.digest import DiffID, Digest
     from lamina.store.ports import Store
     from lamina.tasks import CancelToken
+
+    Result = tuple[DiffID, ...]
+
+
+@record
+class StepLimits:
+    """What each RUN step may take; never part of a cache key.
+
+    `memory` and `memory_swap` (with swap) in bytes, `cpus` in CPUs, 0 for no limit (`memory_swap`
+    -1: no limit on swap); `ulimits` are (name, soft, hard), -1 for unlimited.
+    `cpu_period` is the time in microseconds over which `cpus` counts. The others are the
+    kernel's `cpu.shares`, and lists of CPUs and memory nodes (`0-2,5`).
+    """
+
+    memory: int = 0
+    memory_swap: int = 0
+    cpus: float = 0.0
+    cpu_period: int = 0
+    cpu_shares: int = 0
+    cpuset_cpus: str = ""
+    cpuset_mems: str = ""
+    ulimits: tuple[tuple[str, int, int], ...] = ()
 
 
 @record
@@ -35,6 +59,8 @@ class SolveOptions:
     """`jobs` limits the steps that run at one time (None: no limit; steps wait for networks and
     disks more than they compute). `compression` and `level` are for the blobs of exported layers.
     `scratch_dir` is for mount points and temporary files (empty: `build` in the store).
+    `keep_failed` keeps the files of a RUN step that fails as a snapshot: `StepFailed.kept`.
+    `secrets` and `agents` are what RUN steps may mount.
     """
 
     no_cache: bool = False
@@ -42,6 +68,10 @@ class SolveOptions:
     compression: str = "gzip"
     level: int | None = None
     scratch_dir: str = ""
+    keep_failed: bool = False
+    limits: StepLimits = StepLimits()
+    secrets: Secrets | None = None
+    agents: SshAgents | None = None
 
 
 @record
@@ -64,11 +94,13 @@ def solve(
     emit: Emitter,
     cancel: CancelToken | None,
     clock: Callable[[], float],
+    ends: dict[Digest, tuple[Outcome, Result | None]] | None = None,
 ) -> Solved:
     """The results of the plan's outputs; what ran is recorded in the store.
 
     `executor` is called at most once, before any thread is started, when a step may have to run.
     `clock` gives POSIX seconds. `network` gives a network namespace to each step with the default network (None: the host's).
+    `ends` is filled with how each vertex ended and its stack, if it is known: if it fails, too.
     Every vertex gets one VertexPlanned and one VertexDone. Steps that ended before a failure stay
     cached.
 
@@ -92,6 +124,7 @@ def solve(
         emit=emit,
         clock=clock,
         cancel=cancel,
+        unsure=frozenset(scheduler.unsure),
     )
     driver = Driver(
         scheduler,
@@ -105,6 +138,8 @@ def solve(
     try:
         counts = driver.drive()
     finally:
+        if ends is not None:
+            ends.update(scheduler.results())
         worker.close()
         scratch.close()
     outputs = tuple(scheduler.result(edge) for edge in plan.outputs)

@@ -9,6 +9,8 @@ import stat
 from lamina.builder.tree import Tree
 from lamina.container.ports import ProcessSpec
 from lamina.errors import Kind, LaminaError, SourceError
+from lamina.record import replace
+from lamina.spec.digest import ChainID, Digest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,15 +18,19 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from typing import Self
 
+    from lamina.builder.build import StepLimits
+    from lamina.builder.mounting import StepMounts
     from lamina.container.ports import Executor
     from lamina.plan.ops import Exec
-    from lamina.spec.digest import ChainID
     from lamina.spec.span import Span
     from lamina.store.ports import Store
     from lamina.tasks import CancelToken
 
     # A network namespace for one step with the default network: its path, freed on exit.
     NetworkProvider = Callable[[], AbstractContextManager[str]]
+
+    # The step's mounts, given where its root is mounted; undone on exit.
+    MountProvider = Callable[[str], AbstractContextManager[StepMounts]]
 
 HOSTNAME = "buildkitsandbox"  # what BuildKit's steps see; some build scripts test for it
 TAIL = 64 * 1024  # bytes of a step's output that a failure keeps
@@ -33,15 +39,22 @@ _PATH_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 class StepFailed(SourceError):
     """A step's process ended with a failure; `status` is its exit status, `output` its last
-    output (at most `TAIL` bytes).
+    output (at most `TAIL` bytes). `kept` is the snapshot of its files and `op` what ran, if they
+    were asked for.
     """
 
     kind = Kind.STEP_FAILED
+    kept: ChainID | None = None
+    op: Exec | None = None
 
     def __init__(self, what: str, *, span: Span | None, status: int, output: bytes) -> None:
         super().__init__(what, span=span)
         self.status = status
         self.output = output
+
+    def keep(self, chain: ChainID, op: Exec) -> None:
+        """Say where the step's files are, and what ran."""
+        self.kept, self.op = chain, op
 
 
 class Step:
@@ -74,34 +87,59 @@ class Step:
         self._store.snapshots.commit(chain, self._key)
         self.committed = True
 
+    def keep(self, name: str) -> ChainID:
+        """Commit the files of a step that failed, under a name that no stack of layers has."""
+        chain = ChainID(Digest.of(f"failed {name}".encode()))
+        self.commit(chain)
+        return chain
+
     def run(
         self,
         op: Exec,
         executor: Executor,
         *,
         network: NetworkProvider | None,
+        mounts: MountProvider | None,
+        limits: StepLimits,
         on_output: Callable[[int, bytes], None],
         cancel: CancelToken,
     ) -> int:
         """Run the process to its end; its exit status."""
         from lamina.system.mounts import mounted
 
-        def start(process: ProcessSpec) -> int:
-            return executor.run(process, self._target, on_output=on_output, cancel=cancel)
+        def start(process: ProcessSpec, output: Callable[[int, bytes], None] = on_output) -> int:
+            return executor.run(process, self._target, on_output=output, cancel=cancel)
+
+        def start_with_mounts(process: ProcessSpec) -> int:
+            if mounts is None:
+                return start(process)
+            with mounts(self._target) as made:
+                output = made.redacted(on_output)
+                try:
+                    return start(_with_mounts(process, made), output.write)
+                finally:
+                    output.flush()
 
         os.mkdir(self._target, 0o700)
         try:
             with mounted(self._mount, self._target, volatile=True):
                 make_cwd(self._target, os.fsencode(op.cwd))
+                process = process_of(op, has_network=network is not None, limits=limits)
                 if op.network != "default" or network is None:
-                    return start(process_of(op, network_ns="", has_network=network is not None))
+                    return start_with_mounts(process)
                 with network() as path:
-                    return start(process_of(op, network_ns=path, has_network=True))
+                    return start_with_mounts(replace(process, network_ns=path))
         finally:
             os.rmdir(self._target)
 
 
-def process_of(op: Exec, *, network_ns: str, has_network: bool) -> ProcessSpec:
+def _with_mounts(process: ProcessSpec, made: StepMounts) -> ProcessSpec:
+    secret = {name for name, _ in made.secret_env}
+    env = tuple(pair for pair in process.env if pair[0] not in secret)
+    return replace(process, env=env, secret_env=made.secret_env, mounts=made.mounts)
+
+
+def process_of(op: Exec, *, has_network: bool, limits: StepLimits) -> ProcessSpec:
     """The process of a step. Without a provider of networks the default is the host's."""
     names = {name for name, _ in op.env}
     proxies = tuple((name, value) for name, value in op.proxy_args if name not in names)
@@ -111,12 +149,19 @@ def process_of(op: Exec, *, network_ns: str, has_network: bool) -> ProcessSpec:
         env=op.env + proxies,
         cwd=op.cwd,
         user=op.user,
-        hostname=HOSTNAME,
+        hostname=op.hostname or HOSTNAME,
         host_network=host,
-        network_ns=network_ns,
         privileged=op.security == "insecure",
         shm_size=op.shm_size,
         extra_hosts=op.extra_hosts,
+        memory=limits.memory,
+        cpus=limits.cpus,
+        cpu_period=limits.cpu_period,
+        cpu_shares=limits.cpu_shares,
+        cpuset_cpus=limits.cpuset_cpus,
+        cpuset_mems=limits.cpuset_mems,
+        memory_swap=limits.memory_swap,
+        ulimits=limits.ulimits,
     )
 
 

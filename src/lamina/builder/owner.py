@@ -3,7 +3,7 @@
 
 As BuildKit: a number for the user alone is the group too, a name's group is its primary one, and
 a group alone leaves the user root. Unlike BuildKit, an unknown name is an error: silently making
-root the owner is never what was asked for.
+root the owner is never what was asked for. `root` itself is 0 in an image without accounts.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ def _user(text: str, changes: Changes) -> tuple[int, int]:
     for name, _password, uid, gid, *_rest in _rows(changes, b"etc/passwd", 4):
         if name == text and _is_number(uid) and _is_number(gid):
             return _number(uid), _number(gid)
+    if text == "root":
+        return 0, 0
     raise _unknown("user", text, "/etc/passwd")
 
 
@@ -47,6 +49,8 @@ def _group(text: str, changes: Changes) -> int:
     for name, _password, gid, *_rest in _rows(changes, b"etc/group", 3):
         if name == text and _is_number(gid):
             return _number(gid)
+    if text == "root":
+        return 0
     raise _unknown("group", text, "/etc/group")
 
 

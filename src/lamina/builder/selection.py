@@ -93,6 +93,26 @@ def select(
     return Selection(Digest("sha256", sha.hexdigest()), matches)
 
 
+def select_path(
+    tree: Tree, path: str, *, cache: StatCache | None, cancel: CancelToken | None = None
+) -> Selection:
+    """What a mount of `path` shows: one match, wildcards meaning nothing. A directory's own mode
+    (and owner, where owners are kept) counts too.
+
+    Raises:
+        LaminaError: as `select`.
+    """
+    match = _Picker(tree, cache, cancel).pick(os.fsencode(path))
+    sha = hashlib.sha256(_VERSION)
+    if match.is_dir:
+        status = tree.status(tree.resolve(match.path))
+        if status is not None:
+            owner = (status.st_uid, status.st_gid) if tree.keeps_owner else ()
+            sha.update(b"mounted %o " % stat.S_IMODE(status.st_mode) + repr(owner).encode())
+    sha.update(b"".join([_line(p, keeps_owner=tree.keeps_owner) for p in match.picked]))
+    return Selection(Digest("sha256", sha.hexdigest()), (match,))
+
+
 def listing(selection: Selection) -> list[dict[str, str]]:
     """The selection for people: what an explanation of a cache miss compares."""
     rows = []

@@ -7,15 +7,17 @@ layer's record, then the cache records.
 
 from __future__ import annotations
 
+import _thread
 import json
 import os
 
 from lamina.builder.context import Contexts
-from lamina.builder.selection import select
+from lamina.builder.selection import select, select_path
 from lamina.builder.tree import Tree
 from lamina.errors import Kind, LaminaError, SourceError
 from lamina.events import Notice, VertexLog
-from lamina.plan.ops import CopyAction, Exec, FileOp, LocalSource
+from lamina.plan.ops import CopyAction, Exec, FileOp, ImageSource, LocalSource
+from lamina.solver.keys import uses
 from lamina.spec.digest import DiffID
 from lamina.spec.identity import chain_id, chain_ids
 from lamina.store.ports import CacheRecord
@@ -29,7 +31,8 @@ if TYPE_CHECKING:
     from lamina.builder.build import SolveOptions
     from lamina.builder.changes import Base, Changes
     from lamina.builder.context import Context
-    from lamina.builder.execution import NetworkProvider
+    from lamina.builder.execution import MountProvider, NetworkProvider
+    from lamina.builder.mounting import Mounter
     from lamina.builder.scratch import Scratch
     from lamina.builder.selection import Match, Selection
     from lamina.container.ports import Executor
@@ -37,9 +40,10 @@ if TYPE_CHECKING:
     from lamina.layer.create import CreatedLayer
     from lamina.layer.entry import Items
     from lamina.plan.graph import Edge, Plan, Vertex
+    from lamina.plan.mounts import BindMount, CacheMount
     from lamina.plan.ops import FileAction
     from lamina.solver.driver import Made
-    from lamina.solver.keys import Key
+    from lamina.solver.keys import Key, Use
     from lamina.spec.digest import ChainID, Digest
     from lamina.spec.span import Span
     from lamina.store.ports import Store
@@ -70,7 +74,9 @@ class BuildWorker:
         emit: Emitter,
         clock: Callable[[], float],
         cancel: CancelToken | None,
+        unsure: frozenset[Digest] = frozenset(),
     ) -> None:
+        self._unsure = unsure
         self._vertices = {vertex.digest: vertex for vertex in plan.vertices}
         self._store = store
         self._executor = executor
@@ -89,6 +95,8 @@ class BuildWorker:
         self._usable: set[ChainID] = set()
         self._reported: set[Digest] = set()
         self._closables: list[_Closable] = []
+        self._mounter: Mounter | None = None
+        self._guard = _thread.allocate_lock()
 
     def close(self) -> None:
         """Store what was learned of the contexts' files and free every descriptor."""
@@ -104,7 +112,7 @@ class BuildWorker:
     def select(
         self, vertex: Vertex, positions: tuple[int, ...], inputs: tuple[Result | None, ...]
     ) -> tuple[tuple[int, Digest], ...]:
-        """The digests of what these copy actions select."""
+        """The digests of what these uses (`solver.keys.uses`) take from their inputs."""
         with _Located(vertex):
             return tuple((p, self._selection(vertex, p, inputs).digest) for p in positions)
 
@@ -114,25 +122,28 @@ class BuildWorker:
         known = self._selections.get((vertex.digest, position))
         if known is not None:
             return known
-        action = _copies(vertex)[position]
-        tree = self._source(vertex, action, inputs)
-        op = self._source_op(vertex, action)
+        use = uses(vertex.op)[position]
+        tree = self._source(vertex, use, inputs)
+        op = self._source_op(vertex, use)
         cache = self._contexts.cache(op) if isinstance(op, LocalSource) else None
-        found = select(tree, action.patterns, cache=cache, cancel=self._cancel)
+        if isinstance(use, CopyAction):
+            found = select(tree, use.patterns, cache=cache, cancel=self._cancel)
+        else:
+            found = select_path(tree, use.path, cache=cache, cancel=self._cancel)
         self._selections[vertex.digest, position] = found
         return found
 
-    def _source_op(self, vertex: Vertex, action: CopyAction) -> object:
-        edge: Edge | None = vertex.inputs[action.source]
+    def _source_op(self, vertex: Vertex, use: Use) -> object:
+        assert use.source is not None
+        edge: Edge | None = vertex.inputs[use.source]
         return self._vertices[edge.vertex].op if edge is not None else None
 
-    def _source(
-        self, vertex: Vertex, action: CopyAction, inputs: tuple[Result | None, ...]
-    ) -> Tree:
-        op = self._source_op(vertex, action)
+    def _source(self, vertex: Vertex, use: Use, inputs: tuple[Result | None, ...]) -> Tree:
+        op = self._source_op(vertex, use)
         if isinstance(op, LocalSource):
             return self._contexts.tree(op)
-        return self._stage_tree(inputs[action.source] or ())
+        assert use.source is not None
+        return self._stage_tree(inputs[use.source] or ())
 
     def _stage_tree(self, result: Result) -> Tree:
         known = self._stage_trees.get(result)
@@ -180,8 +191,9 @@ class BuildWorker:
     def look_up(self, vertex: Vertex, keys: tuple[Key, ...]) -> Result | None:
         """The first usable record's result; every key gets a record of it."""
         metadata = self._store.metadata
-        for start, key in enumerate(keys):
-            found = metadata.get_cache([k.digest for k in keys] if not start else [key.digest])
+        trusted = keys[1:] if vertex.digest in self._unsure else keys
+        for start, key in enumerate(trusted):
+            found = metadata.get_cache([k.digest for k in trusted] if not start else [key.digest])
             if found is None:
                 if not start:
                     return None
@@ -224,13 +236,14 @@ class BuildWorker:
         )
 
     def _listing(self, vertex: Vertex) -> list[list[dict[str, str]]]:
-        """What each copy action selected, as far as it is known and not too long."""
-        if not isinstance(vertex.op, FileOp):
+        """What each use took from its input, as far as it is known and not too long."""
+        found = uses(vertex.op)
+        if not found:
             return []
         from lamina.builder.selection import listing
 
         rows = []
-        for position in range(len(_copies(vertex))):
+        for position in range(len(found)):
             selection = self._selections.get((vertex.digest, position))
             rows.append(listing(selection) if selection is not None else [])
         return rows if sum(map(len, rows)) <= MAX_LISTING else []
@@ -250,7 +263,7 @@ class BuildWorker:
         """
         from lamina.solver.driver import Made
 
-        if self._options.no_cache:
+        if self._options.no_cache or vertex.meta.ignore_cache:
             return Made(self._make(vertex, keys, inputs, cancel))
         name = keys[-1].digest.hex
         with self._scratch.lock(name, cancel=cancel, on_wait=lambda: self._waits(vertex)):
@@ -273,7 +286,7 @@ class BuildWorker:
             base = (inputs[0] if inputs else None) or ()
             op = vertex.op
             if isinstance(op, Exec):
-                result = self._execute(vertex, op, base, cancel)
+                result = self._execute(vertex, op, base, inputs, cancel)
             else:
                 assert isinstance(op, FileOp)
                 result = self._apply(vertex, op, base, inputs, cancel)
@@ -299,7 +312,14 @@ class BuildWorker:
             self._running = self._executor()
         return self._running
 
-    def _execute(self, vertex: Vertex, op: Exec, base: Result, cancel: CancelToken) -> Result:
+    def _execute(
+        self,
+        vertex: Vertex,
+        op: Exec,
+        base: Result,
+        inputs: tuple[Result | None, ...],
+        cancel: CancelToken,
+    ) -> Result:
         from lamina.builder.execution import Step, Tail, failed
         from lamina.image.unpack import ensure_snapshot
         from lamina.layer.walk import overlay_items
@@ -316,10 +336,19 @@ class BuildWorker:
         target = self._scratch.path(unique)
         with Step(self._store, key=unique, parent=parent, target=target) as step:
             status = step.run(
-                op, executor, network=self._network, on_output=on_output, cancel=cancel
+                op,
+                executor,
+                network=self._network,
+                mounts=self._mounts(vertex, op, inputs, cancel) if op.mounts else None,
+                limits=self._options.limits,
+                on_output=on_output,
+                cancel=cancel,
             )
             if status:
-                raise failed(op, status, span=vertex.meta.span, output=tail.value())
+                error = failed(op, status, span=vertex.meta.span, output=tail.value())
+                if self._options.keep_failed:
+                    error.keep(step.keep(unique), op)
+                raise error
             items = overlay_items(step.upper)
             is_exported = vertex.meta.exported
             created = self._write_layer(items, vertex, is_wanted=is_exported, cancel=cancel)
@@ -328,6 +357,42 @@ class BuildWorker:
             assert chain is not None
             step.commit(chain)
         return result
+
+    def _mounts(
+        self,
+        vertex: Vertex,
+        op: Exec,
+        inputs: tuple[Result | None, ...],
+        cancel: CancelToken,
+    ) -> MountProvider:
+        from lamina.builder.mounting import MountInput
+
+        mounter = self._step_mounter()
+
+        def found(mount: BindMount | CacheMount) -> MountInput:
+            assert mount.source is not None
+            if isinstance(self._source_op(vertex, mount), Exec | FileOp | ImageSource):
+                return MountInput(inputs[mount.source] or ())
+            tree = self._source(vertex, mount, inputs)
+            position = uses(op).index(mount)
+            return MountInput(None, tree, self._selection(vertex, position, inputs))
+
+        return lambda rootfs: mounter.mounted(op, rootfs, inputs=found, cancel=cancel)
+
+    def _step_mounter(self) -> Mounter:
+        from lamina.builder.mounting import Mounter
+
+        with self._guard:
+            if self._mounter is None:
+                self._mounter = Mounter(
+                    self._store,
+                    self._scratch,
+                    secrets=self._options.secrets,
+                    agents=self._options.agents,
+                    emit=self._emit,
+                )
+                self._closables.append(self._mounter)
+            return self._mounter
 
     def _apply(
         self,

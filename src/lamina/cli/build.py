@@ -6,6 +6,21 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager
 
+from lamina.cli.build_flags import (
+    add_build_flags,
+    add_shared_flags,
+    check_flags,
+    file_args,
+    progress_of,
+    with_flags,
+)
+from lamina.cli.build_steps import (
+    add_step_flags,
+    entitlements,
+    secrets,
+    ssh_agents,
+    step_limits,
+)
 from lamina.errors import Kind, LaminaError
 
 TYPE_CHECKING = False
@@ -16,6 +31,7 @@ if TYPE_CHECKING:
 
     from lamina.app.build import BuildOutcome, BuildRequest
     from lamina.app.buildcontext import BuildContext
+    from lamina.app.wiring import BuildHost
     from lamina.cli.arguments import Parser
     from lamina.cli.context import Context
     from lamina.events import Event
@@ -30,32 +46,15 @@ USAGE = "[OPTIONS] PATH | -"
 
 _NOT_YET = "it is not done yet (docs/roadmap.md)"
 _REFUSED = {
-    ("--allow",): _NOT_YET,
-    ("--annotation",): "use --output type=image,annotation.KEY=VALUE",
     ("--attest",): _NOT_YET,
     ("--build-context",): _NOT_YET,
     ("--builder",): "lamina has no builders to choose from",
     ("--cache-from",): _NOT_YET,
     ("--cache-to",): _NOT_YET,
-    ("--call",): _NOT_YET,
-    ("--cgroup-parent",): _NOT_YET,
     ("--compress",): "there is no daemon to send the context to",
-    ("-m", "--memory"): _NOT_YET,
-    ("--memory-swap",): _NOT_YET,
-    ("--cpu-period",): _NOT_YET,
-    ("--cpu-quota",): _NOT_YET,
-    ("-c", "--cpu-shares"): _NOT_YET,
-    ("--cpuset-cpus",): _NOT_YET,
-    ("--cpuset-mems",): _NOT_YET,
     ("--isolation",): "it is a Windows setting",
-    ("--no-cache-filter",): _NOT_YET,
-    ("--pull",): "pulling from registries is not done yet (docs/roadmap.md)",
     ("--push",): "pushing to registries is not done yet (docs/roadmap.md)",
-    ("--secret",): _NOT_YET,
     ("--security-opt",): _NOT_YET,
-    ("--squash",): _NOT_YET,
-    ("--ssh",): _NOT_YET,
-    ("--ulimit",): _NOT_YET,
 }
 
 
@@ -69,37 +68,65 @@ def configure(parser: Parser) -> None:
     add("--label", action="append", default=[], help="label of the image: NAME=VALUE")
     parser.switch("--no-cache", help="run every step again")
     add("-o", "--output", action="append", default=[], help="type=image|oci|docker|tar|local,...")
-    parser.switch("--load", help="make an image in the store (the default)")
-    add("--progress", default="", choices=["auto", "plain", "tty", "json", "rawjson", "quiet"])
     parser.switch("-q", "--quiet", help="print the image id only")
     add("--iidfile", default="", help="write the image id to this file")
     add("--platform", default="", help="the platform to build for")
     add("--network", default="default", choices=["default", "bridge", "none", "host"])
     add("--add-host", action="append", default=[], help="NAME:ADDRESS for RUN steps' /etc/hosts")
     add("--shm-size", default="", help="size of /dev/shm in RUN steps")
-    add("--ca-bundle", default="", help="PEM file that RUN steps trust; never left in the image")
-    add("--runtime", default="", help="OCI runtime: a name or a path")
     add("--jobs", type=int, default=0, help="steps that run at one time (default: all that can)")
+    add_build_flags(parser)
+    add_shared_flags(parser)
     # true of every build here: there are no intermediate containers, and no attestations yet
     parser.switch("--rm", default=True, help="remove intermediate containers (there are none)")
     parser.switch("--force-rm", help="as --rm")
     add("--provenance", default="false", help="only 'false'")
     add("--sbom", default="false", help="only 'false'")
+    add_step_flags(parser)
     for names, why in _REFUSED.items():
         parser.refuse(*names, why=why)
 
 
 def run(args: argparse.Namespace, context: Context) -> int:
     _refuse_values(args)
-    view = make_view(args.progress or "auto", context, quiet=args.quiet)
+    check_flags(args)
+    progress = progress_of(args, context)
+    if args.check or args.call != "build":
+        from lamina.cli.call import call, parse_call
+
+        wanted = parse_call("check" if args.check else args.call)
+        if wanted.method != "build":
+            with _sources(args, context) as sources:
+                request = make_request(args, sources, context)
+                return call({"": request}, wanted, context)
+    if args.on_fail:
+        from lamina.cli.enter import check_can_enter
+
+        check_can_enter(context, reads_stdin=args.path == "-" or args.file == "-")
+    try:
+        outcome = _shown_build(args, context, progress)
+    except LaminaError as error:
+        if not args.on_fail or error.kind is not Kind.STEP_FAILED:
+            raise
+        from lamina.cli.enter import enter_failed
+
+        return enter_failed(error, args, context)
+    _write_id(outcome, args, context)
+    if args.metadata_file:
+        from lamina.app.metadata import metadata, write_metadata
+
+        write_metadata(context.path(args.metadata_file), metadata(outcome, context.store()))
+    return 0
+
+
+def _shown_build(args: argparse.Namespace, context: Context, progress: str) -> BuildOutcome:
+    view = make_view(progress, context, quiet=args.quiet)
     try:
         with _sources(args, context) as sources:
             request = make_request(args, sources, context)
-            outcome = _build(request, args, context, view)
+            return _build(request, args, context, view)
     finally:
         view.close()
-    _write_id(outcome, args, context)
-    return 0
 
 
 @contextmanager
@@ -123,10 +150,10 @@ def _sources(args: argparse.Namespace, context: Context) -> Iterator[BuildContex
 def make_request(args: argparse.Namespace, sources: BuildContext, context: Context) -> BuildRequest:
     """The request that the command line makes."""
     from lamina.app.build import BuildRequest
-    from lamina.cli.values import host_entries, parse_epoch, parse_size
+    from lamina.cli.values import host_entries, parse_size
     from lamina.spec.platform import Platform, host
 
-    return BuildRequest(
+    request = BuildRequest(
         context=sources.directory,
         is_lasting=sources.is_lasting,
         dockerfile=sources.dockerfile,
@@ -135,17 +162,21 @@ def make_request(args: argparse.Namespace, sources: BuildContext, context: Conte
         platform=Platform.parse(args.platform) if args.platform else host(os.uname().machine),
         tags=tuple(args.tag),
         target=args.target,
-        build_args=_pairs(args.build_arg, context),
+        build_args=_pairs([*file_args(args.build_arg_file, context), *args.build_arg], context),
         labels=tuple(_label(text) for text in args.label),
         no_cache=args.no_cache,
         outputs=_outputs(args, context),
-        epoch=parse_epoch(context.env.get("SOURCE_DATE_EPOCH", "")),
         jobs=args.jobs or None,
         network="default" if args.network == "bridge" else args.network,
         extra_hosts=host_entries(args.add_host),
         shm_size=parse_size(args.shm_size, "--shm-size") if args.shm_size else 0,
         privileged=context.uid == 0,
+        allow=entitlements(args),
+        limits=step_limits(args),
+        secrets=secrets(args, context),
+        agents=ssh_agents(args, context),
     )
+    return with_flags(request, args, context)
 
 
 def make_view(progress: str, context: Context, *, quiet: bool) -> View:
@@ -175,6 +206,22 @@ def _build(
     request: BuildRequest, args: argparse.Namespace, context: Context, view: Callable[[Event], None]
 ) -> BuildOutcome:
     from lamina.app.build import build
+
+    return build(
+        request,
+        store=context.store(),
+        host=make_host(args, context, view),
+        emit=view,
+        cancel=context.token(),
+        clock=context.clock,
+        stdout=getattr(context.stdout, "buffer", None),
+    )
+
+
+def make_host(
+    args: argparse.Namespace, context: Context, view: Callable[[Event], None]
+) -> BuildHost:
+    """What the steps run on, as flags and settings say."""
     from lamina.app.wiring import BuildHost
     from lamina.record import replace
 
@@ -183,16 +230,8 @@ def _build(
         settings = replace(settings, ca_bundle=context.path(args.ca_bundle))
     if args.runtime:
         settings = replace(settings, runtime=args.runtime)
-    store = context.store()
-    return build(
-        request,
-        store=store,
-        host=BuildHost(store, settings, search_path=context.env.get("PATH", ""), emit=view),
-        emit=view,
-        cancel=context.token(),
-        clock=context.clock,
-        stdout=getattr(context.stdout, "buffer", None),
-    )
+    search_path = context.env.get("PATH", "")
+    return BuildHost(context.store(), settings, search_path=search_path, emit=view)
 
 
 def _write_id(outcome: BuildOutcome, args: argparse.Namespace, context: Context) -> None:
@@ -224,7 +263,7 @@ def _outputs(args: argparse.Namespace, context: Context) -> tuple[Output, ...]:
 
     if args.iidfile and args.output and not args.load:
         kinds = {parse_output(text).type for text in args.output}
-        if kinds <= {"tar", "local"}:
+        if kinds <= {"tar", "local", "cacheonly"}:
             raise LaminaError(
                 "--iidfile needs an image, but --output only writes files", kind=Kind.USAGE
             )

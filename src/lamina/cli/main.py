@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 # command -> (module in lamina.cli, summary); the order of `lamina --help`
 COMMANDS: dict[str, tuple[str, str]] = {
     "build": ("build", "build an image from a Dockerfile"),
+    "bake": ("bake", "build several targets from a bake or compose file"),
+    "builds": ("builds", "list and inspect recorded builds, print their logs"),
+    "enter": ("enter", "enter a step of a recorded build"),
     "run": ("run", "create and run a container from an image"),
     "exec": ("exec", "run a command in a running container"),
     "ps": ("ps", "list containers"),
@@ -62,6 +65,10 @@ ALIASES: dict[tuple[str, str], str] = {
     ("image", "push"): "push",
     ("builder", "build"): "build",
     ("buildx", "build"): "build",
+    ("buildx", "b"): "build",
+    ("buildx", "bake"): "bake",
+    ("buildx", "f"): "bake",
+    ("buildx", "history"): "builds",
     ("container", "run"): "run",
     ("container", "exec"): "exec",
     ("container", "ls"): "ps",

@@ -166,9 +166,9 @@ def run_options(args: argparse.Namespace, context: Context) -> RunOptions:
         cap_drop=tuple(args.cap_drop),
         read_only=args.read_only,
         memory=_memory(args.memory),
-        cpus=_cpus(args.cpus),
+        cpus=parse_cpus(args.cpus),
         pids_limit=_integer(args.pids_limit, "--pids-limit"),
-        ulimits=tuple(_ulimit(text) for text in args.ulimit),
+        ulimits=tuple(parse_ulimit(text) for text in args.ulimit),
         sysctls=tuple(_pair(text, "--sysctl") for text in args.sysctl),
         shm_size=parse_size(args.shm_size) if args.shm_size else DEFAULT_SHM_SIZE,
         stop_signal=args.stop_signal,
@@ -322,7 +322,8 @@ def _memory(text: str) -> int:
     return size
 
 
-def _cpus(text: str) -> float:
+def parse_cpus(text: str) -> float:
+    """The number of `--cpus`, 0 for none. Raises LaminaError of kind USAGE."""
     if not text:
         return 0.0
     try:
@@ -350,7 +351,8 @@ def _pair(text: str, flag: str) -> tuple[str, str]:
     return name, value
 
 
-def _ulimit(text: str) -> tuple[str, int, int]:
+def parse_ulimit(text: str) -> tuple[str, int, int]:
+    """(name, soft, hard) of `--ulimit`, -1 is unlimited. Raises LaminaError of kind USAGE."""
     name, _, values = text.partition("=")
     soft, _, hard = values.partition(":")
     try:

@@ -21,6 +21,7 @@ from lamina.container.bundle import (
 )
 from lamina.container.errorlog import command_status, late_failure, read_error
 from lamina.container.launcher import remove_cgroups, remove_tree
+from lamina.container.limits import check_limits
 from lamina.container.profile import seccomp_for
 from lamina.container.spawn import Launch, Launcher
 from lamina.container.spec import (
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RuntimeExecutor", "command_status", "read_error", "sweep"]
 
+BUNDLE_SIZE = 64 << 20  # bytes; the limit of a bundle in memory
 MAX_TAIL = 1 << 12  # bytes kept of stream 2
 
 _numbers = count(1)
@@ -82,10 +84,14 @@ class RuntimeExecutor:
         if process.terminal:
             raise LaminaError("a RUN step has no terminal", kind=Kind.UNSUPPORTED)
         cancel.check()
+        check_limits(process, self._runtime)
         step = _Step(id=f"lamina-{self._name}-{next(_numbers)}", rootfs=rootfs)
         step = replace(step, bundle=self._make_bundle(step.id))
         try:
-            return self._run_in(step, process, on_output, cancel)
+            if not process.secret_env:
+                return self._run_in(step, process, on_output, cancel)
+            with _InMemory(step.bundle):
+                return self._run_in(step, process, on_output, cancel)
         except BaseException:
             _remove_cgroups_soon(step.id)
             raise
@@ -105,7 +111,7 @@ class RuntimeExecutor:
         try:
             spec, launch = self._prepare(step, process, root_fd)
             write_bundle(step.bundle, spec)
-            stubs.make(root_fd, _stub_destinations(spec))
+            stubs.make(root_fd, _stub_destinations(spec), modes=_tmpfs_modes(spec))
             status = self._launcher.run(launch, on_output=output.write, cancel=cancel)
         finally:
             stubs.remove()
@@ -190,6 +196,25 @@ class RuntimeExecutor:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+class _InMemory:
+    """A tmpfs over the bundle: config.json and the runtime's copy of it hold the environment, and a
+    secret of it must not be written to a disk. It goes with this process's mount namespace.
+    """
+
+    def __init__(self, bundle: str) -> None:
+        self._bundle = bundle
+
+    def __enter__(self) -> None:
+        from lamina.system.mounts import tmpfs
+
+        tmpfs(self._bundle, size=BUNDLE_SIZE, mode=0o700)
+
+    def __exit__(self, *exc: object) -> None:
+        from lamina.system.mounts import unmount
+
+        unmount(self._bundle)
 
 
 @record
@@ -304,6 +329,17 @@ def _stub_destinations(spec: dict[str, Any]) -> list[tuple[str, bool]]:
         for mount in spec["mounts"]
         if not mount["destination"].startswith(inside)
     ]
+
+
+def _tmpfs_modes(spec: dict[str, Any]) -> dict[str, int]:
+    """The modes that tmpfs mounts ask for, by destination."""
+    return {
+        mount["destination"]: int(option.removeprefix("mode="), 8)
+        for mount in spec["mounts"]
+        if mount["type"] == "tmpfs"
+        for option in mount["options"]
+        if option.startswith("mode=")
+    }
 
 
 class _Output:

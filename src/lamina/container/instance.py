@@ -25,6 +25,7 @@ from lamina.container.console import StartFailed
 from lamina.container.errorlog import command_status, read_error
 from lamina.container.host import list_devices
 from lamina.container.launcher import remove_cgroups
+from lamina.container.limits import check_limits
 from lamina.container.ports import Mount
 from lamina.container.profile import seccomp_for
 from lamina.container.runtime import find_runtime
@@ -138,7 +139,7 @@ class Instance:
         try:
             runtime = find_runtime(self._store.root, override=self._runtime_name)
             mounts.isolate()  # after the probe, whose containers would fill the shield's tmpfs
-            _check_limits(self._config.process, runtime)
+            check_limits(self._config.process, runtime)
             rootfs = self._mount()
             process = self._connect(self._config.process)
             process = replace(process, mounts=process.mounts + self._volumes(rootfs))
@@ -268,25 +269,6 @@ class Instance:
             raise start_failure(message)
         with open(f"{self._directory}/{_PID}", encoding="ascii") as file:
             return int(file.read())
-
-
-def _check_limits(process: ProcessSpec, runtime: Runtime) -> None:
-    """A limit that nothing would enforce is an error, never ignored."""
-    wanted = {
-        "memory": ("--memory", process.memory > 0),
-        "cpu": ("--cpus", process.cpus > 0),
-        "pids": ("--pids-limit", process.pids_limit > 0),
-    }
-    for controller, (flag, is_asked) in wanted.items():
-        if not is_asked:
-            continue
-        if runtime.manager == "disabled" or controller not in runtime.cgroups.controllers:
-            raise LaminaError(
-                f"{flag} cannot be enforced: this host has no {controller} control group "
-                f"that {runtime.name} could use",
-                kind=Kind.UNSUPPORTED,
-                hint="'lamina info' tells what was found",
-            )
 
 
 def _check_source(mount: Mount) -> None:

@@ -41,6 +41,8 @@ class ProcessSpec:
     processes; 0 (and -1 for `pids_limit`) is no limit. `ulimits` are (name, soft, hard), -1 is
     unlimited. `seccomp` is empty for Docker's profile, `unconfined`, or a profile's JSON text.
     `address` is the container's own, for /etc/hosts; `host_gateway` what `host-gateway` means.
+    `secret_env` is added to `env` and must not reach any disk. `cpu_shares`, `cpuset_cpus`,
+    `cpuset_mems` and `memory_swap` (memory and swap together, -1 for no limit) are the kernel's.
     `architecture` is the image's (empty: the host's); a 32-bit one is let through the filter.
     """
 
@@ -71,6 +73,12 @@ class ProcessSpec:
     address: str = ""
     host_gateway: str = ""
     architecture: str = ""
+    secret_env: tuple[tuple[str, str], ...] = ()
+    cpu_period: int = 0  # microseconds, of `cpus`; 0 is the kernel's
+    cpu_shares: int = 0
+    cpuset_cpus: str = ""
+    cpuset_mems: str = ""
+    memory_swap: int = 0
 
 
 class Executor(Protocol):

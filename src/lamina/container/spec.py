@@ -191,7 +191,7 @@ def granted_capabilities(process: ProcessSpec, host: HostFacts) -> tuple[str, ..
 
 def container_environment(process: ProcessSpec, user: ResolvedUser) -> list[str]:
     """`NAME=value` in order; PATH, HOSTNAME, TERM and HOME are added where Docker adds them."""
-    found = dict(process.env)
+    found = dict(process.env) | dict(process.secret_env)
     defaults = {"PATH": DEFAULT_PATH}
     if process.hostname:
         defaults["HOSTNAME"] = process.hostname
@@ -321,7 +321,10 @@ def _asked_mount(mount: Mount, privileged: bool) -> dict[str, object]:  # noqa: 
         if not any("private" in o or "slave" in o or "shared" in o for o in options):
             options.append("rprivate")
         return _mount(destination, "bind", source, options)
-    return _mount(destination, "tmpfs", "tmpfs", ["nosuid", "nodev", "noexec", *options])
+    # left out and not cleared: runtimes differ in what `noexec,exec` means
+    guards = {"nosuid": "suid", "nodev": "dev", "noexec": "exec"}
+    kept = [guard for guard, cleared in guards.items() if cleared not in options]
+    return _mount(destination, "tmpfs", "tmpfs", [*kept, *options])
 
 
 def _option(option: str, mount: Mount) -> str:
@@ -378,9 +381,22 @@ def _resources(process: ProcessSpec, host: HostFacts) -> dict[str, object]:
     if host.device_control:
         resources["devices"] = _device_rules(process)
     if process.memory > 0:
-        resources["memory"] = {"limit": process.memory}
+        memory = {"limit": process.memory}
+        if process.memory_swap:
+            memory["swap"] = process.memory_swap
+        resources["memory"] = memory
+    cpu: dict[str, object] = {}
     if process.cpus > 0:
-        resources["cpu"] = {"quota": round(process.cpus * CPU_PERIOD), "period": CPU_PERIOD}
+        period = process.cpu_period or CPU_PERIOD
+        cpu |= {"quota": round(process.cpus * period), "period": period}
+    if process.cpu_shares:
+        cpu["shares"] = process.cpu_shares
+    if process.cpuset_cpus:
+        cpu["cpus"] = process.cpuset_cpus
+    if process.cpuset_mems:
+        cpu["mems"] = process.cpuset_mems
+    if cpu:
+        resources["cpu"] = cpu
     if process.pids_limit > 0:
         resources["pids"] = {"limit": process.pids_limit}
     return resources

@@ -17,7 +17,7 @@ from lamina.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 MAX_LINKS = 40  # as the kernel's limit on symbolic links in one path
 
@@ -37,14 +37,24 @@ class MountStubs:
     def __init__(self) -> None:
         self._stubs: list[_Stub] = []
 
-    def make(self, root_fd: int, destinations: Iterable[tuple[str, bool]]) -> None:
+    def make(
+        self,
+        root_fd: int,
+        destinations: Iterable[tuple[str, bool]],
+        *,
+        modes: Mapping[str, int] | None = None,
+    ) -> None:
         """Create missing destinations (path, whether a directory) beneath directory `root_fd`.
+
+        `modes` has those directories that are not to be 0755: runc gives a tmpfs the mode of what
+        it is mounted on, whatever its options say.
 
         A destination that cannot be made (a file where a directory should be) is left to the
         runtime, which reports it.
         """
         for path, directory in destinations:
-            _Walk(root_fd, self._stubs).make(path, directory=directory)
+            mode = (modes or {}).get(path, 0o755)
+            _Walk(root_fd, self._stubs, mode=mode).make(path, directory=directory)
 
     def remove(self) -> None:
         """Remove what is still an empty stub of ours, the last made first. Idempotent."""
@@ -59,8 +69,9 @@ class MountStubs:
 class _Walk:
     """One walk from the root to a destination that keeps the descriptor of every parent."""
 
-    def __init__(self, root_fd: int, stubs: list[_Stub]) -> None:
+    def __init__(self, root_fd: int, stubs: list[_Stub], *, mode: int) -> None:
         self._stubs = stubs
+        self._mode = mode
         self._parents = [os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=root_fd)]
         self._links = 0
 
@@ -87,7 +98,7 @@ class _Walk:
         try:
             status = os.stat(name, dir_fd=here, follow_symlinks=False)
         except FileNotFoundError:
-            self._create(here, name, directory=directory)
+            self._create(here, name, directory=directory, mode=0o755 if todo else self._mode)
             if not directory:
                 return False
         else:
@@ -110,12 +121,14 @@ class _Walk:
         todo.extend([part for part in target.split("/") if part not in ("", ".")][::-1])
         return True
 
-    def _create(self, here: int, name: str, *, directory: bool) -> None:
+    def _create(self, here: int, name: str, *, directory: bool, mode: int) -> None:
         parent = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=here)
         try:
             before = os.fstat(parent)
             if directory:
                 os.mkdir(name, 0o755, dir_fd=parent)
+                if mode != 0o755:
+                    os.chmod(name, mode, dir_fd=parent)
             else:
                 flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
                 os.close(os.open(name, flags, 0o644, dir_fd=parent))

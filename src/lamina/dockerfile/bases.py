@@ -26,7 +26,10 @@ class LowerOptions:
     """What the command line says. `ignore` are the `.dockerignore` patterns of the context.
 
     `target` is a stage's name or number (empty: the last); `network`, `extra_hosts` (name,
-    address) and `shm_size` (bytes) go to every RUN.
+    address) and `shm_size` (bytes) go to every RUN. `context` names the build context in the plan.
+    The steps of `no_cache_stages` (names, any case) ignore the cache. With `all_stages` every stage
+    is lowered, needed or not, so that the checks see all of them. `allow` are the entitlements
+    granted: `network.host`, `security.insecure`.
     """
 
     platform: Platform
@@ -38,6 +41,10 @@ class LowerOptions:
     extra_hosts: tuple[tuple[str, str], ...] = ()
     shm_size: int = 0
     network: str = "default"
+    context: str = "context"
+    no_cache_stages: tuple[str, ...] = ()
+    all_stages: bool = False
+    allow: tuple[str, ...] = ()
 
 
 @record

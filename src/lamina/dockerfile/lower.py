@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     Resolved = Mapping[tuple[str, str], "ResolvedImage"]
 
 _CHECK_ARG = "BUILDKIT_DOCKERFILE_CHECK"
+_NO_ARGUMENTS: Mapping[int, Mapping[str, str | None]] = {}
 
 
 @record
@@ -75,7 +76,8 @@ class Lowered:
     final config with the base's diff_ids only (there are `base_layers` of them) and the whole
     history; every history entry with a layer after the base's stands for one vertex of the chain.
     `stage_names` are the stages that are built, in order; `unused_build_args` were given and no
-    ARG asked for them.
+    ARG asked for them. `stages` are the numbers of those stages, `arguments` the values of the ARGs
+    at the end of each.
     """
 
     plan: Plan
@@ -84,11 +86,13 @@ class Lowered:
     stage_names: tuple[str, ...]
     diagnostics: tuple[Diagnostic, ...] = ()
     unused_build_args: tuple[str, ...] = ()
+    stages: tuple[int, ...] = ()
+    arguments: Mapping[int, Mapping[str, str | None]] = _NO_ARGUMENTS
 
 
 @record
-class _Copied:
-    """What `COPY --from` names: a stage, an image, or (both None) nothing at all."""
+class SourceTree:
+    """What `--from` names: a stage, an image, or (both None) nothing at all."""
 
     stage: int | None = None
     request: ImageRequest | None = None
@@ -119,6 +123,16 @@ class Lowering:
         self._bases = Bases(dockerfile, options, self._checker)
         self._stages = self._bases.stages
         self._target = self._bases.target
+
+    @property
+    def target(self) -> int:
+        """The number of the target stage."""
+        return self._target
+
+    @property
+    def global_env(self) -> Mapping[str, str]:
+        """The environment of FROM: predefined arguments and the ARGs before the first FROM."""
+        return self._bases.global_env
 
     @property
     def diagnostics(self) -> tuple[Diagnostic, ...]:
@@ -155,6 +169,8 @@ class Lowering:
                 requests.setdefault(request.key, request)
 
         todo = [self._target]
+        if self._options.all_stages:
+            todo += range(len(self._stages))
         while todo:
             index = todo.pop()
             if index in steps:
@@ -168,11 +184,11 @@ class Lowering:
             steps[index] = self._steps(stage, resolved)
             for step in steps[index]:
                 check_text(step.command)
-                copied = self._copied(step, index)
-                if copied is not None and copied.stage is not None:
-                    todo.append(copied.stage)
-                elif copied is not None and copied.request is not None:
-                    want(copied.request)
+                for copied in (self._copied(step, index), *self._mounted(step, index)):
+                    if copied is not None and copied.stage is not None:
+                        todo.append(copied.stage)
+                    elif copied is not None and copied.request is not None:
+                        want(copied.request)
         ordered = sorted(requests.values(), key=lambda request: request.span.start)
         return dict(sorted(steps.items())), {request.key: request for request in ordered}
 
@@ -215,12 +231,35 @@ class Lowering:
                 kind=error.kind,
             ) from error
 
-    def _copied(self, step: Step, index: int) -> _Copied | None:
+    def _copied(self, step: Step, index: int) -> SourceTree | None:
         """What the instruction copies from; None for the build context or no COPY at all."""
         command = step.command
         text = command.flag("from") if isinstance(command, ast.Copy) else None
         if not text:
             return None
+        if "$" in text:
+            raise SourceError(
+                "variables are not replaced in COPY --from",
+                span=command.span,
+                hint=f"give the image a name with `FROM {text} AS name` and copy from that",
+            )
+        return self._find_source(text, index, command)
+
+    def _mounted(self, step: Step, index: int) -> tuple[SourceTree | None, ...]:
+        """What each `--mount` of a RUN takes its files from; None where it has no `from`."""
+        if not any(flag.name == "mount" for flag in step.command.flags):
+            return ()
+        from lamina.dockerfile.runmounts import mount_flags, named_source
+
+        names = map(named_source, mount_flags(step.command))
+        return tuple(
+            self._find_source(name, index, step.command) if name else None for name in names
+        )
+
+    def _find_source(self, text: str, index: int, command: ast.Command) -> SourceTree:
+        """What `--from=text` (or `from=text` of a mount) means in stage `index`: a stage's number
+        or name, `scratch`, or an image. Raises SourceError.
+        """
         if text.isascii() and text.isdigit():
             number = int(text[:9])
             if number >= len(self._stages):
@@ -231,34 +270,35 @@ class Lowering:
             before = [number for number in same if number < index]
             return self._earlier((before or same)[-1], index, text, command)
         if text == SCRATCH:
-            return _Copied()
-        if "$" in text:
-            raise SourceError(
-                "variables are not replaced in COPY --from",
-                span=command.span,
-                hint=f"give the image a name with `FROM {text} AS name` and copy from that",
-            )
-        return _Copied(request=self._bases.request(text, command.span, None, what="COPY --from"))
+            return SourceTree()
+        what = "COPY --from" if isinstance(command, ast.Copy) else "from of a mount"
+        return SourceTree(request=self._bases.request(text, command.span, None, what=what))
 
-    def _earlier(self, number: int, index: int, text: str, command: ast.Command) -> _Copied:
+    def _earlier(self, number: int, index: int, text: str, command: ast.Command) -> SourceTree:
         if number >= index:
             raise SourceError(
                 f'cannot copy from stage "{text}", it needs to be defined before current stage '
                 f'"{self._stages[index].shown()}"',
                 span=command.span,
             )
-        return _Copied(stage=number)
+        return SourceTree(stage=number)
 
     # -- all images are known
 
     def _lower(self, steps: dict[int, list[Step]], resolved: Resolved) -> Lowered:
         scope = self._scope()
         chain = self._chain()
+        no_cache = {name.lower() for name in self._options.no_cache_stages if name}
         states: dict[int, StageState] = {}
         for index, own in steps.items():
             stage = self._stages[index]
             name = "" if self._is_alone(own) else stage.shown()
-            state = StageState(scope, name=name, exported=index in chain)
+            state = StageState(
+                scope,
+                name=name,
+                exported=index in chain,
+                ignore_cache=stage.node.start.name in no_cache,
+            )
             state.total = sum(_is_numbered(step.command) for step in own)
             self._start(state, stage, states, resolved)
             for step in own:
@@ -273,6 +313,8 @@ class Lowering:
             stage_names=tuple(self._stages[index].shown() for index in steps),
             diagnostics=scope.checker.diagnostics,
             unused_build_args=self._unused_args(steps),
+            stages=tuple(steps),
+            arguments={index: state.args for index, state in states.items()},
         )
 
     def _scope(self) -> BuildScope:
@@ -286,6 +328,8 @@ class Lowering:
             extra_hosts=options.extra_hosts,
             shm_size=options.shm_size,
             network=options.network,
+            context=options.context,
+            allow=options.allow,
             vertices=Vertices(),
             checker=self._checker,
         )
@@ -300,8 +344,10 @@ class Lowering:
         return frozenset(chain)
 
     def _is_alone(self, steps: Iterable[Step]) -> bool:
-        """Whether names need no stage: BuildKit counts images that COPY names as stages."""
-        return len(self._stages) == 1 and not any(self._copied(step, 0) for step in steps)
+        """Whether names need no stage: BuildKit counts what COPY and mounts name as stages."""
+        return len(self._stages) == 1 and not any(
+            self._copied(step, 0) or self._mounted(step, 0) for step in steps
+        )
 
     def _start(
         self,
@@ -351,20 +397,34 @@ class Lowering:
         states: Mapping[int, StageState],
         resolved: Resolved,
     ) -> Step:
-        """The step with the edge that its COPY --from names."""
+        """The step with the edges that its COPY --from or its mounts name."""
+
+        def edge_of(named: SourceTree) -> Edge | None:
+            if named.stage is not None:
+                return states[named.stage].edge
+            if named.request is None:
+                return None
+            image = resolved[named.request.key]
+            if not image.config.diff_ids:
+                return None
+            name = f"FROM {named.request.reference}"
+            meta = VertexMeta(name, span=step.command.span, instruction=name)
+            return _image_edge(scope.vertices, named.request, image, meta)
+
         copied = self._copied(step, index)
-        if copied is None:
+        if copied is not None:
+            edge = edge_of(copied)
+            return replace(step, source=edge, empty_source=edge is None)
+        mounted = self._mounted(step, index)
+        if not mounted:
             return step
-        edge: Edge | None = None
-        if copied.stage is not None:
-            edge = states[copied.stage].edge
-        elif copied.request is not None:
-            image = resolved[copied.request.key]
-            if image.config.diff_ids:
-                name = f"FROM {copied.request.reference}"
-                meta = VertexMeta(name, span=step.command.span, instruction=name)
-                edge = _image_edge(scope.vertices, copied.request, image, meta)
-        return replace(step, source=edge, empty_source=edge is None)
+        from lamina.dockerfile.runmounts import MountSource
+
+        sources = tuple(
+            MountSource(None if named is None else edge_of(named), named is not None)
+            for named in mounted
+        )
+        return replace(step, mount_sources=sources)
 
     def _unused_args(self, steps: Mapping[int, Iterable[Step]]) -> tuple[str, ...]:
         known = {*self._bases.platform_env, *self._bases.declared, _CHECK_ARG, "SOURCE_DATE_EPOCH"}

@@ -11,7 +11,7 @@ from lamina.errors import Kind, SourceError
 
 _SUPPORTED = {
     "FROM": frozenset({"platform"}),
-    "RUN": frozenset({"network", "security"}),
+    "RUN": frozenset({"mount", "network", "security"}),
     "COPY": frozenset({"from", "chown", "chmod"}),
     "ADD": frozenset({"chown", "chmod"}),
     "HEALTHCHECK": frozenset({"interval", "timeout", "start-period", "start-interval", "retries"}),

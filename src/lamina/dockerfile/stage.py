@@ -34,7 +34,7 @@ from lamina.dockerfile.values import (
     parse_port,
 )
 from lamina.errors import Kind
-from lamina.plan.graph import Edge, Vertex, VertexMeta, vertex
+from lamina.plan.graph import Edge, Vertex, VertexMeta, combined, vertex
 from lamina.plan.ops import CopyAction, Exec, FileOp, LocalSource, MkdirAction
 from lamina.record import record, replace
 from lamina.spec.config import Healthcheck, History, ImageConfig, RunConfig
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from lamina.dockerfile.checks import Checker
+    from lamina.dockerfile.runmounts import MountSource
+    from lamina.plan.mounts import RunMount
     from lamina.plan.ops import Op
     from lamina.spec.platform import Platform
 
@@ -52,6 +54,7 @@ DEFAULT_SHELL = ("/bin/sh", "-c")
 COMMENT = "buildkit.dockerfile.v0"  # other tools tell BuildKit's history entries by it
 PROXY_ARGS = frozenset({"http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy"})
 _NOT_IN_ENV = frozenset({"BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"})
+SCRIPTS = "/dev/pipes"  # where BuildKit shows a heredoc that is a program
 MAX_PORTS = 3 * 65_536
 
 
@@ -65,8 +68,8 @@ class Vertices:
         """The edge of the vertex; one that exists is used again (and exported if either is)."""
         made = vertex(op, inputs, meta=meta)
         old = self._known.setdefault(made.digest, made)
-        if meta.exported and not old.meta.exported:
-            self._known[made.digest] = replace(old, meta=replace(old.meta, exported=True))
+        if old is not made:
+            self._known[made.digest] = replace(old, meta=combined(old.meta, meta))
         return Edge(made.digest)
 
     def all(self) -> tuple[Vertex, ...]:
@@ -86,6 +89,8 @@ class BuildScope:
     extra_hosts: tuple[tuple[str, str], ...]
     shm_size: int
     network: str
+    context: str
+    allow: tuple[str, ...]
     vertices: Vertices
     checker: Checker
 
@@ -93,22 +98,27 @@ class BuildScope:
 @record
 class Step:
     """An instruction to lower: `trigger` if it comes from the base's ONBUILD; for COPY --from
-    `source` is what it names (None is the build context), `empty_source` says it names nothing.
+    `source` is what it names (None is the build context), `empty_source` says it names nothing;
+    `mount_sources` has one for each `--mount` of a RUN.
     """
 
     command: ast.Command
     trigger: bool = False
     source: Edge | None = None
     empty_source: bool = False
+    mount_sources: tuple[MountSource, ...] = ()
 
 
 class StageState:
     """The state of a stage after some of its instructions."""
 
-    def __init__(self, scope: BuildScope, *, name: str, exported: bool) -> None:
+    def __init__(
+        self, scope: BuildScope, *, name: str, exported: bool, ignore_cache: bool = False
+    ) -> None:
         self.scope = scope
         self.name = name
         self.exported = exported
+        self.ignore_cache = ignore_cache
         self.edge: Edge | None = None
         self.base_layers = 0
         self.index = 0
@@ -181,7 +191,7 @@ class StageState:
         refuse_flags(command)
         match command:
             case ast.Run():
-                self._run(command)
+                self._run(command, step)
             case ast.Copy():
                 self._copy(command, step)
             case ast.Workdir():
@@ -220,20 +230,26 @@ class StageState:
 
     # -- steps that add a layer
 
-    def _run(self, command: ast.Run) -> None:
-        argv, summary = self._argv(command)
+    def _run(self, command: ast.Run, step: Step) -> None:
+        argv, summary, script = self._argv(command)
         network = command.flag("network") or "default"
         if network not in {"default", "none", "host"}:
             raise error_at(command, f'invalid network mode "{network}"')
-        if (security := command.flag("security")) not in {None, "sandbox"}:
-            kind = Kind.UNSUPPORTED if security == "insecure" else Kind.INVALID
-            raise error_at(command, f"RUN --security={security} is not supported", kind=kind)
+        security = command.flag("security") or "sandbox"
+        if security not in {"sandbox", "insecure"}:
+            raise error_at(command, f'security "{security}" is not valid')
+        if network == "host":
+            self._require("network.host", "RUN --network=host", command)
+        if security == "insecure":
+            self._require("security.insecure", "RUN --security=insecure", command)
+        mounts, inputs, env = self._mounts(command, step)
         op = Exec(
             argv,
-            env=tuple(self.env.items()),
-            cwd=self.run.working_dir or "/",
+            env=env,
+            cwd=clean(join("/", self.run.working_dir)),
             user=self.run.user,
             network=self.scope.network if network == "default" else network,
+            security=security,
             extra_hosts=self.scope.extra_hosts,
             shm_size=self.scope.shm_size,
             proxy_args=tuple(
@@ -241,35 +257,69 @@ class StageState:
                 for name, value in self.scope.build_args.items()
                 if name.lower() in PROXY_ARGS
             ),
+            mounts=mounts + script,
+            hostname=self.scope.build_args.get("BUILDKIT_SANDBOX_HOSTNAME", ""),
         )
         shown = self._shown(command, raw_quotes=True, keep_unset=True) + summary
-        self._layer(op, (self.edge,), command, shown)
+        self._layer(op, (self.edge, *inputs), command, shown)
         self._record(f"RUN {self._with_args(argv)} # buildkit", layer=True)
 
-    def _argv(self, command: ast.Run) -> tuple[tuple[str, ...], str]:
-        """The final argv, and what the step's name says of a heredoc."""
+    def _require(self, entitlement: str, what: str, command: ast.Run) -> None:
+        if entitlement not in self.scope.allow:
+            raise error_at(
+                command,
+                f"{what} is not allowed",
+                kind=Kind.DENIED,
+                hint=f"build with --allow {entitlement}",
+            )
+
+    def _mounts(
+        self, command: ast.Run, step: Step
+    ) -> tuple[tuple[RunMount, ...], tuple[Edge | None, ...], tuple[tuple[str, str], ...]]:
+        """The mounts of a RUN, the inputs they need, and the step's environment."""
+        if not step.mount_sources:
+            return (), (), tuple(self.env.items())
+        from lamina.dockerfile.runmounts import MountLowering, mount_flags
+
+        lowering = MountLowering(
+            expand=lambda text: self._expand(text, command),
+            context=self._context,
+            cwd=self.run.working_dir or "/",
+            namespace=self.scope.build_args.get("BUILDKIT_CACHE_MOUNT_NS", ""),
+        )
+        found = lowering.lower(mount_flags(command), step.mount_sources)
+        env = dict(self.env)
+        if found.ssh_socket:
+            env.setdefault("SSH_AUTH_SOCK", found.ssh_socket)
+        return found.mounts, found.inputs, tuple(env.items())
+
+    def _argv(self, command: ast.Run) -> tuple[tuple[str, ...], str, tuple[RunMount, ...]]:
+        """The final argv, what the step's name says of a heredoc, and the mount of a script."""
         words = command.command.words
         if not command.command.shell:
             if not words:
                 raise error_at(command, "RUN requires at least one argument")
-            return words, ""
+            return words, "", ()
         text, summary = words[0], ""
+        script: tuple[RunMount, ...] = ()
         if command.heredocs:
             first = command.heredocs[0]
             if is_only_heredoc(text):
-                if first.content.startswith("#!"):
-                    raise error_at(
-                        command,
-                        "RUN with a heredoc that starts with #! is not supported yet",
-                        kind=Kind.UNSUPPORTED,
-                        hint="pass the script to its interpreter: RUN python3 <<EOF",
-                    )
                 text = first.chomped()
+                if first.content.startswith("#!"):
+                    from lamina.plan.mounts import ScriptMount
+
+                    if "/" in first.name or first.name in {".", ".."}:
+                        raise error_at(
+                            command, f"heredoc name {go_quote(first.name)} is no file name"
+                        )
+                    script = (ScriptMount(SCRIPTS, first.name, text),)
+                    text = f"{SCRIPTS}/{first.name}"
                 lines = first.content.strip().split("\n")
                 summary = f" ({lines[0]}{'...' * (len(lines) > 1)})"
             else:
                 text += "".join(f"\n{doc.content}{doc.name}" for doc in command.heredocs)
-        return (*self._shell(), text), summary
+        return (*self._shell(), text), summary, script
 
     def _with_args(self, argv: Sequence[str]) -> str:
         """`|1 FOO=bar /bin/sh -c ...`: the ARGs in force stand before the command."""
@@ -311,7 +361,7 @@ class StageState:
 
     def _context(self) -> Edge:
         meta = VertexMeta("[internal] load build context")
-        return self.scope.vertices.add(LocalSource("context", self.scope.ignore), (), meta)
+        return self.scope.vertices.add(LocalSource(self.scope.context, self.scope.ignore), (), meta)
 
     def _check_ignored(self, command: ast.Copy, sources: Iterable[str]) -> None:
         if not self.scope.ignore or not self.scope.checker.wants("CopyIgnoredFile"):
@@ -331,8 +381,6 @@ class StageState:
 
     def _workdir(self, command: ast.Workdir) -> None:
         path = self._expand(command.path, command)
-        if not path:
-            raise error_at(command, "WORKDIR is empty after its variables are replaced")
         if not self.workdir_set and not path.startswith("/"):
             self.scope.checker.report(
                 "WorkdirRelativePath",
@@ -341,12 +389,16 @@ class StageState:
                 command.span,
             )
         self.workdir_set = True
-        path = clean(join(self.run.working_dir, path))
+        # BuildKit's NormalizeWorkdir: an empty path is the directory so far, an absolute one stays
+        # as it is written
+        if not path.startswith("/"):
+            current = join("/", self.run.working_dir)
+            path = clean(join(current, path)) if path else current
         self.run = replace(self.run, working_dir=path)
         if path == "/":
             self._record(f"WORKDIR {path}")
             return
-        op = FileOp((MkdirAction(path, owner=self.run.user or None),))
+        op = FileOp((MkdirAction(clean(path), owner=self.run.user or None),))
         self._layer(op, (self.edge,), command, self._shown(command))
         self._record(f"WORKDIR {path}", layer=True)
 
@@ -359,6 +411,7 @@ class StageState:
             instruction=command.text,
             span=command.span,
             exported=self.exported,
+            ignore_cache=self.ignore_cache,
         )
         self.edge = self.scope.vertices.add(op, inputs, meta)
 
@@ -530,10 +583,16 @@ class StageState:
         """The instruction as its step is called, variables replaced where that is possible."""
         keyword, _, rest = command.text.partition(" ")
         text = f"{keyword.upper()} {rest}" if rest else keyword.upper()
+        env = self.env
+        if any(flag.name == "mount" for flag in command.flags):
+            from lamina.dockerfile.runmounts import mount_flags, secret_variables
+
+            assert isinstance(command, ast.Run)
+            env = env | dict.fromkeys(secret_variables(mount_flags(command)), "****")
         try:
             return expand(
                 text,
-                self.env,
+                env,
                 escape=self.scope.escape,
                 raw_quotes=raw_quotes,
                 keep_unset=keep_unset,

@@ -82,8 +82,36 @@ _SIGNALS = frozenset(
 _REAL_TIME = r"RTMIN\+(?:[1-9]|1[0-5])|RTMAX-(?:[1-9]|1[0-4])"
 
 
+_SIZE_UNITS = {"": 1, "b": 1} | {u: 1 << (10 * n) for n, u in enumerate("kmgtp", start=1)}
+
+
 class InvalidValue(LaminaError):
     kind = Kind.INVALID
+
+
+def go_bool(text: str) -> bool:
+    """`strconv.ParseBool`. Raises InvalidValue."""
+    if text in {"1", "t", "T", "TRUE", "true", "True"}:
+        return True
+    if text in {"0", "f", "F", "FALSE", "false", "False"}:
+        return False
+    raise InvalidValue(f"invalid boolean {go_quote(text)}")
+
+
+def go_size(text: str) -> int:
+    """go-units' `RAMInBytes`: bytes of `64m`, `1.5 GiB`, `1024`. Raises InvalidValue."""
+    last = max((at for at, char in enumerate(text) if char in "0123456789. "), default=-1)
+    number, suffix = text[: last + 1], text[last + 1 :].lower()
+    unit = _SIZE_UNITS.get(suffix.removesuffix("ib") if len(suffix) == 3 else suffix[:1])
+    if unit is None or (len(suffix) == 2 and suffix[1] != "b") or len(suffix) > 3:
+        raise InvalidValue(f"invalid suffix: '{suffix}'")
+    digits = number.removesuffix(" ")
+    if digits.count(".") > 1 or not digits.replace(".", "", 1).isdecimal() or len(digits) > 20:
+        raise InvalidValue(f"invalid size: '{text}'")
+    size = int(float(digits) * unit)
+    if suffix == "bb" or size >= 1 << 63:
+        raise InvalidValue(f"invalid size: '{text}'")
+    return size
 
 
 def parse_duration(text: str) -> int:

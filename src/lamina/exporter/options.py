@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-TYPES = ("image", "oci", "docker", "tar", "local")
+TYPES = ("image", "oci", "docker", "tar", "local", "cacheonly")
 COMPRESSIONS = ("uncompressed", "gzip", "zstd")
 _IMAGE_ATTRIBUTES = frozenset(
     {"name", "compression", "compression-level", "force-compression", "oci-mediatypes"}
@@ -23,7 +23,8 @@ _ALLOWED: dict[str, frozenset[str]] = {
     "oci": _IMAGE_ATTRIBUTES | {"dest", "tar"},
     "docker": _IMAGE_ATTRIBUTES | {"dest"},
     "tar": frozenset({"dest"}),
-    "local": frozenset({"dest"}),
+    "local": frozenset({"dest", "platform-split"}),
+    "cacheonly": frozenset(),
 }
 _BOOLEANS = {"true": True, "1": True, "t": True, "false": False, "0": False, "f": False}
 
@@ -33,6 +34,8 @@ class Output:
     """A checked `--output`. `dest` is a path, `-` for standard output, empty for `image`.
 
     `names` are further image names (`name=`), `annotations` go into the manifest, sorted by key.
+    `type=cacheonly` makes nothing: the build only fills the cache. `platform_split` puts the files
+    of `type=local` into a directory named for the platform (`linux_amd64`).
     """
 
     type: str = "image"
@@ -45,6 +48,7 @@ class Output:
     annotations: tuple[tuple[str, str], ...] = ()
     tar: bool = True
     unpack: bool = False
+    platform_split: bool = False
 
 
 class InvalidOutput(LaminaError):
@@ -95,7 +99,7 @@ def _fields(text: str) -> list[str]:
 def _checked(text: str, attributes: dict[str, str]) -> Output:
     type = attributes.pop("type", "")
     if type not in _ALLOWED:
-        if type in {"registry", "cacheonly"}:
+        if type == "registry":
             raise InvalidOutput(
                 f"invalid output: type={type} is not supported yet", kind=Kind.UNSUPPORTED
             )
@@ -128,21 +132,38 @@ def _checked(text: str, attributes: dict[str, str]) -> Output:
         annotations,
         _boolean(attributes, "tar", default=True),
         _boolean(attributes, "unpack", default=False),
+        _boolean(attributes, "platform-split", default=False),
     )
 
 
 def _annotations(type: str, attributes: dict[str, str]) -> tuple[tuple[str, str], ...]:
-    """`annotation.KEY=VALUE`, taken out of `attributes`."""
+    """`annotation.KEY=VALUE` or `annotation-manifest.KEY=VALUE`, taken out of `attributes`."""
     found: dict[str, str] = {}
-    for key in [key for key in attributes if key.startswith("annotation.")]:
+    for key in [key for key in attributes if key.startswith("annotation")]:
         if type not in {"image", "oci", "docker"}:
             raise InvalidOutput(
                 f"output type={type} does not support {key!r}", kind=Kind.UNSUPPORTED
             )
-        found[key.removeprefix("annotation.")] = attributes.pop(key)
-    if "" in found:
-        raise InvalidOutput("invalid output: annotation. needs a name")
+        where, _, name = key.partition(".")
+        place = where.removeprefix("annotation").removeprefix("-") or "manifest"
+        check_annotation_place(place)
+        if not name:
+            raise InvalidOutput(f"invalid output: {where}. needs a name")
+        found[name] = attributes.pop(key)
     return tuple(sorted(found.items()))
+
+
+def check_annotation_place(place: str) -> None:
+    """Raise unless annotations can be put there: only the manifest of an image for one platform."""
+    if place == "manifest":
+        return
+    if place in {"index", "index-descriptor", "manifest-descriptor"}:
+        raise InvalidOutput(
+            f"{place} annotations are not supported for a single platform export",
+            kind=Kind.UNSUPPORTED,
+            hint="only manifest annotations are",
+        )
+    raise InvalidOutput(f"unknown annotation type {place!r}")
 
 
 def _refuse(attributes: Mapping[str, str]) -> None:
@@ -159,7 +180,7 @@ def _refuse(attributes: Mapping[str, str]) -> None:
 def _destination(type: str, attributes: Mapping[str, str]) -> str:
     dest = attributes.get("dest", "")
     tar = _boolean(attributes, "tar", default=True)
-    if type == "image":
+    if type in {"image", "cacheonly"}:
         return ""
     if not dest:
         if type == "local" or not tar:

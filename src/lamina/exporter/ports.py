@@ -104,6 +104,10 @@ def make_exporter(
         from lamina.exporter.archives import ArchiveExporter
 
         return ArchiveExporter(output, clock, stdout)
+    if output.type == "cacheonly":
+        from lamina.exporter.cacheonly import NoExporter
+
+        return NoExporter()
     from lamina.exporter.rootfs import RootfsExporter
 
     return RootfsExporter(output, clock, stdout, privileged=privileged)

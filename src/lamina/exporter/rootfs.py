@@ -53,6 +53,10 @@ class RootfsExporter:
         chain = ensure_snapshot(store, result.diff_ids, emit=emit, cancel=cancel)
         mount = store.snapshots.view(chain)
         dest = self._output.dest
+        if self._output.platform_split:
+            config = result.config
+            parts = (config.os, config.architecture, config.variant)
+            dest = os.path.join(dest, "_".join(part for part in parts if part))
         tell = Tell(emit, self._clock)
 
         @contextmanager

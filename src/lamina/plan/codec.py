@@ -8,10 +8,11 @@ from lamina.spec.digest import Digest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from lamina.plan.mounts import RunMount
     from lamina.plan.ops import FileAction, Op
 
 
-def encode_op(op: Op | FileAction) -> dict[str, object]:
+def encode_op(op: Op | FileAction | RunMount) -> dict[str, object]:
     """The op as a JSON object: `type` and every field, in the order of the class."""
     document: dict[str, object] = {"type": type(op).__name__}
     for name in fields(type(op)):
@@ -26,4 +27,4 @@ def _encode(value: object) -> object:
         return str(value)
     if value is None or isinstance(value, str | int | bool):
         return value
-    return encode_op(value)  # type: ignore[arg-type]  # the only other values are file actions
+    return encode_op(value)  # type: ignore[arg-type]  # the only other values are actions and mounts

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 from lamina.plan.ops import CopyAction, Exec, FileOp, ImageSource, LocalSource, MkdirAction
+from lamina.record import fields
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from lamina.plan.graph import Edge, Plan, Vertex
+    from lamina.plan.mounts import RunMount
     from lamina.plan.ops import FileAction
     from lamina.spec.digest import Digest
 
@@ -46,14 +48,14 @@ def _vertex(vertex: Vertex, numbers: dict[Digest, int]) -> Iterator[str]:
                 yield f"ignore {pattern}"
         case Exec():
             yield f"exec on {inputs[0]}"
-            yield from _exec(op)
+            yield from _exec(op, inputs)
         case FileOp():
             yield f"file on {inputs[0]}"
             for action in op.actions:
                 yield _action(action, inputs)
 
 
-def _exec(op: Exec) -> Iterator[str]:
+def _exec(op: Exec, inputs: list[str]) -> Iterator[str]:
     yield f"argv {list(op.argv)!r}"
     for name, value in op.env:
         yield f"env {name}={value!r}"
@@ -64,12 +66,33 @@ def _exec(op: Exec) -> Iterator[str]:
         yield f"network {op.network}"
     if op.security != "sandbox":
         yield f"security {op.security}"
+    if op.hostname:
+        yield f"hostname {op.hostname}"
     for host, address in op.extra_hosts:
         yield f"host {host}={address}"
     if op.shm_size:
         yield f"shm {op.shm_size}"
+    for mount in op.mounts:
+        yield _mount(mount, inputs)
     for name, _ in op.proxy_args:
         yield f"proxy {name}"  # its value may hold a password
+
+
+def _mount(mount: RunMount, inputs: list[str]) -> str:
+    """`mount bind from #2 path='src' target=/src`; what has its default value is left out."""
+    cls = type(mount)
+    words = [f"mount {cls.__name__.removesuffix('Mount').lower()}"]
+    for name in fields(cls):
+        value = getattr(mount, name)
+        if name == "source":
+            words.append(f"from {inputs[value]}" if value is not None else "from empty")
+        elif name in {"uid", "gid"}:
+            words += [f"{name}={value}"] if value else []
+        elif name == "mode":
+            words += [f"mode={value:04o}"] if value is not None else []
+        elif value not in {"", 0}:
+            words.append(f"{name}={value!r}" if isinstance(value, str) else f"{name}={value}")
+    return " ".join(words)
 
 
 def _action(action: FileAction, inputs: list[str]) -> str:

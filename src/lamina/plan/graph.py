@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from lamina.plan.codec import encode_op
-from lamina.record import record
+from lamina.record import record, replace
 from lamina.spec.digest import Digest
 from lamina.spec.document import dump
 
@@ -29,7 +29,8 @@ class VertexMeta:
 
     `name` as BuildKit prints it (`[builder 2/4] RUN make`), `instruction` the Dockerfile text in
     one line, `stage` the stage's name or number. `exported` says that the layer it adds is part
-    of the target image, so that its blob is wanted anyway.
+    of the target image, so that its blob is wanted anyway; `ignore_cache` that the step runs again
+    whatever the cache holds.
     """
 
     name: str
@@ -37,6 +38,7 @@ class VertexMeta:
     instruction: str = ""
     span: Span | None = None
     exported: bool = False
+    ignore_cache: bool = False
 
 
 @record
@@ -82,3 +84,28 @@ def needed(vertices: Iterable[Vertex], outputs: Iterable[Edge | None]) -> Plan:
         seen.add(digest)
         todo += [edge.vertex for edge in known[digest].inputs if edge is not None]
     return Plan(tuple(v for v in known.values() if v.digest in seen), wanted)
+
+
+def merged(plans: Iterable[Plan]) -> Plan:
+    """One plan with the outputs of all, in order; equal vertices once, inputs before users.
+
+    A vertex is exported, or ignores the cache, if it does in any of the plans.
+    """
+    known: dict[Digest, Vertex] = {}
+    outputs: list[Edge | None] = []
+    for plan in plans:
+        outputs += plan.outputs
+        for one in plan.vertices:
+            old = known.setdefault(one.digest, one)
+            if old is not one:
+                known[one.digest] = replace(old, meta=combined(old.meta, one.meta))
+    return Plan(tuple(known.values()), tuple(outputs))
+
+
+def combined(first: VertexMeta, second: VertexMeta) -> VertexMeta:
+    """The first one's words, with what either of them asks for."""
+    return replace(
+        first,
+        exported=first.exported or second.exported,
+        ignore_cache=first.ignore_cache or second.ignore_cache,
+    )

@@ -12,6 +12,7 @@ from lamina.record import record, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from lamina.plan.mounts import RunMount
     from lamina.spec.digest import DiffID, Digest
 
 
@@ -60,6 +61,8 @@ class Exec:
     extra_hosts: tuple[tuple[str, str], ...] = ()
     shm_size: int = 0  # bytes; 0 is the default of 64 MiB
     proxy_args: tuple[tuple[str, str], ...] = ()  # given as --build-arg; never in the key
+    mounts: tuple[RunMount, ...] = ()
+    hostname: str = ""  # empty: BuildKit's
 
 
 @record
@@ -104,5 +107,8 @@ Op = ImageSource | LocalSource | Exec | FileOp
 
 
 def proxy_excluded(op: Exec) -> Exec:
-    """The op as its cache key sees it: without the proxy values (they may hold passwords)."""
-    return replace(op, proxy_args=())
+    """The op as its cache key sees it: without the proxy values (they may hold passwords) and the
+    addresses of extra hosts.
+    """
+    hosts = tuple((name, "") for name, _ in op.extra_hosts)
+    return replace(op, proxy_args=(), extra_hosts=hosts)

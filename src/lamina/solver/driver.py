@@ -12,7 +12,7 @@ from lamina.errors import Cancelled, LaminaError
 from lamina.events import Outcome, VertexDone, VertexPlanned, VertexStarted
 from lamina.plan.ops import Exec, FileOp
 from lamina.record import record
-from lamina.solver.keys import copies
+from lamina.solver.keys import uses
 from lamina.solver.scheduler import Failed, Found, Lookup, Missed, Ran, Run, Select, Selected
 
 TYPE_CHECKING = False
@@ -36,7 +36,7 @@ class Worker(Protocol):
     def select(
         self, vertex: Vertex, positions: tuple[int, ...], inputs: tuple[Result | None, ...]
     ) -> tuple[tuple[int, Digest], ...]:
-        """The digest of what each of these copy actions selects."""
+        """The digest of what each of these uses (`keys.uses`) takes from its input."""
 
     def prepare(self) -> None:
         """Called once, in the calling thread and before any other thread is started, if a process
@@ -252,11 +252,11 @@ if TYPE_CHECKING:
 
 def _is_context(action: Action) -> bool:
     """Whether a Select is of a build context: these are asked for before anything has run."""
-    op = action.vertex.op
-    if not isinstance(action, Select) or not isinstance(op, FileOp):
+    if not isinstance(action, Select):
         return False
-    found = copies(op)
-    return all(action.inputs[found[position].source] is None for position in action.wanted)
+    found = uses(action.vertex.op)
+    sources = [found[position].source for position in action.wanted]
+    return all(source is not None and action.inputs[source] is None for source in sources)
 
 
 def _one_line(error: BaseException) -> str:

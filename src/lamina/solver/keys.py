@@ -18,7 +18,7 @@ the build context is its content in both. Records are stored under every key tha
 from __future__ import annotations
 
 from lamina.plan.codec import encode_op
-from lamina.plan.ops import CopyAction, proxy_excluded
+from lamina.plan.ops import CopyAction, Exec, FileOp, proxy_excluded
 from lamina.record import record
 from lamina.spec.digest import Digest
 from lamina.spec.document import dump
@@ -28,8 +28,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lamina.plan.ops import Exec, FileOp
+    from lamina.plan.mounts import BindMount, CacheMount
+    from lamina.plan.ops import Op
     from lamina.spec.digest import DiffID
+
+    # What takes files from one of the vertex's inputs.
+    Use = CopyAction | BindMount | CacheMount
 
 KEY_VERSION = 1
 """Part of every key. Raise it when the same op would now make another layer."""
@@ -67,9 +71,22 @@ def by_content(selection: Digest) -> Identity:
     return Identity("content", str(selection))
 
 
-def exec_key(op: Exec, base: Identity) -> Key:
-    """The key of a RUN on `base`. Proxy values are not part of it."""
-    return _key(encode_op(proxy_excluded(op)), base, ())
+def exec_key(op: Exec, base: Identity, sources: Sequence[Identity] = ()) -> Key:
+    """The key of a RUN on `base`; `sources` has one identity for each mount with an input.
+
+    Not part of it, as in BuildKit: proxy values, addresses of extra hosts, the index of a mount's
+    input, and which directory a cache mount names and how it is shared.
+    """
+    document = encode_op(proxy_excluded(op))
+    mounts = []
+    for mount in op.mounts:
+        encoded = encode_op(mount)
+        encoded.pop("source", None)
+        if encoded["type"] == "CacheMount":
+            del encoded["id"], encoded["sharing"]
+        mounts.append(encoded)
+    document["mounts"] = mounts
+    return _key(document, base, sources)
 
 
 def file_key(op: FileOp, base: Identity, sources: Sequence[Identity]) -> Key:
@@ -86,6 +103,21 @@ def file_key(op: FileOp, base: Identity, sources: Sequence[Identity]) -> Key:
         actions.append(encoded)
     document["actions"] = actions
     return _key(document, base, sources)
+
+
+def uses(op: Op) -> tuple[Use, ...]:
+    """What takes files from an input other than the base, in order: copies, or mounts."""
+    if isinstance(op, FileOp):
+        return copies(op)
+    if isinstance(op, Exec) and op.mounts:
+        from lamina.plan.mounts import BindMount, CacheMount
+
+        return tuple(
+            mount
+            for mount in op.mounts
+            if isinstance(mount, BindMount | CacheMount) and mount.source is not None
+        )
+    return ()
 
 
 def copies(op: FileOp) -> tuple[CopyAction, ...]:

@@ -6,12 +6,12 @@ loaded. Each vertex goes through these phases (a source has only the first and t
 
 | phase | waits for | leaves by |
 |---|---|---|
-| NEW | definitions of the inputs; `Select` of what it copies from a build context | primary key |
+| NEW | definitions of the inputs; `Select` of what it uses of a build context | primary key |
 | DEFINED | somebody wants its result | `Lookup` of the primary key |
 | LOOKUP | the store's answer | hit: FINAL, else INPUTS |
 | INPUTS | results of all inputs | `Lookup` of the chain key |
-| CHAIN | the store's answer | hit: FINAL, else PROBE, or RUN if nothing is copied from a stage |
-| PROBE | `Select` of what it copies from stages | `Lookup` of the content key |
+| CHAIN | the store's answer | hit: FINAL, else PROBE, or RUN if it uses no other stage |
+| PROBE | `Select` of what it uses of stages | `Lookup` of the content key |
 | CONTENT | the store's answer | hit: FINAL, else RUN |
 | RUN | `Run`, or that of another vertex with the same key | FINAL |
 | FINAL | | |
@@ -28,15 +28,14 @@ from enum import Enum
 from lamina.events import Outcome
 from lamina.plan.ops import Exec, FileOp, ImageSource, LocalSource
 from lamina.record import record
-from lamina.solver.keys import by_chain, by_content, by_definition, copies, exec_key, file_key
+from lamina.solver.keys import by_chain, by_content, by_definition, exec_key, file_key, uses
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from lamina.plan.graph import Edge, Plan, Vertex
-    from lamina.plan.ops import CopyAction
-    from lamina.solver.keys import Identity, Key
+    from lamina.solver.keys import Identity, Key, Use
     from lamina.spec.digest import DiffID, Digest
 
     Result = tuple[DiffID, ...]
@@ -44,9 +43,9 @@ if TYPE_CHECKING:
 
 @record
 class Select:
-    """Digest what the copies of this vertex select; feed `Selected`.
+    """Digest what this vertex takes from its inputs (`keys.uses`); feed `Selected`.
 
-    `wanted` are the positions (among the vertex's copy actions) to digest: those from a build
+    `wanted` are the positions (among the vertex's uses) to digest: those from a build
     context before anything runs, those from other stages when these have `inputs`.
     """
 
@@ -77,7 +76,7 @@ Action = Select | Lookup | Run
 
 @record
 class Selected:
-    """Digests of selections, by position of the copy action."""
+    """Digests of selections, by position of the use."""
 
     vertex: Digest
     digests: tuple[tuple[int, Digest], ...]
@@ -157,17 +156,31 @@ class _Node:
         self.keys: list[Key] = []
         self.tried = 0  # how many of `keys` were looked up
         self.selections: dict[int, Digest] = {}
-        self.local: tuple[int, ...] = ()  # positions of copies from a build context
-        self.stage: tuple[int, ...] = ()  # positions of copies from other vertices
+        self.local: tuple[int, ...] = ()  # positions of uses of a build context
+        self.stage: tuple[int, ...] = ()  # positions of uses of other vertices
         self.result: Result | None = None
         self.outcome: Outcome | None = None
 
 
 class Scheduler:
-    """Solves a plan; see the module's table. Not thread-safe: one thread drives it."""
+    """Solves a plan; see the module's table. Not thread-safe: one thread drives it.
+
+    With `no_cache` nothing is looked up. A vertex whose meta says so (`ignore_cache`) always runs.
+    Those that stand on it are in `unsure`: their first key, made from definitions, proves nothing.
+    Results are recorded under it, but not believed for it.
+    """
 
     def __init__(self, plan: Plan, *, no_cache: bool = False) -> None:
-        self._no_cache = no_cache
+        self._uncached: set[Digest] = set()  # these always run
+        self.unsure: set[Digest] = set()
+        for vertex in plan.vertices:
+            if no_cache or vertex.meta.ignore_cache:
+                self._uncached.add(vertex.digest)
+            elif any(
+                edge is not None and (edge.vertex in self._uncached or edge.vertex in self.unsure)
+                for edge in vertex.inputs
+            ):
+                self.unsure.add(vertex.digest)
         self._nodes: dict[Digest, _Node] = {}
         self._requested: list[_Node] = []
         self._actions: list[Action] = []
@@ -181,18 +194,18 @@ class Scheduler:
             for edge in node.vertex.inputs:
                 if edge is not None:
                     self._nodes[edge.vertex].users.append(node)
-            if isinstance(node.vertex.op, FileOp):
-                self._sort_copies(node, copies(node.vertex.op))
+            self._sort_uses(node, uses(node.vertex.op))
         for node in self._nodes.values():
             if node.local:
                 self._actions.append(Select(node.vertex, node.local, self._results(node)))
             self._define(node)
 
-    def _sort_copies(self, node: _Node, actions: Iterable[CopyAction]) -> None:
+    def _sort_uses(self, node: _Node, found: Iterable[Use]) -> None:
         local: list[int] = []
         stage: list[int] = []
-        for position, action in enumerate(actions):
-            edge = node.vertex.inputs[action.source]
+        for position, use in enumerate(found):
+            assert use.source is not None
+            edge = node.vertex.inputs[use.source]
             is_local = edge is not None and isinstance(
                 self._nodes[edge.vertex].vertex.op, LocalSource
             )
@@ -267,6 +280,14 @@ class Scheduler:
             raise KeyError(edge.vertex)
         return result
 
+    def results(self) -> dict[Digest, tuple[Outcome, Result | None]]:
+        """How every vertex that ended did, and its stack of layers if that is known."""
+        return {
+            node.vertex.digest: (node.outcome, node.result)
+            for node in self._nodes.values()
+            if node.outcome is not None
+        }
+
     # Phases ---------------------------------------------------------------------------------
 
     def _define(self, node: _Node) -> None:
@@ -306,7 +327,10 @@ class Scheduler:
             self._finish(node, op.diff_ids, Outcome.CACHED)
         elif isinstance(op, LocalSource):
             self._finish(node, (), Outcome.CACHED)
-        elif self._no_cache:
+        elif node.vertex.digest in self._uncached:
+            self._want_inputs(node)
+        elif node.vertex.digest in self.unsure:
+            node.tried = len(node.keys)
             self._want_inputs(node)
         else:
             node.phase = _Phase.LOOKUP
@@ -317,7 +341,7 @@ class Scheduler:
     def _look_up(self, node: _Node) -> None:
         untried = node.keys[node.tried :]
         node.tried = len(node.keys)
-        if self._no_cache or not untried:
+        if node.vertex.digest in self._uncached or not untried:
             self._missed(node)
         else:
             primary = () if untried[0] is node.keys[0] else (node.keys[0],)
@@ -403,15 +427,16 @@ class Scheduler:
     def _key(self, node: _Node, *, chains: bool, contents: bool) -> Key:
         op, inputs = node.vertex.op, node.vertex.inputs
         base = self._identity(inputs[0] if inputs else None, chains=chains)
-        if isinstance(op, Exec):
-            return exec_key(op, base)
-        assert isinstance(op, FileOp)
         sources = []
-        for position, action in enumerate(copies(op)):
+        for position, use in enumerate(uses(op)):
             if position in node.local or contents:
                 sources.append(by_content(node.selections[position]))
             else:
-                sources.append(self._identity(inputs[action.source], chains=chains))
+                assert use.source is not None
+                sources.append(self._identity(inputs[use.source], chains=chains))
+        if isinstance(op, Exec):
+            return exec_key(op, base, sources)
+        assert isinstance(op, FileOp)
         return file_key(op, base, sources)
 
     def _identity(self, edge: Edge | None, *, chains: bool) -> Identity:

@@ -23,6 +23,7 @@ from lamina.spec.digest import DiffID, Digest
 from lamina.spec.document import MAX_DOCUMENT
 from lamina.spec.identity import chain_ids
 from lamina.spec.manifest import children
+from lamina.store import cachemounts
 from lamina.store.content import remove_stale_ingests
 from lamina.store.faults import disk_error
 from lamina.store.removal import remove_tree
@@ -97,6 +98,8 @@ class _Collection:
         directory = self._store.snapshots.directory
         for name in [*map(str, snapshots), *rubbish]:
             freed += remove_tree(os.path.join(directory, name))
+        if not self._keep_cache:
+            freed += cachemounts.remove_idle(self._store.root)
         self._store.metadata.refresh_index()
         self._remove_idle_locks()
         self._store.reserve.fill()

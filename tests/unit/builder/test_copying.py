@@ -377,6 +377,7 @@ def test_unknown_owner_is_an_error(text: str) -> None:
 
 def test_names_without_a_database_are_unknown_and_numbers_work() -> None:
     assert find_owner("5:6", Changes(EmptyBase())) == (5, 6)
+    assert find_owner("root:root", Changes(EmptyBase())) == (0, 0)
     with pytest.raises(LaminaError, match="unable to find user app"):
         find_owner("app", Changes(EmptyBase()))
 

@@ -111,3 +111,16 @@ def test_descriptors_are_closed(root: tuple[Path, int]) -> None:
     stubs.make(fd, [("/a/b/c", False), ("/a/x", True)])
     stubs.remove()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_directory_for_a_tmpfs_gets_its_mode_and_is_removed(tmp_path: Path) -> None:
+    fd = os.open(tmp_path, os.O_PATH | os.O_DIRECTORY)
+    stubs = MountStubs()
+    stubs.make(fd, [("/a/t", True), ("/b", True)], modes={"/a/t": 0o1777})
+    try:
+        modes = [(tmp_path / name).stat().st_mode & 0o7777 for name in ("a", "a/t", "b")]
+    finally:
+        stubs.remove()
+        os.close(fd)
+    assert modes == [0o755, 0o1777, 0o755]
+    assert os.listdir(tmp_path) == []

@@ -3,6 +3,15 @@ from __future__ import annotations
 
 import json
 
+from lamina.plan.mounts import (
+    BindMount,
+    CacheMount,
+    RunMount,
+    ScriptMount,
+    SecretMount,
+    SshMount,
+    TmpfsMount,
+)
 from lamina.plan.ops import CopyAction, Exec, FileOp, MkdirAction
 from lamina.record import replace
 from lamina.solver.keys import by_chain, by_content, by_definition, exec_key, file_key
@@ -39,6 +48,51 @@ def test_proxy_values_are_not_part_of_the_key_or_the_tree() -> None:
     key = exec_key(op, by_chain((A,)))
     assert key.digest == exec_key(RUN, by_chain((A,))).digest
     assert "secret" not in key.tree
+
+
+def test_address_of_an_extra_host_is_not_part_of_the_key() -> None:
+    ops = [replace(RUN, extra_hosts=(("a", address),)) for address in ("1.2.3.4", "5.6.7.8")]
+    assert len({exec_key(op, by_chain((A,))).digest for op in ops}) == 1
+
+
+def test_definition_of_a_mount_counts() -> None:
+    mounts: list[RunMount] = [
+        BindMount("/a", 1),
+        BindMount("/b", 1),
+        BindMount("/a", 1, path="x"),
+        BindMount("/a", 1, read_only=False),
+        CacheMount("/a", "id"),
+        CacheMount("/a", "id", uid=1),
+        CacheMount("/a", "id", mode=0o700),
+        TmpfsMount("/a"),
+        TmpfsMount("/a", size=1),
+        SecretMount("s", "/a"),
+        SecretMount("s", "/a", env="A"),
+        SecretMount("t", "/a"),
+        SshMount("default", "/a"),
+        ScriptMount("/a", "f", "x"),
+        ScriptMount("/a", "f", "y"),
+    ]
+    source = [by_content(Digest.of(b"1"))]
+    keys = {exec_key(replace(RUN, mounts=(m,)), by_chain((A,)), source).digest for m in mounts}
+    assert len(keys) == len(mounts)
+
+
+def test_index_of_a_mounts_input_and_the_name_of_a_cache_do_not_count() -> None:
+    base, source = by_chain((A,)), [by_content(Digest.of(b"1"))]
+    pairs: list[tuple[RunMount, RunMount]] = [
+        (BindMount("/a", 1), BindMount("/a", 2)),
+        (CacheMount("/a", "x"), CacheMount("/a", "y", sharing="locked")),
+    ]
+    for one, other in pairs:
+        keys = {exec_key(replace(RUN, mounts=(m,)), base, source).digest for m in (one, other)}
+        assert len(keys) == 1
+
+
+def test_content_of_a_mount_counts() -> None:
+    op = replace(RUN, mounts=(BindMount("/a", 1),))
+    keys = {exec_key(op, by_chain((A,)), [by_content(Digest.of(d))]).digest for d in (b"1", b"2")}
+    assert len(keys) == 2
 
 
 def test_kinds_of_identity_never_collide() -> None:

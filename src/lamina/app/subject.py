@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a build's record says about the request: names and paths, no contents."""
+
+from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from lamina.app.build import BuildRequest
+
+
+def subject_of(request: BuildRequest, target: str = "") -> dict[str, Any]:
+    """The fields of the record that do not depend on how the build goes.
+
+    Values of build arguments are kept, as they are in the image's history; predefined proxy
+    arguments are not.
+    """
+    from lamina.dockerfile.stage import PROXY_ARGS
+
+    return {
+        "name": _display_name(request, target),
+        "bake_target": target,
+        "context": request.context if request.is_lasting else "-",
+        "dockerfile": request.dockerfile_name,
+        "target": request.target,
+        "platform": str(request.platform),
+        "tags": list(request.tags),
+        "build_args": {n: v for n, v in request.build_args if n.lower() not in PROXY_ARGS},
+        "labels": dict(request.labels),
+        "no_cache": request.no_cache,
+    }
+
+
+def _display_name(request: BuildRequest, bake_target: str) -> str:
+    """The name that listings show: the context's directory, and what differs from the default."""
+    base = os.path.basename(request.context.rstrip("/")) if request.is_lasting else "-"
+    details = []
+    if os.path.basename(request.dockerfile_name) != "Dockerfile":
+        details.append(os.path.basename(request.dockerfile_name))
+    if request.target:
+        details.append(request.target)
+    name = base or "/"
+    if details:
+        name += f" ({' '.join(details)})"
+    return f"{name}/{bake_target}" if bake_target else name

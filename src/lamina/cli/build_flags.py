@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Flags of `build` that `bake` shares or that need more than a line to understand."""
+
+from __future__ import annotations
+
+from lamina.errors import Kind, LaminaError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterable
+
+    from lamina.app.build import BuildRequest
+    from lamina.cli.arguments import Parser
+    from lamina.cli.context import Context
+    from lamina.exporter.options import Output
+
+PROGRESS = ("auto", "plain", "tty", "json", "rawjson", "quiet")
+
+
+def add_build_flags(parser: Parser) -> None:
+    """Flags of `build` alone."""
+    add = parser.add_argument
+    add("--annotation", action="append", default=[], help="annotation of the manifest: KEY=VALUE")
+    add("--build-arg-file", action="append", default=[], help="a file of NAME=VALUE lines")
+    add("--call", default="build", help="build, check, outline or targets, with ,format=json")
+    parser.switch("--check", help="as --call=check")
+    add("--no-cache-filter", action="append", default=[], help="stages whose steps run again")
+    add("--on-fail", default="", choices=["", "shell"], help="shell: enter the step that failed")
+    parser.switch("--squash", help="one layer for all that the build adds to its base")
+    add("--timestamp", default="", help="seconds: as SOURCE_DATE_EPOCH")
+
+
+def add_shared_flags(parser: Parser) -> None:
+    """Flags of `build` and `bake`."""
+    add = parser.add_argument
+    parser.switch("--pull", help="always pull (refused: pulling is not done yet)")
+    parser.switch("--load", help="make an image in the store (the default)")
+    add("--metadata-file", default="", help="write what was built to this file, as JSON")
+    add("--progress", default="", choices=["", *PROGRESS], help="how to show what happens")
+    add("--runtime", default="", help="OCI runtime: a name or a path")
+    add("--ca-bundle", default="", help="PEM file that RUN steps trust; never left in the image")
+
+
+def check_flags(args: argparse.Namespace) -> None:
+    """Raise for values that contradict each other or that lamina cannot do yet."""
+    if args.pull:
+        raise LaminaError(
+            "--pull is not supported: pulling from registries is not done yet (docs/roadmap.md)",
+            kind=Kind.UNSUPPORTED,
+        )
+    if args.no_cache and args.no_cache_filter:
+        raise LaminaError(
+            "--no-cache and --no-cache-filter cannot currently be used together", kind=Kind.USAGE
+        )
+    if args.on_fail and args.quiet:
+        raise LaminaError("--on-fail=shell and --quiet contradict each other", kind=Kind.USAGE)
+
+
+def progress_of(args: argparse.Namespace, context: Context) -> str:
+    """`--progress`, else BUILDKIT_PROGRESS, else `auto`. Raises LaminaError of kind USAGE."""
+    if args.progress:
+        return str(args.progress)
+    value = context.env.get("BUILDKIT_PROGRESS", "") or "auto"
+    if value not in PROGRESS:
+        raise LaminaError(
+            f"invalid BUILDKIT_PROGRESS {value!r}",
+            kind=Kind.USAGE,
+            hint=f"it can be {', '.join(PROGRESS)}",
+        )
+    return value
+
+
+def comma_list(texts: Iterable[str]) -> tuple[str, ...]:
+    """The words of a flag that takes `A,B` and may be repeated."""
+    return tuple(word.strip() for text in texts for word in text.split(",") if word.strip())
+
+
+def epoch_of(args: argparse.Namespace, context: Context) -> int | None:
+    """`--timestamp`, else SOURCE_DATE_EPOCH. Raises LaminaError of kind USAGE."""
+    from lamina.cli.values import parse_epoch
+
+    if not args.timestamp:
+        return parse_epoch(context.env.get("SOURCE_DATE_EPOCH", ""))
+    if not (args.timestamp.isascii() and args.timestamp.isdigit()):
+        raise LaminaError(
+            f'invalid argument "{args.timestamp}" for "--timestamp" flag: not a number of seconds',
+            kind=Kind.USAGE,
+        )
+    return int(args.timestamp)
+
+
+def file_args(paths: Iterable[str], context: Context) -> list[str]:
+    """The `NAME=VALUE` lines of --build-arg-file; blank lines and `#` comments are left out."""
+    found: list[str] = []
+    for path in paths:
+        with open(context.path(path), encoding="utf-8") as file:
+            for line in file:
+                text = line.strip()
+                if text and not text.startswith("#"):
+                    found.append(text)
+    return found
+
+
+def parse_annotations(texts: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    """(name, value) of `[TYPE,...:]NAME=VALUE`, sorted; the type can only be `manifest`.
+
+    Raises:
+        LaminaError: kind USAGE for a malformed one, UNSUPPORTED for another type or a platform.
+    """
+    from lamina.exporter.options import check_annotation_place
+
+    found: dict[str, str] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise LaminaError(f'invalid annotation "{text}", expected key=value', kind=Kind.USAGE)
+        places, colon, name = key.partition(":")
+        if not colon:
+            places, name = "manifest", key
+        for place in places.split(","):
+            where, bracket, _ = place.partition("[")
+            if bracket:
+                raise LaminaError(
+                    f'annotation "{text}" is for one platform of several: not supported',
+                    kind=Kind.UNSUPPORTED,
+                )
+            check_annotation_place(where)
+        if not name:
+            raise LaminaError(f'invalid annotation "{text}", the key is empty', kind=Kind.USAGE)
+        found[name] = value
+    return tuple(sorted(found.items()))
+
+
+def annotated(
+    outputs: tuple[Output, ...], annotations: tuple[tuple[str, str], ...]
+) -> tuple[Output, ...]:
+    """The outputs (an image if there is none) with the annotations on those that are images.
+
+    Raises LaminaError of kind USAGE if none of them is.
+    """
+    from lamina.exporter.options import Output
+    from lamina.record import replace
+
+    if not annotations:
+        return outputs
+    outputs = outputs or (Output(),)
+    images = {"image", "oci", "docker"}
+    if not any(output.type in images for output in outputs):
+        raise LaminaError("--annotation needs an output that is an image", kind=Kind.USAGE)
+    return tuple(
+        replace(
+            output,
+            annotations=tuple(sorted({**dict(output.annotations), **dict(annotations)}.items())),
+        )
+        if output.type in images
+        else output
+        for output in outputs
+    )
+
+
+def with_flags(request: BuildRequest, args: argparse.Namespace, context: Context) -> BuildRequest:
+    """The request with what `add_build_flags` adds."""
+    from lamina.record import replace
+
+    return replace(
+        request,
+        outputs=annotated(request.outputs, parse_annotations(args.annotation)),
+        epoch=epoch_of(args, context),
+        no_cache_filter=comma_list(args.no_cache_filter),
+        squash=args.squash,
+        keep_failed=args.on_fail == "shell",
+    )

@@ -1,0 +1,2 @@
+CREATE TABLE greeting (name text PRIMARY KEY, words text NOT NULL);
+INSERT INTO greeting VALUES ('world', 'hello world');

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Dockerfiles of the common kinds: built, run, asked something, stopped.
+
+The base is made from the distribution's packages; every Dockerfile installs what it needs from the
+package mirror, PyPI or npm, as its author would write it. All share one store.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from lamina.system.locks import FileLock
+from lamina.testing.command import Lamina
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.network,
+    pytest.mark.slow,
+    pytest.mark.tool("crun", "mmdebstrap", "nft", "ip"),
+]
+
+HERE = Path(__file__).parent
+WAIT = 60  # seconds for a server to answer on a busy machine
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A store with `debian:bookworm`, made by whichever test process comes first."""
+    place = tmp_path_factory.getbasetemp()
+    if os.environ.get("PYTEST_XDIST_WORKER"):
+        place = place.parent  # all workers' directories are in it
+    root = place / "realworld"
+    with FileLock(f"{place}/realworld.lock"):
+        lamina = Lamina(root, HERE)
+        if lamina("inspect", "debian:bookworm", check=False).returncode:
+            lamina("bootstrap", "debian:bookworm")
+    yield root
+    if place == tmp_path_factory.getbasetemp():
+        shutil.rmtree(root, ignore_errors=True)
+
+
+@pytest.fixture
+def image(store: Path) -> Callable[[str], tuple[Lamina, str]]:
+    """Build the example of a name; the command and the image's name."""
+
+    def build(name: str) -> tuple[Lamina, str]:
+        lamina = Lamina(store, HERE)
+        bundle = os.environ.get("SSL_CERT_FILE", "")
+        flags = ["--ca-bundle", bundle] if bundle else []
+        lamina("build", "--progress=plain", *flags, "-t", f"real-{name}", str(HERE / name))
+        return lamina, f"real-{name}"
+
+    return build
+
+
+@pytest.fixture
+def started(
+    image: Callable[[str], tuple[Lamina, str]],
+) -> Iterator[Callable[[str, int], tuple[Lamina, str, str]]]:
+    """Build and start the example of a name; the command, the container and its address."""
+    running: list[tuple[Lamina, str]] = []
+
+    def start(name: str, port: int) -> tuple[Lamina, str, str]:
+        lamina, tag = image(name)
+        container = lamina("run", "-d", "-p", f"127.0.0.1::{port}", tag).stdout.strip()
+        running.append((lamina, container))
+        address = lamina("port", container, str(port)).stdout.strip()
+        return lamina, container, address
+
+    yield start
+    for lamina, container in running:
+        lamina("rm", "-f", "-v", container)
+
+
+def fetch(lamina: Lamina, container: str, url: str) -> str:
+    """The page, as soon as the server answers."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    deadline = time.monotonic() + WAIT
+    while True:
+        try:
+            with opener.open(url, timeout=5) as answer:
+                return str(answer.read().decode())
+        except (urllib.error.URLError, ConnectionError):
+            logs = lamina("logs", container)
+        assert time.monotonic() < deadline, f"no answer from {url}\n{logs.stdout}{logs.stderr}"
+        time.sleep(0.1)
+
+
+def stop(lamina: Lamina, container: str) -> str:
+    """Stop it as Docker does; its exit status."""
+    lamina("stop", container)
+    return lamina("inspect", "--format", "{{.State.ExitCode}}", container).stdout.strip()
+
+
+Start = Callable[[str, int], tuple[Lamina, str, str]]
+
+
+def test_flask_with_gunicorn_in_a_venv(started: Start) -> None:
+    lamina, container, address = started("flask", 8000)
+    page = fetch(lamina, container, f"http://{address}/hello/world")
+    assert page.startswith("hello world from uid ")
+    assert page != "hello world from uid 0\n"
+    assert stop(lamina, container) == "0"
+
+
+def test_express_with_npm(started: Start) -> None:
+    lamina, container, address = started("express", 8000)
+    page = fetch(lamina, container, f"http://{address}/hello/world")
+    assert page == "hello world from uid 65534\n"
+    assert stop(lamina, container) == "0"
+
+
+def test_nginx_serves_a_static_site(started: Start) -> None:
+    lamina, container, address = started("nginx", 80)
+    assert fetch(lamina, container, f"http://{address}/hello/") == "hello from a static site\n"
+    assert "GET /hello/" in lamina("logs", container).stdout
+    assert stop(lamina, container) == "0"
+
+
+def test_postgres_filled_by_a_step_and_run_as_its_user(started: Start) -> None:
+    lamina, container, _ = started("postgres", 5432)
+    ready = ("exec", container, "pg_isready", "-q", "-t", str(WAIT))
+    deadline = time.monotonic() + WAIT
+    while lamina(*ready, check=False).returncode:
+        assert time.monotonic() < deadline, lamina("logs", container).stderr
+        time.sleep(0.2)
+    query = "SELECT words, current_user FROM greeting WHERE name = 'world'"
+    answer = lamina("exec", container, "psql", "-At", "-c", query)
+    assert answer.stdout == "hello world|postgres\n"
+    assert stop(lamina, container) == "0"
+
+
+def test_static_c_program_from_scratch(image: Callable[[str], tuple[Lamina, str]]) -> None:
+    lamina, tag = image("c-static")
+    assert lamina("run", "--rm", tag).stdout == "hello world from uid 1000\n"
+    assert lamina("run", "--rm", tag, "you").stdout == "hello you from uid 1000\n"
+
+
+def test_redis_from_source(started: Start) -> None:
+    lamina, container, _ = started("redis", 6379)
+    ask = ("exec", container, "redis-cli")
+    deadline = time.monotonic() + WAIT
+    while lamina(*ask, "ping", check=False).stdout != "PONG\n":
+        assert time.monotonic() < deadline, lamina("logs", container).stdout
+        time.sleep(0.2)
+    assert lamina(*ask, "set", "hello", "world").stdout == "OK\n"
+    assert lamina(*ask, "get", "hello").stdout == "world\n"
+    assert stop(lamina, container) == "0"
