@@ -100,6 +100,20 @@ def _listed(store: Store, platform: Platform, emit: Emitter) -> Iterator[Listed]
         yield Listed(reference, image, created_of(image))
 
 
+def has_image(store: Store, text: str, *, platform: Platform | None) -> bool:
+    """Whether a name or id means an image that is here (for that platform)."""
+    from lamina.image.resolve import find_image
+
+    try:
+        with store.lease("look"):
+            find_image(store, text, platform)
+    except LaminaError as error:
+        if error.kind is not Kind.NOT_FOUND:
+            raise
+        return False
+    return True
+
+
 def open_preferred(store: Store, target: Descriptor, platform: Platform) -> Image:
     """The image for `platform`, or the first there is if none is for it."""
     try:

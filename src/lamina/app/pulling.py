@@ -242,6 +242,28 @@ def _record_present(store: Store, descriptor: Descriptor) -> None:
     StoreEnd(store).record_layer(descriptor, CancelToken())
 
 
+def pull_missing(
+    store: Store,
+    registries: Registries,
+    text: str,
+    options: PullOptions,
+    *,
+    emit: Emitter,
+    cancel: CancelToken,
+    clock: Callable[[], float],
+) -> Pulled:
+    """As `pull_image`; an error says first that the image is not here."""
+    try:
+        return pull_image(store, registries, text, options, emit=emit, cancel=cancel, clock=clock)
+    except LaminaError as error:
+        from lamina.image.resolve import HINT
+
+        if error.kind is Kind.UNAVAILABLE:
+            error.hint = HINT
+        error.what = f'image "{text}" not found in the store, and pulling it failed: {error.what}'
+        raise
+
+
 def pull_all_tags(
     store: Store,
     registries: Registries,

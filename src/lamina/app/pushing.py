@@ -203,5 +203,3 @@ class _Mounts:
                 if other.repository not in repositories:
                     repositories.append(other.repository)
         return known
-
-

@@ -53,7 +53,6 @@ _REFUSED = {
     ("--cache-to",): _NOT_YET,
     ("--compress",): "there is no daemon to send the context to",
     ("--isolation",): "it is a Windows setting",
-    ("--push",): "pushing to registries is not done yet (docs/roadmap.md)",
     ("--security-opt",): _NOT_YET,
 }
 
@@ -165,6 +164,7 @@ def make_request(args: argparse.Namespace, sources: BuildContext, context: Conte
         build_args=_pairs([*file_args(args.build_arg_file, context), *args.build_arg], context),
         labels=tuple(_label(text) for text in args.label),
         no_cache=args.no_cache,
+        pull=args.pull,
         outputs=_outputs(args, context),
         jobs=args.jobs or None,
         network="default" if args.network == "bridge" else args.network,
@@ -231,7 +231,15 @@ def make_host(
     if args.runtime:
         settings = replace(settings, runtime=args.runtime)
     search_path = context.env.get("PATH", "")
-    return BuildHost(context.store(), settings, search_path=search_path, emit=view)
+    from lamina.cli.registries import connect
+
+    return BuildHost(
+        context.store(),
+        settings,
+        search_path=search_path,
+        emit=view,
+        registries=lambda: connect(context),
+    )
 
 
 def _write_id(outcome: BuildOutcome, args: argparse.Namespace, context: Context) -> None:
@@ -270,6 +278,12 @@ def _outputs(args: argparse.Namespace, context: Context) -> tuple[Output, ...]:
     outputs = [parse_output(text) for text in args.output]
     if args.load:
         outputs.append(Output())
+    if args.push:  # as buildx: type=registry, or the image that is made anyway
+        images = [n for n, output in enumerate(outputs) if output.type == "image"]
+        if images:
+            outputs[images[0]] = replace(outputs[images[0]], push=True)
+        else:
+            outputs.append(Output(push=True))
     return tuple(
         replace(output, dest=context.path(output.dest)) if output.dest not in {"", "-"} else output
         for output in outputs

@@ -13,18 +13,23 @@ if TYPE_CHECKING:
     from lamina.registry.client import Registries
 
 
-@contextmanager
-def registries(context: Context) -> Iterator[Registries]:
-    """The way into registries, closed at the end of the block."""
-    from lamina.app.registries import connect
+def connect(context: Context) -> Registries:
+    """The way into registries; the caller closes it."""
+    from lamina.app import registries as app
 
-    found = connect(
+    return app.connect(
         context.env,
         uid=context.uid,
         settings=context.settings(),
         clock=context.clock,
         cancel=context.token(),
     )
+
+
+@contextmanager
+def registries(context: Context) -> Iterator[Registries]:
+    """The way into registries, closed at the end of the block."""
+    found = connect(context)
     try:
         yield found
     finally:

@@ -35,7 +35,8 @@ class Output:
 
     `names` are further image names (`name=`), `annotations` go into the manifest, sorted by key.
     `type=cacheonly` makes nothing: the build only fills the cache. `platform_split` puts the files
-    of `type=local` into a directory named for the platform (`linux_amd64`).
+    of `type=local` into a directory named for the platform (`linux_amd64`). `push` sends the names
+    to their registries once they are set.
     """
 
     type: str = "image"
@@ -49,6 +50,7 @@ class Output:
     tar: bool = True
     unpack: bool = False
     platform_split: bool = False
+    push: bool = False
 
 
 class InvalidOutput(LaminaError):
@@ -58,11 +60,12 @@ class InvalidOutput(LaminaError):
 def parse_output(text: str) -> Output:
     """The output that `text` asks for; `DIR` means `type=local`, `-` means `type=tar,dest=-`.
 
-    `type=docker` without `dest` is `type=image`, as it loads the image into Docker's store.
+    `type=docker` without `dest` is `type=image`, as it loads the image into Docker's store;
+    `type=registry` is `type=image,push=true`.
 
     Raises:
         InvalidOutput: kind USAGE (unknown type or attribute, bad value, missing dest) or
-            UNSUPPORTED (push and other things lamina does not do).
+            UNSUPPORTED (things lamina does not do).
     """
     if text == "-":
         return Output("tar", "-")
@@ -98,11 +101,10 @@ def _fields(text: str) -> list[str]:
 
 def _checked(text: str, attributes: dict[str, str]) -> Output:
     type = attributes.pop("type", "")
+    if type == "registry":
+        type = "image"
+        attributes.setdefault("push", "true")
     if type not in _ALLOWED:
-        if type == "registry":
-            raise InvalidOutput(
-                f"invalid output: type={type} is not supported yet", kind=Kind.UNSUPPORTED
-            )
         raise InvalidOutput(
             f"invalid output {text!r}: unknown type {type!r}"
             if type
@@ -133,6 +135,7 @@ def _checked(text: str, attributes: dict[str, str]) -> Output:
         _boolean(attributes, "tar", default=True),
         _boolean(attributes, "unpack", default=False),
         _boolean(attributes, "platform-split", default=False),
+        _boolean(attributes, "push", default=False),
     )
 
 
@@ -167,8 +170,6 @@ def check_annotation_place(place: str) -> None:
 
 
 def _refuse(attributes: Mapping[str, str]) -> None:
-    if _boolean(attributes, "push", default=False):
-        raise InvalidOutput("output push=true is not supported yet", kind=Kind.UNSUPPORTED)
     if not _boolean(attributes, "store", default=True):
         raise InvalidOutput(
             "output store=false is not supported: an image is always stored",

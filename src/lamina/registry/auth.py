@@ -32,7 +32,9 @@ _DEFAULT_LIFE = 60.0  # seconds of a token that does not say (distribution token
 _MARGIN = 10.0  # seconds before its end at which a token is not used any more
 _MAX_TOKEN = 1024 * 1024  # bytes of a token server's answer
 # second-level labels under which strangers register names (`co.uk`): no common owner below them
-_SHARED_LABELS = frozenset("ac co com edu gob go gov mil ne net nom or org".split())
+_SHARED_LABELS = frozenset(
+    ["ac", "co", "com", "edu", "gob", "go", "gov", "mil", "ne", "net", "nom", "or", "org"]
+)
 
 
 @record
@@ -193,7 +195,7 @@ def _basic(credentials: Credentials) -> str:
 def _token_request(
     realm: str, service: str, scopes: Sequence[str], credentials: Credentials, *, offline: bool
 ) -> Request:
-    """distribution spec/auth/token.md: GET with Basic credentials, or none."""
+    """Distribution spec/auth/token.md: GET with Basic credentials, or none."""
     query = [("service", service)] if service else []
     query += [("scope", each) for each in scopes]
     if offline:
@@ -208,7 +210,7 @@ def _token_request(
 def _refresh_request(
     realm: str, service: str, scopes: Sequence[str], credentials: Credentials
 ) -> Request:
-    """distribution spec/auth/oauth.md: POST with the refresh token."""
+    """Distribution spec/auth/oauth.md: POST with the refresh token."""
     form = {
         "grant_type": "refresh_token",
         "service": service,

@@ -24,7 +24,7 @@ from lamina.spec.manifest import Index
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from typing import IO, TypeVar
+    from typing import IO, Self, TypeVar
 
     from lamina.registry.auth import Credentials
     from lamina.registry.registriesconf import RegistriesConf
@@ -92,9 +92,7 @@ class Registries:
             path,
             insecure=insecure,
             is_mirror=mirror,
-            credentials=lambda: (
-                given if given is not None else self._find_credentials(host, path)
-            ),
+            credentials=lambda: given if given is not None else self._find_credentials(host, path),
             cancel=self.cancel,
         )
 
@@ -178,9 +176,7 @@ class Repository:
     def _open(self, endpoint: Endpoint, descriptor: Descriptor, offset: int) -> IO[bytes]:
         headers = (("Range", f"bytes={offset}-"),) if offset else ()
         answer = endpoint.send(
-            Request(
-                "GET", protocol.blob_route(endpoint.repository, descriptor.digest), headers
-            ),
+            Request("GET", protocol.blob_route(endpoint.repository, descriptor.digest), headers),
             scopes=(protocol.scope(endpoint.repository, PULL),),
             what=f"blob {descriptor.digest.short()} of {self.name}",
             expect=(200, 206),
@@ -256,9 +252,7 @@ class Repository:
 
     # --- inside ---
 
-    def _get_manifest(
-        self, endpoint: Endpoint, reference: str, *, method: str = "GET"
-    ) -> Response:
+    def _get_manifest(self, endpoint: Endpoint, reference: str, *, method: str = "GET") -> Response:
         headers = (("Accept", ", ".join(protocol.MANIFEST_TYPES)),)
         shown = f"@{reference}" if ":" in reference else f":{reference}"
         return endpoint.send(
@@ -332,7 +326,7 @@ class _Body:
     def close(self) -> None:
         self._answer.close()
 
-    def __enter__(self) -> _Body:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:

@@ -47,7 +47,7 @@ class NetworkSettings:
     """How hosts are reached. `certificate_directories` hold one directory a host (`certs.d`)."""
 
     user_agent: str
-    proxies: Proxies = Proxies()  # noqa: RUF009  # immutable
+    proxies: Proxies = Proxies()  # immutable
     certificate_directories: tuple[str, ...] = CERTIFICATE_DIRECTORIES
     allowed_realms: tuple[str, ...] = ()
 

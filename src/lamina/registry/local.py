@@ -230,9 +230,7 @@ class LayoutEnd:
             len(raw) != descriptor.size
             or Digest.of(raw, algorithm=descriptor.digest.algorithm) != descriptor.digest
         ):
-            raise LaminaError(
-                f"{descriptor.digest} in {self.path} is damaged", kind=Kind.INTEGRITY
-            )
+            raise LaminaError(f"{descriptor.digest} in {self.path} is damaged", kind=Kind.INTEGRITY)
         return raw
 
     def exists(self, descriptor: Descriptor) -> bool:

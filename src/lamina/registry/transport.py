@@ -282,8 +282,10 @@ def redacted(url: str) -> str:
     """The address without user, password, query and fragment: they can be secrets."""
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
-    return urlunsplit((parts.scheme, host, parts.path, "...", "")) if parts.query else urlunsplit(
-        (parts.scheme, host, parts.path, "", "")
+    return (
+        urlunsplit((parts.scheme, host, parts.path, "...", ""))
+        if parts.query
+        else urlunsplit((parts.scheme, host, parts.path, "", ""))
     )
 
 

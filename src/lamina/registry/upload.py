@@ -24,7 +24,7 @@ from lamina.registry.transport import Request, Unreachable
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import IO, Protocol
+    from typing import IO, Protocol, Self
 
     from lamina.registry.endpoints import Endpoint
     from lamina.registry.ports import Report, Source
@@ -360,7 +360,7 @@ class _Window:
         self._report(self._at)
         return data
 
-    def __enter__(self) -> _Window:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
