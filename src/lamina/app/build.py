@@ -472,7 +472,7 @@ class Bases:
             familiar = Reference.parse(request.reference).familiar()
             said = f'image "{familiar}" could not be pulled: {error}'
             if missing is not None:
-                said = f'image "{familiar}" not found in the store, and pulling it failed: {error}'
+                said = f"{missing.what}, and pulling it failed: {error}"
             hint = error.hint
             if error.kind is Kind.UNAVAILABLE and missing is not None:
                 hint = missing.hint or error.hint

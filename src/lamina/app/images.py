@@ -100,8 +100,8 @@ def _listed(store: Store, platform: Platform, emit: Emitter) -> Iterator[Listed]
         yield Listed(reference, image, created_of(image))
 
 
-def has_image(store: Store, text: str, *, platform: Platform | None) -> bool:
-    """Whether a name or id means an image that is here (for that platform)."""
+def why_missing(store: Store, text: str, *, platform: Platform | None) -> LaminaError | None:
+    """The error of kind NOT_FOUND if no image of that name or id (and platform) is here."""
     from lamina.image.resolve import find_image
 
     try:
@@ -110,8 +110,8 @@ def has_image(store: Store, text: str, *, platform: Platform | None) -> bool:
     except LaminaError as error:
         if error.kind is not Kind.NOT_FOUND:
             raise
-        return False
-    return True
+        return error
+    return None
 
 
 def open_preferred(store: Store, target: Descriptor, platform: Platform) -> Image:

@@ -248,20 +248,20 @@ def pull_missing(
     text: str,
     options: PullOptions,
     *,
+    missing: LaminaError | None,
     emit: Emitter,
     cancel: CancelToken,
     clock: Callable[[], float],
 ) -> Pulled:
-    """As `pull_image`; an error says first that the image is not here."""
+    """As `pull_image`; an error says first why it was tried: `missing` is what looking gave."""
     try:
         return pull_image(store, registries, text, options, emit=emit, cancel=cancel, clock=clock)
     except LaminaError as error:
-        from lamina.image.resolve import HINT
-
-        if error.kind is Kind.UNAVAILABLE:
-            error.hint = HINT
-        error.what = f'image "{text}" not found in the store, and pulling it failed: {error.what}'
-        raise
+        if missing is None:
+            raise
+        if error.kind is Kind.UNAVAILABLE and missing.hint:
+            error.hint = missing.hint
+        raise error.about(f"{missing}, and pulling it failed") from None
 
 
 def pull_all_tags(

@@ -100,18 +100,18 @@ def _ensure_image(args: argparse.Namespace, context: Context) -> None:
     """Pull the image if `--pull` says so: `missing` looks into the store only, if it is there."""
     if args.pull == "never":
         return
-    from lamina.app.images import has_image
+    from lamina.app.images import why_missing
 
     name = args.rest[0]
-    missing = not has_image(context.store(), name, platform=_platform(args))
-    if not missing and args.pull == "missing":
+    missing = why_missing(context.store(), name, platform=_platform(args))
+    if missing is None and args.pull == "missing":
         return
     from lamina.app.pulling import PullOptions, pull_missing
     from lamina.cli.build import make_view
     from lamina.cli.images import host_platform
     from lamina.cli.registries import registries
 
-    if missing and not args.quiet:
+    if missing is not None and not args.quiet:
         context.warn(f"Unable to find image '{name}' locally")
     view = make_view("auto", context, quiet=args.quiet)
     try:
@@ -121,6 +121,7 @@ def _ensure_image(args: argparse.Namespace, context: Context) -> None:
                 found,
                 name,
                 PullOptions(host=host_platform(), platform=_platform(args)),
+                missing=missing,
                 emit=view,
                 cancel=context.token(),
                 clock=context.clock,

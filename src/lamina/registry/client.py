@@ -116,6 +116,7 @@ class Repository:
         self.name = name
         self._endpoints = endpoints
         self._preferred = endpoints[0]
+        self._documents: dict[Digest, Resolved] = {}
 
     @property
     def own(self) -> Endpoint:
@@ -156,10 +157,12 @@ class Repository:
                 )
             return Resolved(Descriptor(media_type, digest, len(raw)), raw)
 
-        return self._first(ask)
+        found = self._first(ask)
+        self._documents[found.descriptor.digest] = found
+        return found
 
     def document(self, descriptor: Descriptor) -> bytes:
-        found = self.resolve(str(descriptor.digest))
+        found = self._documents.get(descriptor.digest) or self.resolve(str(descriptor.digest))
         if found.descriptor.size != descriptor.size:
             raise LaminaError(
                 f"manifest {descriptor.digest} has {found.descriptor.size} bytes instead of "

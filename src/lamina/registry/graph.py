@@ -92,13 +92,24 @@ def copy_graph(
     if len(pending) == 1:
         work(cancel)
     elif pending:
-        with TaskGroup(cancel) as group:
-            for number in range(min(jobs, len(pending))):
-                group.start(lambda: work(group.token), name=f"{verb} {number}")
+        try:
+            with TaskGroup(cancel) as group:
+                for number in range(min(jobs, len(pending))):
+                    group.start(lambda: work(group.token), name=f"{verb} {number}")
+        except BaseExceptionGroup as several:
+            raise _one_of(several) from several
     for descriptor, raw in walk.documents.values():
         cancel.check()
         sink.put_document(descriptor, raw)
     return Copied(copying.moved, copying.present, copying.size)
+
+
+def _one_of(several: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first of errors that have one cause (no rights, no answer); else the group."""
+    kinds = {error.kind if isinstance(error, LaminaError) else None for error in several.exceptions}
+    if kinds in ({Kind.DENIED}, {Kind.UNAVAILABLE}):
+        return several.exceptions[0]
+    return several
 
 
 class _Walk:

@@ -60,6 +60,7 @@ _KIND_OF_STATUS = {
     416: Kind.INVALID,
     429: Kind.UNAVAILABLE,
 }
+_CODE_OF_STATUS = {401: "UNAUTHORIZED", 403: "DENIED", 429: "TOOMANYREQUESTS"}  # of no body
 RETRIED_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
@@ -152,10 +153,13 @@ def _parse_parameters(header: str, position: int) -> tuple[dict[str, str], int]:
     parameters: dict[str, str] = {}
     while True:
         start = _skip(header, position)
+        if not parameters and start > position and "," not in header[position:start]:
+            blob = _TOKEN68.match(header, start)
+            if blob is not None:
+                return parameters, blob.end()
         parameter = _PARAMETER.match(header, start)
         if parameter is None:
-            blob = _TOKEN68.match(header, start) if not parameters and start > position else None
-            return parameters, blob.end() if blob is not None else start
+            return parameters, start
         value = _QUOTED.match(header, parameter.end())
         if value is not None:
             text = re.sub(r"\\(.)", r"\1", value.group(1), flags=re.DOTALL)
@@ -287,10 +291,15 @@ def _text(value: object) -> str:
     return value[:300] if isinstance(value, str) else ""
 
 
+def _bare(code: str, status: int) -> str:
+    """The text for an answer without an error body (to HEAD there is never one)."""
+    return f"{code + ': ' if code else ''}the registry answered with HTTP status {status}"
+
+
 def error_of(status: int, body: bytes, *, what: str) -> RegistryError:
     """The error for an unexpected answer; `what` says what was asked for."""
     complaints = parse_complaints(body)
-    code = complaints[0].code if complaints else ""
+    code = complaints[0].code if complaints else _CODE_OF_STATUS.get(status, "")
     kind = KIND_OF_CODE.get(code)
     if kind is None or status == 429:
         kind = _KIND_OF_STATUS.get(status)
@@ -308,7 +317,7 @@ def error_of(status: int, body: bytes, *, what: str) -> RegistryError:
     elif status == 429:
         hint = "the registry limits requests: log in, wait, or use a mirror"
     return RegistryError(
-        f"{what}: {said or f'the registry answered with HTTP status {status}'}",
+        f"{what}: {said or _bare(code, status)}",
         kind=kind,
         status=status,
         code=code,

@@ -340,7 +340,9 @@ def _unreachable(error: Exception, url: str, proxy: str) -> Unreachable:
             )
         if isinstance(found, ssl.SSLError):
             return Unreachable(f"{subject}: TLS failed: {found.reason}", transient=False)
-        if isinstance(found, exceptions.ConnectTimeoutError):
+        if isinstance(found, exceptions.ConnectTimeoutError) and not isinstance(
+            found, exceptions.NewConnectionError
+        ):
             return Unreachable(
                 f"{subject}: no answer within {CONNECT_TIMEOUT:.0f} seconds", transient=False
             )
