@@ -18,6 +18,7 @@ from lamina.registry.transport import (
     Request,
     TlsFiles,
     Unreachable,
+    Untrusted,
     is_loopback,
     redacted,
 )
@@ -96,6 +97,8 @@ class Hosts:
         try:
             url = f"https://{host}/v2/"
             self.transport(url, insecure=True).send(Request("GET", url)).close()
+        except Untrusted:
+            raise  # it speaks TLS: plain text would only hide who it is
         except Unreachable as failure:
             url = f"http://{host}/v2/"
             try:

@@ -51,6 +51,10 @@ class NotTls(Unreachable):
     """The other side does not speak TLS."""
 
 
+class Untrusted(Unreachable):
+    """The other side's certificate is not one that is trusted."""
+
+
 @record
 class Request:
     """A request. `body` is read once; `length` its bytes (None: no body)."""
@@ -321,7 +325,7 @@ def _unreachable(error: Exception, url: str, proxy: str) -> Unreachable:
         if isinstance(found, exceptions.NameResolutionError):
             return Unreachable(f"{subject}: its name cannot be resolved", transient=False)
         if isinstance(found, ssl.SSLCertVerificationError):
-            return Unreachable(
+            return Untrusted(
                 f"{subject}: its certificate is not trusted: {found.verify_message}",
                 transient=False,
                 hint=f"put the registry's CA into /etc/docker/certs.d/{host}/ca.crt",
