@@ -46,6 +46,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "tags": ("tags", "list the tags of a repository"),
     "digest": ("digest", "print the digest of a name in its registry"),
     "delete": ("delete", "delete a manifest or tag from a registry"),
+    "manifest": ("manifest", "inspect manifests; create, annotate and push manifest lists"),
+    "attach-artifact": ("attach_artifact", "attach files to an image in its registry"),
     "referrers": ("referrers", "list what refers to an image in its registry"),
     "login": ("login", "log in to a registry"),
     "logout": ("logout", "log out from a registry"),

@@ -225,12 +225,13 @@ class Repository:
         except RegistryError as error:
             if error.status not in {400, 404, 405}:
                 raise
-            found = list(self._tagged_referrers(digest))
+            found = list(self.tagged_referrers(digest))
         return tuple(
             entry for entry in found if not artifact_type or entry.artifact_type == artifact_type
         )
 
-    def _tagged_referrers(self, digest: Digest) -> tuple[Descriptor, ...]:
+    def tagged_referrers(self, digest: Digest) -> tuple[Descriptor, ...]:
+        """Those in the tag that stands in for the API; none if it is not there."""
         try:
             found = self.resolve(protocol.referrers_tag(digest))
         except RegistryError as error:

@@ -93,6 +93,7 @@ class RegistrySink:
         self._mounts = mounts
         self._chunk = chunk
         self.mounted: dict[Digest, str] = {}
+        self.subject = ""  # OCI-Subject of the last manifest: the registry keeps referrers
 
     def exists(self, descriptor: Descriptor) -> bool:
         return has(self._endpoint, descriptor)
@@ -109,7 +110,7 @@ class RegistrySink:
 
     def _put_manifest(self, descriptor: Descriptor, raw: bytes, reference: str) -> None:
         endpoint = self._endpoint
-        endpoint.send(
+        answer = endpoint.send(
             Request(
                 "PUT",
                 protocol.manifest_route(endpoint.repository, reference),
@@ -120,7 +121,9 @@ class RegistrySink:
             scopes=self._scopes(),
             what=f"pushing manifest {reference} to {endpoint.host}/{endpoint.repository}",
             expect=(201, 200, 202),
-        ).close()
+        )
+        answer.close()
+        self.subject = answer.header("OCI-Subject")
 
     def _scopes(self, mount_from: str = "") -> tuple[str, ...]:
         own = protocol.scope(self._endpoint.repository, PUSH)
