@@ -3,26 +3,40 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-import atheris
+CHILD = "--in"
 
-with atheris.instrument_imports(include=["lamina"]):
+
+def main() -> int:
+    """Run the fuzzer in a child: libFuzzer ends its process without clean-up."""
     import targets
 
-
-def main() -> None:
     if len(sys.argv) < 2 or sys.argv[1] not in targets.TARGETS:
         sys.exit(f"usage: run.py {'|'.join(targets.TARGETS)} [-runs=N] [-max_total_time=S] ...")
-    name = sys.argv[1]
+    name, *options = sys.argv[1:]
     with tempfile.TemporaryDirectory(prefix=f"fuzz-{name}-") as corpus:
         for number, data in enumerate(targets.seeds(name)):
             (Path(corpus) / f"seed{number}").write_bytes(data)
-        atheris.Setup([sys.argv[0], *sys.argv[2:], corpus], lambda data: targets.run(name, data))
-        atheris.Fuzz()
+        command = [sys.executable, __file__, CHILD, name, *options, corpus]
+        return subprocess.run(command, check=False).returncode
+
+
+def fuzz(name: str, options: list[str]) -> None:
+    """Fuzz in this process, with lamina instrumented."""
+    import atheris
+
+    with atheris.instrument_imports(include=["lamina"]):
+        import targets
+    atheris.Setup([sys.argv[0], *options], lambda data: targets.run(name, data))
+    atheris.Fuzz()
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] == [CHILD]:
+        fuzz(sys.argv[2], sys.argv[3:])
+    else:
+        sys.exit(main())

@@ -12,7 +12,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from lamina.dockerfile.ignore import IgnoreMatcher, clean, parse_ignore
-from lamina.dockerfile.lower import Lowering, LowerOptions, NeedImages, ResolvedImage
+from lamina.dockerfile.lower import (
+    Lowering,
+    LowerOptions,
+    NeedImages,
+    NeedRemotes,
+    ResolvedImage,
+)
 from lamina.dockerfile.parser import parse
 from lamina.errors import LaminaError
 from lamina.layer.compress import decompressed
@@ -39,6 +45,8 @@ def dockerfile(data: bytes) -> None:
     while isinstance(found := lowering.step(resolved), NeedImages):
         for request in found.requests:
             resolved[request.key] = ResolvedImage(request.reference, Digest.of(b"m"), _BASE)
+    if isinstance(found, NeedRemotes):  # nothing is fetched here: what comes out without it
+        found = found.draft
     found.config.serialise()
     dump_plan(found.plan).encode()
     for diagnostic in found.diagnostics:

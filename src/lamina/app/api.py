@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import contextmanager
 
 from lamina.app.containers import Container
 from lamina.app.settings import Settings, load_settings, store_root
@@ -18,8 +19,10 @@ from lamina.store import open_store as _open_store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
+    from lamina.app.buildcontext import BuildContext
+    from lamina.app.contexts import BuildContextSource
     from lamina.app.run_options import RunOptions
     from lamina.events import Emitter
     from lamina.registry.client import Registries
@@ -63,6 +66,7 @@ def build(
     epoch: int | None = None,
     jobs: int | None = None,
     network: str = "default",
+    build_contexts: Mapping[str, str] | None = None,
     secrets: Mapping[str, bytes] | None = None,
     allow: Sequence[str] = (),
     root: str = "",
@@ -72,10 +76,11 @@ def build(
 ) -> Image:
     """Build the image of a directory's Dockerfile and return it; `tags` name it.
 
-    `dockerfile` is a path (default: `Dockerfile` of the context), `epoch` a SOURCE_DATE_EPOCH.
-    Bases that are not in the store are pulled; `pull` asks the registries again for all of them.
-    `secrets` are values by id for `RUN --mount=type=secret`, `allow` what RUN steps may do beyond
-    their confinement (`network.host`, `security.insecure`).
+    `context` may be the URL of a git repository, an archive or a Dockerfile; `build_contexts` are
+    those of `--build-context`. `dockerfile` is a path (default: `Dockerfile` of the context),
+    `epoch` a SOURCE_DATE_EPOCH. Bases that are not in the store are pulled; `pull` asks the
+    registries again for all of them. `secrets` are values by id for `RUN --mount=type=secret`, `allow`
+    what RUN steps may do beyond their confinement (`network.host`, `security.insecure`).
     `on_event` gets every event of `lamina.events`, from any thread. Steps run in a mount namespace
     of their own: the first build that runs one moves this process into it.
 
@@ -86,49 +91,78 @@ def build(
     """
     from lamina.app.build import BuildRequest
     from lamina.app.build import build as build_request
-    from lamina.app.buildcontext import read_context
     from lamina.app.wiring import BuildHost
     from lamina.builder.secrets import Secrets
     from lamina.spec.platform import host
     from lamina.tasks import CancelToken as Token
 
     store = open_store(root)
-    sources = read_context(os.path.abspath(context), os.fspath(dockerfile), cwd=os.getcwd())
-    request = BuildRequest(
-        context=sources.directory,
-        dockerfile=sources.dockerfile,
-        dockerfile_name=sources.dockerfile_name,
-        ignore=sources.ignore,
-        platform=host(os.uname().machine),
-        tags=tuple(tags),
-        target=target,
-        build_args=tuple((build_args or {}).items()),
-        labels=tuple((labels or {}).items()),
-        no_cache=no_cache,
-        pull=pull,
-        epoch=epoch,
-        jobs=jobs,
-        network=network,
-        allow=tuple(allow),
-        secrets=Secrets({}, secrets) if secrets else None,
-    )
     chosen = settings or load_settings(os.environ, uid=os.geteuid())
     token = cancel or Token()
-    outcome = build_request(
-        request,
-        store=store,
-        host=BuildHost(
-            store,
-            chosen,
-            search_path=os.environ.get("PATH", ""),
+    given = _build_contexts(build_contexts or {})
+    with _sources(os.fspath(context), os.fspath(dockerfile), store, chosen, token) as sources:
+        request = BuildRequest(
+            context=sources.directory,
+            is_lasting=sources.is_lasting,
+            dockerfile=sources.dockerfile,
+            dockerfile_name=sources.dockerfile_name,
+            ignore=sources.ignore,
+            platform=host(os.uname().machine),
+            tags=tuple(tags),
+            target=target,
+            build_args=tuple((build_args or {}).items()),
+            labels=tuple((labels or {}).items()),
+            no_cache=no_cache,
+            pull=pull,
+            epoch=epoch,
+            jobs=jobs,
+            network=network,
+            build_contexts=given,
+            allow=tuple(allow),
+            secrets=Secrets({}, secrets) if secrets else None,
+        )
+        outcome = build_request(
+            request,
+            store=store,
+            host=BuildHost(
+                store,
+                chosen,
+                search_path=os.environ.get("PATH", ""),
+                emit=on_event,
+                env=os.environ,
+                registries=lambda: _registries(chosen, token),
+            ),
             emit=on_event,
-            registries=lambda: _registries(chosen, token),
-        ),
-        emit=on_event,
-        cancel=token,
-        clock=time.time,
-    )
+            cancel=token,
+            clock=time.time,
+        )
     return image(str(outcome.config), root=root)
+
+
+@contextmanager
+def _sources(
+    context: str, dockerfile: str, store: Store, settings: Settings, cancel: CancelToken
+) -> Iterator[BuildContext]:
+    """The build context, there until the block ends."""
+    from lamina.app.buildcontext import is_remote, read_context, remote_context
+
+    if not is_remote(context):
+        yield read_context(os.path.abspath(context), dockerfile, cwd=os.getcwd())
+        return
+    from lamina.app.wiring import remote_sources
+
+    remote = remote_sources(store, settings, env=os.environ, clock=time.time)
+    with remote_context(context, dockerfile, remote=remote, store=store, cancel=cancel) as found:
+        yield found
+
+
+def _build_contexts(given: Mapping[str, str]) -> tuple[BuildContextSource, ...]:
+    if not given:
+        return ()
+    from lamina.app.contexts import parse_build_context
+
+    cwd = os.getcwd()
+    return tuple(parse_build_context(f"{name}={where}", cwd=cwd) for name, where in given.items())
 
 
 def pull(

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import IO
 
+    from lamina.app.contexts import BuildContextSource
     from lamina.app.history import Recorder
     from lamina.app.wiring import BuildHost
     from lamina.builder.build import Solved, StepLimits
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from lamina.builder.sshagents import SshAgents
     from lamina.dockerfile.ast import Dockerfile
     from lamina.dockerfile.lower import ImageRequest, Lowered, LowerOptions, ResolvedImage
+    from lamina.dockerfile.remotes import Answer, NamedContext, RemoteRequest
     from lamina.events import Emitter, Event
     from lamina.exporter.options import Output
     from lamina.exporter.ports import BuildResult, Exported, Exporter, PendingExport
@@ -73,6 +75,7 @@ class BuildRequest:
     extra_hosts: tuple[tuple[str, str], ...] = ()
     shm_size: int = 0
     privileged: bool = False
+    build_contexts: tuple[BuildContextSource, ...] = ()
     allow: tuple[str, ...] = ()
     limits: StepLimits | None = None
     secrets: Secrets | None = None
@@ -223,7 +226,9 @@ def _build_targets(
         _warn_of_arguments(request, emit)
         options = lower_options(request, context=target.context)
         bases = Bases(store, host, emit=emit, cancel=cancel, clock=clock, always=request.pull)
-        target.lowered = lower(dockerfile, options, bases=bases, emit=emit)
+        target.lowered = lower(
+            dockerfile, options, bases=bases, emit=emit, host=host, cancel=cancel
+        )
         target.recorder.plan = target.lowered.plan
     solved = _solve(targets, contexts, store, host, emit, cancel, clock)
     try:
@@ -292,7 +297,7 @@ def _solve(
         return solve(
             plan,
             store=store,
-            contexts=contexts,
+            contexts=contexts | _named_trees(targets, plan, store, host, cancel),
             options=SolveOptions(
                 no_cache=no_cache,
                 jobs=first.jobs,
@@ -303,6 +308,7 @@ def _solve(
             ),
             executor=host.executor,
             network=host.step_network,
+            remote=host,
             emit=emit,
             cancel=cancel,
             clock=clock,
@@ -398,21 +404,35 @@ def _warn_of_arguments(request: BuildRequest, emit: Emitter) -> None:
             emit(Notice(f"--build-arg {name} has no effect: lamina has no such setting"))
 
 
-def lower(dockerfile: Dockerfile, options: LowerOptions, *, bases: Bases, emit: Emitter) -> Lowered:
-    """Lowering, with the images it asks for found by `bases`; emits what the checks found.
+def lower(
+    dockerfile: Dockerfile,
+    options: LowerOptions,
+    *,
+    bases: Bases,
+    emit: Emitter,
+    host: BuildHost | None = None,
+    cancel: CancelToken | None = None,
+) -> Lowered:
+    """Lowering, with the images it asks for found by `bases` and URLs and git repositories
+    asked by `host` (None: they are refused); emits what the checks found.
 
     Raises:
         SourceError: as `Lowering.step`; with the line, for an image that cannot be had.
     """
-    from lamina.dockerfile.lower import Lowering, NeedImages
+    from lamina.dockerfile.lower import Lowered, Lowering, NeedRemotes
 
     lowering = Lowering(dockerfile, options)
     resolved: dict[tuple[str, str], ResolvedImage] = {}
+    answers: dict[tuple[str, str], Answer] = {}
     try:
         for _ in range(_MAX_ROUNDS):
-            step = lowering.step(resolved)
-            if not isinstance(step, NeedImages):
+            step = lowering.step(resolved, answers)
+            if isinstance(step, Lowered):
                 return step
+            if isinstance(step, NeedRemotes):
+                for asked in step.requests:
+                    answers[asked.key] = _ask(asked, host, cancel)
+                continue
             for wanted in step.requests:
                 resolved[wanted.key] = bases.find(wanted)
     finally:  # with `check=error=true` findings are what the error is about
@@ -446,16 +466,20 @@ class Bases:
 
     def find(self, request: ImageRequest) -> ResolvedImage:
         """The image. Raises SourceError at its line."""
+        from lamina.dockerfile.remotes import LAYOUT
+
+        if request.reference.startswith(LAYOUT):
+            return resolve(request, self._store, self._cancel)
         if self._always:
             self._pull(request)
-            return resolve(request, self._store)
+            return resolve(request, self._store, self._cancel)
         try:
-            return resolve(request, self._store)
+            return resolve(request, self._store, self._cancel)
         except LaminaError as error:
             if error.kind is not Kind.NOT_FOUND or not self._host.can_pull:
                 raise
             self._pull(request, missing=error)
-        return resolve(request, self._store)
+        return resolve(request, self._store, self._cancel)
 
     def _pull(self, request: ImageRequest, *, missing: LaminaError | None = None) -> None:
         try:
@@ -479,12 +503,37 @@ class Bases:
             raise SourceError(said, span=request.span, kind=error.kind, hint=hint) from error
 
 
-def resolve(request: ImageRequest, store: Store) -> ResolvedImage:
+def _ask(request: RemoteRequest, host: BuildHost | None, cancel: CancelToken | None) -> Answer:
+    """What a URL or a ref is now. Raises SourceError at the line that names it."""
+    from lamina.dockerfile.remotes import GitAnswer, UrlAnswer, UrlRequest
+    from lamina.tasks import CancelToken
+
+    token = cancel if cancel is not None else CancelToken()
+    try:
+        if host is None:
+            raise LaminaError("remote sources are not available here", kind=Kind.UNSUPPORTED)
+        if isinstance(request, UrlRequest):
+            found = host.remote().url(request.url, cancel=token)
+            return UrlAnswer(found.digest, found.mtime)
+        ref = host.remote().git(request.remote, request.ref, cancel=token)
+        return GitAnswer(ref.commit, ref.ref)
+    except LaminaError as error:
+        raise SourceError(
+            error.what, span=request.span, kind=error.kind, hint=error.hint
+        ) from error
+
+
+def resolve(
+    request: ImageRequest, store: Store, cancel: CancelToken | None = None
+) -> ResolvedImage:
     """The stored image that `request` names. Raises SourceError (NOT_FOUND) at its line."""
     from lamina.dockerfile.lower import ResolvedImage
+    from lamina.dockerfile.remotes import LAYOUT
     from lamina.image.resolve import find_image
     from lamina.spec.reference import Reference
 
+    if request.reference.startswith(LAYOUT):
+        return _resolve_layout(request, request.reference.removeprefix(LAYOUT), store, cancel)
     try:
         image = find_image(store, request.reference, platform=request.platform)
         return ResolvedImage(request.reference, image.descriptor().digest, image.config())
@@ -496,6 +545,36 @@ def resolve(request: ImageRequest, store: Store) -> ResolvedImage:
             kind=error.kind,
             hint=error.hint,
         ) from error
+
+
+def _resolve_layout(
+    request: ImageRequest, path: str, store: Store, cancel: CancelToken | None
+) -> ResolvedImage:
+    from lamina.dockerfile.lower import ResolvedImage
+    from lamina.image.layout import load_layout
+    from lamina.tasks import CancelToken
+
+    token = cancel if cancel is not None else CancelToken()
+    try:
+        image = load_layout(store, path, platform=request.platform, cancel=token)
+        return ResolvedImage(request.reference, image.descriptor().digest, image.config())
+    except LaminaError as error:
+        raise SourceError(
+            error.what, span=request.span, kind=error.kind, hint=error.hint
+        ) from error
+
+
+def _named_trees(
+    targets: list[_Target], plan: Plan, store: Store, host: BuildHost, cancel: CancelToken
+) -> dict[str, Context]:
+    """The named contexts of all targets that are trees and are used."""
+    sources = [source for target in targets for source in target.request.build_contexts]
+    if not sources:
+        return {}
+    from lamina.app.contexts import context_trees, is_fetched
+
+    remote = host.remote() if is_fetched(sources) else None
+    return context_trees(sources, plan, remote=remote, store=store, cancel=cancel)
 
 
 def _image_of(exported: list[Exported]) -> Exported | None:
@@ -534,6 +613,11 @@ def lower_options(request: BuildRequest, *, context: str = "context") -> LowerOp
     """What lowering is told; `context` is the build context's name in the plan."""
     from lamina.dockerfile.lower import LowerOptions
 
+    contexts: tuple[NamedContext, ...] = ()
+    if request.build_contexts:
+        from lamina.app.contexts import named_contexts
+
+        contexts = named_contexts(request.build_contexts)
     return LowerOptions(
         platform=request.platform,
         build_platform=request.platform,
@@ -544,6 +628,7 @@ def lower_options(request: BuildRequest, *, context: str = "context") -> LowerOp
         extra_hosts=request.extra_hosts,
         shm_size=request.shm_size,
         network=request.network,
+        contexts=contexts,
         context=context,
         no_cache_stages=request.no_cache_filter,
         allow=request.allow,

@@ -3,24 +3,25 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import shutil
 import stat
-import time
 from contextlib import contextmanager
 
 from lamina.errors import Kind, LaminaError
-from lamina.record import record
+from lamina.record import record, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import BinaryIO
+    from typing import IO, BinaryIO
+
+    from lamina.remote.sources import RemoteSources
+    from lamina.spec.gitref import GitRef
+    from lamina.store.ports import Store
+    from lamina.tasks import CancelToken
 
 _MAX_DOCKERFILE = 16 * 1024 * 1024  # bytes; BuildKit refuses earlier, nobody writes more by hand
 _MAX_IGNORE = 4 * 1024 * 1024
-_YOUNG = 60.0  # seconds in which a new context may not have its lock yet
 _COMPRESSED = (
     b"\x1f\x8b",  # gzip
     b"BZh",  # bzip2
@@ -53,11 +54,8 @@ def read_context(
         LaminaError: NOT_FOUND, DENIED, INVALID (not a directory, not a file), EXHAUSTED (too
             large), UNSUPPORTED (an URL).
     """
-    if path.startswith(_REMOTE):
-        raise LaminaError(
-            f"build context {path} is not supported yet: remote contexts (docs/roadmap.md)",
-            kind=Kind.UNSUPPORTED,
-        )
+    if is_remote(path):
+        raise LaminaError(f"build context {path} is remote", kind=Kind.UNSUPPORTED)
     directory = os.path.normpath(os.path.join(cwd, path))
     if not os.path.isdir(directory):
         missing = not os.path.lexists(directory)
@@ -68,8 +66,7 @@ def read_context(
             kind=Kind.NOT_FOUND if missing else Kind.INVALID,
         )
     if file == "-" and stdin is not None:
-        text = stdin.read(_MAX_DOCKERFILE + 1)
-        return BuildContext(directory, text, "Dockerfile", _ignore(directory, ""))
+        return _with_piped_dockerfile(directory, stdin)
     if not file:
         name = _default_dockerfile(directory)
         text = _read_beneath(directory, name, _MAX_DOCKERFILE)
@@ -84,6 +81,103 @@ def read_context(
         )
     text = _read(dockerfile, file, _MAX_DOCKERFILE)
     return BuildContext(directory, text, file, _ignore(directory, dockerfile))
+
+
+def _with_piped_dockerfile(directory: str, stdin: BinaryIO) -> BuildContext:
+    text = stdin.read(_MAX_DOCKERFILE + 1)
+    return BuildContext(directory, text, "Dockerfile", _ignore(directory, ""))
+
+
+def is_remote(path: str) -> bool:
+    """Whether `build PATH` means a URL or a git repository, and no directory.
+
+    Raises:
+        InvalidGitRef: it is a git repository, but not a valid one.
+    """
+    if not path.startswith(_REMOTE) and ":" not in path:
+        return False
+    if path.startswith(("http://", "https://")):
+        return True
+    from lamina.spec.gitref import parse_git_ref
+
+    return parse_git_ref(path) is not None
+
+
+@contextmanager
+def remote_context(
+    path: str,
+    file: str = "",
+    *,
+    remote: RemoteSources,
+    store: Store,
+    cancel: CancelToken,
+    stdin: BinaryIO | None = None,
+    keep_git_dir: bool = False,
+) -> Iterator[BuildContext]:
+    """The context behind a URL, there until the block ends: a git repository, a tar archive (plain
+    or compressed) or a Dockerfile alone. `file` is looked up in it, `-` is `stdin`.
+
+    Raises:
+        LaminaError: as `piped_context`, and what `remote` raises.
+    """
+    from lamina.spec.gitref import parse_git_ref, shown
+
+    with remote, store.lease("build context"):
+        git = parse_git_ref(path)
+        if git is not None:
+            directory = checkout(git, remote, keep_git_dir=keep_git_dir, cancel=cancel)
+            yield _in_directory(directory, file, stdin)
+            return
+        directory = remote.directory("context-")
+        found = remote.url(path, cancel=cancel)
+        with store.content.open(found.digest) as stream:
+            is_archive = _is_archive(stream.read(_USTAR.stop))
+            stream.seek(0)
+            if not is_archive:
+                yield _dockerfile_alone(stream, file, directory, shown(path))
+                return
+            _unpack(stream, directory)
+        yield _in_directory(directory, file, stdin)
+
+
+def checkout(
+    git: GitRef, remote: RemoteSources, *, keep_git_dir: bool = False, cancel: CancelToken
+) -> str:
+    """The directory of a repository's tree as it is now; `remote` removes it.
+
+    Raises:
+        LaminaError: INTEGRITY if the commit is not the one that the reference asks for.
+    """
+    from lamina.plan.ops import GitSource
+    from lamina.spec.gitref import is_commit
+
+    commit, ref = git.ref, ""
+    if not is_commit(commit):
+        found = remote.git(git.remote, git.ref, cancel=cancel)
+        commit, ref = found.commit, found.ref
+    if not commit.startswith(git.checksum):
+        raise LaminaError(
+            f"expected checksum to match {git.checksum}, got {commit}", kind=Kind.INTEGRITY
+        )
+    op = GitSource(
+        git.remote,
+        commit,
+        ref=ref,
+        subdir=git.subdir,
+        keep_git_dir=keep_git_dir or bool(git.keep_git_dir),
+        submodules=git.submodules is not False,
+    )
+    return remote.checkout(op, cancel=cancel)
+
+
+def _in_directory(directory: str, file: str, stdin: BinaryIO | None) -> BuildContext:
+    """The context in a directory that does not last; all of it is untrusted."""
+    if file == "-" and stdin is not None:
+        return replace(_with_piped_dockerfile(directory, stdin), is_lasting=False)
+    name = file or _default_dockerfile(directory)
+    text = _read_beneath(directory, name, _MAX_DOCKERFILE)
+    ignore = _ignore(directory, f"{directory}/{name}")
+    return BuildContext(directory, text, name, ignore, is_lasting=False)
 
 
 def _default_dockerfile(directory: str) -> str:
@@ -109,64 +203,44 @@ def piped_context(stream: BinaryIO, file: str = "", *, scratch: str) -> Iterator
             raises for a broken archive.
     """
     import io
-    import tempfile
 
-    os.makedirs(scratch, mode=0o700, exist_ok=True)
-    _sweep(scratch)
+    from lamina.system.temporary import make_temporary
+
     buffered = stream if isinstance(stream, io.BufferedReader) else io.BufferedReader(stream)  # type: ignore[type-var]  # a raw stream is enough
-    directory = tempfile.mkdtemp(prefix="context-", dir=scratch)
-    lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    made = make_temporary(scratch, "context-")
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # held while we live: see _sweep
-        head = buffered.peek(_USTAR.stop)
-        if head.startswith(_COMPRESSED) or head[_USTAR] == b"ustar":
-            yield _unpacked(buffered, file, directory)
+        if _is_archive(buffered.peek(_USTAR.stop)):
+            _unpack(buffered, made.path)
+            yield _in_directory(made.path, file, None)
         else:
-            yield _dockerfile_alone(buffered, file, directory)
+            yield _dockerfile_alone(buffered, file, made.path, "standard input")
     finally:
-        os.close(lock)
-        shutil.rmtree(directory, ignore_errors=True)
+        made.remove()
 
 
-def _unpacked(stream: BinaryIO, file: str, directory: str) -> BuildContext:
+def _is_archive(head: bytes) -> bool:
+    return head.startswith(_COMPRESSED) or head[_USTAR] == b"ustar"
+
+
+def _unpack(stream: IO[bytes], directory: str) -> None:
     from lamina.layer.apply import extract
     from lamina.layer.compress import decompressed
 
     extract(decompressed(stream), directory, setid=True)
-    name = file or _default_dockerfile(directory)
-    text = _read_beneath(directory, name, _MAX_DOCKERFILE)
-    return BuildContext(
-        directory, text, name, _ignore(directory, f"{directory}/{name}"), is_lasting=False
-    )
 
 
-def _dockerfile_alone(stream: BinaryIO, file: str, directory: str) -> BuildContext:
+def _dockerfile_alone(stream: IO[bytes], file: str, directory: str, where: str) -> BuildContext:
     if file:
-        raise LaminaError(
-            "standard input holds a Dockerfile, so -f cannot name another", kind=Kind.USAGE
-        )
+        raise LaminaError(f"{where} holds a Dockerfile, so -f cannot name another", kind=Kind.USAGE)
     text = stream.read(_MAX_DOCKERFILE + 1)
     if not text:
-        raise LaminaError("standard input is empty: no Dockerfile", kind=Kind.INVALID)
+        raise LaminaError(f"{where} is empty: no Dockerfile", kind=Kind.INVALID)
     return BuildContext(directory, text, "Dockerfile", (), is_lasting=False)
 
 
-def _sweep(scratch: str) -> None:
-    """Remove contexts whose process is gone: nobody holds their lock."""
-    for name in os.listdir(scratch):
-        path = os.path.join(scratch, name)
-        try:
-            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except OSError:
-            continue
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(fd).st_mtime < time.time() - _YOUNG:
-                shutil.rmtree(path, ignore_errors=True)
-        except BlockingIOError:
-            pass
-        finally:
-            os.close(fd)
+def ignore_patterns(directory: str) -> tuple[str, ...]:
+    """The patterns of the directory's `.dockerignore`."""
+    return _ignore(directory, "")
 
 
 def _ignore(directory: str, dockerfile: str) -> tuple[str, ...]:

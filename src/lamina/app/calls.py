@@ -93,11 +93,13 @@ def _options(request: BuildRequest) -> LowerOptions:
 
 def _lower(lowering: Lowering, store: Store, missing: list[str]) -> Lowered:
     from lamina.app.build import resolve
-    from lamina.dockerfile.lower import NeedImages
+    from lamina.dockerfile.lower import NeedImages, NeedRemotes
 
     resolved: dict[tuple[str, str], ResolvedImage] = {}
     for _ in range(_MAX_ROUNDS):
         step = lowering.step(resolved)
+        if isinstance(step, NeedRemotes):
+            return step.draft  # nothing is fetched to look at a Dockerfile
         if not isinstance(step, NeedImages):
             return step
         for wanted in step.requests:

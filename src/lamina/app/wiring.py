@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import _thread
 import os
+import time
 
 from lamina.errors import Kind, LaminaError
 from lamina.events import Notice
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from contextlib import AbstractContextManager
     from typing import Self
 
@@ -22,10 +23,23 @@ if TYPE_CHECKING:
     from lamina.container.ports import Executor
     from lamina.container.runtime import Runtime
     from lamina.events import Emitter
+    from lamina.plan.ops import GitSource, HttpSource
     from lamina.registry.client import Registries
+    from lamina.remote.sources import RemoteSources
     from lamina.spec.platform import Platform
     from lamina.store.ports import Store
     from lamina.tasks import CancelToken
+
+
+def remote_sources(
+    store: Store, settings: Settings, *, env: Mapping[str, str], clock: Callable[[], float]
+) -> RemoteSources:
+    """What brings URLs and git repositories here: a context manager."""
+    from lamina.remote.settings import remote_settings
+    from lamina.remote.sources import RemoteSources
+
+    remote = remote_settings(env, ca_bundle=settings.ca_bundle)
+    return RemoteSources(store, remote, clock=clock)
 
 
 class BuildHost:
@@ -42,7 +56,13 @@ class BuildHost:
         search_path: str,
         emit: Emitter,
         registries: Callable[[], Registries] | None = None,
+        env: Mapping[str, str] | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
+        """`env` has the proxy variables and the ssh agent for remote sources."""
+        self._env = env or {}
+        self._clock = clock
+        self._remote: RemoteSources | None = None
         self._store = store
         self._settings = settings
         self._search_path = search_path
@@ -154,6 +174,23 @@ class BuildHost:
             )
         return self._network
 
+    def remote(self) -> RemoteSources:
+        """What brings URLs and git repositories here; what it makes lasts until the block ends."""
+        with self._guard:
+            if self._remote is None:
+                self._remote = remote_sources(
+                    self._store, self._settings, env=self._env, clock=self._clock
+                )
+            return self._remote
+
+    def download(self, op: HttpSource, *, cancel: CancelToken) -> int:
+        """See `builder.worker.Fetcher`."""
+        return self.remote().download(op, cancel=cancel)
+
+    def checkout(self, op: GitSource, *, cancel: CancelToken) -> str:
+        """See `builder.worker.Fetcher`."""
+        return self.remote().checkout(op, cancel=cancel)
+
     def __enter__(self) -> Self:
         return self
 
@@ -161,6 +198,9 @@ class BuildHost:
         executor, self._executor = self._executor, None
         pool, self._pool = self._pool, None
         network, self._network = self._network, None
+        remote, self._remote = self._remote, None
+        if remote is not None:
+            remote.close()
         try:
             if executor is not None:
                 executor.close()

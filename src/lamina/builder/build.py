@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from lamina.builder.execution import NetworkProvider
     from lamina.builder.secrets import Secrets
     from lamina.builder.sshagents import SshAgents
+    from lamina.builder.worker import Fetcher
     from lamina.container.ports import Executor
     from lamina.events import Emitter, Outcome
     from lamina.plan.graph import Plan
@@ -94,12 +95,14 @@ def solve(
     emit: Emitter,
     cancel: CancelToken | None,
     clock: Callable[[], float],
+    remote: Fetcher | None = None,
     ends: dict[Digest, tuple[Outcome, Result | None]] | None = None,
 ) -> Solved:
     """The results of the plan's outputs; what ran is recorded in the store.
 
     `executor` is called at most once, before any thread is started, when a step may have to run.
     `clock` gives POSIX seconds. `network` gives a network namespace to each step with the default network (None: the host's).
+    `remote` brings what URLs and git repositories hold (None: a step that needs it fails).
     `ends` is filled with how each vertex ended and its stack, if it is known: if it fails, too.
     Every vertex gets one VertexPlanned and one VertexDone. Steps that ended before a failure stay
     cached.
@@ -121,6 +124,7 @@ def solve(
         options=options,
         network=network,
         scratch=scratch,
+        remote=remote,
         emit=emit,
         clock=clock,
         cancel=cancel,

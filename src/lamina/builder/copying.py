@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 
 from lamina.builder.changes import Lazy, entry_of
 from lamina.builder.selection import copied_xattrs, payload_digest
@@ -35,8 +36,8 @@ if TYPE_CHECKING:
     from lamina.builder.changes import Changes, Owner
     from lamina.builder.selection import Match, Picked
     from lamina.builder.tree import Tree
+    from lamina.dockerfile.filemode import FileMode
     from lamina.layer.entry import Item
-    from lamina.plan.ops import CopyAction
 
 _CHUNK = 1 << 20
 
@@ -132,7 +133,7 @@ def copy_match(
     *,
     dest: bytes,
     owner: Owner | None,
-    mode: int | None,
+    mode: FileMode | None,
     inode_space: object,
 ) -> None:
     """Copy one matched source to `dest` (as written: a trailing slash counts).
@@ -169,7 +170,7 @@ def _put(
     place: bytes,
     *,
     owner: Owner | None,
-    mode: int | None,
+    mode: FileMode | None,
     inode_space: object,
 ) -> None:
     if picked.type is EntryType.DIR:
@@ -181,11 +182,21 @@ def _put(
             raise LaminaError(text, kind=Kind.INVALID)
     if owner is None and not tree.keeps_owner:
         owner = (0, 0)
+    bits = None
+    if mode is not None:
+        before = stat.S_IMODE(picked.status.st_mode)
+        bits = mode.apply(before, is_dir=picked.type is EntryType.DIR)
     entry = entry_of(
-        place, picked.status, link=picked.link, owner=owner, mode=mode, xattrs=picked.xattrs
+        place, picked.status, link=picked.link, owner=owner, mode=bits, xattrs=picked.xattrs
     )
     assert entry is not None
-    content = FileContent(tree, picked) if picked.type is EntryType.FILE else None
+    if picked.is_parent and changes.lookup(place) is not None:
+        # as fsutil: a directory that only leads to what is copied stays its old owner's
+        changes.put(replace(changes.directory(place), mode=entry.mode))
+        return
+    content: Lazy | None = picked.given
+    if content is None and picked.type is EntryType.FILE:
+        content = FileContent(tree, picked)
     inode = (inode_space, picked.inode) if picked.inode is not None else None
     changes.put(entry, content, inode=inode)
 
@@ -195,37 +206,6 @@ def _check_directory(changes: Changes, place: bytes) -> None:
     if found is not None and found.type is not EntryType.DIR:
         text = f"cannot copy to non-directory: '/{shown(place)}'"
         raise LaminaError(text, kind=Kind.INVALID)
-
-
-def parse_mode(text: str | None) -> int | None:
-    """The permission bits of `--chmod`.
-
-    Raises:
-        LaminaError: kind INVALID, or UNSUPPORTED for a symbolic mode (`u+x`).
-    """
-    if text is None:
-        return None
-    if text and all(char in "01234567" for char in text) and int(text, 8) <= 0o7777:
-        return int(text, 8)
-    if any(char in text for char in "=+-"):
-        raise LaminaError(
-            f"--chmod={text}: symbolic modes are not supported yet", kind=Kind.UNSUPPORTED
-        )
-    raise LaminaError(
-        f"invalid chmod parameter: '{text}'. it should be octal string and between 0 and 07777",
-        kind=Kind.INVALID,
-    )
-
-
-def check_supported(action: CopyAction) -> None:
-    """Refuse by name what is not built yet.
-
-    Raises:
-        LaminaError: kind UNSUPPORTED.
-    """
-    for flag, value in (("--exclude", action.exclude), ("--parents", action.parents)):
-        if value:
-            raise LaminaError(f"{flag} is not supported yet", kind=Kind.UNSUPPORTED)
 
 
 def _join(path: bytes, name: bytes) -> bytes:

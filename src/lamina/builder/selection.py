@@ -17,7 +17,7 @@ from lamina.builder.statcache import stamp
 from lamina.builder.tree import changed, entry_type, shown
 from lamina.errors import Kind, LaminaError
 from lamina.layer.entry import EntryType
-from lamina.record import record
+from lamina.record import record, replace
 from lamina.spec.digest import Digest
 from lamina.system.xattrs import CAPABILITY, is_overlay_private, read_xattrs
 
@@ -25,6 +25,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from lamina.builder.changes import Lazy
+    from lamina.builder.filtering import Filter
     from lamina.builder.statcache import StatCache
     from lamina.builder.tree import Tree
     from lamina.tasks import CancelToken
@@ -38,7 +40,9 @@ _VERSION = b"lamina selection 1\n"
 class Picked:
     """One file of a selection. `path` is relative to the match (`b""`: the match itself), `place`
     to the tree's root. `digest` (32 bytes) covers a FILE's bytes and attributes; `status` is
-    what it was when they were read. `inode` is set if the file has several hard links.
+    what it was when they were read. `inode` is set if the file has several hard links. `is_parent`
+    is a directory that is only there for what is below it (--parents). `given` is content that is
+    in no tree (a download, a heredoc).
     """
 
     path: bytes
@@ -49,6 +53,8 @@ class Picked:
     digest: bytes = b""
     xattrs: tuple[tuple[bytes, bytes], ...] = ()
     inode: tuple[int, int] | None = None
+    is_parent: bool = False
+    given: Lazy | None = None
 
 
 @record
@@ -74,23 +80,67 @@ def select(
     *,
     cache: StatCache | None,
     cancel: CancelToken | None = None,
+    exclude: Sequence[str] = (),
+    parents: bool = False,
 ) -> Selection:
     """The selection of `patterns` in `tree`; `cancel` is looked at before each file is read.
+
+    `exclude` and `parents` are as in `CopyAction`.
 
     Raises:
         LaminaError: kind NOT_FOUND for a missing source (a wildcard may match nothing, as in
             BuildKit), DENIED for one that cannot be read, CONFLICT for one that keeps changing.
     """
-    matches = tuple(
-        _Picker(tree, cache, cancel).pick(path)
-        for pattern in patterns
-        for path in expand(tree, pattern)
-    )
+    picker = _Picker(tree, cache, cancel)
+    matches: list[Match] = []
+    for pattern in patterns:
+        if parents:
+            matches += _with_parents(tree, picker, pattern, exclude)
+            continue
+        wanted = _excluding(exclude)
+        for path in expand(tree, pattern):
+            matches += picker.pick(path, wanted)
     sha = hashlib.sha256(_VERSION)
     for match in matches:
         sha.update(_framed(match.path, b"match"))
         sha.update(b"".join([_line(p, keeps_owner=tree.keeps_owner) for p in match.picked]))
-    return Selection(Digest("sha256", sha.hexdigest()), matches)
+    return Selection(Digest("sha256", sha.hexdigest()), tuple(matches))
+
+
+def _excluding(patterns: Sequence[str]) -> Filter | None:
+    if not patterns:
+        return None
+    from lamina.builder.filtering import Filter
+
+    return Filter(exclude=patterns)
+
+
+def _with_parents(
+    tree: Tree, picker: _Picker, pattern: str, exclude: Sequence[str]
+) -> Iterator[Match]:
+    """COPY --parents: what the part after the pivot selects below the directories before it."""
+    from lamina.builder.filtering import Filter
+    from lamina.dockerfile.ignore import has_wildcards
+
+    left, _, right = pattern.partition("/./")
+    wanted = None if right == "." else right
+    is_plain = not has_wildcards(left) and not has_wildcards(right)
+    for path in expand(tree, left):
+        if (
+            wanted is not None
+            and is_plain
+            and tree.status(_join(tree.resolve(path), _named(right))) is None
+        ):
+            raise LaminaError(
+                f'"/{shown(_join(path, _named(right)))}": not found', kind=Kind.NOT_FOUND
+            )
+        yield from picker.pick(path, Filter(include=wanted, exclude=exclude))
+
+
+def _named(pattern: str) -> bytes:
+    """The path that a pattern without wildcards names: its escapes taken away."""
+    chars = iter(pattern)
+    return os.fsencode("".join([next(chars, "") if c == "\\" else c for c in chars]))
 
 
 def select_path(
@@ -102,7 +152,7 @@ def select_path(
     Raises:
         LaminaError: as `select`.
     """
-    match = _Picker(tree, cache, cancel).pick(os.fsencode(path))
+    (match,) = _Picker(tree, cache, cancel).pick(os.fsencode(path))
     sha = hashlib.sha256(_VERSION)
     if match.is_dir:
         status = tree.status(tree.resolve(match.path))
@@ -188,7 +238,8 @@ class _Picker:
         self._cache = cache
         self._cancel = cancel
 
-    def pick(self, path: bytes) -> Match:
+    def pick(self, path: bytes, wanted: Filter | None = None) -> list[Match]:
+        """The match of a path, without what the filter leaves out; none if that is the path."""
         tree = self._tree
         place = tree.resolve(path)
         found = tree.status(place)
@@ -196,20 +247,40 @@ class _Picker:
             raise LaminaError(f'"/{shown(path)}": not found', kind=Kind.NOT_FOUND)
         if stat.S_ISDIR(found.st_mode):
             start = len(place) + 1 if place else 0
+            if wanted is not None:
+                return [Match(path, True, tuple(self._filtered(place, start, wanted)))]
             below = tuple(
                 [
                     self._picked(inner[start:], inner, status, fd, name)
                     for inner, status, fd, name in tree.walk(place)
                 ]
             )
-            return Match(path, True, below)
+            return [Match(path, True, below)]
+        if wanted is not None and not wanted.takes(path.rpartition(b"/")[2]):
+            return []
         parent, _, name = place.rpartition(b"/")
         fd = tree.open(parent)
         try:
             picked = self._picked(b"", place, found, fd, os.fsdecode(name))
         finally:
             os.close(fd)
-        return Match(path, False, (picked,))
+        return [Match(path, False, (picked,))]
+
+    def _filtered(self, place: bytes, start: int, wanted: Filter) -> Iterator[Picked]:
+        """What the filter takes below a directory, and the directories that lead to it."""
+        waiting: list[Picked] = []
+        steps = self._tree.walk(place, enter=lambda inner: wanted.enters(inner[start:]))
+        for inner, status, fd, name in steps:
+            path = inner[start:]
+            while waiting and not path.startswith(waiting[-1].path + b"/"):
+                waiting.pop()
+            if wanted.takes(path):
+                yield from waiting
+                waiting.clear()
+                yield self._picked(path, inner, status, fd, name)
+            elif stat.S_ISDIR(status.st_mode):
+                picked = self._picked(path, inner, status, fd, name)
+                waiting.append(replace(picked, is_parent=True))
 
     def _picked(
         self, path: bytes, place: bytes, status: os.stat_result, fd: int, name: str
@@ -307,7 +378,8 @@ def _line(picked: Picked, *, keeps_owner: bool) -> bytes:
         return b"link%b" % owner + _framed(path, picked.link)
     if kind is EntryType.DIR:
         names = [field for xattr in picked.xattrs for field in xattr]
-        return b"directory %o%b" % (mode, owner) + _framed(path, *names)
+        kept = b" parent" if picked.is_parent else b""
+        return b"directory %o%b%b" % (mode, owner, kept) + _framed(path, *names)
     device = 0 if kind is EntryType.FIFO else status.st_rdev
     return b"node %b %o%b %d" % (kind.value.encode(), mode, owner, device) + _framed(path)
 

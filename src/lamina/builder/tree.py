@@ -110,8 +110,10 @@ class Tree:
         finally:
             os.close(fd)
 
-    def walk(self, path: bytes) -> Iterator[Step]:
+    def walk(self, path: bytes, *, enter: Callable[[bytes], bool] | None = None) -> Iterator[Step]:
         """Everything below a directory, sorted by path components, directories first.
+
+        `enter` says (by the path relative to the root) which directories to look into.
 
         Yields the path relative to the root, its status, and (valid until the next step) the
         descriptor of its directory and its name there. Sockets are left out; an ignored directory
@@ -133,7 +135,9 @@ class Tree:
                 if not is_ignored and not stat.S_ISSOCK(mode):
                     yield from _announced(frames)
                     yield step
-                if stat.S_ISDIR(mode) and (not is_ignored or self._may_include_below(place)):
+                if not stat.S_ISDIR(mode) or (enter is not None and not enter(place)):
+                    continue
+                if not is_ignored or self._may_include_below(place):
                     below = self._open_below(frame.fd, name, place)
                     frames.append(_Frame(below, place, step if is_ignored else None))
                     frames[-1].entries = self._scan(below, place)

@@ -16,7 +16,17 @@ from lamina.builder.selection import select, select_path
 from lamina.builder.tree import Tree
 from lamina.errors import Kind, LaminaError, SourceError
 from lamina.events import Notice, VertexLog
-from lamina.plan.ops import CopyAction, Exec, FileOp, ImageSource, LocalSource
+from lamina.plan.ops import (
+    CopyAction,
+    Exec,
+    FileOp,
+    GitSource,
+    HttpSource,
+    ImageSource,
+    InlineSource,
+    LocalSource,
+    Merge,
+)
 from lamina.solver.keys import uses
 from lamina.spec.digest import DiffID
 from lamina.spec.identity import chain_id, chain_ids
@@ -34,7 +44,7 @@ if TYPE_CHECKING:
     from lamina.builder.execution import MountProvider, NetworkProvider
     from lamina.builder.mounting import Mounter
     from lamina.builder.scratch import Scratch
-    from lamina.builder.selection import Match, Selection
+    from lamina.builder.selection import Match, Picked, Selection
     from lamina.container.ports import Executor
     from lamina.events import Emitter
     from lamina.layer.create import CreatedLayer
@@ -54,6 +64,15 @@ if TYPE_CHECKING:
     class _Closable(Protocol):
         def close(self) -> None: ...
 
+    class Fetcher(Protocol):
+        """What brings remote sources here. Any thread may call it."""
+
+        def download(self, op: HttpSource, *, cancel: CancelToken) -> int:
+            """Have the source's content in the content store; its mtime in POSIX seconds."""
+
+        def checkout(self, op: GitSource, *, cancel: CancelToken) -> str:
+            """The path of a directory with the source's tree, which nobody changes."""
+
 
 MAX_LISTING = 5000  # files of a selection that a cache record lists, to explain a miss
 
@@ -71,6 +90,7 @@ class BuildWorker:
         options: SolveOptions,
         network: NetworkProvider | None,
         scratch: Scratch,
+        remote: Fetcher | None,
         emit: Emitter,
         clock: Callable[[], float],
         cancel: CancelToken | None,
@@ -84,6 +104,8 @@ class BuildWorker:
         self._options = options
         self._network = network
         self._scratch = scratch
+        self._remote = remote
+        self._checkouts: dict[GitSource, Tree] = {}
         self._emit = emit
         self._clock = clock
         self._cancel = cancel
@@ -114,7 +136,15 @@ class BuildWorker:
     ) -> tuple[tuple[int, Digest], ...]:
         """The digests of what these uses (`solver.keys.uses`) take from their inputs."""
         with _Located(vertex):
-            return tuple((p, self._selection(vertex, p, inputs).digest) for p in positions)
+            return tuple((p, self._selected(vertex, p, inputs)) for p in positions)
+
+    def _selected(self, vertex: Vertex, position: int, inputs: tuple[Result | None, ...]) -> Digest:
+        op = self._source_op(vertex, uses(vertex.op)[position])
+        if isinstance(op, InlineSource | HttpSource | GitSource):
+            from lamina.solver.keys import given_content
+
+            return given_content(op)  # nothing is fetched for a cached step
+        return self._selection(vertex, position, inputs).digest
 
     def _selection(
         self, vertex: Vertex, position: int, inputs: tuple[Result | None, ...]
@@ -123,15 +153,49 @@ class BuildWorker:
         if known is not None:
             return known
         use = uses(vertex.op)[position]
-        tree = self._source(vertex, use, inputs)
         op = self._source_op(vertex, use)
-        cache = self._contexts.cache(op) if isinstance(op, LocalSource) else None
-        if isinstance(use, CopyAction):
-            found = select(tree, use.patterns, cache=cache, cancel=self._cancel)
-        else:
-            found = select_path(tree, use.path, cache=cache, cancel=self._cancel)
+        found = self._given(op)
+        if found is None:
+            found = self._select(self._source(vertex, use, inputs), use, op)
         self._selections[vertex.digest, position] = found
         return found
+
+    def _select(self, tree: Tree, use: Use, op: object) -> Selection:
+        cache = self._contexts.cache(op) if isinstance(op, LocalSource) else None
+        if not isinstance(use, CopyAction):
+            return select_path(tree, use.path, cache=cache, cancel=self._cancel)
+        return select(
+            tree,
+            use.patterns,
+            cache=cache,
+            cancel=self._cancel,
+            exclude=use.exclude,
+            parents=use.parents,
+        )
+
+    def _given(self, op: object) -> Selection | None:
+        """The selection of a source that is one known file, or several."""
+        if isinstance(op, InlineSource):
+            from lamina.builder.given import select_inline
+
+            return select_inline(op)
+        if isinstance(op, HttpSource):
+            from lamina.builder.given import select_download
+
+            mtime = self._fetcher().download(op, cancel=self._token())
+            return select_download(op, self._store.content, mtime=mtime)
+        return None
+
+    def _token(self) -> CancelToken:
+        from lamina.tasks import CancelToken
+
+        return self._cancel if self._cancel is not None else CancelToken()
+
+    def _fetcher(self) -> Fetcher:
+        if self._remote is None:
+            text = "this build may not use the network, and needs a URL or a git repository"
+            raise LaminaError(text, kind=Kind.UNSUPPORTED)
+        return self._remote
 
     def _source_op(self, vertex: Vertex, use: Use) -> object:
         assert use.source is not None
@@ -142,8 +206,23 @@ class BuildWorker:
         op = self._source_op(vertex, use)
         if isinstance(op, LocalSource):
             return self._contexts.tree(op)
+        if isinstance(op, InlineSource | HttpSource):
+            return Tree(-1, what="the Dockerfile", ignore=None, keeps_owner=False)
+        if isinstance(op, GitSource):
+            return self._checkout(op)
         assert use.source is not None
         return self._stage_tree(inputs[use.source] or ())
+
+    def _checkout(self, op: GitSource) -> Tree:
+        with self._guard:
+            known = self._checkouts.get(op)
+            if known is None:
+                path = self._fetcher().checkout(op, cancel=self._token())
+                fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                known = Tree(fd, what="the git repository", ignore=None, keeps_owner=False)
+                self._closables.append(known)
+                self._checkouts[op] = known
+        return known
 
     def _stage_tree(self, result: Result) -> Tree:
         known = self._stage_trees.get(result)
@@ -371,7 +450,7 @@ class BuildWorker:
 
         def found(mount: BindMount | CacheMount) -> MountInput:
             assert mount.source is not None
-            if isinstance(self._source_op(vertex, mount), Exec | FileOp | ImageSource):
+            if isinstance(self._source_op(vertex, mount), Exec | FileOp | ImageSource | Merge):
                 return MountInput(inputs[mount.source] or ())
             tree = self._source(vertex, mount, inputs)
             position = uses(op).index(mount)
@@ -404,15 +483,17 @@ class BuildWorker:
     ) -> Result:
         from lamina.builder.changes import Changes
 
-        changes = Changes(self._base(base))
+        changes = names = Changes(self._base(base))
+        if op.owners is not None:
+            names = Changes(self._base(inputs[op.owners] or ()))
         position = 0
         for action in op.actions:
             cancel.check()
             if isinstance(action, CopyAction):
-                self._copy(changes, vertex, position, inputs, cancel)
+                self._copy(changes, names, vertex, position, inputs, cancel)
                 position += 1
             else:
-                owner = self._owner(action, changes) or (0, 0)
+                owner = self._owner(action, names) or (0, 0)
                 place = changes.resolve(os.fsencode(action.path))
                 now_ns = int(self._clock()) * 1_000_000_000
                 changes.make_directories(place, owner=owner, mtime_ns=now_ns)
@@ -431,17 +512,22 @@ class BuildWorker:
     def _copy(
         self,
         changes: Changes,
+        names: Changes,
         vertex: Vertex,
         position: int,
         inputs: tuple[Result | None, ...],
         cancel: CancelToken,
     ) -> None:
-        from lamina.builder.copying import check_supported, copy_match, parse_mode
+        """Put one copy action into `changes`; users' names are looked up in `names`."""
+        from lamina.builder.copying import copy_match
 
         action = _copies(vertex)[position]
-        check_supported(action)
-        mode = parse_mode(action.mode)
-        owner = self._owner(action, changes)
+        mode = None
+        if action.mode is not None:
+            from lamina.dockerfile.filemode import FileMode
+
+            mode = FileMode.parse(action.mode)
+        owner = self._owner(action, names)
         tree = self._source(vertex, action, inputs)
         selection = self._selection(vertex, position, inputs)
         for number, match in enumerate(selection.matches):
@@ -471,9 +557,12 @@ class BuildWorker:
         from lamina.builder.archive import is_archive, new_spool, unpack
         from lamina.builder.copying import VerifiedStream
 
-        if match.is_dir or not match.picked[0].digest:
+        picked = match.picked[0] if not match.is_dir else None
+        if picked is None or (picked.given is None and not picked.digest):
             return False
-        with VerifiedStream(tree, match.picked[0]) as stream:
+        if picked.given is not None:
+            return self._unpack_given(changes, picked, action, owner, cancel)
+        with VerifiedStream(tree, picked) as stream:
             if not is_archive(stream):
                 return False
         path = self._scratch.path(f"spool-{unique_name()}")
@@ -490,6 +579,35 @@ class BuildWorker:
                 cancel=cancel,
             )
             stream.verify()
+        return True
+
+    def _unpack_given(
+        self,
+        changes: Changes,
+        picked: Picked,
+        action: CopyAction,
+        owner: tuple[int, int] | None,
+        cancel: CancelToken,
+    ) -> bool:
+        from lamina.builder.archive import is_archive, new_spool, unpack
+        from lamina.builder.given import GivenContent
+
+        assert isinstance(picked.given, GivenContent)
+        with picked.given.open() as stream:
+            if not is_archive(stream):
+                return False
+        spool = new_spool(self._scratch.path(f"spool-{unique_name()}"))
+        self._closables.append(spool)
+        with picked.given.open() as stream:
+            unpack(
+                changes,
+                stream,
+                dest=os.fsencode(action.dest),
+                owner=owner,
+                spool=spool,
+                mtime_ns=picked.status.st_mtime_ns,
+                cancel=cancel,
+            )
         return True
 
     def _write_layer(

@@ -22,15 +22,17 @@ from lamina.cli.build_steps import (
     step_limits,
 )
 from lamina.errors import Kind, LaminaError
+from lamina.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterator
-    from typing import Protocol
+    from typing import BinaryIO, Protocol
 
     from lamina.app.build import BuildOutcome, BuildRequest
     from lamina.app.buildcontext import BuildContext
+    from lamina.app.contexts import BuildContextSource
     from lamina.app.wiring import BuildHost
     from lamina.cli.arguments import Parser
     from lamina.cli.context import Context
@@ -42,12 +44,11 @@ if TYPE_CHECKING:
         def close(self) -> None: ...
 
 
-USAGE = "[OPTIONS] PATH | -"
+USAGE = "[OPTIONS] PATH | URL | -"
 
 _NOT_YET = "it is not done yet (docs/roadmap.md)"
 _REFUSED = {
     ("--attest",): _NOT_YET,
-    ("--build-context",): _NOT_YET,
     ("--builder",): "lamina has no builders to choose from",
     ("--cache-from",): _NOT_YET,
     ("--cache-to",): _NOT_YET,
@@ -59,11 +60,21 @@ _REFUSED = {
 
 def configure(parser: Parser) -> None:
     add = parser.add_argument
-    add("path", metavar="PATH", help="the build context: a directory, or '-' for standard input")
+    add(
+        "path",
+        metavar="PATH",
+        help="the build context: a directory, the URL of a git repository or an archive, or '-'",
+    )
     add("-t", "--tag", action="append", default=[], help="name of the image (may be repeated)")
     add("-f", "--file", default="", help="the Dockerfile ('-': standard input)")
     add("--target", default="", help="the stage to build")
     add("--build-arg", action="append", default=[], help="value of an ARG: NAME=VALUE or NAME")
+    add(
+        "--build-context",
+        action="append",
+        default=[],
+        help="NAME=DIRECTORY, NAME=docker-image://IMAGE, NAME=oci-layout://DIRECTORY or NAME=URL",
+    )
     add("--label", action="append", default=[], help="label of the image: NAME=VALUE")
     parser.switch("--no-cache", help="run every step again")
     add("-o", "--output", action="append", default=[], help="type=image|oci|docker|tar|local,...")
@@ -130,10 +141,14 @@ def _shown_build(args: argparse.Namespace, context: Context, progress: str) -> B
 
 @contextmanager
 def _sources(args: argparse.Namespace, context: Context) -> Iterator[BuildContext]:
-    from lamina.app.buildcontext import piped_context, read_context
+    from lamina.app.buildcontext import is_remote, piped_context, read_context
 
     if args.path != "-":
         stdin = context.stdin.buffer if args.file == "-" else None
+        if is_remote(args.path):
+            with _remote_sources(args, context, stdin) as found:
+                yield found
+            return
         yield read_context(args.path, args.file, cwd=context.cwd, stdin=stdin)
         return
     if args.file == "-":
@@ -144,6 +159,38 @@ def _sources(args: argparse.Namespace, context: Context) -> Iterator[BuildContex
     scratch = os.path.join(context.root, "tmp")
     with piped_context(context.stdin.buffer, args.file, scratch=scratch) as found:
         yield found
+
+
+@contextmanager
+def _remote_sources(
+    args: argparse.Namespace, context: Context, stdin: BinaryIO | None
+) -> Iterator[BuildContext]:
+    from lamina.app.buildcontext import remote_context
+    from lamina.app.wiring import remote_sources
+
+    store = context.store()
+    settings = context.settings()
+    if args.ca_bundle:
+        settings = replace(settings, ca_bundle=context.path(args.ca_bundle))
+    keep = dict(_pairs(args.build_arg, context)).get("BUILDKIT_CONTEXT_KEEP_GIT_DIR", "")
+    with remote_context(
+        args.path,
+        args.file,
+        remote=remote_sources(store, settings, env=context.env, clock=context.clock),
+        store=store,
+        cancel=context.token(),
+        stdin=stdin,
+        keep_git_dir=keep.lower() in {"1", "t", "true"},
+    ) as found:
+        yield found
+
+
+def _build_contexts(args: argparse.Namespace, context: Context) -> tuple[BuildContextSource, ...]:
+    if not args.build_context:
+        return ()
+    from lamina.app.contexts import parse_build_context
+
+    return tuple(parse_build_context(text, cwd=context.cwd) for text in args.build_context)
 
 
 def make_request(args: argparse.Namespace, sources: BuildContext, context: Context) -> BuildRequest:
@@ -171,6 +218,7 @@ def make_request(args: argparse.Namespace, sources: BuildContext, context: Conte
         extra_hosts=host_entries(args.add_host),
         shm_size=parse_size(args.shm_size, "--shm-size") if args.shm_size else 0,
         privileged=context.uid == 0,
+        build_contexts=_build_contexts(args, context),
         allow=entitlements(args),
         limits=step_limits(args),
         secrets=secrets(args, context),
@@ -223,21 +271,21 @@ def make_host(
 ) -> BuildHost:
     """What the steps run on, as flags and settings say."""
     from lamina.app.wiring import BuildHost
-    from lamina.record import replace
 
     settings = context.settings()
     if args.ca_bundle:
         settings = replace(settings, ca_bundle=context.path(args.ca_bundle))
     if args.runtime:
         settings = replace(settings, runtime=args.runtime)
-    search_path = context.env.get("PATH", "")
     from lamina.cli.registries import connect
 
+    store, env = context.store(), context.env
     return BuildHost(
-        context.store(),
+        store,
         settings,
-        search_path=search_path,
+        search_path=env.get("PATH", ""),
         emit=view,
+        env=env,
         registries=lambda: connect(context),
     )
 
@@ -267,7 +315,6 @@ def _refuse_values(args: argparse.Namespace) -> None:
 
 def _outputs(args: argparse.Namespace, context: Context) -> tuple[Output, ...]:
     from lamina.exporter.options import Output, parse_output
-    from lamina.record import replace
 
     if args.iidfile and args.output and not args.load:
         kinds = {parse_output(text).type for text in args.output}

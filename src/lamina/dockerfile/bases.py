@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from lamina.dockerfile.checks import Checker
+    from lamina.dockerfile.remotes import NamedContext
     from lamina.spec.span import Span
 
 SCRATCH = "scratch"
@@ -26,7 +27,8 @@ class LowerOptions:
     """What the command line says. `ignore` are the `.dockerignore` patterns of the context.
 
     `target` is a stage's name or number (empty: the last); `network`, `extra_hosts` (name,
-    address) and `shm_size` (bytes) go to every RUN. `context` names the build context in the plan.
+    address) and `shm_size` (bytes) go to every RUN. `contexts` are those of
+    --build-context: they come before stages and images of their names. `context` names the build context in the plan.
     The steps of `no_cache_stages` (names, any case) ignore the cache. With `all_stages` every stage
     is lowered, needed or not, so that the checks see all of them. `allow` are the entitlements
     granted: `network.host`, `security.insecure`.
@@ -41,6 +43,7 @@ class LowerOptions:
     extra_hosts: tuple[tuple[str, str], ...] = ()
     shm_size: int = 0
     network: str = "default"
+    contexts: tuple[NamedContext, ...] = ()
     context: str = "context"
     no_cache_stages: tuple[str, ...] = ()
     all_stages: bool = False
@@ -64,7 +67,9 @@ class ImageRequest:
 @record
 class BuildStage:
     """A stage with its FROM understood: `parent` is the stage it stands on, else `request` is its
-    image (None: scratch). `original` is the base's name after expansion.
+    image, or `context` the named context that is its tree (None of them: scratch). `original` is
+    the base's name after expansion. `is_replaced`: a named context stands for the whole stage, whose
+    instructions do not count.
     """
 
     node: ast.Stage
@@ -72,6 +77,8 @@ class BuildStage:
     parent: int | None
     request: ImageRequest | None
     platform: Platform | None
+    context: NamedContext | None = None
+    is_replaced: bool = False
 
     def shown(self) -> str:
         return self.node.start.name or f"stage-{self.node.index}"
@@ -157,10 +164,29 @@ class Bases:
                 )
             platform = self._stage_platform(start)
             parent = names.get(found.text.lower())
+            replacement = self.context(start.name) if start.name else None
+            context = replacement
+            if replacement is not None:
+                parent = None
+            elif parent is None and found.text != SCRATCH:
+                context = self.context(found.text)
             request = None
-            if parent is None and found.text != SCRATCH:
+            if context is not None and context.image not in {"", SCRATCH}:
+                request = self.context_request(context, start.span, platform)
+            elif parent is None and found.text != SCRATCH and context is None:
                 request = self.request(found.text, start.span, platform, what="base image")
-            stages.append(BuildStage(node, found.text, parent, request, platform))
+            tree = context if context is not None and not context.image else None
+            stages.append(
+                BuildStage(
+                    node,
+                    found.text,
+                    parent,
+                    request,
+                    platform,
+                    context=tree,
+                    is_replaced=replacement is not None,
+                )
+            )
             if start.name:
                 names[start.name] = node.index
         return tuple(stages)
@@ -211,6 +237,23 @@ class Bases:
             raise SourceError(f"invalid {what} {text!r}: {error.what}", span=span) from error
         return ImageRequest(str(reference), platform or self._options.platform, span)
 
+    def context(self, text: str) -> NamedContext | None:
+        """The named context that a name of the Dockerfile means, if there is one."""
+        if not self._options.contexts:
+            return None
+        try:
+            name = context_name(text)
+        except LaminaError:
+            return None  # no reference: no context can have this name
+        found = [context for context in self._options.contexts if context.name == name]
+        return found[-1] if found else None
+
+    def context_request(
+        self, context: NamedContext, span: Span, platform: Platform | None
+    ) -> ImageRequest:
+        """The request for the image behind a named context."""
+        return ImageRequest(context.image, platform or self._options.platform, span)
+
     def _check_default_bases(self) -> None:
         """InvalidDefaultArgInFrom: the base names as they are without any --build-arg."""
         if not self._file.global_args or not self._checker.wants("InvalidDefaultArgInFrom"):
@@ -246,6 +289,13 @@ class Bases:
             kind=Kind.NOT_FOUND,
             hint=f"its stages are {', '.join(names)}" if names else "none of its stages has a name",
         )
+
+
+def context_name(text: str) -> str:
+    """The name of a context as --build-context and FROM are compared: `alpine` for
+    `docker.io/library/alpine:latest`. Raises InvalidReference.
+    """
+    return Reference.parse(text).familiar().removesuffix(":latest")
 
 
 def _require_plain(node: ast.Instruction) -> None:

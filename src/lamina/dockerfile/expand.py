@@ -47,8 +47,11 @@ def expand(
     raw_escapes: bool = False,
     keep_unset: bool = False,
     heredocs: bool = False,
+    plain_quotes: bool = False,
 ) -> Expansion:
     """`text` with its variables replaced from `env`.
+
+    With `plain_quotes` quotes are ordinary characters, as in the text of a heredoc.
 
     `raw_quotes` and `raw_escapes` leave quotes and escape characters in the result, `keep_unset`
     leaves unset variables as written; `heredocs` keeps `<<` and the spaces after it in one word.
@@ -63,6 +66,7 @@ def expand(
     scan.raw_quotes = raw_quotes
     scan.keep_unset = keep_unset
     scan.heredocs = heredocs
+    scan.plain_quotes = plain_quotes
     result, words = scan.until("", raw_escapes=raw_escapes)
     return Expansion(result, tuple(words), tuple(scan.used), tuple(scan.missing))
 
@@ -98,6 +102,7 @@ class _Scan:
         self.raw_quotes = False
         self.keep_unset = False
         self.heredocs = False
+        self.plain_quotes = False
         self.used: dict[str, None] = {}
         self.missing: dict[str, None] = {}
         self.depth = 0
@@ -140,7 +145,7 @@ class _Scan:
             piece = self._dollar(raw_escapes=raw_escapes)
             words.add(piece)
             return piece
-        if char in {"'", '"'}:
+        if char in {"'", '"'} and not self.plain_quotes:
             quote = self._single if char == "'" else self._double
             piece = quote(raw_escapes=raw_escapes)
             words.open.append(piece)

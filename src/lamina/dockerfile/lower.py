@@ -15,6 +15,7 @@ __all__ = [
     "Lowered",
     "Lowering",
     "NeedImages",
+    "NeedRemotes",
     "ResolvedImage",
 ]
 
@@ -23,6 +24,7 @@ from lamina.dockerfile.bases import SCRATCH, Bases, BuildStage, ImageRequest, Lo
 from lamina.dockerfile.checks import Checker, CheckOptions, check_file
 from lamina.dockerfile.operands import check_text, is_plain, refuse_flags
 from lamina.dockerfile.parser import parse_trigger
+from lamina.dockerfile.remotes import Remotes
 from lamina.dockerfile.stage import (
     DEFAULT_PATH,
     PROXY_ARGS,
@@ -33,7 +35,7 @@ from lamina.dockerfile.stage import (
 )
 from lamina.errors import Kind, LaminaError, SourceError
 from lamina.plan.graph import Edge, Plan, VertexMeta, needed
-from lamina.plan.ops import ImageSource
+from lamina.plan.ops import CopyAction, FileOp, ImageSource, LocalSource
 from lamina.record import record, replace
 from lamina.spec.config import ImageConfig, RunConfig
 from lamina.spec.platform import Platform
@@ -42,6 +44,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from lamina.dockerfile.remotes import Answers, NamedContext, RemoteRequest
     from lamina.events import Diagnostic
     from lamina.spec.digest import Digest
     from lamina.spec.span import Span
@@ -91,11 +94,25 @@ class Lowered:
 
 
 @record
+class NeedRemotes:
+    """Lowering cannot go on without knowing these URLs and repositories; in file order.
+
+    `draft` is what comes out if they are left out: enough for checks and outlines.
+    """
+
+    requests: tuple[RemoteRequest, ...]
+    draft: Lowered
+
+
+@record
 class SourceTree:
-    """What `--from` names: a stage, an image, or (both None) nothing at all."""
+    """What `COPY --from` or a mount names: a stage, an image, a named context, or (all None)
+    nothing at all.
+    """
 
     stage: int | None = None
     request: ImageRequest | None = None
+    context: NamedContext | None = None
 
 
 class Lowering:
@@ -139,12 +156,19 @@ class Lowering:
         """The findings so far: those of the text alone before the last step, all after it."""
         return self._checker.diagnostics
 
-    def step(self, resolved: Resolved) -> NeedImages | Lowered:
-        """Go as far as `resolved` allows; keys are (`ImageRequest.reference`, str(platform))."""
+    def step(
+        self, resolved: Resolved, answers: Answers | None = None
+    ) -> NeedImages | NeedRemotes | Lowered:
+        """Go as far as `resolved` and `answers` allow; their keys are those of the requests."""
         steps, requests = self._reach(resolved)
         if requests:
             return NeedImages(tuple(requests.values()))
-        return self._lower(steps, resolved)
+        remotes = Remotes(answers or {})
+        lowered = self._lower(steps, resolved, remotes)
+        if remotes.missing:
+            return NeedRemotes(tuple(remotes.missing.values()), lowered)
+        self._checker.raise_if_asked()
+        return lowered
 
     def _parse_check_options(self) -> CheckOptions:
         directive = self._file.directive("check")
@@ -205,11 +229,14 @@ class Lowering:
 
     def _steps(self, stage: BuildStage, resolved: Resolved) -> list[Step]:
         """The base's triggers, then the stage's own instructions."""
+        if stage.is_replaced:
+            return []
         triggers: list[ast.Command] = []
         if stage.parent is not None:
+            parent = self._stages[stage.parent]
             triggers = [
                 _placed(command.trigger, stage.node.start.span)
-                for command in self._stages[stage.parent].node.commands
+                for command in (() if parent.is_replaced else parent.node.commands)
                 if isinstance(command, ast.OnBuild)
             ]
         elif stage.request is not None and stage.request.key in resolved:
@@ -258,7 +285,7 @@ class Lowering:
 
     def _find_source(self, text: str, index: int, command: ast.Command) -> SourceTree:
         """What `--from=text` (or `from=text` of a mount) means in stage `index`: a stage's number
-        or name, `scratch`, or an image. Raises SourceError.
+        or name, a named context, `scratch`, or an image. Raises SourceError.
         """
         if text.isascii() and text.isdigit():
             number = int(text[:9])
@@ -271,6 +298,13 @@ class Lowering:
             return self._earlier((before or same)[-1], index, text, command)
         if text == SCRATCH:
             return SourceTree()
+        context = self._bases.context(text)
+        if context is not None and context.image == SCRATCH:
+            return SourceTree()
+        if context is not None and context.image:
+            return SourceTree(request=self._bases.context_request(context, command.span, None))
+        if context is not None:
+            return SourceTree(context=context)
         what = "COPY --from" if isinstance(command, ast.Copy) else "from of a mount"
         return SourceTree(request=self._bases.request(text, command.span, None, what=what))
 
@@ -285,8 +319,8 @@ class Lowering:
 
     # -- all images are known
 
-    def _lower(self, steps: dict[int, list[Step]], resolved: Resolved) -> Lowered:
-        scope = self._scope()
+    def _lower(self, steps: dict[int, list[Step]], resolved: Resolved, remotes: Remotes) -> Lowered:
+        scope = self._scope(remotes)
         chain = self._chain()
         no_cache = {name.lower() for name in self._options.no_cache_stages if name}
         states: dict[int, StageState] = {}
@@ -304,7 +338,6 @@ class Lowering:
             for step in own:
                 state.lower(self._with_source(step, index, scope, states, resolved))
             states[index] = state
-        scope.checker.raise_if_asked()
         target = states[self._target]
         return Lowered(
             plan=needed(scope.vertices.all(), [target.edge]),
@@ -317,7 +350,7 @@ class Lowering:
             arguments={index: state.args for index, state in states.items()},
         )
 
-    def _scope(self) -> BuildScope:
+    def _scope(self, remotes: Remotes) -> BuildScope:
         options = self._options
         return BuildScope(
             escape=self._file.escape,
@@ -332,6 +365,7 @@ class Lowering:
             allow=options.allow,
             vertices=Vertices(),
             checker=self._checker,
+            remotes=remotes,
         )
 
     def _chain(self) -> frozenset[int]:
@@ -361,6 +395,8 @@ class Lowering:
             return
         if stage.request is None:
             state.start_from(_empty_image(self._options.platform), None)
+            if stage.context is not None:
+                self._start_from_context(state, stage, stage.context)
             return
         state.total += 1
         image = resolved[stage.request.key]
@@ -376,6 +412,21 @@ class Lowering:
             )
             edge = _image_edge(state.scope.vertices, stage.request, image, meta)
         state.start_from(image.config, edge)
+
+    def _start_from_context(
+        self, state: StageState, stage: BuildStage, context: NamedContext
+    ) -> None:
+        """FROM of a named context that is a tree: one layer with all of it."""
+        state.total += 1
+        span = stage.node.start.span
+        what = f"FROM context {context.name}"
+        meta = VertexMeta(
+            state.title(what), state.name, stage.node.start.text, span, exported=state.exported
+        )
+        tree = _context_edge(state.scope.vertices, context)
+        op = FileOp((CopyAction(1, (".",), "/"),))
+        state.edge = state.scope.vertices.add(op, (None, tree), meta)
+        state.add_history(what, layer=True)
 
     def _check_base_platform(self, stage: BuildStage, config: ImageConfig) -> None:
         wanted = self._options.platform
@@ -402,6 +453,8 @@ class Lowering:
         def edge_of(named: SourceTree) -> Edge | None:
             if named.stage is not None:
                 return states[named.stage].edge
+            if named.context is not None:
+                return _context_edge(scope.vertices, named.context)
             if named.request is None:
                 return None
             image = resolved[named.request.key]
@@ -446,6 +499,11 @@ def _image_edge(
 ) -> Edge:
     op = ImageSource(image.reference, image.manifest, image.config.diff_ids, str(request.platform))
     return vertices.add(op, (), meta)
+
+
+def _context_edge(vertices: Vertices, context: NamedContext) -> Edge:
+    meta = VertexMeta(f"[context {context.name}] load from client")
+    return vertices.add(LocalSource(context.tree or context.name, context.ignore), (), meta)
 
 
 def _is_numbered(command: ast.Command) -> bool:

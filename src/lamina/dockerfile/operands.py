@@ -12,8 +12,8 @@ from lamina.errors import Kind, SourceError
 _SUPPORTED = {
     "FROM": frozenset({"platform"}),
     "RUN": frozenset({"mount", "network", "security"}),
-    "COPY": frozenset({"from", "chown", "chmod"}),
-    "ADD": frozenset({"chown", "chmod"}),
+    "COPY": frozenset({"from", "chown", "chmod", "link", "parents", "exclude"}),
+    "ADD": frozenset({"chown", "chmod", "link", "keep-git-dir", "checksum", "unpack", "exclude"}),
     "HEALTHCHECK": frozenset({"interval", "timeout", "start-period", "start-interval", "retries"}),
 }
 
@@ -59,6 +59,7 @@ def check_text(command: ast.Command) -> None:
         texts += command.command.words if command.command is not None else ()
     elif isinstance(command, ast.Copy):
         texts += [*command.sources, command.dest]
+        texts += [doc.content for doc in command.documents]
     elif isinstance(command, ast.Shell):
         texts += command.words
     elif isinstance(command, ast.Volume):
@@ -69,49 +70,6 @@ def check_text(command: ast.Command) -> None:
         raise error_at(
             command, f"{command.keyword.upper()} holds a NUL or bytes that are not UTF-8"
         )
-
-
-def check_mode(mode: str | None, command: ast.Copy) -> None:
-    """Refuse a `--chmod` that is not octal."""
-    if mode is None:
-        return
-    octal = all(char in "01234567" for char in mode)
-    if octal and len(mode) <= 8 and int(mode, 8) <= 0o7777:
-        return
-    if mode[0] in "ugoa+-=":
-        raise error_at(
-            command,
-            f"{copy_keyword(command)} --chmod={mode}: symbolic modes are not supported yet",
-            kind=Kind.UNSUPPORTED,
-            hint="write the mode in octal, such as 0755",
-        )
-    raise error_at(
-        command,
-        f"invalid chmod parameter: '{mode}'. it should be octal string and between 0 and 07777",
-    )
-
-
-def check_source(source: str, command: ast.Copy) -> None:
-    """Refuse URLs and git repositories: an error for COPY, not supported yet for ADD."""
-    what = ""
-    if _is_git(source):
-        what = "a git repository"
-    elif source.startswith(("http://", "https://")):
-        what = "a URL"
-    if what and command.add:
-        raise error_at(command, f"ADD of {what} is not supported yet", kind=Kind.UNSUPPORTED)
-    if what:
-        raise error_at(command, f"source can't be {what} for COPY")
-
-
-def _is_git(source: str) -> bool:
-    """What BuildKit takes for a git remote and not for a path or a plain URL."""
-    if source.startswith(("git://", "ssh://")):
-        return True
-    if source.startswith(("http://", "https://")):
-        return source.partition("#")[0].partition("?")[0].endswith(".git")
-    user, at, rest = source.partition("@")
-    return bool(at) and ":" in rest and user.replace("-", "").replace("_", "").isalnum()
 
 
 def join(directory: str, path: str) -> str:

@@ -9,19 +9,15 @@ statement winning.
 from __future__ import annotations
 
 from lamina.dockerfile import ast
+from lamina.dockerfile.copying import copy_parts, expand_copy, history_words, source_title
 from lamina.dockerfile.expand import BadExpansion, Expansion, expand
 from lamina.dockerfile.ignore import IgnoreMatcher, clean
 from lamina.dockerfile.operands import (
-    absolute,
-    check_mode,
-    check_source,
-    copy_keyword,
     duration_flag,
     error_at,
     is_only_heredoc,
     join,
     refuse_flags,
-    relative,
     retries_flag,
 )
 from lamina.dockerfile.values import (
@@ -35,7 +31,7 @@ from lamina.dockerfile.values import (
 )
 from lamina.errors import Kind
 from lamina.plan.graph import Edge, Vertex, VertexMeta, combined, vertex
-from lamina.plan.ops import CopyAction, Exec, FileOp, LocalSource, MkdirAction
+from lamina.plan.ops import Exec, FileOp, LocalSource, Merge, MkdirAction
 from lamina.record import record, replace
 from lamina.spec.config import Healthcheck, History, ImageConfig, RunConfig
 
@@ -44,6 +40,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from lamina.dockerfile.checks import Checker
+    from lamina.dockerfile.copying import CopyRequest, Part
+    from lamina.dockerfile.remotes import Remotes
     from lamina.dockerfile.runmounts import MountSource
     from lamina.plan.mounts import RunMount
     from lamina.plan.ops import Op
@@ -93,6 +91,7 @@ class BuildScope:
     allow: tuple[str, ...]
     vertices: Vertices
     checker: Checker
+    remotes: Remotes
 
 
 @record
@@ -214,14 +213,14 @@ class StageState:
                 self._volume(command)
             case ast.Shell():
                 self.run = replace(self.run, shell=command.words)
-                self._record(f"SHELL {go_list(command.words)}")
+                self.add_history(f"SHELL {go_list(command.words)}")
             case ast.StopSignal():
                 self._stop_signal(command)
             case ast.HealthCheck():
                 self._healthcheck(command)
             case ast.Maintainer():
                 self.author = command.maintainer
-                self._record(f"MAINTAINER {command.maintainer}")
+                self.add_history(f"MAINTAINER {command.maintainer}")
             case ast.OnBuild():
                 on_build = (*self.run.on_build, command.expression)
                 self.run = replace(self.run, on_build=on_build)
@@ -262,7 +261,7 @@ class StageState:
         )
         shown = self._shown(command, raw_quotes=True, keep_unset=True) + summary
         self._layer(op, (self.edge, *inputs), command, shown)
-        self._record(f"RUN {self._with_args(argv)} # buildkit", layer=True)
+        self.add_history(f"RUN {self._with_args(argv)} # buildkit", layer=True)
 
     def _require(self, entitlement: str, what: str, command: ast.Run) -> None:
         if entitlement not in self.scope.allow:
@@ -328,36 +327,59 @@ class StageState:
         return " ".join([*prefix, *argv])
 
     def _copy(self, command: ast.Copy, step: Step) -> None:
-        if command.documents:
-            raise error_at(
-                command,
-                f"{copy_keyword(command)} with a heredoc source is not supported yet",
-                kind=Kind.UNSUPPORTED,
-            )
-        sources = [self._expand(source, command) for source in command.sources]
-        dest = self._expand(command.dest, command)
-        owner = self._expand_flag(command, "chown")
-        mode = self._expand_flag(command, "chmod")
-        check_mode(mode, command)
-        for source in sources:
-            check_source(source, command)
-        action = CopyAction(
-            source=1,
-            patterns=tuple(relative(source) for source in sources),
-            dest=absolute(self.run.working_dir, dest),
-            owner=owner,
-            mode=mode,
-            unpack=command.add,
+        request = expand_copy(
+            command,
+            lambda text: self._expand(text, command),
+            lambda text: self._expand(text, command, plain_quotes=True),
         )
-        tree = step.source
-        if tree is None and not step.empty_source:
-            self._check_ignored(command, sources)
-            tree = self._context()
+        parts = copy_parts(
+            request, command, directory=self.run.working_dir, remotes=self.scope.remotes
+        )
+        inputs: list[Edge | None] = [None if request.link else self.edge]
+        actions = []
+        for part in parts:
+            edge = self._source(part, command, step)
+            if edge not in inputs[1:]:
+                inputs.append(edge)
+            actions.append(replace(part.action, source=inputs.index(edge, 1)))
         shown = self._shown(command)
-        self._layer(FileOp((action,)), (self.edge, tree), command, shown)
-        flags = f" --chown={owner}" * bool(owner) + f" --chmod={mode}" * bool(mode)
-        words = " ".join([*sources, dest])
-        self._record(f"{copy_keyword(command)}{flags} {words} # buildkit", layer=True)
+        if request.link and self.edge is not None:
+            self._linked(FileOp(tuple(actions)), inputs, command, shown, request)
+        else:
+            self._layer(FileOp(tuple(actions)), inputs, command, shown)
+        self.add_history(history_words(request, command), layer=True)
+
+    def _source(self, part: Part, command: ast.Copy, step: Step) -> Edge | None:
+        """The tree that a part copies from."""
+        if part.needed:
+            return None  # this lowering is for the questions only
+        if part.source is not None:
+            meta = VertexMeta(f"[internal] {source_title(part.source)}", span=command.span)
+            return self.scope.vertices.add(part.source, (), meta)
+        if step.source is not None or step.empty_source:
+            return step.source
+        if not part.action.parents:
+            self._check_ignored(command, part.action.patterns)
+        return self._context()
+
+    def _linked(
+        self,
+        op: FileOp,
+        inputs: list[Edge | None],
+        command: ast.Copy,
+        shown: str,
+        request: CopyRequest,
+    ) -> None:
+        """A layer made without a look at what is below, and the stack of both."""
+        below = self.edge
+        if request.owner is not None and not _is_numeric(request.owner):
+            op = replace(op, owners=len(inputs))
+            inputs = [*inputs, below]
+        self._layer(op, inputs, command, shown)
+        meta = VertexMeta(
+            f"[internal] link {shown}", self.name, command.text, command.span, self.exported
+        )
+        self.edge = self.scope.vertices.add(Merge(), (below, self.edge), meta)
 
     def _context(self) -> Edge:
         meta = VertexMeta("[internal] load build context")
@@ -369,8 +391,7 @@ class StageState:
         matcher = IgnoreMatcher(self.scope.ignore)
         if matcher.has_exclusions:
             return  # a negation may bring some of it back: too hard to tell
-        for source in sources:
-            path = relative(source)
+        for path in sources:
             if path != "." and matcher.excludes(path):
                 verb = "Add" if command.add else "Copy"
                 self.scope.checker.report(
@@ -396,11 +417,11 @@ class StageState:
             path = clean(join(current, path)) if path else current
         self.run = replace(self.run, working_dir=path)
         if path == "/":
-            self._record(f"WORKDIR {path}")
+            self.add_history(f"WORKDIR {path}")
             return
         op = FileOp((MkdirAction(clean(path), owner=self.run.user or None),))
         self._layer(op, (self.edge,), command, self._shown(command))
-        self._record(f"WORKDIR {path}", layer=True)
+        self.add_history(f"WORKDIR {path}", layer=True)
 
     def _layer(
         self, op: Op, inputs: Iterable[Edge | None], command: ast.Instruction, shown: str
@@ -428,7 +449,7 @@ class StageState:
             self.env[name] = value
             self.config_env[name] = value
             words.append(f"{name}={value}")
-        self._record(f"ENV {' '.join(words)}")
+        self.add_history(f"ENV {' '.join(words)}")
 
     def _arg(self, command: ast.Arg) -> None:
         words = []
@@ -443,13 +464,13 @@ class StageState:
                 self.env[name] = value
             self.args[name] = value
             words.append(name if value is None else f"{name}={value}")
-        self._record(f"ARG {' '.join(words)}")
+        self.add_history(f"ARG {' '.join(words)}")
 
     def _label(self, command: ast.Label) -> None:
         self.scope.checker.legacy_pairs(command)
         pairs = self._expand_pairs(command)
         self.labels.update(pairs)
-        self._record(f"LABEL {' '.join(f'{name}={value}' for name, value in pairs)}")
+        self.add_history(f"LABEL {' '.join(f'{name}={value}' for name, value in pairs)}")
 
     def _expose(self, command: ast.Expose) -> None:
         words: list[str] = []
@@ -466,14 +487,14 @@ class StageState:
                 raise error_at(command, "EXPOSE names too many ports", kind=Kind.EXHAUSTED)
         exposed = tuple(sorted({*self.run.exposed_ports, *ports}))
         self.run = replace(self.run, exposed_ports=exposed)
-        self._record(f"EXPOSE {go_list(ports)}")
+        self.add_history(f"EXPOSE {go_list(ports)}")
 
     def _cmd(self, command: ast.Cmd) -> None:
         self._used_once("CMD", command)
         words = self._command(command, command.command)
         # Docker sets ArgsEscaped for CMD on every platform; the field is part of its config bytes
         self.run = replace(self.run, cmd=words, args_escaped=True)
-        self._record(f"CMD {go_quote_list(words)}")
+        self.add_history(f"CMD {go_quote_list(words)}")
 
     def _entrypoint(self, command: ast.Entrypoint) -> None:
         self._used_once("ENTRYPOINT", command)
@@ -481,7 +502,7 @@ class StageState:
         self.run = replace(self.run, entrypoint=words or None)
         if "CMD" not in self._once:
             self.run = replace(self.run, cmd=None)  # an inherited CMD was for another program
-        self._record(f"ENTRYPOINT {go_quote_list(words)}")
+        self.add_history(f"ENTRYPOINT {go_quote_list(words)}")
 
     def _command(self, command: ast.Cmd | ast.Entrypoint, line: ast.CommandLine) -> tuple[str, ...]:
         if not line.shell:
@@ -498,21 +519,21 @@ class StageState:
     def _user(self, command: ast.User) -> None:
         user = self._expand(command.user, command)
         self.run = replace(self.run, user=user)
-        self._record(f"USER {user}")
+        self.add_history(f"USER {user}")
 
     def _volume(self, command: ast.Volume) -> None:
         paths = [self._expand(path, command) for path in command.paths]
         if not all(paths):
             raise error_at(command, "VOLUME specified can not be an empty string")
         self.run = replace(self.run, volumes=tuple(sorted({*self.run.volumes, *paths})))
-        self._record(f"VOLUME {go_list(paths)}")
+        self.add_history(f"VOLUME {go_list(paths)}")
 
     def _stop_signal(self, command: ast.StopSignal) -> None:
         signal = self._expand(command.signal, command)
         if not is_signal(signal):
             raise error_at(command, f"invalid signal: {signal}")
         self.run = replace(self.run, stop_signal=signal)
-        self._record(f"STOPSIGNAL {signal}")
+        self.add_history(f"STOPSIGNAL {signal}")
 
     def _healthcheck(self, command: ast.HealthCheck) -> None:
         self._used_once("HEALTHCHECK", command)
@@ -529,11 +550,12 @@ class StageState:
                 retries=retries_flag(command),
             )
         self.run = replace(self.run, healthcheck=check)
-        self._record(f"HEALTHCHECK {go_healthcheck(check)}")
+        self.add_history(f"HEALTHCHECK {go_healthcheck(check)}")
 
     # -- shared
 
-    def _record(self, created_by: str, *, layer: bool = False) -> None:
+    def add_history(self, created_by: str, *, layer: bool = False) -> None:
+        """One more entry of the history; `layer` if the instruction made one."""
         self.history.append(History(created_by=created_by, comment=COMMENT, empty_layer=not layer))
 
     def _shell(self) -> tuple[str, ...]:
@@ -550,9 +572,12 @@ class StageState:
             )
         self._once[name] = command
 
-    def _expansion(self, text: str, command: ast.Instruction) -> Expansion:
+    def _expansion(
+        self, text: str, command: ast.Instruction, *, plain_quotes: bool = False
+    ) -> Expansion:
+        escape = "\\" if plain_quotes else self.scope.escape
         try:
-            found = expand(text, self.env, escape=self.scope.escape)
+            found = expand(text, self.env, escape=escape, plain_quotes=plain_quotes)
         except BadExpansion as error:
             raise error_at(
                 command, f"failed to process {go_quote(text)}: {error.what}", kind=error.kind
@@ -563,8 +588,9 @@ class StageState:
         self.scope.checker.undefined_variables(missing, self.env, command.span)
         return found
 
-    def _expand(self, text: str, command: ast.Instruction) -> str:
-        return self._expansion(text, command).text
+    def _expand(self, text: str, command: ast.Instruction, *, plain_quotes: bool = False) -> str:
+        """The text with its variables replaced; `plain_quotes` for that of a heredoc."""
+        return self._expansion(text, command, plain_quotes=plain_quotes).text
 
     def _expand_pairs(self, command: ast.Env | ast.Label) -> list[tuple[str, str]]:
         """All pairs with the environment from before the instruction."""
@@ -599,6 +625,11 @@ class StageState:
             ).text
         except BadExpansion:
             return text
+
+
+def _is_numeric(owner: str) -> bool:
+    """Whether no name must be looked up for this --chown."""
+    return all(part.isascii() and (not part or part.isdigit()) for part in owner.split(":"))
 
 
 def _never(command: object) -> None:

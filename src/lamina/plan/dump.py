@@ -3,7 +3,18 @@
 
 from __future__ import annotations
 
-from lamina.plan.ops import CopyAction, Exec, FileOp, ImageSource, LocalSource, MkdirAction
+from lamina.plan.ops import (
+    CopyAction,
+    Exec,
+    FileOp,
+    GitSource,
+    HttpSource,
+    ImageSource,
+    InlineSource,
+    LocalSource,
+    Merge,
+    MkdirAction,
+)
 from lamina.record import fields
 
 TYPE_CHECKING = False
@@ -46,13 +57,37 @@ def _vertex(vertex: Vertex, numbers: dict[Digest, int]) -> Iterator[str]:
             yield f"local {op.name}"
             for pattern in op.ignore:
                 yield f"ignore {pattern}"
+        case InlineSource():
+            yield "inline"
+            for name, text in op.files:
+                yield f"file {name!r} {text!r}"
+        case HttpSource():
+            yield f"http {op.url} as {op.name!r}"
+            yield f"content {op.digest}"
+        case GitSource():
+            yield f"git {op.remote} at {op.commit}"
+            yield from _git(op)
+        case Merge():
+            yield f"merge {' '.join(inputs)}"
         case Exec():
             yield f"exec on {inputs[0]}"
             yield from _exec(op, inputs)
         case FileOp():
-            yield f"file on {inputs[0]}"
+            owners = f" owners of {inputs[op.owners]}" if op.owners is not None else ""
+            yield f"file on {inputs[0]}{owners}"
             for action in op.actions:
                 yield _action(action, inputs)
+
+
+def _git(op: GitSource) -> Iterator[str]:
+    if op.ref:
+        yield f"ref {op.ref}"
+    if op.subdir:
+        yield f"subdir {op.subdir}"
+    if op.keep_git_dir:
+        yield "keep .git"
+    if not op.submodules:
+        yield "no submodules"
 
 
 def _exec(op: Exec, inputs: list[str]) -> Iterator[str]:

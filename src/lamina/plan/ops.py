@@ -3,7 +3,7 @@
 
 Inputs are edges of the vertex; ops refer to them by index. Every op that changes a filesystem
 (`Exec`, `FileOp`) takes its base from input 0 (None there means an empty tree, `FROM scratch`) and
-adds exactly one layer to it, even if that layer is empty, as BuildKit does.
+adds exactly one layer to it, even if that layer is empty, as BuildKit does. `Merge` stacks results.
 """
 
 from __future__ import annotations
@@ -42,6 +42,47 @@ class LocalSource:
 
 
 @record
+class InlineSource:
+    """Files whose text stands in the Dockerfile (heredocs): (name, text) each, mode 0644, root's.
+
+    No inputs.
+    """
+
+    files: tuple[tuple[str, str], ...]
+
+
+@record
+class HttpSource:
+    """A file behind a URL: `name` in its tree, mode 0600, root's, with the bytes of `digest`.
+
+    No inputs. `mtime` in POSIX seconds is the server's Last-Modified (0: none); `None` if it is not
+    known yet, because `--checksum` made asking needless. Only name and digest enter a cache key.
+    """
+
+    url: str
+    digest: Digest
+    name: str
+    mtime: int | None = None
+
+
+@record
+class GitSource:
+    """The tree of a commit, or its directory `subdir` (empty: the whole tree).
+
+    No inputs. `remote` is a URL without fragment; `commit` a full commit hash, pinned; `ref` what it
+    was resolved from (empty: the commit itself), which a server may need to be asked for. `.git` is
+    only there with `keep_git_dir`. The commit and these choices are the content in cache keys.
+    """
+
+    remote: str
+    commit: str
+    ref: str = ""
+    subdir: str = ""
+    keep_git_dir: bool = False
+    submodules: bool = True
+
+
+@record
 class Exec:
     """A RUN: one process on input 0's tree.
 
@@ -71,8 +112,10 @@ class CopyAction:
 
     `patterns` are slash-separated paths or wildcards relative to the source's root. `dest` is
     absolute and clean; a trailing slash says that it is a directory. `owner` is the text of
-    `--chown` (None: root, or for `unpack` what the archive says), `mode` that of `--chmod`.
-    `unpack` extracts local tar archives (ADD). Several matches need a directory as destination.
+    `--chown` (None: root, or for `unpack` what the archive says), `mode` that of `--chmod`, octal or
+    symbolic. `unpack` extracts tar archives (ADD). `exclude` are ignore patterns, relative to the
+    directory that is copied. With `parents` a pattern keeps its path below the destination, or the
+    part of it after a `/./` (Dockerfile reference §COPY --parents).
     """
 
     source: int
@@ -98,12 +141,25 @@ FileAction = CopyAction | MkdirAction
 
 @record
 class FileOp:
-    """File actions, in order, on the tree of input 0; one layer for all of them."""
+    """File actions, in order, on the tree of input 0; one layer for all of them.
+
+    `owners` is the input in whose /etc/passwd and /etc/group names are looked up (None: in input
+    0's): a linked layer has the empty tree as base, and names are those of the real one.
+    """
 
     actions: tuple[FileAction, ...]
+    owners: int | None = None
 
 
-Op = ImageSource | LocalSource | Exec | FileOp
+@record
+class Merge:
+    """The layers of all inputs on each other, input 0 lowest (COPY --link). Adds no layer itself."""
+
+
+GivenSource = LocalSource | InlineSource | HttpSource | GitSource
+"""Sources that are no stack of layers: copies from them are known before anything runs."""
+
+Op = ImageSource | GivenSource | Exec | FileOp | Merge
 
 
 def proxy_excluded(op: Exec) -> Exec:

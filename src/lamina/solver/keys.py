@@ -18,7 +18,7 @@ the build context is its content in both. Records are stored under every key tha
 from __future__ import annotations
 
 from lamina.plan.codec import encode_op
-from lamina.plan.ops import CopyAction, Exec, FileOp, proxy_excluded
+from lamina.plan.ops import CopyAction, Exec, FileOp, GitSource, HttpSource, proxy_excluded
 from lamina.record import record
 from lamina.spec.digest import Digest
 from lamina.spec.document import dump
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lamina.plan.mounts import BindMount, CacheMount
-    from lamina.plan.ops import Op
+    from lamina.plan.ops import InlineSource, Op
     from lamina.spec.digest import DiffID
 
     # What takes files from one of the vertex's inputs.
@@ -103,6 +103,27 @@ def file_key(op: FileOp, base: Identity, sources: Sequence[Identity]) -> Key:
         actions.append(encoded)
     document["actions"] = actions
     return _key(document, base, sources)
+
+
+def merge_key(inputs: Sequence[Identity]) -> Key:
+    """What users of a merge know it by; nothing is stored under it."""
+    return _key({"type": "Merge"}, by_chain(()), inputs)
+
+
+def given_content(op: InlineSource | HttpSource | GitSource) -> Digest:
+    """What stands for all that can be copied from such a source, without having it here.
+
+    A commit is its content; where it came from matters only to `.git`, which says so.
+    """
+    document = encode_op(op)
+    if isinstance(op, GitSource):
+        del document["ref"]
+        if not op.keep_git_dir:
+            del document["remote"]
+    elif isinstance(op, HttpSource):
+        del document["url"]
+        del document["mtime"]
+    return Digest.of(dump(_plain(document)))
 
 
 def uses(op: Op) -> tuple[Use, ...]:

@@ -2,7 +2,8 @@
 """Which vertex to look up, hash or run next. Pure: it proposes actions and is fed outcomes.
 
 It works backwards from the requested edges, so a target that is cached never has its inputs
-loaded. Each vertex goes through these phases (a source has only the first and the last):
+loaded. Each vertex goes through these phases (a source has only the first and the last; a merge is
+looked up nowhere and ends when its inputs have results):
 
 | phase | waits for | leaves by |
 |---|---|---|
@@ -26,9 +27,17 @@ from __future__ import annotations
 from enum import Enum
 
 from lamina.events import Outcome
-from lamina.plan.ops import Exec, FileOp, ImageSource, LocalSource
+from lamina.plan.ops import Exec, FileOp, GivenSource, ImageSource, Merge
 from lamina.record import record
-from lamina.solver.keys import by_chain, by_content, by_definition, exec_key, file_key, uses
+from lamina.solver.keys import (
+    by_chain,
+    by_content,
+    by_definition,
+    exec_key,
+    file_key,
+    merge_key,
+    uses,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -207,7 +216,7 @@ class Scheduler:
             assert use.source is not None
             edge = node.vertex.inputs[use.source]
             is_local = edge is not None and isinstance(
-                self._nodes[edge.vertex].vertex.op, LocalSource
+                self._nodes[edge.vertex].vertex.op, GivenSource
             )
             (local if is_local else stage).append(position)
         node.local, node.stage = tuple(local), tuple(stage)
@@ -295,7 +304,7 @@ class Scheduler:
         if node.phase is not _Phase.NEW:
             return
         op = node.vertex.op
-        if isinstance(op, LocalSource | ImageSource):
+        if isinstance(op, GivenSource | ImageSource):
             node.phase = _Phase.DEFINED
         else:
             inputs = [self._input(edge) for edge in node.vertex.inputs]
@@ -325,9 +334,9 @@ class Scheduler:
         op = node.vertex.op
         if isinstance(op, ImageSource):
             self._finish(node, op.diff_ids, Outcome.CACHED)
-        elif isinstance(op, LocalSource):
+        elif isinstance(op, GivenSource):
             self._finish(node, (), Outcome.CACHED)
-        elif node.vertex.digest in self._uncached:
+        elif isinstance(op, Merge) or node.vertex.digest in self._uncached:
             self._want_inputs(node)
         elif node.vertex.digest in self.unsure:
             node.tried = len(node.keys)
@@ -363,16 +372,27 @@ class Scheduler:
         node.phase = _Phase.INPUTS
         for edge in node.vertex.inputs:
             found = self._input(edge)
-            if found is not None and not isinstance(found.vertex.op, LocalSource):
+            if found is not None and not isinstance(found.vertex.op, GivenSource):
                 self._want(found)
         self._use_inputs(node)
 
     def _use_inputs(self, node: _Node) -> None:
         """INPUTS -> CHAIN once every input has a result."""
         if node.phase is _Phase.INPUTS and self._has_inputs(node):
+            if isinstance(node.vertex.op, Merge):
+                self._finish(node, self._merged(node), self._merged_outcome(node))
+                return
             node.phase = _Phase.CHAIN
             self._add_key(node, self._key(node, chains=True, contents=False))
             self._look_up(node)
+
+    def _merged(self, node: _Node) -> Result:
+        return tuple([diff_id for known in self._known(node) for diff_id in known or ()])
+
+    def _merged_outcome(self, node: _Node) -> Outcome:
+        inputs = [self._input(edge) for edge in node.vertex.inputs]
+        has_run = any(i is not None and i.outcome is Outcome.RAN for i in inputs)
+        return Outcome.RAN if has_run else Outcome.CACHED
 
     def _selected(self, node: _Node, fed: Selected) -> None:
         node.selections.update(fed.digests)
@@ -427,6 +447,10 @@ class Scheduler:
     def _key(self, node: _Node, *, chains: bool, contents: bool) -> Key:
         op, inputs = node.vertex.op, node.vertex.inputs
         base = self._identity(inputs[0] if inputs else None, chains=chains)
+        if isinstance(op, Merge):
+            return merge_key([self._identity(edge, chains=chains) for edge in inputs])
+        if isinstance(op, FileOp) and op.owners is not None:
+            base = self._identity(inputs[op.owners], chains=chains)
         sources = []
         for position, use in enumerate(uses(op)):
             if position in node.local or contents:
@@ -462,7 +486,7 @@ class Scheduler:
         known: list[Result | None] = []
         for edge in node.vertex.inputs:
             found = self._input(edge)
-            if found is None or isinstance(found.vertex.op, LocalSource):
+            if found is None or isinstance(found.vertex.op, GivenSource):
                 known.append(())
             elif isinstance(found.vertex.op, ImageSource):
                 known.append(found.vertex.op.diff_ids)
@@ -474,7 +498,7 @@ class Scheduler:
         """The inputs' results as an action sees them: None for a build context."""
         return tuple(
             None
-            if edge is not None and isinstance(self._nodes[edge.vertex].vertex.op, LocalSource)
+            if edge is not None and isinstance(self._nodes[edge.vertex].vertex.op, GivenSource)
             else result
             for edge, result in zip(node.vertex.inputs, self._known(node), strict=True)
         )

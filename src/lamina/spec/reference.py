@@ -94,11 +94,13 @@ class Reference:
         """The repository as Docker prints it."""
         if self.registry != DEFAULT_REGISTRY:
             return self.name
-        rest = self.repository.removeprefix(_OFFICIAL)
-        if (rest.partition("/")[0] == "localhost" and "/" in rest) or _HEX64.fullmatch(rest):
-            return self.name  # the short form would mean a registry, or an image id
-        # `library/a/b` keeps its prefix: without it the name would mean another repository
-        return self.repository if "/" in rest else rest
+        for short in (self.repository.removeprefix(_OFFICIAL), self.repository):
+            # `library/a/b` keeps its prefix, and `0.0/a` or 64 digits are written in full: the
+            # short form would mean another repository, a registry, or an image id
+            known = _split_registry(short) == (self.registry, self.repository)
+            if known and not _HEX64.fullmatch(short):
+                return short
+        return self.name
 
     def with_default_tag(self) -> Reference:
         """This reference, with `latest` if it has neither tag nor digest."""

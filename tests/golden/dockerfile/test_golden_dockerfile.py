@@ -2,7 +2,7 @@
 """Dockerfiles and what they become: images asked for, plan, config, history, findings.
 
 A case is a directory with a `Dockerfile` and `result.txt`; `case.json` may hold `options` (target,
-build_args, labels, ignore) and `images` (reference -> image config to answer with). `negative/`
+build_args, labels, ignore, contexts) and `images` (reference -> image config to answer with). `negative/`
 holds the exact error text instead.
 """
 
@@ -15,8 +15,22 @@ from typing import Any
 
 import pytest
 
-from lamina.dockerfile.lower import Lowered, Lowering, LowerOptions, NeedImages, ResolvedImage
+from lamina.dockerfile.lower import (
+    Lowered,
+    Lowering,
+    LowerOptions,
+    NeedRemotes,
+    ResolvedImage,
+)
 from lamina.dockerfile.parser import parse
+from lamina.dockerfile.remotes import (
+    Answer,
+    GitAnswer,
+    NamedContext,
+    RemoteRequest,
+    UrlAnswer,
+    UrlRequest,
+)
 from lamina.errors import LaminaError
 from lamina.plan.dump import dump_plan
 from lamina.spec.config import ImageConfig
@@ -43,6 +57,10 @@ def options_of(case: dict[str, Any]) -> LowerOptions:
         build_args=tuple(given.get("build_args", {}).items()),
         labels=tuple(given.get("labels", {}).items()),
         ignore=tuple(given.get("ignore", ())),
+        contexts=tuple(
+            NamedContext(each["name"], each.get("image", ""), tuple(each.get("ignore", ())))
+            for each in given.get("contexts", ())
+        ),
     )
 
 
@@ -66,12 +84,27 @@ def lower(directory: Path) -> tuple[Lowered, list[str]]:
     lowering = Lowering(parse((directory / "Dockerfile").read_bytes()), options_of(case))
     resolved: dict[tuple[str, str], ResolvedImage] = {}
     rounds = []
-    while isinstance(found := lowering.step(resolved), NeedImages):
+    answers: dict[tuple[str, str], Answer] = {}
+    while not isinstance(found := lowering.step(resolved, answers), Lowered):
+        if isinstance(found, NeedRemotes):
+            rounds.append(" ".join(request.key[1] for request in found.requests))
+            for each in found.requests:
+                assert each.key not in answers
+                answers[each.key] = remote_answer(each)
+            continue
         assert all(request.key not in resolved for request in found.requests)
         rounds.append(" ".join(request.reference for request in found.requests))
         for request in found.requests:
             resolved[request.key] = answer(request.reference, case.get("images", {}))
     return found, rounds
+
+
+def remote_answer(request: RemoteRequest) -> Answer:
+    """What the network would say: made up from the question."""
+    made = Digest.of(request.key[1].encode())
+    if isinstance(request, UrlRequest):
+        return UrlAnswer(made, 1_700_000_000)
+    return GitAnswer(made.hex[:40], request.ref or "refs/heads/main")
 
 
 def show(lowered: Lowered, rounds: list[str]) -> str:

@@ -109,7 +109,7 @@ def start(lamina: Lamina, *words: str) -> subprocess.Popen[bytes]:
 
 
 def wait_for(lamina: Lamina, text: str) -> None:
-    end = time.monotonic() + 30
+    end = time.monotonic() + 60
     while text not in lamina("builds", "logs", check=False).stdout:
         assert time.monotonic() < end, "the step never spoke"
         time.sleep(0.1)
@@ -121,13 +121,15 @@ def wait_for(lamina: Lamina, text: str) -> None:
 def test_build_that_is_stopped_keeps_what_it_said(lamina: Lamina, number: int, status: str) -> None:
     write(lamina, "FROM busybox\nRUN echo begin; sleep 60\n")
     process = start(lamina, "build", ".")
-    wait_for(lamina, "begin")
-    assert inspect(lamina)["Status"] == "running"
-    refused = lamina("builds", "rm", ids(lamina)[0], check=False)
-    assert refused.returncode == 1
-    assert "is running" in refused.stderr
-    process.send_signal(number)
-    process.wait(timeout=30)
+    try:
+        wait_for(lamina, "begin")
+        assert inspect(lamina)["Status"] == "running"
+        refused = lamina("builds", "rm", ids(lamina)[0], check=False)
+        assert refused.returncode == 1
+        assert "is running" in refused.stderr
+    finally:
+        process.send_signal(number)
+        process.wait(timeout=30)
     found = inspect(lamina)
     assert found["Status"] == status
     assert "begin" in lamina("builds", "logs").stdout

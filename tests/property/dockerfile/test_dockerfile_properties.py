@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from lamina.dockerfile import ast
 from lamina.dockerfile.expand import BadExpansion, expand
 from lamina.dockerfile.ignore import IgnoreMatcher, InvalidPattern, clean, parse_ignore
-from lamina.dockerfile.lower import Lowering, LowerOptions, NeedImages, ResolvedImage
+from lamina.dockerfile.lower import Lowered, Lowering, LowerOptions, ResolvedImage
 from lamina.dockerfile.parser import parse
+from lamina.dockerfile.remotes import Answer, GitAnswer, GitRequest, UrlAnswer, UrlRequest
 from lamina.errors import LaminaError, SourceError
 from lamina.plan.dump import dump_plan
 from lamina.spec.config import ImageConfig, RunConfig
@@ -71,9 +72,15 @@ def build(data: bytes) -> None:
     """Parse and lower; whatever comes out must print, serialise and encode."""
     lowering = Lowering(parse(data), OPTIONS)
     resolved: dict[tuple[str, str], ResolvedImage] = {}
-    while isinstance(found := lowering.step(resolved), NeedImages):
+    answers: dict[tuple[str, str], Answer] = {}
+    while not isinstance(found := lowering.step(resolved, answers), Lowered):
         for request in found.requests:
-            resolved[request.key] = ResolvedImage(request.reference, Digest.of(b"m"), BASE)
+            if isinstance(request, UrlRequest):
+                answers[request.key] = UrlAnswer(Digest.of(b"u"), 0)
+            elif isinstance(request, GitRequest):
+                answers[request.key] = GitAnswer("a" * 40, "refs/heads/main")
+            else:
+                resolved[request.key] = ResolvedImage(request.reference, Digest.of(b"m"), BASE)
     found.config.serialise()
     dump_plan(found.plan).encode()
     for diagnostic in found.diagnostics:

@@ -15,10 +15,11 @@ import pytest
 
 from lamina.builder.archive import is_archive, new_spool, unpack
 from lamina.builder.changes import Changes, EmptyBase
-from lamina.builder.copying import FileContent, copy_match, parse_mode
+from lamina.builder.copying import FileContent, copy_match
 from lamina.builder.owner import find_owner
 from lamina.builder.selection import select
 from lamina.builder.tree import Tree
+from lamina.dockerfile.filemode import FileMode
 from lamina.errors import Kind, LaminaError
 from lamina.layer.entry import Entry, EntryType
 from lamina.layer.tarread import read_tar
@@ -77,7 +78,7 @@ class Layer:
                 match,
                 dest=os.fsencode(to),
                 owner=owner,
-                mode=mode,
+                mode=FileMode(mode) if mode is not None else None,
                 inode_space=self.copies,
             )
         return self
@@ -313,30 +314,6 @@ def test_head_reads_no_more_than_asked(context: Path) -> None:
     layer = Layer(context)
     (match,) = select(layer.tree, ["file"], cache=None).matches
     assert FileContent(layer.tree, match.picked[0]).head(2) == b"fi"
-
-
-@pytest.mark.parametrize(
-    ("text", "mode"), [(None, None), ("755", 0o755), ("0644", 0o644), ("7777", 0o7777)]
-)
-def test_chmod_is_octal(text: str | None, mode: int | None) -> None:
-    assert parse_mode(text) == mode
-
-
-@pytest.mark.parametrize(
-    ("text", "kind"),
-    [
-        ("", Kind.INVALID),
-        ("8", Kind.INVALID),
-        ("17777", Kind.INVALID),
-        ("abc", Kind.INVALID),
-        ("-1", Kind.UNSUPPORTED),
-        ("u+x", Kind.UNSUPPORTED),
-    ],
-)
-def test_bad_chmod_is_refused(text: str, kind: Kind) -> None:
-    with pytest.raises(LaminaError) as caught:
-        parse_mode(text)
-    assert caught.value.kind is kind
 
 
 # Owners -------------------------------------------------------------------------------------
