@@ -25,10 +25,11 @@ if TYPE_CHECKING:
     from lamina.app.contexts import BuildContextSource
     from lamina.app.run_options import RunOptions
     from lamina.events import Emitter
+    from lamina.registry.client import Registries
     from lamina.store.ports import Store
     from lamina.tasks import CancelToken
 
-__all__ = ["Container", "Image", "build", "image", "open_store", "run"]
+__all__ = ["Container", "Image", "build", "image", "open_store", "pull", "push", "run"]
 
 _stores: dict[str, Store] = {}
 
@@ -61,6 +62,7 @@ def build(
     build_args: Mapping[str, str] | None = None,
     labels: Mapping[str, str] | None = None,
     no_cache: bool = False,
+    pull: bool = False,
     epoch: int | None = None,
     jobs: int | None = None,
     network: str = "default",
@@ -76,7 +78,8 @@ def build(
 
     `context` may be the URL of a git repository, an archive or a Dockerfile; `build_contexts` are
     those of `--build-context`. `dockerfile` is a path (default: `Dockerfile` of the context),
-    `epoch` a SOURCE_DATE_EPOCH. `secrets` are values by id for `RUN --mount=type=secret`, `allow`
+    `epoch` a SOURCE_DATE_EPOCH. Bases that are not in the store are pulled; `pull` asks the
+    registries again for all of them. `secrets` are values by id for `RUN --mount=type=secret`, `allow`
     what RUN steps may do beyond their confinement (`network.host`, `security.insecure`).
     `on_event` gets every event of `lamina.events`, from any thread. Steps run in a mount namespace
     of their own: the first build that runs one moves this process into it.
@@ -110,6 +113,7 @@ def build(
             build_args=tuple((build_args or {}).items()),
             labels=tuple((labels or {}).items()),
             no_cache=no_cache,
+            pull=pull,
             epoch=epoch,
             jobs=jobs,
             network=network,
@@ -121,7 +125,12 @@ def build(
             request,
             store=store,
             host=BuildHost(
-                store, chosen, search_path=os.environ.get("PATH", ""), emit=on_event, env=os.environ
+                store,
+                chosen,
+                search_path=os.environ.get("PATH", ""),
+                emit=on_event,
+                env=os.environ,
+                registries=lambda: _registries(chosen, token),
             ),
             emit=on_event,
             cancel=token,
@@ -154,6 +163,85 @@ def _build_contexts(given: Mapping[str, str]) -> tuple[BuildContextSource, ...]:
 
     cwd = os.getcwd()
     return tuple(parse_build_context(f"{name}={where}", cwd=cwd) for name, where in given.items())
+
+
+def pull(
+    name: str,
+    *,
+    platform: str = "",
+    root: str = "",
+    settings: Settings | None = None,
+    on_event: Emitter = silent,
+    cancel: CancelToken | None = None,
+) -> Image:
+    """Pull an image from its registry and return it; credentials are those of `docker login`.
+
+    Raises:
+        LaminaError: NOT_FOUND, DENIED, UNAVAILABLE, INTEGRITY...
+    """
+    from lamina.app.pulling import PullOptions, pull_image
+    from lamina.image.resolve import find_image
+    from lamina.spec.platform import Platform, host
+    from lamina.tasks import CancelToken as Token
+
+    store = open_store(root)
+    token = cancel or Token()
+    wanted = Platform.parse(platform) if platform else None
+    chosen = settings or load_settings(os.environ, uid=os.geteuid())
+    registries = _registries(chosen, token)
+    try:
+        pulled = pull_image(
+            store,
+            registries,
+            name,
+            PullOptions(host=host(os.uname().machine), platform=wanted),
+            emit=on_event,
+            cancel=token,
+            clock=time.time,
+        )
+    finally:
+        registries.close()
+    return find_image(store, str(pulled.reference), wanted)
+
+
+def push(
+    name: str,
+    *,
+    root: str = "",
+    settings: Settings | None = None,
+    on_event: Emitter = silent,
+    cancel: CancelToken | None = None,
+) -> str:
+    """Push the stored image of that name to its registry; the digest of what was pushed.
+
+    Raises:
+        LaminaError: NOT_FOUND (no image has the name), DENIED, UNAVAILABLE...
+    """
+    from lamina.app.pushing import push_image
+    from lamina.spec.platform import host
+    from lamina.tasks import CancelToken as Token
+
+    token = cancel or Token()
+    registries = _registries(settings or load_settings(os.environ, uid=os.geteuid()), token)
+    try:
+        pushed = push_image(
+            open_store(root),
+            registries,
+            name,
+            host=host(os.uname().machine),
+            emit=on_event,
+            cancel=token,
+            clock=time.time,
+        )
+    finally:
+        registries.close()
+    return str(pushed.target.digest)
+
+
+def _registries(settings: Settings, cancel: CancelToken) -> Registries:
+    from lamina.app.registries import connect
+
+    return connect(os.environ, uid=os.geteuid(), settings=settings, clock=time.time, cancel=cancel)
 
 
 def run(
