@@ -223,6 +223,8 @@ def build_all(
             raise
         for target in targets:
             _record_success(target, outcomes[target.name])
+    if any(outcome.ran for outcome in outcomes.values()):
+        host.collect_cache(clock)
     return outcomes
 
 
@@ -330,9 +332,9 @@ def _solve(
     from lamina.builder.build import SolveOptions, StepLimits, solve
 
     plan, no_cache = _plan(targets)
-    ends = targets[0].recorder.ends
-    for target in targets:
-        target.recorder.ends = ends  # the same vertices, filled by the one solve
+    ends, keys = targets[0].recorder.ends, targets[0].recorder.keys
+    for target in targets:  # the same vertices, filled by the one solve
+        target.recorder.ends, target.recorder.keys = ends, keys
     first = targets[0].request
     with host:
         return solve(
@@ -343,6 +345,7 @@ def _solve(
                 no_cache=no_cache,
                 jobs=first.jobs,
                 keep_failed=any(target.request.keep_failed for target in targets),
+                git_modes=host.context_modes == "git",
                 limits=first.limits or StepLimits(),
                 secrets=first.secrets,
                 agents=first.agents,
@@ -354,6 +357,7 @@ def _solve(
             cancel=cancel,
             clock=clock,
             ends=ends,
+            keys=keys,
         )
 
 

@@ -325,6 +325,11 @@ def _unnamed(target: Descriptor) -> NamedImage:
     return NamedImage("", target, 0.0)
 
 
+def users_of(store: Store, target: Descriptor) -> list[str]:
+    """The ids of the containers that use the image, shortened."""
+    return [user.container for user in _users(store, target)]
+
+
 def _users(store: Store, target: Descriptor) -> list[_User]:
     import json
 

@@ -77,6 +77,11 @@ class BuildHost:
         search = f"{self._search_path}:{DEFAULT_SEARCH_PATH}".lstrip(":")
         return find_runtime(self._store.root, override=self._settings.runtime, search_path=search)
 
+    @property
+    def context_modes(self) -> str:
+        """How modes of the build context's files count; see Settings."""
+        return self._settings.context_modes
+
     def executor(self) -> Executor:
         """The executor of RUN steps.
 
@@ -117,6 +122,14 @@ class BuildHost:
                 self._store.documents, root=self._store.root, subnet=self._settings.subnet
             )
         return self._network
+
+    def collect_cache(self, clock: Callable[[], float]) -> None:
+        """Keep the build cache within its limits, after a build in which steps ran. Takes a few
+        seconds at most and never fails.
+        """
+        from lamina.app.autogc import collect_after_build
+
+        collect_after_build(self._store, self._settings, clock=clock, emit=self._emit)
 
     def remote(self) -> RemoteSources:
         """What brings URLs and git repositories here; what it makes lasts until the block ends."""

@@ -80,6 +80,7 @@ def configure(parser: Parser) -> None:
     add("--label", action="append", default=[], help="label of the image: NAME=VALUE")
     parser.switch("--no-cache", help="run every step again")
     add("-o", "--output", action="append", default=[], help="type=image|oci|docker|tar|local,...")
+    parser.switch("--explain", help="say of each step that runs why it was not cached")
     parser.switch("-q", "--quiet", help="print the image id only")
     add("--iidfile", default="", help="write the image id to this file")
     add("--platform", action="append", default=[], help="platforms to build for (comma list)")
@@ -132,7 +133,7 @@ def run(args: argparse.Namespace, context: Context) -> int:
 
 
 def _shown_build(args: argparse.Namespace, context: Context, progress: str) -> BuildOutcome:
-    view = make_view(progress, context, quiet=args.quiet)
+    view = make_view(progress, context, quiet=args.quiet, explain=args.explain)
     try:
         with _sources(args, context) as sources:
             request = make_request(args, sources, context)
@@ -247,7 +248,7 @@ def is_index(platforms: tuple[Platform, ...], build_args: Mapping[str, str]) -> 
     return len(platforms) > 1 or wanted.lower() in {"1", "t", "true"}
 
 
-def make_view(progress: str, context: Context, *, quiet: bool) -> View:
+def make_view(progress: str, context: Context, *, quiet: bool, explain: bool = False) -> View:
     """The renderer of events on standard error."""
     from lamina.cli.ui.plain import PlainView
 
@@ -260,8 +261,8 @@ def make_view(progress: str, context: Context, *, quiet: bool) -> View:
     if progress == "tty" or (progress == "auto" and context.stderr.isatty()):
         from lamina.cli.ui.tty import LiveView
 
-        return LiveView(context.stderr, clock=context.clock, width=_width(context))
-    return PlainView(context.stderr)
+        return LiveView(context.stderr, clock=context.clock, width=_width(context), explain=explain)
+    return PlainView(context.stderr, explain=explain)
 
 
 class _Silent:
@@ -297,6 +298,8 @@ def make_host(
         settings = replace(settings, ca_bundle=context.path(args.ca_bundle))
     if args.runtime:
         settings = replace(settings, runtime=args.runtime)
+    if args.context_modes:
+        settings = replace(settings, context_modes=args.context_modes)
     store, env = context.store(), context.env
     return BuildHost(store, settings, search_path=env.get("PATH", ""), emit=view, env=env)
 

@@ -39,6 +39,12 @@ def add_shared_flags(parser: Parser) -> None:
     add("--metadata-file", default="", help="write what was built to this file, as JSON")
     add("--progress", default="", choices=["", *PROGRESS], help="how to show what happens")
     add("--runtime", default="", help="OCI runtime: a name or a path")
+    add(
+        "--context-modes",
+        default="",
+        choices=["", "exact", "git"],
+        help="git: files of the build context have mode 0644 or 0755, whatever the umask",
+    )
     add("--ca-bundle", default="", help="PEM file that RUN steps trust; never left in the image")
 
 

@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "bake": ("bake", "build several targets from a bake or compose file"),
     "builds": ("builds", "list and inspect recorded builds, print their logs"),
     "enter": ("enter", "enter a step of a recorded build"),
+    "why": ("why", "say why the steps of a build were not cached"),
     "run": ("run", "create and run a container from an image"),
     "exec": ("exec", "run a command in a running container"),
     "ps": ("ps", "list containers"),
@@ -40,6 +41,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "load": ("load", "read images from an archive"),
     "import": ("import_", "make an image from a root filesystem"),
     "bootstrap": ("bootstrap", "make a base image from the distribution's packages"),
+    "system df": ("df", "show what uses the store's disk space"),
+    "system prune": ("system_prune", "remove unused data"),
+    "builder prune": ("builder_prune", "remove build cache"),
+    "image prune": ("image_prune", "remove unused images"),
+    "container prune": ("container_prune", "remove all stopped containers"),
     "version": ("version", "print the version"),
     "info": ("info", "print what lamina found on this host, and why it chose what it uses"),
 }
@@ -78,6 +84,12 @@ ALIASES: dict[tuple[str, str], str] = {
     ("container", "port"): "port",
     ("container", "inspect"): "inspect",
     ("system", "info"): "info",
+    ("system", "df"): "system df",
+    ("system", "prune"): "system prune",
+    ("builder", "prune"): "builder prune",
+    ("buildx", "prune"): "builder prune",
+    ("image", "prune"): "image prune",
+    ("container", "prune"): "container prune",
 }
 
 _GLOBAL_VALUES = ("--root", "--log-level")
@@ -297,7 +309,7 @@ def _help(words: list[str], context: Context) -> int:
     context.print("Usage:  lamina [--root DIR] [--debug] COMMAND\n")
     context.print("Container images for Python people, with no daemon\n\nCommands:")
     for name, (_, summary) in COMMANDS.items():
-        context.print(f"  {name:<11} {summary}")
+        context.print(f"  {name:<15} {summary}")
     context.print("\nRun 'lamina COMMAND --help' for the flags of a command.")
     return 0 if words else 125
 

@@ -451,6 +451,7 @@ class StageState:
             instruction=command.text,
             span=command.span,
             exported=self.exported,
+            arguments=tuple(name for name in self.args if name not in self.config_env),
             ignore_cache=self.ignore_cache,
         )
         self.edge = self.scope.vertices.add(op, inputs, meta)
