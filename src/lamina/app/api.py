@@ -47,10 +47,13 @@ def open_store(root: str = "") -> Store:
 
 
 def image(name: str, *, root: str = "") -> Image:
-    """The stored image of this name, id or beginning of an id. Raises LaminaError (NOT_FOUND)."""
-    from lamina.image.resolve import find_image
+    """The stored image of this name, id or beginning of an id; of images for several platforms that
+    for this host, else the first. Raises LaminaError (NOT_FOUND).
+    """
+    from lamina.image.resolve import preferred_image
+    from lamina.spec.platform import host
 
-    return find_image(open_store(root), name)
+    return preferred_image(open_store(root), name, host(os.uname().machine))
 
 
 def build(
@@ -66,6 +69,7 @@ def build(
     epoch: int | None = None,
     jobs: int | None = None,
     network: str = "default",
+    platforms: Sequence[str] = (),
     build_contexts: Mapping[str, str] | None = None,
     secrets: Mapping[str, bytes] | None = None,
     allow: Sequence[str] = (),
@@ -81,6 +85,7 @@ def build(
     `epoch` a SOURCE_DATE_EPOCH. Bases that are not in the store are pulled; `pull` asks the
     registries again for all of them. `secrets` are values by id for `RUN --mount=type=secret`, `allow`
     what RUN steps may do beyond their confinement (`network.host`, `security.insecure`).
+    `platforms` are like `linux/arm64`; several make an index, of which this host's image is returned.
     `on_event` gets every event of `lamina.events`, from any thread. Steps run in a mount namespace
     of their own: the first build that runs one moves this process into it.
 
@@ -91,6 +96,7 @@ def build(
     """
     from lamina.app.build import BuildRequest
     from lamina.app.build import build as build_request
+    from lamina.app.platforms import parse_platforms
     from lamina.app.wiring import BuildHost
     from lamina.builder.secrets import Secrets
     from lamina.spec.platform import host
@@ -99,6 +105,8 @@ def build(
     store = open_store(root)
     chosen = settings or load_settings(os.environ, uid=os.geteuid())
     token = cancel or Token()
+    native = host(os.uname().machine)
+    wanted = parse_platforms(platforms, host=native) or (native,)
     given = _build_contexts(build_contexts or {})
     with _sources(os.fspath(context), os.fspath(dockerfile), store, chosen, token) as sources:
         request = BuildRequest(
@@ -107,7 +115,9 @@ def build(
             dockerfile=sources.dockerfile,
             dockerfile_name=sources.dockerfile_name,
             ignore=sources.ignore,
-            platform=host(os.uname().machine),
+            platform=wanted[0],
+            platforms=wanted if len(wanted) > 1 else (),
+            build_platform=native,
             tags=tuple(tags),
             target=target,
             build_args=tuple((build_args or {}).items()),
@@ -136,7 +146,7 @@ def build(
             cancel=token,
             clock=time.time,
         )
-    return image(str(outcome.config), root=root)
+    return image(str(outcome.config or outcome.manifest), root=root)
 
 
 @contextmanager
