@@ -150,8 +150,9 @@ def disk_usage(store: Store) -> DiskUsage:
 
 def _images(store: LocalStore, sizes: dict[str, int]) -> tuple[list[ImageUse], set[str], set[str]]:
     """Images by id, the blobs and snapshots that they need, and those that containers use."""
-    from lamina.app.images import created_of, open_preferred, users_of
+    from lamina.app.images import created_of, users_of
     from lamina.image.names import is_dangling
+    from lamina.image.resolve import open_preferred
     from lamina.spec.platform import host
     from lamina.spec.reference import Reference
     from lamina.store.gc import mark_of

@@ -236,10 +236,12 @@ class BuildWorker:
     def _stage_tree(self, result: Result) -> Tree:
         known = self._stage_trees.get(result)
         if known is None:
-            fd = self._mount(result)
-            known = Tree(fd, what="the stage", ignore=None, keeps_owner=True)
-            self._closables.append(known)
-            self._stage_trees[result] = known
+            made = Tree(self._mount(result), what="the stage", ignore=None, keeps_owner=True)
+            # another thread may have mounted it at the same time: a selection and the copy of it
+            # must see one mount, because the device number is part of a file's stamp
+            with self._guard:
+                known = self._stage_trees.setdefault(result, made)
+                self._closables.append(made)
         return known
 
     def _mount(self, result: Result) -> int:

@@ -27,7 +27,7 @@ from lamina.record import replace
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from typing import BinaryIO, Protocol
 
     from lamina.app.build import BuildOutcome, BuildRequest
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from lamina.cli.context import Context
     from lamina.events import Event
     from lamina.exporter.options import Output
+    from lamina.spec.platform import Platform
 
     class View(Protocol):
         def __call__(self, event: Event) -> None: ...
@@ -82,7 +83,7 @@ def configure(parser: Parser) -> None:
     parser.switch("--explain", help="say of each step that runs why it was not cached")
     parser.switch("-q", "--quiet", help="print the image id only")
     add("--iidfile", default="", help="write the image id to this file")
-    add("--platform", default="", help="the platform to build for")
+    add("--platform", action="append", default=[], help="platforms to build for (comma list)")
     add("--network", default="default", choices=["default", "bridge", "none", "host"])
     add("--add-host", action="append", default=[], help="NAME:ADDRESS for RUN steps' /etc/hosts")
     add("--shm-size", default="", help="size of /dev/shm in RUN steps")
@@ -199,18 +200,23 @@ def make_request(args: argparse.Namespace, sources: BuildContext, context: Conte
     """The request that the command line makes."""
     from lamina.app.build import BuildRequest
     from lamina.cli.values import host_entries, parse_size
-    from lamina.spec.platform import Platform, host
+    from lamina.spec.platform import host
 
+    native = host(os.uname().machine)
+    build_args = _pairs([*file_args(args.build_arg_file, context), *args.build_arg], context)
+    platforms = _platforms(args.platform, native)
     request = BuildRequest(
         context=sources.directory,
         is_lasting=sources.is_lasting,
         dockerfile=sources.dockerfile,
         dockerfile_name=sources.dockerfile_name,
         ignore=sources.ignore,
-        platform=Platform.parse(args.platform) if args.platform else host(os.uname().machine),
+        platform=platforms[0],
+        platforms=platforms if is_index(platforms, dict(build_args)) else (),
+        build_platform=native,
         tags=tuple(args.tag),
         target=args.target,
-        build_args=_pairs([*file_args(args.build_arg_file, context), *args.build_arg], context),
+        build_args=build_args,
         labels=tuple(_label(text) for text in args.label),
         no_cache=args.no_cache,
         outputs=_outputs(args, context),
@@ -226,6 +232,20 @@ def make_request(args: argparse.Namespace, sources: BuildContext, context: Conte
         agents=ssh_agents(args, context),
     )
     return with_flags(request, args, context)
+
+
+def _platforms(texts: list[str], native: Platform) -> tuple[Platform, ...]:
+    if not texts:
+        return (native,)
+    from lamina.app.platforms import parse_platforms
+
+    return parse_platforms(texts, host=native) or (native,)
+
+
+def is_index(platforms: tuple[Platform, ...], build_args: Mapping[str, str]) -> bool:
+    """Whether the result is an index: of several images, or if BUILDKIT_MULTI_PLATFORM asks."""
+    wanted = build_args.get("BUILDKIT_MULTI_PLATFORM", "")
+    return len(platforms) > 1 or wanted.lower() in {"1", "t", "true"}
 
 
 def make_view(progress: str, context: Context, *, quiet: bool, explain: bool = False) -> View:
@@ -285,13 +305,14 @@ def make_host(
 
 
 def _write_id(outcome: BuildOutcome, args: argparse.Namespace, context: Context) -> None:
-    if outcome.config is None:
+    id = outcome.config or outcome.manifest  # an index has no config
+    if id is None:
         return
     if args.iidfile:
         with open(context.path(args.iidfile), "w", encoding="ascii") as file:
-            file.write(str(outcome.config))
+            file.write(str(id))
     if args.quiet:
-        context.print(str(outcome.config))
+        context.print(str(id))
 
 
 def _refuse_values(args: argparse.Namespace) -> None:

@@ -108,15 +108,15 @@ def file_args(paths: Iterable[str], context: Context) -> list[str]:
     return found
 
 
-def parse_annotations(texts: Iterable[str]) -> tuple[tuple[str, str], ...]:
-    """(name, value) of `[TYPE,...:]NAME=VALUE`, sorted; the type can only be `manifest`.
+def parse_annotations(texts: Iterable[str]) -> tuple[tuple[str, str, str], ...]:
+    """(place, name, value) of `[TYPE,...:]NAME=VALUE`, sorted; `manifest` without a type.
 
     Raises:
-        LaminaError: kind USAGE for a malformed one, UNSUPPORTED for another type or a platform.
+        LaminaError: kind USAGE for a malformed one.
     """
-    from lamina.exporter.options import check_annotation_place
+    from lamina.exporter.options import annotation_place
 
-    found: dict[str, str] = {}
+    found: dict[tuple[str, str], str] = {}
     for text in texts:
         key, equals, value = text.partition("=")
         if not equals:
@@ -124,22 +124,15 @@ def parse_annotations(texts: Iterable[str]) -> tuple[tuple[str, str], ...]:
         places, colon, name = key.partition(":")
         if not colon:
             places, name = "manifest", key
-        for place in places.split(","):
-            where, bracket, _ = place.partition("[")
-            if bracket:
-                raise LaminaError(
-                    f'annotation "{text}" is for one platform of several: not supported',
-                    kind=Kind.UNSUPPORTED,
-                )
-            check_annotation_place(where)
         if not name:
             raise LaminaError(f'invalid annotation "{text}", the key is empty', kind=Kind.USAGE)
-        found[name] = value
-    return tuple(sorted(found.items()))
+        for place in places.split(","):
+            found[annotation_place(place), name] = value
+    return tuple((place, name, value) for (place, name), value in sorted(found.items()))
 
 
 def annotated(
-    outputs: tuple[Output, ...], annotations: tuple[tuple[str, str], ...]
+    outputs: tuple[Output, ...], annotations: tuple[tuple[str, str, str], ...]
 ) -> tuple[Output, ...]:
     """The outputs (an image if there is none) with the annotations on those that are images.
 
@@ -154,10 +147,13 @@ def annotated(
     images = {"image", "oci", "docker"}
     if not any(output.type in images for output in outputs):
         raise LaminaError("--annotation needs an output that is an image", kind=Kind.USAGE)
+    manifest = {name: value for place, name, value in annotations if place == "manifest"}
+    placed = tuple(each for each in annotations if each[0] != "manifest")
     return tuple(
         replace(
             output,
-            annotations=tuple(sorted({**dict(output.annotations), **dict(annotations)}.items())),
+            annotations=tuple(sorted({**dict(output.annotations), **manifest}.items())),
+            placed_annotations=(*output.placed_annotations, *placed),
         )
         if output.type in images
         else output

@@ -37,6 +37,7 @@ def configure(parser: Parser) -> None:
 def run(args: argparse.Namespace, context: Context) -> int:
     from lamina.app import containers
     from lamina.cli.attach import check_terminal, detach_keys
+    from lamina.cli.images import notices
 
     if not args.rest:
         raise LaminaError("'lamina run' requires at least 1 argument", kind=Kind.USAGE)
@@ -56,6 +57,7 @@ def run(args: argparse.Namespace, context: Context) -> int:
             platform=_platform(args),
             host=host,
             clock=context.clock,
+            emit=notices(context),
             cancel=context.token(),
         )
         cidfile.write(container.id)

@@ -65,6 +65,24 @@ def find_image(store: Store, text: str, platform: Platform | None = None) -> Ima
         raise error.about(f'image "{text}"') from None
 
 
+def preferred_image(store: Store, text: str, platform: Platform, *, exact: bool = False) -> Image:
+    """The image that `text` names, for `platform` if there is one, else the first there is.
+
+    With `exact` another platform's is an error. Raises as `find_image`.
+    """
+    if exact:
+        return find_image(store, text, platform)
+    return open_preferred(store, find_target(store, text).target, platform)
+
+
+def open_preferred(store: Store, target: Descriptor, platform: Platform) -> Image:
+    """The image for `platform`, or the first there is if none is for it."""
+    try:
+        return Image.open(store, target, platform=platform)
+    except PlatformNotFound:
+        return Image.open(store, target)
+
+
 def find_target(store: Store, text: str) -> Found:
     """What `text` means, as `find_image`; an index is not looked into."""
     digits = text.removeprefix("sha256:")

@@ -104,7 +104,7 @@ def test_annotations_go_into_the_manifest(lamina: Lamina) -> None:
         ("index:a=b", "index annotations not supported for a single platform export"),
         ("manifest-descriptor:a=b", "manifest-descriptor annotations"),
         ("what:a=b", "unknown annotation type 'what'"),
-        ("manifest[linux/amd64]:a=b", "one platform of several"),
+        ("manifest[linux/amd64]:a=b", "manifest[linux/amd64] annotations"),
         ("novalue", "expected key=value"),
     ],
 )

@@ -138,4 +138,6 @@ def diagnostic_lines(event: Diagnostic) -> list[str]:
 def done_lines(event: BuildDone) -> list[str]:
     """What was built."""
     lines = [f"image {event.config}"] if event.config is not None else []
+    if event.config is None and event.manifest is not None:
+        lines = [f"index {event.manifest}"]  # of images for several platforms
     return lines + [f"naming to {printable(name)} done" for name in event.names]
