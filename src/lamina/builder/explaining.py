@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from lamina.spec.digest import Digest
     from lamina.store.ports import EarlierKey, KeyHistory
 
-_MAX_COMPARED = 16  # records whose trees are read for one step
+_MAX_COMPARED = 12  # records whose trees are read for one step
 
 
 class Explainer:
@@ -50,7 +50,7 @@ class Explainer:
         self._emit = emit
         self._guard = _thread.allocate_lock()
         self._trees: dict[str, KeyTree | None] = {}
-        self._names: dict[str, list[tuple[str, str]]] = {}
+        self._names: dict[str, tuple[dict[str, list[str]], dict[int, list[str]]]] = {}
         self._matches: dict[Digest, str] = {}  # vertex -> key of its nearest earlier tree
         self._found: dict[Digest, Explanation] = {}
 
@@ -178,20 +178,25 @@ class Explainer:
         edge = vertex.inputs[0] if vertex.inputs else None
         follows = self._matches.get(edge.vertex, "") if edge is not None else ""
         stage, number, text = split_name(new.name)
-        named = self._stage(stage)
-        alike = [key for name, key in named if split_name(name)[2] == text]
+        texts, numbers = self._stage(stage)
+        alike = texts.get(text, [])
         if not alike:  # the stage may have had another name
             alike = self._history.instructions(text, before=self._began)
-        there = [key for name, key in named if split_name(name)[1] == number]
-        keys = list(dict.fromkeys([*alike[:_MAX_COMPARED], *there[:_MAX_COMPARED]]))
+        # a variable may have changed the name's text: then the step in this place is meant
+        keys = (alike or numbers.get(number, []))[:_MAX_COMPARED]
         return nearest(
             new, self._read(keys), site=self._site, follows=follows, present=self._present
         )
 
-    def _stage(self, stage: str) -> list[tuple[str, str]]:
+    def _stage(self, stage: str) -> tuple[dict[str, list[str]], dict[int, list[str]]]:
+        """Keys of a stage's earlier steps by instruction and by number, the newest first."""
         known = self._names.get(stage)
         if known is None:
-            known = self._names[stage] = self._history.names(stage, before=self._began)
+            known = self._names[stage] = {}, {}
+            for name, key in self._history.names(stage, before=self._began):
+                _, number, text = split_name(name)
+                known[0].setdefault(text, []).append(key)
+                known[1].setdefault(number, []).append(key)
         return known
 
     def _read(self, keys: Iterable[str]) -> list[KeyTree]:
