@@ -57,6 +57,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "referrers": ("referrers", "list what refers to an image in its registry"),
     "login": ("login", "log in to a registry"),
     "logout": ("logout", "log out from a registry"),
+    "serve": ("serve", "serve a registry"),
+    "scrub": ("scrub", "find damaged blobs of a registry"),
     "version": ("version", "print the version"),
     "info": ("info", "print what lamina found on this host, and why it chose what it uses"),
 }
@@ -103,6 +105,8 @@ ALIASES: dict[tuple[str, str], str] = {
     ("buildx", "prune"): "builder prune",
     ("image", "prune"): "image prune",
     ("container", "prune"): "container prune",
+    ("registry", "serve"): "serve",
+    ("registry", "scrub"): "scrub",
 }
 
 _GLOBAL_VALUES = ("--root", "--log-level")

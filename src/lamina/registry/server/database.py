@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tables of the filesystem driver: who holds which blob, manifests, tags, referrers.
+
+One sqlite file in WAL mode. Reads use a connection of the calling thread and see the last commit;
+writes go through `writing()`, one at a time, each flushed before it returns (synchronous=FULL).
+Manifests' bytes are kept here and not as files, so that a push of one is one transaction.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from contextlib import contextmanager
+
+from lamina.errors import Kind, LaminaError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+VERSION = 1
+_SCHEMA = """
+CREATE TABLE repositories (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+CREATE TABLE blobs (digest TEXT PRIMARY KEY, size INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE links (
+  repository INTEGER NOT NULL, digest TEXT NOT NULL, linked REAL NOT NULL,
+  PRIMARY KEY (repository, digest)) WITHOUT ROWID;
+CREATE INDEX links_by_digest ON links (digest);
+CREATE TABLE documents (digest TEXT PRIMARY KEY, raw BLOB NOT NULL);
+CREATE TABLE manifests (
+  repository INTEGER NOT NULL, digest TEXT NOT NULL, media_type TEXT NOT NULL,
+  subject TEXT NOT NULL, artifact_type TEXT NOT NULL, annotations TEXT NOT NULL,
+  size INTEGER NOT NULL, depth INTEGER NOT NULL, pushed REAL NOT NULL,
+  PRIMARY KEY (repository, digest)) WITHOUT ROWID;
+CREATE INDEX manifests_by_digest ON manifests (digest);
+CREATE INDEX manifests_by_subject ON manifests (repository, subject, digest) WHERE subject != '';
+CREATE TABLE children (
+  repository INTEGER NOT NULL, parent TEXT NOT NULL, child TEXT NOT NULL,
+  PRIMARY KEY (repository, parent, child)) WITHOUT ROWID;
+CREATE INDEX children_by_child ON children (repository, child);
+CREATE TABLE tags (
+  repository INTEGER NOT NULL, folded TEXT NOT NULL, tag TEXT NOT NULL, digest TEXT NOT NULL,
+  updated REAL NOT NULL, PRIMARY KEY (repository, folded, tag)) WITHOUT ROWID;
+CREATE INDEX tags_by_digest ON tags (repository, digest);
+"""
+
+
+class Database:
+    """The tables in the file at `path`, made if it is not there."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._local = threading.local()
+        self._guard = threading.RLock()
+        self._opened: list[sqlite3.Connection] = []
+        self._writer = self._connect()
+        self._prepare()
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self._path, isolation_level=None, check_same_thread=False, cached_statements=256
+        )
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA mmap_size=268435456")
+        with self._guard:
+            self._opened.append(connection)
+        return connection
+
+    def _prepare(self) -> None:
+        (version,) = self._writer.execute("PRAGMA user_version").fetchone()
+        if version == 0:
+            self._writer.executescript(
+                f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version={VERSION}; COMMIT;"
+            )
+        elif version != VERSION:
+            raise LaminaError(
+                f"{self._path}: format {version} of a registry is not known to this lamina",
+                kind=Kind.UNSUPPORTED,
+                hint=f"this version reads format {VERSION}",
+            )
+
+    @property
+    def reader(self) -> sqlite3.Connection:
+        """The calling thread's connection for reading."""
+        found: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if found is None:
+            found = self._local.connection = self._connect()
+        return found
+
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """A block that is one transaction, committed and flushed at its end, undone on an error.
+
+        No other `writing` block of this process runs meanwhile.
+
+        Raises:
+            LaminaError: kind EXHAUSTED if the disk did not take it; nothing of it is stored.
+        """
+        with self._guard:
+            try:
+                self._writer.execute("BEGIN IMMEDIATE")
+                yield self._writer
+                self._writer.execute("COMMIT")
+            except BaseException as error:
+                if self._writer.in_transaction:
+                    self._writer.execute("ROLLBACK")
+                if isinstance(error, sqlite3.OperationalError):  # the disk is full, or fails
+                    raise LaminaError(f"{self._path}: {error}", kind=Kind.EXHAUSTED) from error
+                raise
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """A block beside which no `writing` block of another thread runs; may contain such."""
+        with self._guard:
+            yield
+
+    def close(self) -> None:
+        """Close every connection. Idempotent."""
+        with self._guard:
+            while self._opened:
+                self._opened.pop().close()
+
+
+def repository_id(connection: sqlite3.Connection, name: str, *, make: bool = False) -> int:
+    """The number of the repository; 0 if it is not known and `make` is False."""
+    row = connection.execute("SELECT id FROM repositories WHERE name = ?", (name,)).fetchone()
+    if row is not None:
+        return int(row[0])
+    if not make:
+        return 0
+    made = connection.execute("INSERT INTO repositories (name) VALUES (?)", (name,)).lastrowid
+    assert made is not None
+    return made

@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: Apache-2.0
+"""kill -9, restarts, shutdown, and many clients with the collector running."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lamina.testing.command import Lamina
+from lamina.testing.registry import RegistryClient, RegistryServer, with_query
+
+
+def test_upload_goes_on_after_kill(registry: RegistryServer) -> None:
+    client = registry.client()
+    data = os.urandom(3 << 20)
+    location = client("POST", "/v2/r/blobs/uploads/").headers["location"]
+    assert client("PATCH", location, data[: 2 << 20]).status == 202
+    registry.kill()
+    registry.start()
+    client = registry.client()
+    answer = client("GET", location)
+    assert answer.headers["range"] == f"0-{(2 << 20) - 1}"
+    digest = "sha256:" + hashlib.sha256(data).hexdigest()
+    end = client("PUT", with_query(location, f"digest={digest}"), data[2 << 20 :])
+    assert end.status == 201
+    assert client("GET", end.headers["location"]).body == data
+
+
+def _push_until_refused(
+    port: int, number: int, acknowledged: dict[str, tuple[str, list[str]]], ended: list[str]
+) -> None:
+    client = RegistryClient(port)
+    try:
+        for round_ in range(1000):
+            layer = os.urandom(60_000)
+            digest, document = client.push_image(f"r{number}", f"v{round_}", layer)
+            blobs = [document["config"]["digest"], document["layers"][0]["digest"]]
+            acknowledged[f"/v2/r{number}/manifests/v{round_}"] = (digest, blobs)
+    except (OSError, AssertionError, ValueError) as error:
+        ended.append(repr(error))
+    except Exception as error:  # http.client's
+        ended.append(repr(error))
+    finally:
+        client.connection.close()
+
+
+@pytest.mark.slow
+def test_what_was_acknowledged_is_whole_after_kills(registry: RegistryServer) -> None:
+    acknowledged: dict[str, tuple[str, list[str]]] = {}
+    for round_ in range(int(os.environ.get("LAMINA_KILLS", "5"))):
+        ended: list[str] = []
+        threads = [
+            threading.Thread(
+                target=_push_until_refused,
+                args=(registry.port, 4 * round_ + number, acknowledged, ended),
+            )
+            for number in range(4)
+        ]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.6)
+        registry.kill()
+        for thread in threads:
+            thread.join()
+        registry.start()
+    assert len(acknowledged) > 10
+    client = registry.client()
+    for path, (digest, blobs) in acknowledged.items():
+        got = client("GET", path)
+        assert got.status == 200, path
+        assert "sha256:" + hashlib.sha256(got.body).hexdigest() == digest
+        for blob in blobs:
+            raw = client("GET", f"{path.rpartition('/manifests/')[0]}/blobs/{blob}").body
+            assert "sha256:" + hashlib.sha256(raw).hexdigest() == blob
+    rows = {path.name for path in (registry.root / "blobs").rglob("*") if path.is_file()}
+    assert len(rows) >= len(acknowledged)
+
+
+def test_second_server_on_a_directory_or_port_is_refused(
+    registry: RegistryServer, tmp_path: Path
+) -> None:
+    second = RegistryServer(registry.root)
+    with pytest.raises(AssertionError, match="another process uses the registry"):
+        second.start()
+    second.stop()
+    third = RegistryServer(tmp_path / "third")
+    third.port = registry.port
+    with pytest.raises(AssertionError, match="cannot listen"):
+        third.start()
+    third.stop()
+
+
+def test_shutdown_lets_a_push_finish(registry: RegistryServer) -> None:
+    client = registry.client()
+    location = client("POST", "/v2/r/blobs/uploads/").headers["location"]
+    data = os.urandom(4 << 20)
+    digest = "sha256:" + hashlib.sha256(data).hexdigest()
+    begun = threading.Event()
+
+    def slowly() -> Iterator[bytes]:
+        for start in range(0, len(data), 1 << 20):
+            yield data[start : start + (1 << 20)]
+            begun.set()
+            time.sleep(0.2)
+
+    statuses: list[int] = []
+
+    def push() -> None:
+        answer = client("PUT", with_query(location, f"digest={digest}"), slowly())
+        statuses.append(answer.status)
+
+    thread = threading.Thread(target=push)
+    thread.start()
+    begun.wait(10)
+    os.kill(registry.pid, signal.SIGTERM)
+    thread.join()
+    assert statuses == [201]
+    assert registry.stop(0) == 0  # no second signal
+    registry.start()
+    assert registry.client()("HEAD", f"/v2/r/blobs/{digest}").status == 200
+
+
+@pytest.mark.slow
+def test_many_clients_beside_the_collector_lose_nothing(tmp_path: Path) -> None:
+    """Pushes of shared and of own layers while everything unused goes after a second."""
+    config = '[gc]\ninterval = "100ms"\ngrace = "3s"\nuntagged-after = "1s"\n'
+    failures: list[str] = []
+    clients = int(os.environ.get("LAMINA_SOAK_CLIENTS", "16"))
+    until = time.monotonic() + float(os.environ.get("LAMINA_SOAK", "8"))
+    with RegistryServer(tmp_path / "registry", config=config) as server:
+        common = [os.urandom(20_000) for _ in range(4)]
+
+        def work(number: int) -> None:
+            client = server.client()
+            try:
+                for round_ in range(10_000):
+                    if time.monotonic() > until:
+                        return
+                    layers = [common[round_ % 4], os.urandom(1000)]
+                    repository = f"team/r{number % 4}"
+                    tag = f"c{number}"
+                    digest, document = client.push_image(repository, tag, *layers)
+                    got = client("GET", f"/v2/{repository}/manifests/{tag}")
+                    if got.headers["docker-content-digest"] != digest:
+                        failures.append(f"{repository}:{tag} is another manifest")
+                    for layer in document["layers"]:
+                        head = client("HEAD", f"/v2/{repository}/blobs/{layer['digest']}")
+                        if head.status != 200:
+                            failures.append(f"{repository}:{tag} lost {layer['digest']}")
+            except Exception as error:  # whatever it is, it is a failure
+                failures.append(repr(error))
+            finally:
+                client.connection.close()
+
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(clients)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert failures == []
+        metrics = server.client()("GET", "/metrics").body.decode()
+        assert 'status="5' not in metrics
+        collected = [x for x in metrics.splitlines() if "collected_blobs_total " in x]
+        assert float(collected[-1].split()[-1]) > 0
+
+
+def test_scrub_prints_what_is_damaged(registry: RegistryServer, tmp_path: Path) -> None:
+    digest = registry.client().push_blob("r", b"to be flipped")
+    lamina = Lamina(tmp_path / "store", tmp_path)
+    scrub = ("registry", "scrub", "--root", str(registry.root))
+    assert lamina(*scrub, check=False).returncode == 4  # a server uses it
+    registry.stop()
+    assert lamina(*scrub).stdout == ""
+    hex_digits = digest.partition(":")[2]
+    (registry.root / "blobs" / "sha256" / hex_digits[:2] / hex_digits).write_bytes(b"flipped")
+    done = lamina(*scrub, check=False)
+    assert (done.returncode, done.stdout) == (6, f"{digest}\n")
+
+
+def test_configuration_is_checked_without_serving(tmp_path: Path) -> None:
+    lamina = Lamina(tmp_path / "store", tmp_path)
+    (tmp_path / "good.toml").write_text("[http]\nlisten = '127.0.0.1:0'\n")
+    (tmp_path / "bad.toml").write_text("[auth]\nhtpasswd = 'missing'\n")
+    assert "valid" in lamina("serve", "--check", "--root", "r", "--config", "good.toml").stdout
+    done = lamina("serve", "--check", "--root", "r", "--config", "bad.toml", check=False)
+    assert done.returncode == 3
+    assert "missing does not exist" in done.stderr
+    (tmp_path / "tls.toml").write_text("[http]\ntls-certificate = 'c'\ntls-key = 'k'\n")
+    done = lamina("serve", "--check", "--root", "r", "--config", "tls.toml", check=False)
+    assert done.returncode == 3
+    (tmp_path / "c").write_text("no certificate")
+    (tmp_path / "k").write_text("no key")
+    done = lamina("serve", "--check", "--root", "r", "--config", "tls.toml", check=False)
+    assert done.returncode == 2
+
+
+def test_scrub_beside_requests_counts_the_damaged(tmp_path: Path) -> None:
+    config = "[gc]\nscrub-interval = '50ms'\n"
+    with RegistryServer(tmp_path / "registry", config=config) as server:
+        client = server.client()
+        name = client.push_blob("r", b"to be flipped").partition(":")[2]
+        (server.root / "blobs" / "sha256" / name[:2] / name).write_bytes(b"flipped")
+        deadline = time.monotonic() + 10
+        while b"lamina_registry_damaged 1" not in client("GET", "/metrics").body:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    assert "damaged: sha256:" in server.log.read_text()

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import pytest
+
+from lamina.errors import Kind, LaminaError
+from lamina.registry.server.config import parse_config
+from lamina.registry.server.rights import Rule, Rules
+from lamina.registry.server.wire import CODE_OF_KIND, STATUS
+
+WHOLE = """
+[http]
+listen = "[::1]:5001"
+header-timeout = "10s"
+[storage]
+root = "data"
+[limits]
+manifest = "1MiB"
+requests-per-client = 8
+[gc]
+interval = 60
+grace = "2h"
+untagged-after = "30d"
+[auth]
+htpasswd = "users"
+[auth.token]
+issuer = "i"
+service = "s"
+realm = "https://r.example/token"
+signing-key = "/k.pem"
+[[rules]]
+repositories = "**"
+users = ["*"]
+actions = ["pull"]
+[[webhooks]]
+url = "https://hooks.example/"
+"""
+
+
+def test_whole_file_is_read() -> None:
+    config = parse_config(WHOLE, name="/etc/registry/config.toml")
+    assert config.address() == ("::1", 5001)
+    assert config.root == "/etc/registry/data"
+    assert config.htpasswd == "/etc/registry/users"
+    assert config.limits.manifest == 1 << 20
+    assert config.edge.per_client == 8
+    assert (config.gc_interval, config.grace, config.untagged_after) == (60, 7200, 30 * 86400)
+    assert config.token is not None
+    assert config.rules == (Rule("**", frozenset({"*"}), frozenset({"pull"})),)
+    assert config.webhooks[0].events == {"push", "delete"}
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "what"),
+    [
+        ("[http]\nlistne = 'x'\n", 2, "unknown key 'listne'"),
+        ("[http]\n\nlisten = 5\n", 3, "listen must be a string"),
+        ("[http]\nlisten = 'nowhere'\n", 2, "expected HOST:PORT"),
+        ("[http]\ntls-key = 'k'\n", 2, "go together"),
+        ("[htpp]\n", 1, "unknown key 'htpp'"),
+        ("# x\nroot = 'x'\n", 2, "unknown key 'root'"),
+        ("[gc]\ngrace = '1 week'\n", 2, "must be a time"),
+        ("[gc]\ngrace = -1\n", 2, "must be a time"),
+        ("[limits]\nmanifest = '4MB'\n", 2, "must be a size"),
+        ("[limits]\npage = 0\n", 2, "at least 1"),
+        ("[storage]\nread-only = 'yes'\n", 2, "true or false"),
+        ("[auth.token]\nissuer = 'i'\n", 1, "service is missing"),
+        (
+            """[[rules]]\nrepositories='a'\nusers=['x']\nactions=['pull']
+[[rules]]\nrepositories='a'\nusers=['x']\nactions=['fly']\n""",
+            8,
+            "unknown action 'fly'",
+        ),
+        ("[[rules]]\nusers=['x']\nactions=['pull']\n", 1, "repositories is missing"),
+        ("[[webhooks]]\nurl='ftp://x'\n", 2, "must begin with"),
+        ("http = 1\n", 1, "must be a table"),
+        ("[http]\nlisten = \n", 2, "Invalid value"),
+    ],
+)
+def test_errors_have_their_line(text: str, line: int, what: str) -> None:
+    with pytest.raises(LaminaError) as caught:
+        parse_config(text, name="config.toml", root="/r")
+    assert caught.value.kind is Kind.INVALID
+    assert f"config.toml:{line}:" in str(caught.value)
+    assert what in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "repository", "matches"),
+    [
+        ("a", "a", True),
+        ("a", "a/b", False),
+        ("team/*", "team/x", True),
+        ("team/*", "team/x/y", False),
+        ("team/**", "team/x/y", True),
+        ("**", "x/y", True),
+        ("a.b", "axb", False),
+        ("*/app", "x/app", True),
+    ],
+)
+def test_patterns_of_rules(pattern: str, repository: str, *, matches: bool) -> None:
+    rules = Rules((Rule(pattern, frozenset({"u"}), frozenset({"pull"})),))
+    assert rules.allow("u", repository, "pull") is matches
+    assert not rules.allow("u", repository, "push")
+    assert not rules.allow("", repository, "pull")
+
+
+def test_every_kind_of_error_has_a_code_and_a_status() -> None:
+    assert set(CODE_OF_KIND) == set(Kind)
+    assert set(CODE_OF_KIND.values()) <= set(STATUS)
