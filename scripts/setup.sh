@@ -13,7 +13,10 @@ as_root() {
 
 # What lamina needs (an OCI runtime, networks, base images), and what its tests compare with.
 needed=(crun runc iproute2 nftables mmdebstrap busybox-static ca-certificates)
-compared=(skopeo umoci buildah podman zstd xz-utils attr git curl openssh-client procps qemu-user-static)
+compared=(
+  skopeo umoci buildah podman zstd xz-utils attr git curl openssh-client procps qemu-user-static
+  docker-registry apache2-utils
+)
 missing=()
 for package in "${needed[@]}" "${compared[@]}"; do
   dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")

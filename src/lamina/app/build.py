@@ -49,7 +49,8 @@ class BuildRequest:
     seconds; `jobs` bounds the steps that run at one time (None: as many as are ready).
     `allow` are entitlements, `limits` go to each RUN, `secrets` and `agents` are for its mounts.
     `privileged` (uid 0) lets `type=local` keep owners, setuid bits and device nodes. The steps of
-    the stages in `no_cache_filter` run again. `squash` makes one layer of all that the build adds
+    the stages in `no_cache_filter` run again. `pull` asks registries again for every base.
+    `squash` makes one layer of all that the build adds
     to its base. With `keep_failed` the files of a failing step stay, for `StepFailed.kept`.
     With `platforms` the result is an index of images for these, `platform` being the first of them.
     `build_platform` is that of this host (None: `platform`).
@@ -69,6 +70,7 @@ class BuildRequest:
     no_cache_filter: tuple[str, ...] = ()
     squash: bool = False
     keep_failed: bool = False
+    pull: bool = False
     outputs: tuple[Output, ...] = ()
     epoch: int | None = None
     jobs: int | None = None
@@ -116,6 +118,8 @@ class _Target:
         self.request = request
         self.recorder = recorder
         self.names = _names(request.tags)
+        if any(output.push and not (self.names or output.names) for output in request.outputs):
+            raise LaminaError("tag is needed when pushing to registry", kind=Kind.USAGE)
         self._plan: Plan | None = None
         self.exporters: list[Exporter] = []
         self.platforms_exporters: list[PlatformsExporter] = []
@@ -244,8 +248,9 @@ def _build_targets(
         dockerfile = parse(request.dockerfile, name=request.dockerfile_name)
         _warn_of_arguments(request, emit)
         options = lower_options(request, context=target.context)
+        bases = Bases(store, host, emit=emit, cancel=cancel, clock=clock, always=request.pull)
         target.parts = _lower_parts(
-            dockerfile, options, request, store=store, emit=emit, host=host, cancel=cancel
+            dockerfile, options, request, bases=bases, emit=emit, host=host, cancel=cancel
         )
         target.recorder.plan = target.plan
     solved = _solve(targets, contexts, store, host, emit, cancel, clock)
@@ -268,7 +273,20 @@ def _build_targets(
                 made.discard()
         raise
     # everything that can fail is done: files appear and names move now, images last of all
-    return {target.name: _finalized(target, emit, clock) for target in targets}
+    outcomes = {target.name: _finalized(target, emit, clock) for target in targets}
+    for target in targets:
+        for name in _pushed_names(target):
+            host.push(name, emit=emit, cancel=cancel, clock=clock)
+    return outcomes
+
+
+def _pushed_names(target: _Target) -> tuple[str, ...]:
+    """The names that outputs with `push` send to registries."""
+    found: list[str] = []
+    for output in target.request.outputs:
+        if output.push:
+            found += [*target.names, *_names(output.names)]
+    return tuple(dict.fromkeys(found))
 
 
 def _lower_parts(
@@ -276,13 +294,13 @@ def _lower_parts(
     options: LowerOptions,
     request: BuildRequest,
     *,
-    store: Store,
+    bases: Bases,
     emit: Emitter,
     host: BuildHost,
     cancel: CancelToken,
 ) -> tuple[Lowered, ...]:
     def lower_one(options: LowerOptions, emit: Emitter) -> Lowered:
-        return lower(dockerfile, options, store=store, emit=emit, host=host, cancel=cancel)
+        return lower(dockerfile, options, bases=bases, emit=emit, host=host, cancel=cancel)
 
     if not request.platforms:
         return (lower_one(options, emit),)
@@ -451,16 +469,16 @@ def lower(
     dockerfile: Dockerfile,
     options: LowerOptions,
     *,
-    store: Store,
+    bases: Bases,
     emit: Emitter,
     host: BuildHost | None = None,
     cancel: CancelToken | None = None,
 ) -> Lowered:
-    """Lowering, with the images it asks for looked up in the store and URLs and git repositories
+    """Lowering, with the images it asks for found by `bases` and URLs and git repositories
     asked by `host` (None: they are refused); emits what the checks found.
 
     Raises:
-        SourceError: as `Lowering.step`; kind NOT_FOUND, with the line, for a missing image.
+        SourceError: as `Lowering.step`; with the line, for an image that cannot be had.
     """
     from lamina.dockerfile.lower import Lowered, Lowering, NeedRemotes
 
@@ -477,7 +495,7 @@ def lower(
                     answers[asked.key] = _ask(asked, host, cancel)
                 continue
             for wanted in step.requests:
-                resolved[wanted.key] = resolve(wanted, store, cancel)
+                resolved[wanted.key] = bases.find(wanted)
     finally:  # with `check=error=true` findings are what the error is about
         for diagnostic in lowering.diagnostics:
             emit(diagnostic)
@@ -485,6 +503,65 @@ def lower(
         f"ONBUILD triggers of base images are nested deeper than {_MAX_ROUNDS}",
         kind=Kind.INVALID,
     )
+
+
+class Bases:
+    """Finds base images: in the store, else in a registry (`always`: there first)."""
+
+    def __init__(
+        self,
+        store: Store,
+        host: BuildHost,
+        *,
+        emit: Emitter,
+        cancel: CancelToken,
+        clock: Callable[[], float],
+        always: bool = False,
+    ) -> None:
+        self._store = store
+        self._host = host
+        self._emit = emit
+        self._cancel = cancel
+        self._clock = clock
+        self._always = always
+
+    def find(self, request: ImageRequest) -> ResolvedImage:
+        """The image. Raises SourceError at its line."""
+        from lamina.dockerfile.remotes import LAYOUT
+
+        if request.reference.startswith(LAYOUT):
+            return resolve(request, self._store, self._cancel)
+        if self._always:
+            self._pull(request)
+            return resolve(request, self._store, self._cancel)
+        try:
+            return resolve(request, self._store, self._cancel)
+        except LaminaError as error:
+            if error.kind is not Kind.NOT_FOUND or not self._host.can_pull:
+                raise
+            self._pull(request, missing=error)
+        return resolve(request, self._store, self._cancel)
+
+    def _pull(self, request: ImageRequest, *, missing: LaminaError | None = None) -> None:
+        try:
+            self._host.pull(
+                request.reference,
+                request.platform,
+                emit=self._emit,
+                cancel=self._cancel,
+                clock=self._clock,
+            )
+        except LaminaError as error:
+            from lamina.spec.reference import Reference
+
+            familiar = Reference.parse(request.reference).familiar()
+            said = f'image "{familiar}" could not be pulled: {error}'
+            if missing is not None:
+                said = f"{missing.what}, and pulling it failed: {error}"
+            hint = error.hint
+            if error.kind is Kind.UNAVAILABLE and missing is not None:
+                hint = missing.hint or error.hint
+            raise SourceError(said, span=request.span, kind=error.kind, hint=hint) from error
 
 
 def _ask(request: RemoteRequest, host: BuildHost | None, cancel: CancelToken | None) -> Answer:

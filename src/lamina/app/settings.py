@@ -29,6 +29,8 @@ class Settings:
     that the host does not route). `context_modes` says whether modes of the build context's files count
     as they are (`exact`) or as git keeps them (`git`). `gc` turns the collection after builds `off`;
     the others are its limits (`app.autogc`).
+    `token_realms` are hosts of token servers that may be given a registry's password though they
+    are of another domain (separated by spaces or commas).
     """
 
     ca_bundle: str = ""
@@ -40,6 +42,7 @@ class Settings:
     gc_max_used_space: str = "60%"
     gc_min_free_space: str = "20%"
     gc_max_age: str = ""
+    token_realms: str = ""
 
 
 _KEYS = {
@@ -52,6 +55,7 @@ _KEYS = {
     "gc-max-used-space": "gc_max_used_space",
     "gc-min-free-space": "gc_min_free_space",
     "gc-max-age": "gc_max_age",
+    "token-realms": "token_realms",
 }
 _CHOICES = {"context_modes": ("exact", "git"), "gc": ("on", "off")}
 _VARIABLES = {
@@ -60,6 +64,7 @@ _VARIABLES = {
     "LAMINA_SUBNET": "subnet",
     "LAMINA_CONTEXT_MODES": "context_modes",
     "LAMINA_GC": "gc",
+    "LAMINA_TOKEN_REALMS": "token_realms",
 }
 
 

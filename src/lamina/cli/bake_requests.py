@@ -144,6 +144,7 @@ def _request(fields: Fields, host: BakeHost) -> BuildRequest:
         build_args=tuple(args.items()),
         labels=tuple(labels.items()),
         no_cache=bool(fields.get("no-cache")),
+        pull=bool(fields.get("pull")),
         no_cache_filter=tuple(fields.get("no-cache-filter", ())),
         outputs=_outputs(fields, host),
         epoch=parse_epoch(args.get("SOURCE_DATE_EPOCH", "")),
@@ -164,11 +165,6 @@ def _check(fields: Fields, host: BakeHost) -> None:
                 "attestations are not done yet",
                 kind=Kind.UNSUPPORTED,
             )
-    if fields.get("pull"):
-        raise LaminaError(
-            "pull is not supported: pulling from registries is not done yet",
-            kind=Kind.UNSUPPORTED,
-        )
     if fields.get("network", "default") not in {"", "default", "none", "host"}:
         raise LaminaError(f"network {fields['network']} is not supported", kind=Kind.UNSUPPORTED)
     for entitlement in fields.get("entitlements", ()):

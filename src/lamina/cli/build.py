@@ -55,7 +55,6 @@ _REFUSED = {
     ("--cache-to",): _NOT_YET,
     ("--compress",): "there is no daemon to send the context to",
     ("--isolation",): "it is a Windows setting",
-    ("--push",): "pushing to registries is not done yet (docs/roadmap.md)",
     ("--security-opt",): _NOT_YET,
 }
 
@@ -219,6 +218,7 @@ def make_request(args: argparse.Namespace, sources: BuildContext, context: Conte
         build_args=build_args,
         labels=tuple(_label(text) for text in args.label),
         no_cache=args.no_cache,
+        pull=args.pull,
         outputs=_outputs(args, context),
         jobs=args.jobs or None,
         network="default" if args.network == "bridge" else args.network,
@@ -300,8 +300,17 @@ def make_host(
         settings = replace(settings, runtime=args.runtime)
     if args.context_modes:
         settings = replace(settings, context_modes=args.context_modes)
+    from lamina.cli.registries import connect
+
     store, env = context.store(), context.env
-    return BuildHost(store, settings, search_path=env.get("PATH", ""), emit=view, env=env)
+    return BuildHost(
+        store,
+        settings,
+        search_path=env.get("PATH", ""),
+        emit=view,
+        env=env,
+        registries=lambda: connect(context),
+    )
 
 
 def _write_id(outcome: BuildOutcome, args: argparse.Namespace, context: Context) -> None:
@@ -340,6 +349,12 @@ def _outputs(args: argparse.Namespace, context: Context) -> tuple[Output, ...]:
     outputs = [parse_output(text) for text in args.output]
     if args.load:
         outputs.append(Output())
+    if args.push:  # as buildx: type=registry, or the image that is made anyway
+        images = [n for n, output in enumerate(outputs) if output.type == "image"]
+        if images:
+            outputs[images[0]] = replace(outputs[images[0]], push=True)
+        else:
+            outputs.append(Output(push=True))
     return tuple(
         replace(output, dest=context.path(output.dest)) if output.dest not in {"", "-"} else output
         for output in outputs

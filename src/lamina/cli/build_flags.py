@@ -34,7 +34,8 @@ def add_build_flags(parser: Parser) -> None:
 def add_shared_flags(parser: Parser) -> None:
     """Flags of `build` and `bake`."""
     add = parser.add_argument
-    parser.switch("--pull", help="always pull (refused: pulling is not done yet)")
+    parser.switch("--pull", help="ask the registries again for base images")
+    parser.switch("--push", help="push the image (as --output=type=registry)")
     parser.switch("--load", help="make an image in the store (the default)")
     add("--metadata-file", default="", help="write what was built to this file, as JSON")
     add("--progress", default="", choices=["", *PROGRESS], help="how to show what happens")
@@ -50,11 +51,6 @@ def add_shared_flags(parser: Parser) -> None:
 
 def check_flags(args: argparse.Namespace) -> None:
     """Raise for values that contradict each other or that lamina cannot do yet."""
-    if args.pull:
-        raise LaminaError(
-            "--pull is not supported: pulling from registries is not done yet (docs/roadmap.md)",
-            kind=Kind.UNSUPPORTED,
-        )
     if args.no_cache and args.no_cache_filter:
         raise LaminaError(
             "--no-cache and --no-cache-filter cannot currently be used together", kind=Kind.USAGE

@@ -37,7 +37,8 @@ class Output:
     `type=cacheonly` makes nothing: the build only fills the cache. `platform_split` puts the files
     of `type=local` and `type=tar` into a directory named for the platform (`linux_amd64`); None:
     if there are several. `placed_annotations` are for other places than every manifest: (place,
-    name, value), the place as `annotation_place` gives it.
+    name, value), the place as `annotation_place` gives it. `push` sends the
+    names to their registries once they are set.
     """
 
     type: str = "image"
@@ -51,6 +52,7 @@ class Output:
     tar: bool = True
     unpack: bool = False
     platform_split: bool | None = None
+    push: bool = False
     placed_annotations: tuple[tuple[str, str, str], ...] = ()
 
     def placed(self, place: str) -> tuple[tuple[str, str], ...]:
@@ -65,11 +67,12 @@ class InvalidOutput(LaminaError):
 def parse_output(text: str) -> Output:
     """The output that `text` asks for; `DIR` means `type=local`, `-` means `type=tar,dest=-`.
 
-    `type=docker` without `dest` is `type=image`, as it loads the image into Docker's store.
+    `type=docker` without `dest` is `type=image`, as it loads the image into Docker's store;
+    `type=registry` is `type=image,push=true`.
 
     Raises:
         InvalidOutput: kind USAGE (unknown type or attribute, bad value, missing dest) or
-            UNSUPPORTED (push and other things lamina does not do).
+            UNSUPPORTED (things lamina does not do).
     """
     if text == "-":
         return Output("tar", "-")
@@ -105,11 +108,10 @@ def _fields(text: str) -> list[str]:
 
 def _checked(text: str, attributes: dict[str, str]) -> Output:
     type = attributes.pop("type", "")
+    if type == "registry":
+        type = "image"
+        attributes.setdefault("push", "true")
     if type not in _ALLOWED:
-        if type == "registry":
-            raise InvalidOutput(
-                f"invalid output: type={type} is not supported yet", kind=Kind.UNSUPPORTED
-            )
         raise InvalidOutput(
             f"invalid output {text!r}: unknown type {type!r}"
             if type
@@ -141,6 +143,7 @@ def _checked(text: str, attributes: dict[str, str]) -> Output:
         _boolean(attributes, "tar", default=True),
         _boolean(attributes, "unpack", default=False),
         split if "platform-split" in attributes else None,
+        _boolean(attributes, "push", default=False),
         tuple(placed for placed in annotations if placed[0] != "manifest"),
     )
 
@@ -193,8 +196,6 @@ def refuse_places(output: Output) -> None:
 
 
 def _refuse(attributes: Mapping[str, str]) -> None:
-    if _boolean(attributes, "push", default=False):
-        raise InvalidOutput("output push=true is not supported yet", kind=Kind.UNSUPPORTED)
     if not _boolean(attributes, "store", default=True):
         raise InvalidOutput(
             "output store=false is not supported: an image is always stored",

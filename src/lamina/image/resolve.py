@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from lamina.store.ports import NamedImage, Store
 
 HINT = (
-    "make one with 'lamina build', 'lamina bootstrap', 'lamina import' or 'lamina load' "
-    "(pulling from registries is not there yet); 'lamina images' lists what is here"
+    "get it with 'lamina pull', or make one with 'lamina build', 'lamina bootstrap', "
+    "'lamina import' or 'lamina load'; 'lamina images' lists what is here"
 )
 
 

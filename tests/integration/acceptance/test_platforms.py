@@ -7,6 +7,7 @@ import io
 import json
 import os
 import subprocess
+import sys
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -287,6 +288,20 @@ def test_bake_target_of_several_platforms(lamina: Lamina) -> None:
     lamina("bake", "all")
     assert len(document(lamina, target_of(lamina, "app"))["manifests"]) == 2
     assert lamina("inspect", "--format", "{{.Architecture}}", "one").stdout.strip() == "s390x"
+
+
+def test_python_api_builds_for_several_platforms(lamina: Lamina) -> None:
+    dockerfile(lamina, "FROM scratch\nARG TARGETARCH\nENV A=$TARGETARCH\n")
+    script = (
+        "import lamina; image = lamina.build('.', tags=['app'], platforms=['linux/s390x', 'local']);"
+        "print(image.config().architecture)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=lamina.env, cwd=lamina.cwd, check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout.strip() == NATIVE.architecture
+    assert len(document(lamina, target_of(lamina, "app"))["manifests"]) == 2
 
 
 def test_squash_of_several_platforms(lamina: Lamina) -> None:
