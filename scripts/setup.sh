@@ -27,6 +27,11 @@ if [ "${#missing[@]}" -gt 0 ]; then
     echo "setup: this needs the packages: ${missing[*]} (no apt-get here: install them by hand)" >&2
     exit 1
   }
+  if [[ " ${missing[*]} " == *" docker-registry "* ]] && command -v systemctl >/dev/null; then
+    # the package would start an open registry on port 5000; the tests start their own on loopback
+    say "masking docker-registry.service, so that installing the package starts no server"
+    as_root systemctl mask docker-registry.service || true
+  fi
   say "installing from the distribution: ${missing[*]}"
   as_root apt-get update -q
   as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${missing[@]}"
