@@ -30,7 +30,7 @@ if [ "${#missing[@]}" -gt 0 ]; then
   if [[ " ${missing[*]} " == *" docker-registry "* ]] && command -v systemctl >/dev/null; then
     # the package would start an open registry on port 5000; the tests start their own on loopback
     say "masking docker-registry.service, so that installing the package starts no server"
-    as_root systemctl mask docker-registry.service || true
+    as_root systemctl mask docker-registry.service
   fi
   say "installing from the distribution: ${missing[*]}"
   as_root apt-get update -q
