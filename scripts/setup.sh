@@ -13,7 +13,10 @@ as_root() {
 
 # What lamina needs (an OCI runtime, networks, base images), and what its tests compare with.
 needed=(crun runc iproute2 nftables mmdebstrap busybox-static ca-certificates)
-compared=(skopeo umoci buildah podman zstd xz-utils attr git curl openssh-client procps)
+compared=(
+  skopeo umoci buildah podman zstd xz-utils attr git curl openssh-client procps qemu-user-static
+  docker-registry apache2-utils
+)
 missing=()
 for package in "${needed[@]}" "${compared[@]}"; do
   dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
@@ -24,6 +27,11 @@ if [ "${#missing[@]}" -gt 0 ]; then
     echo "setup: this needs the packages: ${missing[*]} (no apt-get here: install them by hand)" >&2
     exit 1
   }
+  if [[ " ${missing[*]} " == *" docker-registry "* ]] && command -v systemctl >/dev/null; then
+    # the package would start an open registry on port 5000; the tests start their own on loopback
+    say "masking docker-registry.service, so that installing the package starts no server"
+    as_root systemctl mask docker-registry.service
+  fi
   say "installing from the distribution: ${missing[*]}"
   as_root apt-get update -q
   as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${missing[@]}"

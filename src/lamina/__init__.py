@@ -13,7 +13,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from lamina.app.api import Container, Image, build, image, open_store, run
+    from lamina.app.api import Container, Image, build, image, open_store, pull, push, run
     from lamina.errors import Cancelled, Kind, LaminaError, SourceError
 
 __version__ = "0.1.0"
@@ -28,6 +28,8 @@ __all__ = [
     "build",
     "image",
     "open_store",
+    "pull",
+    "push",
     "run",
 ]
 

@@ -60,6 +60,25 @@ class VertexStarted:
 
 
 @record
+class VertexExplained:
+    """Why the vertex was not cached, before it runs: one `cause` (a kind of `solver.explain`).
+
+    `subject` is what differs from the nearest earlier record (a path, a variable...), `old` and
+    `new` its values, `more` the number of further differences, `via` the name of the step where
+    the cause lies (empty: this one). `text` says it in one line.
+    """
+
+    vertex: Digest
+    cause: str
+    subject: str
+    old: str
+    new: str
+    more: int
+    via: str
+    text: str
+
+
+@record
 class VertexDone:
     """The vertex has ended; `error` is one line, empty unless it failed."""
 
@@ -123,6 +142,7 @@ class BuildDone:
 Event = (
     VertexPlanned
     | VertexStarted
+    | VertexExplained
     | VertexDone
     | VertexLog
     | Progress

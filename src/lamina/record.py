@@ -65,7 +65,13 @@ else:
         return type(instance)(**values)
 
     def _first_init(self, *args, **kwargs):
-        cls = next(c for c in type(self).__mro__ if c.__dict__.get("__init__") is _first_init)
+        # another thread may have compiled it since this call was looked up: then none is found
+        cls = next(
+            (c for c in type(self).__mro__ if c.__dict__.get("__init__") is _first_init), None
+        )
+        if cls is None:
+            type(self).__init__(self, *args, **kwargs)
+            return
         cls.__init__ = _compile_init(cls)
         cls.__init__(self, *args, **kwargs)
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import threading
 
 import pytest
 
@@ -69,3 +70,26 @@ def test_repr_names_the_fields() -> None:
 def test_wrong_arguments_are_refused() -> None:
     with pytest.raises(TypeError):
         Point()  # type: ignore[call-arg]  # that it fails is the test
+
+
+def test_many_threads_may_make_the_first_instance() -> None:
+    for _ in range(50):
+
+        @record
+        class Fresh:
+            a: int
+            b: int = 2
+
+        found: list[object] = []
+        start = threading.Barrier(4)
+
+        def make(start: threading.Barrier = start, found: list[object] = found) -> None:
+            start.wait()
+            found.append(Fresh(1))  # joined before the next round
+
+        threads = [threading.Thread(target=make) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert found == [Fresh(1)] * 4

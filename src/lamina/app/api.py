@@ -25,10 +25,11 @@ if TYPE_CHECKING:
     from lamina.app.contexts import BuildContextSource
     from lamina.app.run_options import RunOptions
     from lamina.events import Emitter
+    from lamina.registry.client import Registries
     from lamina.store.ports import Store
     from lamina.tasks import CancelToken
 
-__all__ = ["Container", "Image", "build", "image", "open_store", "run"]
+__all__ = ["Container", "Image", "build", "image", "open_store", "pull", "push", "run"]
 
 _stores: dict[str, Store] = {}
 
@@ -46,10 +47,13 @@ def open_store(root: str = "") -> Store:
 
 
 def image(name: str, *, root: str = "") -> Image:
-    """The stored image of this name, id or beginning of an id. Raises LaminaError (NOT_FOUND)."""
-    from lamina.image.resolve import find_image
+    """The stored image of this name, id or beginning of an id; of images for several platforms that
+    for this host, else the first. Raises LaminaError (NOT_FOUND).
+    """
+    from lamina.image.resolve import preferred_image
+    from lamina.spec.platform import host
 
-    return find_image(open_store(root), name)
+    return preferred_image(open_store(root), name, host(os.uname().machine))
 
 
 def build(
@@ -61,9 +65,11 @@ def build(
     build_args: Mapping[str, str] | None = None,
     labels: Mapping[str, str] | None = None,
     no_cache: bool = False,
+    pull: bool = False,
     epoch: int | None = None,
     jobs: int | None = None,
     network: str = "default",
+    platforms: Sequence[str] = (),
     build_contexts: Mapping[str, str] | None = None,
     secrets: Mapping[str, bytes] | None = None,
     allow: Sequence[str] = (),
@@ -76,8 +82,10 @@ def build(
 
     `context` may be the URL of a git repository, an archive or a Dockerfile; `build_contexts` are
     those of `--build-context`. `dockerfile` is a path (default: `Dockerfile` of the context),
-    `epoch` a SOURCE_DATE_EPOCH. `secrets` are values by id for `RUN --mount=type=secret`, `allow`
+    `epoch` a SOURCE_DATE_EPOCH. Bases that are not in the store are pulled; `pull` asks the
+    registries again for all of them. `secrets` are values by id for `RUN --mount=type=secret`, `allow`
     what RUN steps may do beyond their confinement (`network.host`, `security.insecure`).
+    `platforms` are like `linux/arm64`; several make an index, of which this host's image is returned.
     `on_event` gets every event of `lamina.events`, from any thread. Steps run in a mount namespace
     of their own: the first build that runs one moves this process into it.
 
@@ -88,6 +96,7 @@ def build(
     """
     from lamina.app.build import BuildRequest
     from lamina.app.build import build as build_request
+    from lamina.app.platforms import parse_platforms
     from lamina.app.wiring import BuildHost
     from lamina.builder.secrets import Secrets
     from lamina.spec.platform import host
@@ -96,6 +105,8 @@ def build(
     store = open_store(root)
     chosen = settings or load_settings(os.environ, uid=os.geteuid())
     token = cancel or Token()
+    native = host(os.uname().machine)
+    wanted = parse_platforms(platforms, host=native) or (native,)
     given = _build_contexts(build_contexts or {})
     with _sources(os.fspath(context), os.fspath(dockerfile), store, chosen, token) as sources:
         request = BuildRequest(
@@ -104,12 +115,15 @@ def build(
             dockerfile=sources.dockerfile,
             dockerfile_name=sources.dockerfile_name,
             ignore=sources.ignore,
-            platform=host(os.uname().machine),
+            platform=wanted[0],
+            platforms=wanted if len(wanted) > 1 else (),
+            build_platform=native,
             tags=tuple(tags),
             target=target,
             build_args=tuple((build_args or {}).items()),
             labels=tuple((labels or {}).items()),
             no_cache=no_cache,
+            pull=pull,
             epoch=epoch,
             jobs=jobs,
             network=network,
@@ -121,13 +135,18 @@ def build(
             request,
             store=store,
             host=BuildHost(
-                store, chosen, search_path=os.environ.get("PATH", ""), emit=on_event, env=os.environ
+                store,
+                chosen,
+                search_path=os.environ.get("PATH", ""),
+                emit=on_event,
+                env=os.environ,
+                registries=lambda: _registries(chosen, token),
             ),
             emit=on_event,
             cancel=token,
             clock=time.time,
         )
-    return image(str(outcome.config), root=root)
+    return image(str(outcome.config or outcome.manifest), root=root)
 
 
 @contextmanager
@@ -154,6 +173,85 @@ def _build_contexts(given: Mapping[str, str]) -> tuple[BuildContextSource, ...]:
 
     cwd = os.getcwd()
     return tuple(parse_build_context(f"{name}={where}", cwd=cwd) for name, where in given.items())
+
+
+def pull(
+    name: str,
+    *,
+    platform: str = "",
+    root: str = "",
+    settings: Settings | None = None,
+    on_event: Emitter = silent,
+    cancel: CancelToken | None = None,
+) -> Image:
+    """Pull an image from its registry and return it; credentials are those of `docker login`.
+
+    Raises:
+        LaminaError: NOT_FOUND, DENIED, UNAVAILABLE, INTEGRITY...
+    """
+    from lamina.app.pulling import PullOptions, pull_image
+    from lamina.image.resolve import find_image
+    from lamina.spec.platform import Platform, host
+    from lamina.tasks import CancelToken as Token
+
+    store = open_store(root)
+    token = cancel or Token()
+    wanted = Platform.parse(platform) if platform else None
+    chosen = settings or load_settings(os.environ, uid=os.geteuid())
+    registries = _registries(chosen, token)
+    try:
+        pulled = pull_image(
+            store,
+            registries,
+            name,
+            PullOptions(host=host(os.uname().machine), platform=wanted),
+            emit=on_event,
+            cancel=token,
+            clock=time.time,
+        )
+    finally:
+        registries.close()
+    return find_image(store, str(pulled.reference), wanted)
+
+
+def push(
+    name: str,
+    *,
+    root: str = "",
+    settings: Settings | None = None,
+    on_event: Emitter = silent,
+    cancel: CancelToken | None = None,
+) -> str:
+    """Push the stored image of that name to its registry; the digest of what was pushed.
+
+    Raises:
+        LaminaError: NOT_FOUND (no image has the name), DENIED, UNAVAILABLE...
+    """
+    from lamina.app.pushing import push_image
+    from lamina.spec.platform import host
+    from lamina.tasks import CancelToken as Token
+
+    token = cancel or Token()
+    registries = _registries(settings or load_settings(os.environ, uid=os.geteuid()), token)
+    try:
+        pushed = push_image(
+            open_store(root),
+            registries,
+            name,
+            host=host(os.uname().machine),
+            emit=on_event,
+            cancel=token,
+            clock=time.time,
+        )
+    finally:
+        registries.close()
+    return str(pushed.target.digest)
+
+
+def _registries(settings: Settings, cancel: CancelToken) -> Registries:
+    from lamina.app.registries import connect
+
+    return connect(os.environ, uid=os.geteuid(), settings=settings, clock=time.time, cancel=cancel)
 
 
 def run(

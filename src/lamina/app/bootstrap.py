@@ -15,8 +15,8 @@ from lamina.app.aptsources import AptSource, parse_deb822, parse_one_line, sourc
 from lamina.app.importing import changed, with_env
 from lamina.errors import Kind, LaminaError
 from lamina.events import Notice
-from lamina.image.names import set_names
 from lamina.image.pack import Packed, PackOptions, pack_image, sorted_tar_items
+from lamina.image.platforms import join_names
 from lamina.image.times import format_time
 from lamina.layer.entry import Entry, EntryType, sort_key
 from lamina.record import record
@@ -78,7 +78,8 @@ class BootstrapOptions:
     """What to make. `what` is `debian:SUITE`, `ubuntu:SUITE` or `busybox`.
 
     `names` are normalised references. `created` is now, `epoch` SOURCE_DATE_EPOCH (POSIX
-    seconds). `search_path` is PATH, `env` the environment that tools may see (proxies).
+    seconds). `search_path` is PATH, `env` the environment that tools may see (proxies). `host` is
+    the platform of this host (None: `platform` is): programs of another one need an emulator.
     """
 
     what: str
@@ -95,12 +96,14 @@ class BootstrapOptions:
     search_path: str = PATH
     tool_env: tuple[tuple[str, str], ...] = ()
     uid: int = 0
+    host: Platform | None = None
 
 
 def bootstrap(
     store: Store, options: BootstrapOptions, *, key: str, emit: Emitter, cancel: CancelToken
 ) -> Packed:
-    """Make the image and name it; progress lines are notices.
+    """Make the image and name it; progress lines are notices. A name that means an image of another
+    platform means both afterwards (`image.platforms`).
 
     Raises:
         LaminaError: USAGE for what cannot be asked, UNSUPPORTED for an unknown suite, SYSTEM for a
@@ -111,7 +114,7 @@ def bootstrap(
         _check_busybox(options, suite)
         config = changed(_config(options, ("sh",)), options.changes)
         with store.lease("bootstrap"):
-            tree = busybox_items(options.search_path)
+            tree = _busybox(store, options, cancel)
             return _pack(store, tree, config, options, key=key, cancel=cancel)
     if name not in DISTRIBUTIONS:
         raise LaminaError(
@@ -121,9 +124,19 @@ def bootstrap(
         )
     config = changed(_config(options, ("bash",)), options.changes)
     request = _request(options, name, suite or "stable")
+    _require_emulation(options)
     tool = _find_tool(options)
     with store.lease("bootstrap"), tool(request, store, emit, cancel) as items:
         return _pack(store, items, config, options, key=key, cancel=cancel)
+
+
+def _require_emulation(options: BootstrapOptions) -> None:
+    """The packages' own programs run while they are installed."""
+    if options.host is None or options.host.runs(options.platform):
+        return
+    from lamina.container.emulation import require_emulation
+
+    require_emulation(options.platform.architecture, host=options.host.architecture)
 
 
 def _config(options: BootstrapOptions, command: tuple[str, ...]) -> RunConfig:
@@ -151,7 +164,7 @@ def _pack(
         clamp_mtime=options.epoch,
     )
     packed = pack_image(store, items, packing, key=f"bootstrap {key}", cancel=cancel)
-    set_names(store, options.names, packed.target)
+    join_names(store, options.names, packed.target, options.platform, cancel=cancel)
     return packed
 
 
@@ -403,6 +416,9 @@ def mmdebstrap_argv(request: _Request) -> list[str]:
         f"--architectures={_debian_architecture(options.platform)}",
         "--dpkgopt=force-unsafe-io",  # the tree is copied and thrown away: no flush for each file
     ]
+    if options.host is not None and not options.host.runs(options.platform):
+        # lamina has checked itself; the tool's check asks for a further package
+        argv.append("--skip=check/qemu")
     if options.include:
         argv.append(f"--include={','.join(options.include)}")
     if not request.sources and options.components:
@@ -605,12 +621,22 @@ def _check_busybox(options: BootstrapOptions, suite: str) -> None:
         )
 
 
-def busybox_items(search_path: str) -> list[Item]:
-    """A small root filesystem around the host's static busybox; all times are the binary's.
+def _busybox(store: Store, options: BootstrapOptions, cancel: CancelToken) -> list[Item]:
+    if options.host is None or options.platform == options.host:
+        return busybox_items(options.search_path)
+    from lamina.app.foreignbusybox import applets_of, fetch_busybox
 
-    Raises:
-        LaminaError: kind SYSTEM: there is no busybox, or it is not static.
-    """
+    places = _applets(_host_busybox(options.search_path))
+    program = fetch_busybox(
+        _debian_architecture(options.platform),
+        scratch=f"{store.root}/ingest",
+        env=_tool_env(options),
+        cancel=cancel,
+    )
+    return _busybox_tree(program.data, program.mtime, applets_of(program.data, places))
+
+
+def _host_busybox(search_path: str) -> str:
     import shutil
 
     binary = shutil.which("busybox", path=search_path)
@@ -620,6 +646,16 @@ def busybox_items(search_path: str) -> list[Item]:
             kind=Kind.SYSTEM,
             hint="install it: apt-get install busybox-static",
         )
+    return binary
+
+
+def busybox_items(search_path: str) -> list[Item]:
+    """A small root filesystem around the host's static busybox; all times are the binary's.
+
+    Raises:
+        LaminaError: kind SYSTEM: there is no busybox, or it is not static.
+    """
+    binary = _host_busybox(search_path)
     with open(binary, "rb") as file:
         data = file.read()
         mtime = int(os.fstat(file.fileno()).st_mtime)
@@ -629,13 +665,17 @@ def busybox_items(search_path: str) -> list[Item]:
             kind=Kind.SYSTEM,
             hint="install busybox-static",
         )
+    return _busybox_tree(data, mtime, _applets(binary))
+
+
+def _busybox_tree(program: bytes, mtime: int, applets: Sequence[bytes]) -> list[Item]:
     found: dict[bytes, Item] = {}
     for path, mode in _DIRECTORIES.items():
         found[path] = (Entry(path, EntryType.DIR, mode, mtime_ns=mtime * _SECOND), None)
     for path, (mode, content) in _FILES.items():
         found[path] = _file(path, content, mode=mode, mtime=mtime)
-    found[b"bin/busybox"] = _file(b"bin/busybox", data, mode=0o755, mtime=mtime)
-    for applet in _applets(binary):
+    found[b"bin/busybox"] = _file(b"bin/busybox", program, mode=0o755, mtime=mtime)
+    for applet in applets:
         found.setdefault(
             applet,
             (

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from lamina.dockerfile.remotes import Answer, NamedContext, RemoteRequest
     from lamina.events import Emitter, Event
     from lamina.exporter.options import Output
+    from lamina.exporter.platforms import PlatformsExporter
     from lamina.exporter.ports import BuildResult, Exported, Exporter, PendingExport
     from lamina.plan.graph import Plan, Vertex
     from lamina.spec.digest import DiffID, Digest
@@ -48,8 +49,11 @@ class BuildRequest:
     seconds; `jobs` bounds the steps that run at one time (None: as many as are ready).
     `allow` are entitlements, `limits` go to each RUN, `secrets` and `agents` are for its mounts.
     `privileged` (uid 0) lets `type=local` keep owners, setuid bits and device nodes. The steps of
-    the stages in `no_cache_filter` run again. `squash` makes one layer of all that the build adds
+    the stages in `no_cache_filter` run again. `pull` asks registries again for every base.
+    `squash` makes one layer of all that the build adds
     to its base. With `keep_failed` the files of a failing step stay, for `StepFailed.kept`.
+    With `platforms` the result is an index of images for these, `platform` being the first of them.
+    `build_platform` is that of this host (None: `platform`).
     """
 
     context: str
@@ -66,6 +70,7 @@ class BuildRequest:
     no_cache_filter: tuple[str, ...] = ()
     squash: bool = False
     keep_failed: bool = False
+    pull: bool = False
     outputs: tuple[Output, ...] = ()
     epoch: int | None = None
     jobs: int | None = None
@@ -78,13 +83,15 @@ class BuildRequest:
     limits: StepLimits | None = None
     secrets: Secrets | None = None
     agents: SshAgents | None = None
+    platforms: tuple[Platform, ...] = ()
+    build_platform: Platform | None = None
 
 
 @record
 class BuildOutcome:
     """What was built: digests are None if only files were written. `ran` and `cached` count steps.
 
-    `id` is that of the build's record.
+    `id` is that of the build's record. For several platforms `manifest` is the index, `config` None.
     """
 
     manifest: Digest | None
@@ -111,18 +118,36 @@ class _Target:
         self.request = request
         self.recorder = recorder
         self.names = _names(request.tags)
-        self.exporters = _exporters(request, stdout, clock)
+        if any(output.push and not (self.names or output.names) for output in request.outputs):
+            raise LaminaError("tag is needed when pushing to registry", kind=Kind.USAGE)
+        self._plan: Plan | None = None
+        self.exporters: list[Exporter] = []
+        self.platforms_exporters: list[PlatformsExporter] = []
+        if request.platforms:
+            self.platforms_exporters = _platforms_exporters(request, stdout, clock)
+        else:
+            self.exporters = _exporters(request, stdout, clock)
         self.context = "context"
-        self.lowered: Lowered | None = None
+        self.parts: tuple[Lowered, ...] = ()  # one a platform
         self.pending: list[PendingExport] = []
 
-    def counts(self) -> tuple[int, int]:
-        """How many of its steps ran and were cached."""
+    @property
+    def plan(self) -> Plan:
+        """The plan of all its platforms."""
+        if len(self.parts) == 1:
+            return self.parts[0].plan
+        if self._plan is None:
+            from lamina.app.platforms import plan_of
+
+            self._plan = plan_of(self.parts)
+        return self._plan
+
+    def counts(self, plan: Plan | None = None) -> tuple[int, int]:
+        """How many of its steps (of `plan`: of one platform) ran and were cached."""
         from lamina.events import Outcome
         from lamina.plan.ops import Exec, FileOp
 
-        assert self.lowered is not None
-        vertices = self.lowered.plan.vertices
+        vertices = (plan or self.plan).vertices
         steps = [vertex.digest for vertex in vertices if isinstance(vertex.op, Exec | FileOp)]
         ends = self.recorder.ends
         ran = sum(digest in ends and ends[digest][0] is Outcome.RAN for digest in steps)
@@ -202,6 +227,8 @@ def build_all(
             raise
         for target in targets:
             _record_success(target, outcomes[target.name])
+    if any(outcome.ran for outcome in outcomes.values()):
+        host.collect_cache(clock)
     return outcomes
 
 
@@ -221,28 +248,80 @@ def _build_targets(
         dockerfile = parse(request.dockerfile, name=request.dockerfile_name)
         _warn_of_arguments(request, emit)
         options = lower_options(request, context=target.context)
-        target.lowered = lower(
-            dockerfile, options, store=store, emit=emit, host=host, cancel=cancel
+        bases = Bases(store, host, emit=emit, cancel=cancel, clock=clock, always=request.pull)
+        target.parts = _lower_parts(
+            dockerfile, options, request, bases=bases, emit=emit, host=host, cancel=cancel
         )
-        target.recorder.plan = target.lowered.plan
+        target.recorder.plan = target.plan
     solved = _solve(targets, contexts, store, host, emit, cancel, clock)
     try:
-        for target, stack in zip(targets, solved.outputs, strict=True):
-            result = _result(target, stack, clock)
+        stacks = iter(solved.outputs)
+        for target in targets:
+            results = [_result(target, part, next(stacks), clock) for part in target.parts]
             if target.request.squash:
                 from lamina.exporter.squash import squashed
 
-                result = squashed(result, store, emit=emit, cancel=cancel)
+                results = [squashed(each, store, emit=emit, cancel=cancel) for each in results]
+            # what is made so far must be known if the next one fails
             for exporter in target.exporters:
-                # what is made so far must be known if the next one fails
-                target.pending.append(exporter.export(result, store, emit=emit, cancel=cancel))
+                target.pending.append(exporter.export(results[0], store, emit=emit, cancel=cancel))
+            if target.platforms_exporters:
+                _export_platforms(target, results, store, emit, cancel)
     except BaseException:
         for target in targets:
             for made in target.pending:
                 made.discard()
         raise
     # everything that can fail is done: files appear and names move now, images last of all
-    return {target.name: _finalized(target, emit, clock) for target in targets}
+    outcomes = {target.name: _finalized(target, emit, clock) for target in targets}
+    for target in targets:
+        for name in _pushed_names(target):
+            host.push(name, emit=emit, cancel=cancel, clock=clock)
+    return outcomes
+
+
+def _pushed_names(target: _Target) -> tuple[str, ...]:
+    """The names that outputs with `push` send to registries."""
+    found: list[str] = []
+    for output in target.request.outputs:
+        if output.push:
+            found += [*target.names, *_names(output.names)]
+    return tuple(dict.fromkeys(found))
+
+
+def _lower_parts(
+    dockerfile: Dockerfile,
+    options: LowerOptions,
+    request: BuildRequest,
+    *,
+    bases: Bases,
+    emit: Emitter,
+    host: BuildHost,
+    cancel: CancelToken,
+) -> tuple[Lowered, ...]:
+    def lower_one(options: LowerOptions, emit: Emitter) -> Lowered:
+        return lower(dockerfile, options, bases=bases, emit=emit, host=host, cancel=cancel)
+
+    if not request.platforms:
+        return (lower_one(options, emit),)
+    from lamina.app.platforms import lower_each
+
+    return lower_each(options, request.platforms, lower=lower_one, emit=emit)
+
+
+def _export_platforms(
+    target: _Target,
+    results: list[BuildResult],
+    store: Store,
+    emit: Emitter,
+    cancel: CancelToken,
+) -> None:
+    from lamina.exporter.platforms import PlatformResult
+
+    pairs = zip(target.request.platforms, results, strict=True)
+    parts = [PlatformResult(platform, result) for platform, result in pairs]
+    for exporter in target.platforms_exporters:
+        target.pending.append(exporter.export(parts, store, emit=emit, cancel=cancel))
 
 
 def _contexts(targets: list[_Target]) -> dict[str, Context]:
@@ -271,9 +350,9 @@ def _solve(
     from lamina.builder.build import SolveOptions, StepLimits, solve
 
     plan, no_cache = _plan(targets)
-    ends = targets[0].recorder.ends
-    for target in targets:
-        target.recorder.ends = ends  # the same vertices, filled by the one solve
+    ends, keys = targets[0].recorder.ends, targets[0].recorder.keys
+    for target in targets:  # the same vertices, filled by the one solve
+        target.recorder.ends, target.recorder.keys = ends, keys
     first = targets[0].request
     with host:
         return solve(
@@ -284,6 +363,7 @@ def _solve(
                 no_cache=no_cache,
                 jobs=first.jobs,
                 keep_failed=any(target.request.keep_failed for target in targets),
+                git_modes=host.context_modes == "git",
                 limits=first.limits or StepLimits(),
                 secrets=first.secrets,
                 agents=first.agents,
@@ -295,24 +375,22 @@ def _solve(
             cancel=cancel,
             clock=clock,
             ends=ends,
+            keys=keys,
         )
 
 
 def _plan(targets: list[_Target]) -> tuple[Plan, bool]:
     """The plan of all targets, and whether nothing of it may come from the cache."""
     if len(targets) == 1:
-        lowered = targets[0].lowered
-        assert lowered is not None
-        return lowered.plan, targets[0].request.no_cache
+        return targets[0].plan, targets[0].request.no_cache
     from lamina.plan.graph import merged
 
     plans = []
     for target in targets:
-        assert target.lowered is not None
-        vertices = target.lowered.plan.vertices
+        vertices = target.plan.vertices
         target.recorder.vertices = frozenset(vertex.digest for vertex in vertices)
         named = tuple(_of_target(vertex, target) for vertex in vertices)
-        plans.append(replace(target.lowered.plan, vertices=named))
+        plans.append(replace(target.plan, vertices=named))
     return merged(plans), False
 
 
@@ -325,18 +403,19 @@ def _of_target(vertex: Vertex, target: _Target) -> Vertex:
     return replace(vertex, meta=replace(vertex.meta, name=name, ignore_cache=ignore_cache))
 
 
-def _result(target: _Target, stack: tuple[DiffID, ...], clock: Callable[[], float]) -> BuildResult:
+def _result(
+    target: _Target, part: Lowered, stack: tuple[DiffID, ...], clock: Callable[[], float]
+) -> BuildResult:
     from lamina.exporter.ports import BuildResult
 
-    assert target.lowered is not None
     return BuildResult(
         stack,
-        target.lowered.config,
-        target.lowered.base_layers,
+        part.config,
+        part.base_layers,
         target.names,
         clock(),
         target.request.epoch,
-        target.counts()[0] == 0,
+        target.counts(part.plan)[0] == 0,
     )
 
 
@@ -390,16 +469,16 @@ def lower(
     dockerfile: Dockerfile,
     options: LowerOptions,
     *,
-    store: Store,
+    bases: Bases,
     emit: Emitter,
     host: BuildHost | None = None,
     cancel: CancelToken | None = None,
 ) -> Lowered:
-    """Lowering, with the images it asks for looked up in the store and URLs and git repositories
+    """Lowering, with the images it asks for found by `bases` and URLs and git repositories
     asked by `host` (None: they are refused); emits what the checks found.
 
     Raises:
-        SourceError: as `Lowering.step`; kind NOT_FOUND, with the line, for a missing image.
+        SourceError: as `Lowering.step`; with the line, for an image that cannot be had.
     """
     from lamina.dockerfile.lower import Lowered, Lowering, NeedRemotes
 
@@ -416,7 +495,7 @@ def lower(
                     answers[asked.key] = _ask(asked, host, cancel)
                 continue
             for wanted in step.requests:
-                resolved[wanted.key] = resolve(wanted, store, cancel)
+                resolved[wanted.key] = bases.find(wanted)
     finally:  # with `check=error=true` findings are what the error is about
         for diagnostic in lowering.diagnostics:
             emit(diagnostic)
@@ -424,6 +503,65 @@ def lower(
         f"ONBUILD triggers of base images are nested deeper than {_MAX_ROUNDS}",
         kind=Kind.INVALID,
     )
+
+
+class Bases:
+    """Finds base images: in the store, else in a registry (`always`: there first)."""
+
+    def __init__(
+        self,
+        store: Store,
+        host: BuildHost,
+        *,
+        emit: Emitter,
+        cancel: CancelToken,
+        clock: Callable[[], float],
+        always: bool = False,
+    ) -> None:
+        self._store = store
+        self._host = host
+        self._emit = emit
+        self._cancel = cancel
+        self._clock = clock
+        self._always = always
+
+    def find(self, request: ImageRequest) -> ResolvedImage:
+        """The image. Raises SourceError at its line."""
+        from lamina.dockerfile.remotes import LAYOUT
+
+        if request.reference.startswith(LAYOUT):
+            return resolve(request, self._store, self._cancel)
+        if self._always:
+            self._pull(request)
+            return resolve(request, self._store, self._cancel)
+        try:
+            return resolve(request, self._store, self._cancel)
+        except LaminaError as error:
+            if error.kind is not Kind.NOT_FOUND or not self._host.can_pull:
+                raise
+            self._pull(request, missing=error)
+        return resolve(request, self._store, self._cancel)
+
+    def _pull(self, request: ImageRequest, *, missing: LaminaError | None = None) -> None:
+        try:
+            self._host.pull(
+                request.reference,
+                request.platform,
+                emit=self._emit,
+                cancel=self._cancel,
+                clock=self._clock,
+            )
+        except LaminaError as error:
+            from lamina.spec.reference import Reference
+
+            familiar = Reference.parse(request.reference).familiar()
+            said = f'image "{familiar}" could not be pulled: {error}'
+            if missing is not None:
+                said = f"{missing.what}, and pulling it failed: {error}"
+            hint = error.hint
+            if error.kind is Kind.UNAVAILABLE and missing is not None:
+                hint = missing.hint or error.hint
+            raise SourceError(said, span=request.span, kind=error.kind, hint=hint) from error
 
 
 def _ask(request: RemoteRequest, host: BuildHost | None, cancel: CancelToken | None) -> Answer:
@@ -501,7 +639,7 @@ def _named_trees(
 
 
 def _image_of(exported: list[Exported]) -> Exported | None:
-    return next((each for each in exported if each.config is not None), None)
+    return next((each for each in exported if each.manifest is not None), None)
 
 
 def _names(tags: tuple[str, ...]) -> tuple[str, ...]:
@@ -532,6 +670,18 @@ def _exporters(
     ]
 
 
+def _platforms_exporters(
+    request: BuildRequest, stdout: IO[bytes] | None, clock: Callable[[], float]
+) -> list[PlatformsExporter]:
+    from lamina.exporter.options import Output
+    from lamina.exporter.platforms import make_platforms_exporter
+
+    return [
+        make_platforms_exporter(output, stdout=stdout, clock=clock, privileged=request.privileged)
+        for output in request.outputs or (Output(),)
+    ]
+
+
 def lower_options(request: BuildRequest, *, context: str = "context") -> LowerOptions:
     """What lowering is told; `context` is the build context's name in the plan."""
     from lamina.dockerfile.lower import LowerOptions
@@ -543,7 +693,7 @@ def lower_options(request: BuildRequest, *, context: str = "context") -> LowerOp
         contexts = named_contexts(request.build_contexts)
     return LowerOptions(
         platform=request.platform,
-        build_platform=request.platform,
+        build_platform=request.build_platform or request.platform,
         target=request.target,
         build_args=request.build_args,
         labels=request.labels,

@@ -25,11 +25,24 @@ _MAX_LINE = 64 << 20  # bytes of one line of a record's file; longer ones are no
 
 
 @record
+class Why:
+    """Why a step was not cached: the fields of `events.VertexExplained`."""
+
+    cause: str
+    subject: str
+    old: str
+    new: str
+    more: int
+    via: str
+    text: str
+
+
+@record
 class Step:
     """A step of a recorded build, numbered from 1 in the order of the plan.
 
     `outcome` is ran, cached, failed, cancelled, or empty if the build was killed before it ended.
-    Times are POSIX seconds, None if it never started.
+    Times are POSIX seconds, None if it never started. `why` says why it was not cached, if it ran.
     """
 
     number: int
@@ -39,6 +52,7 @@ class Step:
     started: float | None = None
     completed: float | None = None
     error: str = ""
+    why: Why | None = None
 
 
 class Build:
@@ -80,6 +94,9 @@ class Build:
             elif "start" in line:
                 number, at = line["start"]
                 steps[number - 1] = replace(steps[number - 1], started=at)
+            elif "why" in line:
+                number, *values = line["why"]
+                steps[number - 1] = replace(steps[number - 1], why=Why(*values))
             elif "done" in line:
                 number, outcome, started, at, error = line["done"]
                 steps[number - 1] = replace(
@@ -220,6 +237,13 @@ def find_failed(store: Store, kept: ChainID) -> Place:
         if build.body.get("kept") == str(kept):
             return find_place(store, build.id)
     raise LaminaError("the failed build was not recorded", kind=Kind.NOT_FOUND)
+
+
+def choose_step(build: Build, steps: list[Step], wanted: str) -> Step:
+    """The step that `wanted` names: a number, a part of its name, or nothing for the one that
+    failed, else the last. Raises LaminaError of kind NOT_FOUND.
+    """
+    return _choose(build, steps, wanted)
 
 
 def _choose(build: Build, steps: list[Step], wanted: str) -> Step:

@@ -22,7 +22,7 @@ from lamina.container.names import check_name, new_id, new_name
 from lamina.container.publish import PortMapping
 from lamina.container.state import KIND, ContainerConfig, State
 from lamina.errors import Kind, LaminaError
-from lamina.events import silent
+from lamina.events import Notice, silent
 from lamina.record import record, replace
 
 TYPE_CHECKING = False
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from lamina.container.logs import Entry
     from lamina.events import Emitter
+    from lamina.image.view import Image
     from lamina.spec.platform import Platform
     from lamina.store.ports import Document, Store
     from lamina.tasks import CancelToken
@@ -293,13 +294,12 @@ def create(
 
     Raises LaminaError: NOT_FOUND (image), CONFLICT (name taken), USAGE (options).
     """
-    from lamina.image.resolve import find_image
     from lamina.image.unpack import ensure_snapshot
     from lamina.tasks import CancelToken as Token
 
     name = check_name(options.name) if options.name else ""
     with store.lease("run"):
-        found = find_image(store, image, platform)
+        found = _find_image(store, image, platform, emit)
         config = found.config()
         id = new_id(random)
         merged = configure(
@@ -312,7 +312,10 @@ def create(
         _check_name_free(store, name)
         chain = ensure_snapshot(store, config.diff_ids, emit=emit, cancel=cancel or Token())
         merged = replace(
-            merged, chain=str(chain) if chain is not None else "", runtime=host.runtime
+            merged,
+            chain=str(chain) if chain is not None else "",
+            runtime=host.runtime,
+            process=replace(merged.process, architecture=config.platform.architecture),
         )
         while True:
             chosen = name or new_name(random)
@@ -323,6 +326,26 @@ def create(
                     raise
                 continue
             return get(store, id, host=host)
+
+
+def _find_image(store: Store, text: str, platform: Platform | None, emit: Emitter) -> Image:
+    """The image for `platform`; without one, for this host, or the first there is, with a notice."""
+    from lamina.image.resolve import find_image, preferred_image
+    from lamina.spec import platform as platforms
+
+    if platform is not None:
+        return find_image(store, text, platform)
+    host = platforms.host(os.uname().machine)
+    image = preferred_image(store, text, host)
+    actual = image.config().platform
+    if host.preference(actual) is None:
+        emit(
+            Notice(
+                f"the requested image's platform ({actual}) does not match the detected host "
+                f"platform ({host}) and no specific platform was requested"
+            )
+        )
+    return image
 
 
 def _check_name_free(store: Store, name: str) -> None:

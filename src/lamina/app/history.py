@@ -4,7 +4,7 @@
 A record is a document of the store (kind `build`: who, what, when, result) and, beside it,
 `builds/<id>.gz`: JSON lines, compressed as they are written, so that a killed build leaves what it
 did until then. Lines: `{"plan": [[name, stage], ...]}` once; `{"log": [step, stream, at, text]}`;
-`{"start": [step, at]}`; `{"done": [step, outcome, started, at, error]}`; `{"details": {...}}` last (see `details_of`).
+`{"start": [step, at]}`; `{"why": [step, cause, subject, old, new, more, via, text]}`; `{"done": [step, outcome, started, at, error]}`; `{"details": {...}}` last (see `details_of`).
 Steps are numbered from 1 in the order of the plan. Recording never fails a build: what goes wrong
 becomes a Notice. docs/adr/0059 says what is kept how long.
 """
@@ -21,6 +21,7 @@ from lamina.events import (
     Notice,
     Outcome,
     VertexDone,
+    VertexExplained,
     VertexLog,
     VertexPlanned,
     VertexStarted,
@@ -78,6 +79,7 @@ class Recorder:
         self.vertices: frozenset[Digest] | None = None
         self.plan: Plan | None = None
         self.ends: dict[Digest, tuple[Outcome, Result | None]] = {}
+        self.keys: dict[Digest, str] = {}
         self._store = store
         self._subject = subject
         self._clock = clock
@@ -104,17 +106,22 @@ class Recorder:
             if self.vertices is None or event.vertex in self.vertices:
                 self._names.append([event.name, event.stage])
                 self._numbers[event.vertex] = len(self._names)
-        elif isinstance(event, VertexStarted | VertexLog | VertexDone):
+        elif isinstance(event, VertexStarted | VertexExplained | VertexLog | VertexDone):
             number = self._numbers.get(event.vertex)
             if number is not None:
                 self._step(number, event)
         elif isinstance(event, Diagnostic):
             self._warnings.append(_warning(event))
 
-    def _step(self, number: int, event: VertexStarted | VertexLog | VertexDone) -> None:
+    def _step(
+        self, number: int, event: VertexStarted | VertexExplained | VertexLog | VertexDone
+    ) -> None:
         if isinstance(event, VertexStarted):
             self._started[number] = event.at
             self._write({"start": [number, event.at]})
+        elif isinstance(event, VertexExplained):
+            values = (event.cause, event.subject, event.old, event.new, event.more, event.via)
+            self._write({"why": [number, *values, event.text]})
         elif isinstance(event, VertexLog):
             text = event.data.decode("utf-8", "surrogateescape")
             self._write({"log": [number, event.stream, event.at, text]})
@@ -192,7 +199,10 @@ class Recorder:
     def _finish(self, outcome: dict[str, object]) -> None:
         with self._guard:
             if self.plan is not None:
-                self._write({"details": details_of(self.plan, self._results(), self._numbers)})
+                details = details_of(self.plan, self._results(), self._numbers)
+                numbers = self._numbers
+                details["keys"] = {numbers[v]: k for v, k in self.keys.items() if v in numbers}
+                self._write({"details": details})
             if self._names and self._file is None:
                 self._write({})
             if self._file is not None:

@@ -12,9 +12,9 @@ from lamina.image.names import (
     remove_names,
     set_names,
 )
-from lamina.image.resolve import find_target, image_ids
+from lamina.image.resolve import find_target, image_ids, open_preferred, preferred_image
 from lamina.image.times import parse_time
-from lamina.image.view import Image, PlatformNotFound
+from lamina.image.view import Image
 from lamina.record import record
 from lamina.spec.config import run_config_to_json
 from lamina.spec.reference import Reference
@@ -100,12 +100,18 @@ def _listed(store: Store, platform: Platform, emit: Emitter) -> Iterator[Listed]
         yield Listed(reference, image, created_of(image))
 
 
-def open_preferred(store: Store, target: Descriptor, platform: Platform) -> Image:
-    """The image for `platform`, or the first there is if none is for it."""
+def why_missing(store: Store, text: str, *, platform: Platform | None) -> LaminaError | None:
+    """The error of kind NOT_FOUND if no image of that name or id (and platform) is here."""
+    from lamina.image.resolve import find_image
+
     try:
-        return Image.open(store, target, platform=platform)
-    except PlatformNotFound:
-        return Image.open(store, target)
+        with store.lease("look"):
+            find_image(store, text, platform)
+    except LaminaError as error:
+        if error.kind is not Kind.NOT_FOUND:
+            raise
+        return error
+    return None
 
 
 def created_of(image: Image) -> float:
@@ -157,10 +163,16 @@ class HistoryLine:
     size: int
 
 
-def history(store: Store, text: str, *, platform: Platform) -> list[HistoryLine]:
-    """The image's history, newest first, with the size of each layer. Raises as `find_image`."""
+def history(
+    store: Store, text: str, *, platform: Platform, exact: bool = False
+) -> list[HistoryLine]:
+    """The image's history, newest first, with the size of each layer.
+
+    Of an image for several platforms that for `platform`; with `exact` only that. Raises as
+    `find_image`.
+    """
     with store.lease("history"):
-        image = open_preferred(store, find_target(store, text).target, platform)
+        image = preferred_image(store, text, platform, exact=exact)
         sizes = [layer.size for layer in image.layers()]
     entries = image.config().history
     surplus = len(sizes) - sum(not entry.empty_layer for entry in entries)
@@ -181,11 +193,12 @@ def history(store: Store, text: str, *, platform: Platform) -> list[HistoryLine]
     return [HistoryLine(str(image.id), newest.entry, newest.created, newest.size), *lines[1:]]
 
 
-def inspect_image(store: Store, text: str, *, platform: Platform) -> dict[str, object]:
-    """The image as `docker image inspect` shows it. Raises as `find_image`."""
+def inspect_image(
+    store: Store, text: str, *, platform: Platform, exact: bool = False
+) -> dict[str, object]:
+    """The image as `docker image inspect` shows it; of several as `history`. Raises so, too."""
     with store.lease("inspect"):
-        found = find_target(store, text)
-        image = open_preferred(store, found.target, platform)
+        image = preferred_image(store, text, platform, exact=exact)
         names = _names_of_image(store, image)
         return _image_json(image, names)
 
@@ -326,6 +339,11 @@ def _unnamed(target: Descriptor) -> NamedImage:
     return NamedImage("", target, 0.0)
 
 
+def users_of(store: Store, target: Descriptor) -> list[str]:
+    """The ids of the containers that use the image, shortened."""
+    return [user.container for user in _users(store, target)]
+
+
 def _users(store: Store, target: Descriptor) -> list[_User]:
     import json
 
@@ -429,8 +447,12 @@ def save_images(
     format: str,
     platform: Platform,
     cancel: CancelToken,
+    exact: bool = False,
 ) -> None:
     """Write the images to an archive. A repository without a tag means all its tags, as in Docker.
+
+    An index is written whole to an oci-archive; a docker-archive gets its image for `platform` or
+    the first. With `exact` both get the image for `platform` only.
 
     Raises:
         ImageNotFound; LaminaError NOT_FOUND or INTEGRITY for blobs.
@@ -442,7 +464,9 @@ def save_images(
         for text in texts:
             for wanted, name in _to_save(store, text):
                 target = wanted
-                if format == "docker-archive":
+                if exact:
+                    target = Image.open(store, wanted, platform=platform).descriptor()
+                elif format == "docker-archive":
                     target = open_preferred(store, wanted, platform).descriptor()
                 _, names = chosen.setdefault(target.digest, (target, []))
                 if name and name not in names:
@@ -476,9 +500,16 @@ def _reference(text: str) -> Reference | None:
 
 
 def load_images(
-    store: Store, stream: IO[bytes], *, platform: Platform, cancel: CancelToken
+    store: Store,
+    stream: IO[bytes],
+    *,
+    platform: Platform,
+    cancel: CancelToken,
+    exact: bool = False,
 ) -> list[Loaded]:
     """Add the images of an archive to the store. A stream that cannot be read twice is spooled.
+
+    With `exact` only the image for `platform` of each index.
 
     Raises:
         LaminaError: see `load_archive`; the store is unchanged then.
@@ -487,7 +518,7 @@ def load_images(
 
     with store.lease("load"):
         if stream.seekable():
-            return load_archive(store, stream, platform=platform, cancel=cancel)
+            return load_archive(store, stream, platform=platform, cancel=cancel, exact=exact)
         import tempfile
 
         with tempfile.TemporaryFile(dir=f"{store.root}/ingest") as spool:
@@ -495,4 +526,4 @@ def load_images(
                 cancel.check()
                 spool.write(piece)
             spool.seek(0)
-            return load_archive(store, spool, platform=platform, cancel=cancel)
+            return load_archive(store, spool, platform=platform, cancel=cancel, exact=exact)

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 def metadata(outcome: BuildOutcome, store: Store) -> dict[str, Any]:
     """The document of one build, keys sorted. `buildx.build.ref` ends in the record's id."""
     found: dict[str, Any] = {"buildx.build.ref": f"lamina/lamina/{outcome.id}"}
-    if outcome.config is not None and outcome.manifest is not None:
+    if outcome.config is not None:  # an index has none
         found["containerimage.config.digest"] = str(outcome.config)
+    if outcome.manifest is not None:
         found["containerimage.descriptor"] = _descriptor(outcome.manifest, store)
         found["containerimage.digest"] = str(outcome.manifest)
     if outcome.names:

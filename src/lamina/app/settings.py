@@ -26,19 +26,45 @@ class Settings:
 
     `ca_bundle` is a PEM file put into RUN steps and never into an image; `runtime` a name or path
     of an OCI runtime (empty: crun, else runc, whichever works); `subnet` of the bridge (empty: one
-    that the host does not route).
+    that the host does not route). `context_modes` says whether modes of the build context's files count
+    as they are (`exact`) or as git keeps them (`git`). `gc` turns the collection after builds `off`;
+    the others are its limits (`app.autogc`).
+    `token_realms` are hosts of token servers that may be given a registry's password though they
+    are of another domain (separated by spaces or commas).
     """
 
     ca_bundle: str = ""
     runtime: str = ""
     subnet: str = ""
+    context_modes: str = "exact"
+    gc: str = "on"
+    gc_reserved_space: str = "10%"
+    gc_max_used_space: str = "60%"
+    gc_min_free_space: str = "20%"
+    gc_max_age: str = ""
+    token_realms: str = ""
 
 
-_KEYS = {"ca-bundle": "ca_bundle", "runtime": "runtime", "subnet": "subnet"}
+_KEYS = {
+    "ca-bundle": "ca_bundle",
+    "runtime": "runtime",
+    "subnet": "subnet",
+    "context-modes": "context_modes",
+    "gc": "gc",
+    "gc-reserved-space": "gc_reserved_space",
+    "gc-max-used-space": "gc_max_used_space",
+    "gc-min-free-space": "gc_min_free_space",
+    "gc-max-age": "gc_max_age",
+    "token-realms": "token_realms",
+}
+_CHOICES = {"context_modes": ("exact", "git"), "gc": ("on", "off")}
 _VARIABLES = {
     "LAMINA_CA_BUNDLE": "ca_bundle",
     "LAMINA_RUNTIME": "runtime",
     "LAMINA_SUBNET": "subnet",
+    "LAMINA_CONTEXT_MODES": "context_modes",
+    "LAMINA_GC": "gc",
+    "LAMINA_TOKEN_REALMS": "token_realms",
 }
 
 
@@ -61,7 +87,18 @@ def load_settings(env: Mapping[str, str], *, uid: int) -> Settings:
         if uid != 0 and user_file:
             settings = _apply_file(settings, user_file)
     found = {field: env[name] for name, field in _VARIABLES.items() if env.get(name)}
+    for name, field in _VARIABLES.items():
+        if field in found:
+            _check_choice(field, found[field], name)
     return replace(settings, **found) if found else settings
+
+
+def _check_choice(field: str, value: str, where: str) -> None:
+    choices = _CHOICES.get(field)
+    if choices is not None and value not in choices:
+        raise LaminaError(
+            f"{where} must be one of {', '.join(choices)}, not {value!r}", kind=Kind.INVALID
+        )
 
 
 def store_root(env: Mapping[str, str], uid: int) -> str:
@@ -129,6 +166,7 @@ def _apply_file(settings: Settings, path: str, *, required: bool = False) -> Set
             )
         if not isinstance(value, str):
             raise LaminaError(f"{path}: {key} must be a string", kind=Kind.INVALID)
+        _check_choice(field, value, f"{path}: {key}")
         if field == "ca_bundle" and not os.path.isabs(value):
             changes[field] = os.path.join(os.path.dirname(path), value)
         else:

@@ -26,7 +26,7 @@ def subject_of(request: BuildRequest, target: str = "") -> dict[str, Any]:
         "context": request.context if request.is_lasting else "-",
         "dockerfile": request.dockerfile_name,
         "target": request.target,
-        "platform": str(request.platform),
+        "platform": ",".join(map(str, request.platforms or (request.platform,))),
         "tags": list(request.tags),
         "build_args": {n: v for n, v in request.build_args if n.lower() not in PROXY_ARGS},
         "labels": dict(request.labels),

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from lamina.container.runtime import Runtime
     from lamina.events import Emitter
     from lamina.plan.ops import GitSource, HttpSource
+    from lamina.registry.client import Registries
     from lamina.remote.sources import RemoteSources
+    from lamina.spec.platform import Platform
     from lamina.store.ports import Store
     from lamina.tasks import CancelToken
 
@@ -53,6 +55,7 @@ class BuildHost:
         *,
         search_path: str,
         emit: Emitter,
+        registries: Callable[[], Registries] | None = None,
         env: Mapping[str, str] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -68,6 +71,59 @@ class BuildHost:
         self._network: Network | None = None
         self._pool: NetworkPool | None = None
         self._guard = _thread.allocate_lock()
+        self._connect = registries
+
+    @property
+    def can_pull(self) -> bool:
+        """Whether registries may be asked for images that are not in the store."""
+        return self._connect is not None
+
+    def pull(
+        self,
+        name: str,
+        platform: Platform,
+        *,
+        emit: Emitter,
+        cancel: CancelToken,
+        clock: Callable[[], float],
+    ) -> None:
+        """Pull the image of that name for the platform. Raises as `pull_image`."""
+        from lamina.app.pulling import PullOptions, pull_image
+
+        registries = self._registries()
+        try:
+            options = PullOptions(host=platform, platform=platform)
+            pull_image(
+                self._store, registries, name, options, emit=emit, cancel=cancel, clock=clock
+            )
+        finally:
+            registries.close()
+
+    def push(
+        self, name: str, *, emit: Emitter, cancel: CancelToken, clock: Callable[[], float]
+    ) -> None:
+        """Push the stored image of that name. Raises as `push_image`."""
+        from lamina.app.pushing import push_image
+        from lamina.spec.platform import host
+
+        registries = self._registries()
+        try:
+            push_image(
+                self._store,
+                registries,
+                name,
+                host=host(os.uname().machine),
+                emit=emit,
+                cancel=cancel,
+                clock=clock,
+            )
+        finally:
+            registries.close()
+
+    def _registries(self) -> Registries:
+        if self._connect is None:
+            raise LaminaError("no registry may be asked here", kind=Kind.UNSUPPORTED)
+        return self._connect()
 
     def runtime(self) -> Runtime:
         """The OCI runtime that works here. Raises NoRuntime, naming every way tried."""
@@ -76,6 +132,11 @@ class BuildHost:
         # /usr/sbin is where Debian puts runc, and not on every user's PATH
         search = f"{self._search_path}:{DEFAULT_SEARCH_PATH}".lstrip(":")
         return find_runtime(self._store.root, override=self._settings.runtime, search_path=search)
+
+    @property
+    def context_modes(self) -> str:
+        """How modes of the build context's files count; see Settings."""
+        return self._settings.context_modes
 
     def executor(self) -> Executor:
         """The executor of RUN steps.
@@ -117,6 +178,14 @@ class BuildHost:
                 self._store.documents, root=self._store.root, subnet=self._settings.subnet
             )
         return self._network
+
+    def collect_cache(self, clock: Callable[[], float]) -> None:
+        """Keep the build cache within its limits, after a build in which steps ran. Takes a few
+        seconds at most and never fails.
+        """
+        from lamina.app.autogc import collect_after_build
+
+        collect_after_build(self._store, self._settings, clock=clock, emit=self._emit)
 
     def remote(self) -> RemoteSources:
         """What brings URLs and git repositories here; what it makes lasts until the block ends."""

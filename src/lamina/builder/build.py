@@ -61,7 +61,8 @@ class SolveOptions:
     disks more than they compute). `compression` and `level` are for the blobs of exported layers.
     `scratch_dir` is for mount points and temporary files (empty: `build` in the store).
     `keep_failed` keeps the files of a RUN step that fails as a snapshot: `StepFailed.kept`.
-    `secrets` and `agents` are what RUN steps may mount.
+    `secrets` and `agents` are what RUN steps may mount. With `git_modes` files of build contexts have
+    git's modes (0644, 0755; directories 0755), in keys and in layers.
     """
 
     no_cache: bool = False
@@ -70,6 +71,7 @@ class SolveOptions:
     level: int | None = None
     scratch_dir: str = ""
     keep_failed: bool = False
+    git_modes: bool = False
     limits: StepLimits = StepLimits()
     secrets: Secrets | None = None
     agents: SshAgents | None = None
@@ -97,13 +99,15 @@ def solve(
     clock: Callable[[], float],
     remote: Fetcher | None = None,
     ends: dict[Digest, tuple[Outcome, Result | None]] | None = None,
+    keys: dict[Digest, str] | None = None,
 ) -> Solved:
     """The results of the plan's outputs; what ran is recorded in the store.
 
     `executor` is called at most once, before any thread is started, when a step may have to run.
     `clock` gives POSIX seconds. `network` gives a network namespace to each step with the default network (None: the host's).
     `remote` brings what URLs and git repositories hold (None: a step that needs it fails).
-    `ends` is filled with how each vertex ended and its stack, if it is known: if it fails, too.
+    `ends` is filled with how each vertex ended and its stack, if it is known, `keys` with the primary
+    keys of steps: if it fails, too.
     Every vertex gets one VertexPlanned and one VertexDone. Steps that ended before a failure stay
     cached.
 
@@ -127,6 +131,7 @@ def solve(
         remote=remote,
         emit=emit,
         clock=clock,
+        key_of=scheduler.key_of,
         cancel=cancel,
         unsure=frozenset(scheduler.unsure),
     )
@@ -144,6 +149,8 @@ def solve(
     finally:
         if ends is not None:
             ends.update(scheduler.results())
+        if keys is not None:
+            keys.update(scheduler.keys())
         worker.close()
         scratch.close()
     outputs = tuple(scheduler.result(edge) for edge in plan.outputs)

@@ -34,8 +34,14 @@ class Contexts:
     """The contexts of one solve, by name. `close` it."""
 
     def __init__(
-        self, contexts: Mapping[str, Context], metadata: Metadata, *, clock: Callable[[], float]
+        self,
+        contexts: Mapping[str, Context],
+        metadata: Metadata,
+        *,
+        clock: Callable[[], float],
+        git_modes: bool,
     ) -> None:
+        self._git_modes = git_modes
         self._contexts = contexts
         self._metadata = metadata
         self._clock = clock
@@ -63,7 +69,13 @@ class Contexts:
             kind = Kind.DENIED if isinstance(error, PermissionError) else Kind.NOT_FOUND
             text = f"cannot open the build context {context.root!r}: {error.strerror}"
             raise LaminaError(text, kind=kind) from error
-        tree = Tree(fd, what="the build context", ignore=ignore, keeps_owner=False)
+        tree = Tree(
+            fd,
+            what="the build context",
+            ignore=ignore,
+            keeps_owner=False,
+            git_modes=self._git_modes,
+        )
         self._trees[op] = tree
         return tree
 
@@ -79,6 +91,11 @@ class Contexts:
             known = StatCache(lambda: metadata.get_stat(root), now_ns=now_ns)
             self._caches[root] = known
         return known
+
+    def site(self) -> str:
+        """Where the build context lies, empty if it does not last: builds are told apart by it."""
+        context = self._contexts.get("context")
+        return context.root if context is not None and context.is_lasting else ""
 
     def close(self) -> None:
         """Store what was learned and close the directories."""

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
 
 from lamina.builder.changes import Lazy, entry_of
 from lamina.builder.selection import copied_xattrs, payload_digest
@@ -182,10 +181,9 @@ def _put(
             raise LaminaError(text, kind=Kind.INVALID)
     if owner is None and not tree.keeps_owner:
         owner = (0, 0)
-    bits = None
+    bits = tree.mode(picked.status) if tree.git_modes else None
     if mode is not None:
-        before = stat.S_IMODE(picked.status.st_mode)
-        bits = mode.apply(before, is_dir=picked.type is EntryType.DIR)
+        bits = mode.apply(tree.mode(picked.status), is_dir=picked.type is EntryType.DIR)
     entry = entry_of(
         place, picked.status, link=picked.link, owner=owner, mode=bits, xattrs=picked.xattrs
     )

@@ -11,6 +11,7 @@ from lamina.container.ports import ProcessSpec
 from lamina.errors import Kind, LaminaError, SourceError
 from lamina.record import replace
 from lamina.spec.digest import ChainID, Digest
+from lamina.spec.platform import Platform
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -154,6 +155,7 @@ def process_of(op: Exec, *, has_network: bool, limits: StepLimits) -> ProcessSpe
         privileged=op.security == "insecure",
         shm_size=op.shm_size,
         extra_hosts=op.extra_hosts,
+        architecture=Platform.parse(op.platform).architecture if op.platform else "",
         memory=limits.memory,
         cpus=limits.cpus,
         cpu_period=limits.cpu_period,

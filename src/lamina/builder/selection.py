@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 _CHUNK = 1 << 20
 _TRIES = 3  # a file that changes while it is read is read again, then given up
 _VERSION = b"lamina selection 1\n"
+_SHOWN = 16  # hexadecimal digits of a file's digest in a listing
+MAX_LISTING = 10_000  # lines of a listing
 
 
 @record
@@ -103,7 +105,7 @@ def select(
     sha = hashlib.sha256(_VERSION)
     for match in matches:
         sha.update(_framed(match.path, b"match"))
-        sha.update(b"".join([_line(p, keeps_owner=tree.keeps_owner) for p in match.picked]))
+        sha.update(b"".join([_line(p, tree) for p in match.picked]))
     return Selection(Digest("sha256", sha.hexdigest()), tuple(matches))
 
 
@@ -158,25 +160,53 @@ def select_path(
         status = tree.status(tree.resolve(match.path))
         if status is not None:
             owner = (status.st_uid, status.st_gid) if tree.keeps_owner else ()
-            sha.update(b"mounted %o " % stat.S_IMODE(status.st_mode) + repr(owner).encode())
-    sha.update(b"".join([_line(p, keeps_owner=tree.keeps_owner) for p in match.picked]))
+            sha.update(b"mounted %o " % tree.mode(status) + repr(owner).encode())
+    sha.update(b"".join([_line(p, tree) for p in match.picked]))
     return Selection(Digest("sha256", sha.hexdigest()), (match,))
 
 
-def listing(selection: Selection) -> list[dict[str, str]]:
-    """The selection for people: what an explanation of a cache miss compares."""
-    rows = []
+def listing(selection: Selection, tree: Tree) -> dict[str, str]:
+    """The selection for people, by path: `type mode owner digest-or-target`, `-` for what does not
+    count. What an explanation of a cache miss compares (`solver.explain.file_causes`).
+
+    More than `MAX_LISTING` files are summed up by directory, as deep as that many lines allow.
+    """
+    rows: dict[str, str] = {}
     for match in selection.matches:
         for picked in match.picked:
-            row = {"path": shown(_join(match.path, picked.path)), "type": picked.type.name.lower()}
-            if picked.type is not EntryType.SYMLINK:
-                row["mode"] = f"{stat.S_IMODE(picked.status.st_mode):04o}"
-            if picked.digest:
-                row["digest"] = picked.digest.hex()
-            if picked.link:
-                row["link"] = shown(picked.link)
-            rows.append(row)
-    return rows
+            rows[shown(_join(match.path, picked.path)) or "."] = _row(picked, tree)
+    return rows if len(rows) <= MAX_LISTING else _summed_up(rows)
+
+
+def _row(picked: Picked, tree: Tree) -> str:
+    status, kind = picked.status, picked.type
+    mode = "-" if kind is EntryType.SYMLINK else f"{tree.mode(status):04o}"
+    owner = f"{status.st_uid}:{status.st_gid}" if tree.keeps_owner else "-"
+    content = "-"
+    if kind is EntryType.FILE:
+        content = picked.digest.hex()[:_SHOWN]
+    elif kind is EntryType.SYMLINK:
+        content = shown(picked.link)
+    elif picked.xattrs:
+        content = "attributes " + hashlib.sha256(repr(picked.xattrs).encode()).hexdigest()[:_SHOWN]
+    elif kind in {EntryType.CHAR, EntryType.BLOCK}:
+        content = f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
+    return f"{kind.name.lower()} {mode} {owner} {content}"
+
+
+def _summed_up(rows: dict[str, str]) -> dict[str, str]:
+    for depth in range(40, 0, -1):
+        sums: dict[str, hashlib._Hash] = {}
+        for path, row in rows.items():
+            place = "/".join(path.split("/")[:-1][:depth]) + "/"
+            sums.setdefault(place, hashlib.sha256()).update(f"{path}\0{row}\n".encode())
+            if len(sums) > MAX_LISTING:
+                break
+        else:
+            return {
+                place: f"dir - - {digest.hexdigest()[:_SHOWN]}" for place, digest in sums.items()
+            }
+    return {}
 
 
 # Patterns -----------------------------------------------------------------------------------
@@ -367,11 +397,11 @@ def copied_xattrs(fd: int) -> tuple[tuple[bytes, bytes], ...]:
 # Digest -------------------------------------------------------------------------------------
 
 
-def _line(picked: Picked, *, keeps_owner: bool) -> bytes:
+def _line(picked: Picked, tree: Tree) -> bytes:
     """One file in the digest; every part has a fixed length or its length in front."""
     status, kind, path = picked.status, picked.type, picked.path
-    mode = stat.S_IMODE(status.st_mode)
-    owner = b" %d %d" % (status.st_uid, status.st_gid) if keeps_owner else b""
+    mode = tree.mode(status)
+    owner = b" %d %d" % (status.st_uid, status.st_gid) if tree.keeps_owner else b""
     if kind is EntryType.FILE:
         return b"file %o%b %d:%b%b" % (mode, owner, len(path), path, picked.digest)
     if kind is EntryType.SYMLINK:

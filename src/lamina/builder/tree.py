@@ -52,15 +52,23 @@ class Tree:
     """`root_fd` is owned by the tree: `close` it. `what` says in messages what the tree is.
 
     With `ignore`, a path that the patterns exclude does not exist. `keeps_owner` tells whether
-    owners mean something (a stage) or are an accident of the host (a build context).
+    owners mean something (a stage) or are an accident of the host (a build context). With
+    `git_modes` files have one of the two modes that git knows, whatever theirs is.
     """
 
     def __init__(
-        self, root_fd: int, *, what: str, ignore: IgnoreMatcher | None, keeps_owner: bool
+        self,
+        root_fd: int,
+        *,
+        what: str,
+        ignore: IgnoreMatcher | None,
+        keeps_owner: bool,
+        git_modes: bool = False,
     ) -> None:
         self.root_fd = root_fd
         self.what = what
         self.keeps_owner = keeps_owner
+        self.git_modes = git_modes
         self._ignore = ignore
 
     def close(self) -> None:
@@ -68,6 +76,13 @@ class Tree:
         if self.root_fd >= 0:
             os.close(self.root_fd)
             self.root_fd = -1
+
+    def mode(self, status: os.stat_result) -> int:
+        """The permission bits that a file of this tree counts as having."""
+        if not self.git_modes:
+            return stat.S_IMODE(status.st_mode)
+        is_open = stat.S_ISDIR(status.st_mode) or status.st_mode & stat.S_IXUSR
+        return 0o755 if is_open else 0o644
 
     def resolve(self, path: bytes) -> bytes:
         """Where the path leads; see `resolve`."""

@@ -8,7 +8,6 @@ layer's record, then the cache records.
 from __future__ import annotations
 
 import _thread
-import json
 import os
 
 from lamina.builder.context import Contexts
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
     from lamina.builder.changes import Base, Changes
     from lamina.builder.context import Context
     from lamina.builder.execution import MountProvider, NetworkProvider
+    from lamina.builder.explaining import Explainer
     from lamina.builder.mounting import Mounter
     from lamina.builder.scratch import Scratch
     from lamina.builder.selection import Match, Picked, Selection
@@ -74,7 +74,8 @@ if TYPE_CHECKING:
             """The path of a directory with the source's tree, which nobody changes."""
 
 
-MAX_LISTING = 5000  # files of a selection that a cache record lists, to explain a miss
+def _no_key(vertex: Digest) -> Key | None:  # noqa: ARG001  # the signature of Scheduler.key_of
+    return None
 
 
 class BuildWorker:
@@ -95,12 +96,20 @@ class BuildWorker:
         clock: Callable[[], float],
         cancel: CancelToken | None,
         unsure: frozenset[Digest] = frozenset(),
+        key_of: Callable[[Digest], Key | None] = _no_key,
     ) -> None:
+        self._plan = plan
+        self._key_of = key_of
+        self._began = clock()
+        self._explains: Explainer | None = None
+        self._explain_guard = _thread.allocate_lock()
         self._unsure = unsure
         self._vertices = {vertex.digest: vertex for vertex in plan.vertices}
         self._store = store
         self._executor = executor
-        self._contexts = Contexts(contexts, store.metadata, clock=clock)
+        self._contexts = Contexts(
+            contexts, store.metadata, clock=clock, git_modes=options.git_modes
+        )
         self._options = options
         self._network = network
         self._scratch = scratch
@@ -227,10 +236,12 @@ class BuildWorker:
     def _stage_tree(self, result: Result) -> Tree:
         known = self._stage_trees.get(result)
         if known is None:
-            fd = self._mount(result)
-            known = Tree(fd, what="the stage", ignore=None, keeps_owner=True)
-            self._closables.append(known)
-            self._stage_trees[result] = known
+            made = Tree(self._mount(result), what="the stage", ignore=None, keeps_owner=True)
+            # another thread may have mounted it at the same time: a selection and the copy of it
+            # must see one mount, because the device number is part of a file's stamp
+            with self._guard:
+                known = self._stage_trees.setdefault(result, made)
+                self._closables.append(made)
         return known
 
     def _mount(self, result: Result) -> int:
@@ -304,28 +315,65 @@ class BuildWorker:
         return True
 
     def _record(self, vertex: Vertex, keys: tuple[Key, ...], result: Result) -> None:
+        """Store the result under the keys; the first one gets what was selected beside it."""
         now = self._clock()
-        files = self._listing(vertex)
+        explainer = self._explainer()
         name = vertex.meta.name
-        self._store.metadata.put_cache(
-            [
-                CacheRecord(key.digest, result, _with_files(key.tree, files), name, now)
-                for key in keys
-            ]
-        )
+        files = self._listing(vertex)
+        records = []
+        for key in keys:
+            tree = explainer.annotate(vertex, key.tree, files)
+            records.append(CacheRecord(key.digest, result, tree, name, now))
+            files = []
+        self._store.metadata.put_cache(records)
 
-    def _listing(self, vertex: Vertex) -> list[list[dict[str, str]]]:
-        """What each use took from its input, as far as it is known and not too long."""
+    def _source_of(self, vertex: Vertex, use: Use) -> Tree:
+        """The tree that a selection was made in: how owners and modes count there."""
+        op = self._source_op(vertex, use)
+        if isinstance(op, LocalSource):
+            return self._contexts.tree(op)
+        is_given = isinstance(op, InlineSource | HttpSource | GitSource)
+        return Tree(-1, what="the stage", ignore=None, keeps_owner=not is_given)
+
+    def _listing(self, vertex: Vertex) -> list[dict[str, str]]:
+        """What each use took from its input, as far as it is known."""
         found = uses(vertex.op)
         if not found:
             return []
         from lamina.builder.selection import listing
 
-        rows = []
-        for position in range(len(found)):
+        rows: list[dict[str, str]] = []
+        for position, use in enumerate(found):
             selection = self._selections.get((vertex.digest, position))
-            rows.append(listing(selection) if selection is not None else [])
-        return rows if sum(map(len, rows)) <= MAX_LISTING else []
+            if selection is None:
+                rows.append({})
+            else:
+                rows.append(listing(selection, self._source_of(vertex, use)))
+        return rows
+
+    def _explainer(self) -> Explainer:
+        """What tells why steps run; made when the first one does."""
+        with self._explain_guard:
+            if self._explains is None:
+                from lamina.builder.explaining import Explainer
+
+                self._explains = Explainer(
+                    self._plan,
+                    self._store.key_history,
+                    site=self._contexts.site(),
+                    began=self._began,
+                    key_of=self._key_of,
+                    emit=self._emit,
+                )
+        return self._explains
+
+    def _explain(self, vertex: Vertex, keys: tuple[Key, ...]) -> None:
+        forced = "--no-cache" if self._options.no_cache else ""
+        if vertex.meta.ignore_cache:
+            forced = f"--no-cache-filter {vertex.meta.stage}".rstrip()
+        is_gone = vertex.digest in self._reported
+        files = [] if forced or is_gone else self._listing(vertex)
+        self._explainer().explain(vertex, keys, files, is_forced=forced, is_gone=is_gone)
 
     # Running --------------------------------------------------------------------------------
 
@@ -343,12 +391,14 @@ class BuildWorker:
         from lamina.solver.driver import Made
 
         if self._options.no_cache or vertex.meta.ignore_cache:
+            self._explain(vertex, keys)
             return Made(self._make(vertex, keys, inputs, cancel))
         name = keys[-1].digest.hex
         with self._scratch.lock(name, cancel=cancel, on_wait=lambda: self._waits(vertex)):
             found = self.look_up(vertex, keys)
             if found is not None:
                 return Made(found, by_another=True)
+            self._explain(vertex, keys)
             return Made(self._make(vertex, keys, inputs, cancel))
 
     def _waits(self, vertex: Vertex) -> None:
@@ -676,10 +726,3 @@ def _copies(vertex: Vertex) -> tuple[CopyAction, ...]:
 
     assert isinstance(vertex.op, FileOp)
     return copies(vertex.op)
-
-
-def _with_files(tree: str, files: list[list[dict[str, str]]]) -> str:
-    """The key's tree with what was selected, for explanations; not part of the key."""
-    if not any(files):
-        return tree
-    return f'{tree[:-1]},"files":{json.dumps(files, separators=(",", ":"))}}}'

@@ -41,7 +41,6 @@ def configure(parser: Parser) -> None:
     add("--provenance", default="false", help="only 'false'")
     add("--sbom", default="false", help="only 'false'")
     add_shared_flags(parser)
-    parser.refuse("--push", why="pushing to registries is not done yet (docs/roadmap.md)")
     add("--allow", action="append", default=[], help="network.host or security.insecure")
     parser.refuse("--builder", why="lamina has no builders to choose from")
     parser.refuse("--execution", why="the first failure ends the build")
@@ -59,6 +58,8 @@ def run(args: argparse.Namespace, context: Context) -> int:
         return _list(bake, args.list, context)
     overrides = list(args.set)
     overrides += ["*.load=true"] if args.load else []
+    overrides += ["*.push=true"] if args.push else []
+    overrides += ["*.pull=true"] if args.pull else []
     overrides += ["*.no-cache=true"] if args.no_cache else []
     groups, targets = resolve(bake, args.targets, overrides, env=context.env)
     epoch = context.env.get("SOURCE_DATE_EPOCH", "")
@@ -76,8 +77,6 @@ def run(args: argparse.Namespace, context: Context) -> int:
 
 
 def _check(args: argparse.Namespace) -> None:
-    if args.pull:
-        raise LaminaError(f"--pull is not supported: {_NOT_YET}", kind=Kind.UNSUPPORTED)
     for name in ("provenance", "sbom"):
         if getattr(args, name).lower() not in {"false", "0"}:
             raise LaminaError(f"--{name} is not supported: {_NOT_YET}", kind=Kind.UNSUPPORTED)

@@ -120,6 +120,7 @@ def _agent_text(fields: Fields) -> str:
 
 def _request(fields: Fields, host: BakeHost) -> BuildRequest:
     from lamina.app.build import BuildRequest
+    from lamina.cli.build import is_index
     from lamina.cli.values import parse_epoch
 
     for field, why in _REFUSED.items():
@@ -129,17 +130,21 @@ def _request(fields: Fields, host: BakeHost) -> BuildRequest:
     sources = _sources(fields, host)
     args = {name: value for name, value in fields.get("args", {}).items() if value is not None}
     labels = {name: value for name, value in fields.get("labels", {}).items() if value is not None}
+    platforms = _platforms(fields, host)
     return BuildRequest(
         context=sources.directory,
         dockerfile=sources.dockerfile,
         dockerfile_name=sources.dockerfile_name,
         ignore=sources.ignore,
-        platform=_platform(fields, host),
+        platform=platforms[0],
+        platforms=platforms if is_index(platforms, args) else (),
+        build_platform=host.platform,
         tags=tuple(fields.get("tags", ())),
         target=fields.get("target", ""),
         build_args=tuple(args.items()),
         labels=tuple(labels.items()),
         no_cache=bool(fields.get("no-cache")),
+        pull=bool(fields.get("pull")),
         no_cache_filter=tuple(fields.get("no-cache-filter", ())),
         outputs=_outputs(fields, host),
         epoch=parse_epoch(args.get("SOURCE_DATE_EPOCH", "")),
@@ -160,11 +165,6 @@ def _check(fields: Fields, host: BakeHost) -> None:
                 "attestations are not done yet",
                 kind=Kind.UNSUPPORTED,
             )
-    if fields.get("pull"):
-        raise LaminaError(
-            "pull is not supported: pulling from registries is not done yet",
-            kind=Kind.UNSUPPORTED,
-        )
     if fields.get("network", "default") not in {"", "default", "none", "host"}:
         raise LaminaError(f"network {fields['network']} is not supported", kind=Kind.UNSUPPORTED)
     for entitlement in fields.get("entitlements", ()):
@@ -195,17 +195,11 @@ def _path(text: str) -> str:
     return os.path.normpath(text.removeprefix("cwd://")) if "://" not in text[6:] else text
 
 
-def _platform(fields: Fields, host: BakeHost) -> Platform:
-    from lamina.spec.platform import Platform
+def _platforms(fields: Fields, host: BakeHost) -> tuple[Platform, ...]:
+    from lamina.app.platforms import parse_platforms
 
-    platforms = fields.get("platforms") or []
-    if len(platforms) > 1:
-        raise LaminaError(
-            "several platforms for one target are not done yet", kind=Kind.UNSUPPORTED
-        )
-    if not platforms or platforms[0] == "local":
-        return host.platform
-    return Platform.parse(platforms[0])
+    found = parse_platforms(fields.get("platforms") or (), host=host.platform)
+    return found or (host.platform,)
 
 
 def _outputs(fields: Fields, host: BakeHost) -> tuple[Output, ...]:

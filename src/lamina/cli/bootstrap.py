@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from lamina.cli.arguments import Parser
     from lamina.cli.context import Context
     from lamina.events import Event
+    from lamina.spec.platform import Platform
 
 USAGE = "[OPTIONS] debian:SUITE|ubuntu:SUITE|busybox"
 
@@ -41,6 +42,9 @@ def configure(parser: Parser) -> None:
         help="apply a Dockerfile instruction (CMD, LABEL...) to the image",
     )
     parser.add_argument("--platform", default="", help="default: this host's")
+    parser.add_argument(
+        "--arch", default="", help="as --platform, by architecture: arm64, armhf, i386..."
+    )
     parser.switch("-q", "--quiet", help="print only the image id")
     parser.add_argument("what", metavar="WHAT", help="debian:bookworm, debian:stable, busybox...")
 
@@ -50,13 +54,12 @@ def run(args: argparse.Namespace, context: Context) -> int:
     from lamina.app.images import tagged_reference
     from lamina.cli.images import host_platform
     from lamina.cli.values import parse_epoch
-    from lamina.spec.platform import Platform
 
     names = args.tag or [args.what]
     options = BootstrapOptions(
         what=args.what,
         names=tuple(str(tagged_reference(name)) for name in names),
-        platform=Platform.parse(args.platform) if args.platform else host_platform(),
+        platform=_platform(args) or host_platform(),
         created=context.clock(),
         epoch=parse_epoch(context.env.get("SOURCE_DATE_EPOCH", "")),
         include=_words(args.include),
@@ -68,6 +71,7 @@ def run(args: argparse.Namespace, context: Context) -> int:
         search_path=f"{context.env.get('PATH', '')}:{PATH}",
         tool_env=tuple(context.env.items()),
         uid=context.uid,
+        host=host_platform(),
     )
     packed = bootstrap(
         context.store(),
@@ -78,6 +82,21 @@ def run(args: argparse.Namespace, context: Context) -> int:
     )
     context.print(str(packed.config))
     return 0
+
+
+def _platform(args: argparse.Namespace) -> Platform | None:
+    from lamina.spec.platform import Platform
+
+    if args.platform and args.arch:
+        raise LaminaError("give --arch or --platform, not both", kind=Kind.USAGE)
+    if not args.platform and not args.arch:
+        return None
+    platform = Platform.parse(args.platform or args.arch)
+    if platform.os != "linux":
+        raise LaminaError(
+            f"cannot bootstrap an image for {platform}: Linux only", kind=Kind.UNSUPPORTED
+        )
+    return platform
 
 
 def _words(texts: Sequence[str]) -> tuple[str, ...]:

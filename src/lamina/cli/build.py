@@ -27,7 +27,7 @@ from lamina.record import replace
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from typing import BinaryIO, Protocol
 
     from lamina.app.build import BuildOutcome, BuildRequest
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from lamina.cli.context import Context
     from lamina.events import Event
     from lamina.exporter.options import Output
+    from lamina.spec.platform import Platform
 
     class View(Protocol):
         def __call__(self, event: Event) -> None: ...
@@ -54,7 +55,6 @@ _REFUSED = {
     ("--cache-to",): _NOT_YET,
     ("--compress",): "there is no daemon to send the context to",
     ("--isolation",): "it is a Windows setting",
-    ("--push",): "pushing to registries is not done yet (docs/roadmap.md)",
     ("--security-opt",): _NOT_YET,
 }
 
@@ -79,9 +79,10 @@ def configure(parser: Parser) -> None:
     add("--label", action="append", default=[], help="label of the image: NAME=VALUE")
     parser.switch("--no-cache", help="run every step again")
     add("-o", "--output", action="append", default=[], help="type=image|oci|docker|tar|local,...")
+    parser.switch("--explain", help="say of each step that runs why it was not cached")
     parser.switch("-q", "--quiet", help="print the image id only")
     add("--iidfile", default="", help="write the image id to this file")
-    add("--platform", default="", help="the platform to build for")
+    add("--platform", action="append", default=[], help="platforms to build for (comma list)")
     add("--network", default="default", choices=["default", "bridge", "none", "host"])
     add("--add-host", action="append", default=[], help="NAME:ADDRESS for RUN steps' /etc/hosts")
     add("--shm-size", default="", help="size of /dev/shm in RUN steps")
@@ -131,7 +132,7 @@ def run(args: argparse.Namespace, context: Context) -> int:
 
 
 def _shown_build(args: argparse.Namespace, context: Context, progress: str) -> BuildOutcome:
-    view = make_view(progress, context, quiet=args.quiet)
+    view = make_view(progress, context, quiet=args.quiet, explain=args.explain)
     try:
         with _sources(args, context) as sources:
             request = make_request(args, sources, context)
@@ -198,20 +199,26 @@ def make_request(args: argparse.Namespace, sources: BuildContext, context: Conte
     """The request that the command line makes."""
     from lamina.app.build import BuildRequest
     from lamina.cli.values import host_entries, parse_size
-    from lamina.spec.platform import Platform, host
+    from lamina.spec.platform import host
 
+    native = host(os.uname().machine)
+    build_args = _pairs([*file_args(args.build_arg_file, context), *args.build_arg], context)
+    platforms = _platforms(args.platform, native)
     request = BuildRequest(
         context=sources.directory,
         is_lasting=sources.is_lasting,
         dockerfile=sources.dockerfile,
         dockerfile_name=sources.dockerfile_name,
         ignore=sources.ignore,
-        platform=Platform.parse(args.platform) if args.platform else host(os.uname().machine),
+        platform=platforms[0],
+        platforms=platforms if is_index(platforms, dict(build_args)) else (),
+        build_platform=native,
         tags=tuple(args.tag),
         target=args.target,
-        build_args=_pairs([*file_args(args.build_arg_file, context), *args.build_arg], context),
+        build_args=build_args,
         labels=tuple(_label(text) for text in args.label),
         no_cache=args.no_cache,
+        pull=args.pull,
         outputs=_outputs(args, context),
         jobs=args.jobs or None,
         network="default" if args.network == "bridge" else args.network,
@@ -227,7 +234,21 @@ def make_request(args: argparse.Namespace, sources: BuildContext, context: Conte
     return with_flags(request, args, context)
 
 
-def make_view(progress: str, context: Context, *, quiet: bool) -> View:
+def _platforms(texts: list[str], native: Platform) -> tuple[Platform, ...]:
+    if not texts:
+        return (native,)
+    from lamina.app.platforms import parse_platforms
+
+    return parse_platforms(texts, host=native) or (native,)
+
+
+def is_index(platforms: tuple[Platform, ...], build_args: Mapping[str, str]) -> bool:
+    """Whether the result is an index: of several images, or if BUILDKIT_MULTI_PLATFORM asks."""
+    wanted = build_args.get("BUILDKIT_MULTI_PLATFORM", "")
+    return len(platforms) > 1 or wanted.lower() in {"1", "t", "true"}
+
+
+def make_view(progress: str, context: Context, *, quiet: bool, explain: bool = False) -> View:
     """The renderer of events on standard error."""
     from lamina.cli.ui.plain import PlainView
 
@@ -240,8 +261,8 @@ def make_view(progress: str, context: Context, *, quiet: bool) -> View:
     if progress == "tty" or (progress == "auto" and context.stderr.isatty()):
         from lamina.cli.ui.tty import LiveView
 
-        return LiveView(context.stderr, clock=context.clock, width=_width(context))
-    return PlainView(context.stderr)
+        return LiveView(context.stderr, clock=context.clock, width=_width(context), explain=explain)
+    return PlainView(context.stderr, explain=explain)
 
 
 class _Silent:
@@ -277,18 +298,30 @@ def make_host(
         settings = replace(settings, ca_bundle=context.path(args.ca_bundle))
     if args.runtime:
         settings = replace(settings, runtime=args.runtime)
+    if args.context_modes:
+        settings = replace(settings, context_modes=args.context_modes)
+    from lamina.cli.registries import connect
+
     store, env = context.store(), context.env
-    return BuildHost(store, settings, search_path=env.get("PATH", ""), emit=view, env=env)
+    return BuildHost(
+        store,
+        settings,
+        search_path=env.get("PATH", ""),
+        emit=view,
+        env=env,
+        registries=lambda: connect(context),
+    )
 
 
 def _write_id(outcome: BuildOutcome, args: argparse.Namespace, context: Context) -> None:
-    if outcome.config is None:
+    id = outcome.config or outcome.manifest  # an index has no config
+    if id is None:
         return
     if args.iidfile:
         with open(context.path(args.iidfile), "w", encoding="ascii") as file:
-            file.write(str(outcome.config))
+            file.write(str(id))
     if args.quiet:
-        context.print(str(outcome.config))
+        context.print(str(id))
 
 
 def _refuse_values(args: argparse.Namespace) -> None:
@@ -316,6 +349,12 @@ def _outputs(args: argparse.Namespace, context: Context) -> tuple[Output, ...]:
     outputs = [parse_output(text) for text in args.output]
     if args.load:
         outputs.append(Output())
+    if args.push:  # as buildx: type=registry, or the image that is made anyway
+        images = [n for n, output in enumerate(outputs) if output.type == "image"]
+        if images:
+            outputs[images[0]] = replace(outputs[images[0]], push=True)
+        else:
+            outputs.append(Output(push=True))
     return tuple(
         replace(output, dest=context.path(output.dest)) if output.dest not in {"", "-"} else output
         for output in outputs

@@ -34,21 +34,23 @@ def add_build_flags(parser: Parser) -> None:
 def add_shared_flags(parser: Parser) -> None:
     """Flags of `build` and `bake`."""
     add = parser.add_argument
-    parser.switch("--pull", help="always pull (refused: pulling is not done yet)")
+    parser.switch("--pull", help="ask the registries again for base images")
+    parser.switch("--push", help="push the image (as --output=type=registry)")
     parser.switch("--load", help="make an image in the store (the default)")
     add("--metadata-file", default="", help="write what was built to this file, as JSON")
     add("--progress", default="", choices=["", *PROGRESS], help="how to show what happens")
     add("--runtime", default="", help="OCI runtime: a name or a path")
+    add(
+        "--context-modes",
+        default="",
+        choices=["", "exact", "git"],
+        help="git: files of the build context have mode 0644 or 0755, whatever the umask",
+    )
     add("--ca-bundle", default="", help="PEM file that RUN steps trust; never left in the image")
 
 
 def check_flags(args: argparse.Namespace) -> None:
     """Raise for values that contradict each other or that lamina cannot do yet."""
-    if args.pull:
-        raise LaminaError(
-            "--pull is not supported: pulling from registries is not done yet (docs/roadmap.md)",
-            kind=Kind.UNSUPPORTED,
-        )
     if args.no_cache and args.no_cache_filter:
         raise LaminaError(
             "--no-cache and --no-cache-filter cannot currently be used together", kind=Kind.USAGE
@@ -102,15 +104,15 @@ def file_args(paths: Iterable[str], context: Context) -> list[str]:
     return found
 
 
-def parse_annotations(texts: Iterable[str]) -> tuple[tuple[str, str], ...]:
-    """(name, value) of `[TYPE,...:]NAME=VALUE`, sorted; the type can only be `manifest`.
+def parse_annotations(texts: Iterable[str]) -> tuple[tuple[str, str, str], ...]:
+    """(place, name, value) of `[TYPE,...:]NAME=VALUE`, sorted; `manifest` without a type.
 
     Raises:
-        LaminaError: kind USAGE for a malformed one, UNSUPPORTED for another type or a platform.
+        LaminaError: kind USAGE for a malformed one.
     """
-    from lamina.exporter.options import check_annotation_place
+    from lamina.exporter.options import annotation_place
 
-    found: dict[str, str] = {}
+    found: dict[tuple[str, str], str] = {}
     for text in texts:
         key, equals, value = text.partition("=")
         if not equals:
@@ -118,22 +120,15 @@ def parse_annotations(texts: Iterable[str]) -> tuple[tuple[str, str], ...]:
         places, colon, name = key.partition(":")
         if not colon:
             places, name = "manifest", key
-        for place in places.split(","):
-            where, bracket, _ = place.partition("[")
-            if bracket:
-                raise LaminaError(
-                    f'annotation "{text}" is for one platform of several: not supported',
-                    kind=Kind.UNSUPPORTED,
-                )
-            check_annotation_place(where)
         if not name:
             raise LaminaError(f'invalid annotation "{text}", the key is empty', kind=Kind.USAGE)
-        found[name] = value
-    return tuple(sorted(found.items()))
+        for place in places.split(","):
+            found[annotation_place(place), name] = value
+    return tuple((place, name, value) for (place, name), value in sorted(found.items()))
 
 
 def annotated(
-    outputs: tuple[Output, ...], annotations: tuple[tuple[str, str], ...]
+    outputs: tuple[Output, ...], annotations: tuple[tuple[str, str, str], ...]
 ) -> tuple[Output, ...]:
     """The outputs (an image if there is none) with the annotations on those that are images.
 
@@ -148,10 +143,13 @@ def annotated(
     images = {"image", "oci", "docker"}
     if not any(output.type in images for output in outputs):
         raise LaminaError("--annotation needs an output that is an image", kind=Kind.USAGE)
+    manifest = {name: value for place, name, value in annotations if place == "manifest"}
+    placed = tuple(each for each in annotations if each[0] != "manifest")
     return tuple(
         replace(
             output,
-            annotations=tuple(sorted({**dict(output.annotations), **dict(annotations)}.items())),
+            annotations=tuple(sorted({**dict(output.annotations), **manifest}.items())),
+            placed_annotations=(*output.placed_annotations, *placed),
         )
         if output.type in images
         else output

@@ -6,6 +6,7 @@ from __future__ import annotations
 from lamina.events import (
     Outcome,
     VertexDone,
+    VertexExplained,
     VertexLog,
     VertexPlanned,
     VertexStarted,
@@ -63,6 +64,10 @@ def _end(step: object, started: set[int]) -> Iterator[Event]:
     assert isinstance(step, Step)
     if step.number not in started and step.started is not None:
         yield VertexStarted(_vertex(step.number), step.started)
+    if step.why is not None:
+        why = step.why
+        values = (why.cause, why.subject, why.old, why.new, why.more, why.via, why.text)
+        yield VertexExplained(_vertex(step.number), *values)
     outcome = Outcome(step.outcome)
     yield VertexDone(_vertex(step.number), outcome, step.completed or 0.0, step.error)
 

@@ -47,7 +47,7 @@ def run(args: argparse.Namespace, context: Context) -> int:
 
     platform = Platform.parse(args.platform) if args.platform else host_platform()
     human = args.human.lower() not in {"false", "0", "f"}
-    lines = history(context.store(), args.image, platform=platform)
+    lines = history(context.store(), args.image, platform=platform, exact=bool(args.platform))
     rows = [_row(line, now=context.clock(), full=args.no_trunc, human=human) for line in lines]
     columns = ["ID", "CreatedSince", "CreatedBy", "Size", "Comment"]
     for text in listing(

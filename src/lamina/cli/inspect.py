@@ -52,11 +52,14 @@ def _inspect(name: str, args: argparse.Namespace, context: Context) -> dict[str,
         raise LaminaError(f"no such container: {name}", kind=Kind.NOT_FOUND)
     from lamina.app.images import inspect_image
     from lamina.cli.images import host_platform
+    from lamina.image.view import PlatformNotFound
     from lamina.spec.platform import Platform
 
     platform = Platform.parse(args.platform) if args.platform else host_platform()
     try:
-        return inspect_image(store, name, platform=platform)
+        return inspect_image(store, name, platform=platform, exact=bool(args.platform))
+    except PlatformNotFound:
+        raise
     except LaminaError as error:
         if error.kind in {Kind.NOT_FOUND, Kind.INVALID} and not args.type:
             # a name that is no reference can still have been meant as a container's

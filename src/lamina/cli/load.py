@@ -20,7 +20,7 @@ USAGE = "[OPTIONS]"
 def configure(parser: Parser) -> None:
     parser.add_argument("-i", "--input", default="", metavar="FILE", help="read from FILE")
     parser.switch("-q", "--quiet", help="no progress (there is none yet)")
-    parser.add_argument("--platform", default="", help="of an incomplete index, load this one")
+    parser.add_argument("--platform", default="", help="of images for several, load this one")
 
 
 def run(args: argparse.Namespace, context: Context) -> int:
@@ -35,16 +35,19 @@ def run(args: argparse.Namespace, context: Context) -> int:
                 kind=Kind.USAGE,
                 hint="use -i FILE or redirect standard input",
             )
-        return _load(context.stdin.buffer, platform, context)
+        return _load(context.stdin.buffer, platform, context, exact=bool(args.platform))
     with open(context.path(args.input), "rb") as file:
-        return _load(file, platform, context)
+        return _load(file, platform, context, exact=bool(args.platform))
 
 
-def _load(stream: IO[bytes], platform: Platform, context: Context) -> int:
+def _load(stream: IO[bytes], platform: Platform, context: Context, *, exact: bool) -> int:
     from lamina.app.images import load_images
     from lamina.spec.reference import Reference
 
-    for image in load_images(context.store(), stream, platform=platform, cancel=context.token()):
+    found = load_images(
+        context.store(), stream, platform=platform, cancel=context.token(), exact=exact
+    )
+    for image in found:
         for name in image.names:
             context.print(f"Loaded image: {Reference.parse(name).familiar()}")
         if not image.names:

@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "bake": ("bake", "build several targets from a bake or compose file"),
     "builds": ("builds", "list and inspect recorded builds, print their logs"),
     "enter": ("enter", "enter a step of a recorded build"),
+    "why": ("why", "say why the steps of a build were not cached"),
     "run": ("run", "create and run a container from an image"),
     "exec": ("exec", "run a command in a running container"),
     "ps": ("ps", "list containers"),
@@ -40,6 +41,22 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "load": ("load", "read images from an archive"),
     "import": ("import_", "make an image from a root filesystem"),
     "bootstrap": ("bootstrap", "make a base image from the distribution's packages"),
+    "system df": ("df", "show what uses the store's disk space"),
+    "system prune": ("system_prune", "remove unused data"),
+    "builder prune": ("builder_prune", "remove build cache"),
+    "image prune": ("image_prune", "remove unused images"),
+    "container prune": ("container_prune", "remove all stopped containers"),
+    "pull": ("pull", "pull an image from a registry"),
+    "push": ("push", "push an image to a registry"),
+    "copy": ("copy", "copy an image between registries, layouts, archives and the store"),
+    "tags": ("tags", "list the tags of a repository"),
+    "digest": ("digest", "print the digest of a name in its registry"),
+    "delete": ("delete", "delete a manifest or tag from a registry"),
+    "manifest": ("manifest", "inspect manifests; create, annotate and push manifest lists"),
+    "attach-artifact": ("attach_artifact", "attach files to an image in its registry"),
+    "referrers": ("referrers", "list what refers to an image in its registry"),
+    "login": ("login", "log in to a registry"),
+    "logout": ("logout", "log out from a registry"),
     "serve": ("serve", "serve a registry"),
     "scrub": ("scrub", "find damaged blobs of a registry"),
     "version": ("version", "print the version"),
@@ -59,6 +76,8 @@ ALIASES: dict[tuple[str, str], str] = {
     ("image", "save"): "save",
     ("image", "load"): "load",
     ("image", "import"): "import",
+    ("image", "pull"): "pull",
+    ("image", "push"): "push",
     ("builder", "build"): "build",
     ("buildx", "build"): "build",
     ("buildx", "b"): "build",
@@ -80,6 +99,12 @@ ALIASES: dict[tuple[str, str], str] = {
     ("container", "port"): "port",
     ("container", "inspect"): "inspect",
     ("system", "info"): "info",
+    ("system", "df"): "system df",
+    ("system", "prune"): "system prune",
+    ("builder", "prune"): "builder prune",
+    ("buildx", "prune"): "builder prune",
+    ("image", "prune"): "image prune",
+    ("container", "prune"): "container prune",
     ("registry", "serve"): "serve",
     ("registry", "scrub"): "scrub",
 }
@@ -301,7 +326,7 @@ def _help(words: list[str], context: Context) -> int:
     context.print("Usage:  lamina [--root DIR] [--debug] COMMAND\n")
     context.print("Container images for Python people, with no daemon\n\nCommands:")
     for name, (_, summary) in COMMANDS.items():
-        context.print(f"  {name:<11} {summary}")
+        context.print(f"  {name:<15} {summary}")
     context.print("\nRun 'lamina COMMAND --help' for the flags of a command.")
     return 0 if words else 125
 

@@ -37,6 +37,7 @@ def configure(parser: Parser) -> None:
 def run(args: argparse.Namespace, context: Context) -> int:
     from lamina.app import containers
     from lamina.cli.attach import check_terminal, detach_keys
+    from lamina.cli.images import notices
 
     if not args.rest:
         raise LaminaError("'lamina run' requires at least 1 argument", kind=Kind.USAGE)
@@ -49,6 +50,7 @@ def run(args: argparse.Namespace, context: Context) -> int:
     _warn(options, context)
     path = context.path(args.cidfile) if args.cidfile else ""
     with _CidFile(path) as cidfile, _Handlers():
+        _ensure_image(args, context)
         container = containers.create(
             context.store(),
             args.rest[0],
@@ -56,6 +58,7 @@ def run(args: argparse.Namespace, context: Context) -> int:
             platform=_platform(args),
             host=host,
             clock=context.clock,
+            emit=notices(context),
             cancel=context.token(),
         )
         cidfile.write(container.id)
@@ -88,17 +91,45 @@ def _host(args: argparse.Namespace, context: Context) -> Host:
 
 
 def _platform(args: argparse.Namespace) -> Platform | None:
-    if args.pull == "always":
-        raise LaminaError(
-            "--pull always is not supported: lamina cannot pull from registries yet",
-            kind=Kind.UNSUPPORTED,
-            hint="use --pull missing or never",
-        )
     if not args.platform:
         return None
     from lamina.spec.platform import Platform
 
     return Platform.parse(args.platform)
+
+
+def _ensure_image(args: argparse.Namespace, context: Context) -> None:
+    """Pull the image if `--pull` says so: `missing` looks into the store only, if it is there."""
+    if args.pull == "never":
+        return
+    from lamina.app.images import why_missing
+
+    name = args.rest[0]
+    missing = why_missing(context.store(), name, platform=_platform(args))
+    if missing is None and args.pull == "missing":
+        return
+    from lamina.app.pulling import PullOptions, pull_missing
+    from lamina.cli.build import make_view
+    from lamina.cli.images import host_platform
+    from lamina.cli.registries import registries
+
+    if missing is not None and not args.quiet:
+        context.warn(f"Unable to find image '{name}' locally")
+    view = make_view("auto", context, quiet=args.quiet)
+    try:
+        with registries(context) as found:
+            pull_missing(
+                context.store(),
+                found,
+                name,
+                PullOptions(host=host_platform(), platform=_platform(args)),
+                missing=missing,
+                emit=view,
+                cancel=context.token(),
+                clock=context.clock,
+            )
+    finally:
+        view.close()
 
 
 def _warn(options: RunOptions, context: Context) -> None:

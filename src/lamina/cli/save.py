@@ -46,6 +46,7 @@ def run(args: argparse.Namespace, context: Context) -> int:
             write,
             format=args.format,
             platform=platform,
+            exact=bool(args.platform),
             cancel=context.token(),
         )
 

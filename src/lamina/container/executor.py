@@ -19,6 +19,7 @@ from lamina.container.bundle import (
     write_ca_files,
     write_etc_files,
 )
+from lamina.container.emulation import require_emulation
 from lamina.container.errorlog import command_status, late_failure, read_error
 from lamina.container.launcher import remove_cgroups, remove_tree
 from lamina.container.limits import check_limits
@@ -125,6 +126,7 @@ class RuntimeExecutor:
         self, step: _Step, process: ProcessSpec, root_fd: int
     ) -> tuple[dict[str, Any], Launch]:
         """Everything that can fail because of the image or the command, before anything runs."""
+        require_emulation(process.architecture, host=self._runtime.host.architecture, root=root_fd)
         user = read_accounts(root_fd, process.user, process.groups)
         _check_cwd(root_fd, process, self._runtime.host)
         etc = list(write_etc_files(step.bundle, process, for_step=True))

@@ -22,6 +22,7 @@ import time
 from lamina.container import console, state
 from lamina.container.bundle import write_bundle, write_etc_files, write_text
 from lamina.container.console import StartFailed
+from lamina.container.emulation import require_emulation
 from lamina.container.errorlog import command_status, read_error
 from lamina.container.host import list_devices
 from lamina.container.launcher import remove_cgroups
@@ -196,6 +197,8 @@ class Instance:
             _check_source(mount)
         root_fd = os.open(rootfs, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
+            host = runtime.host.architecture
+            require_emulation(process.architecture, host=host, root=root_fd)
             _make_working_dir(root_fd, process)
             user = read_accounts(root_fd, process.user, process.groups)
         finally:

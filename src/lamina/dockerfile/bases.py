@@ -31,7 +31,8 @@ class LowerOptions:
     --build-context: they come before stages and images of their names. `context` names the build context in the plan.
     The steps of `no_cache_stages` (names, any case) ignore the cache. With `all_stages` every stage
     is lowered, needed or not, so that the checks see all of them. `allow` are the entitlements
-    granted: `network.host`, `security.insecure`.
+    granted: `network.host`, `security.insecure`. `several_platforms`: this is one of several
+    lowerings of the file, so the names of steps say the platform.
     """
 
     platform: Platform
@@ -43,6 +44,7 @@ class LowerOptions:
     extra_hosts: tuple[tuple[str, str], ...] = ()
     shm_size: int = 0
     network: str = "default"
+    several_platforms: bool = False
     contexts: tuple[NamedContext, ...] = ()
     context: str = "context"
     no_cache_stages: tuple[str, ...] = ()

@@ -200,7 +200,7 @@ class Lowering:
             if index in steps:
                 continue
             stage = self._stages[index]
-            self._check_platform(stage)
+            refuse_flags(stage.node.start)
             if stage.parent is not None:
                 todo.append(stage.parent)
             elif stage.request is not None:
@@ -215,17 +215,6 @@ class Lowering:
                         want(copied.request)
         ordered = sorted(requests.values(), key=lambda request: request.span.start)
         return dict(sorted(steps.items())), {request.key: request for request in ordered}
-
-    def _check_platform(self, stage: BuildStage) -> None:
-        refuse_flags(stage.node.start)
-        platform = stage.platform
-        if platform is not None and stage.parent is None and platform != self._options.platform:
-            raise SourceError(
-                f"FROM --platform={platform} is not supported yet: "
-                f"this build is for {self._options.platform}",
-                span=stage.node.start.span,
-                kind=Kind.UNSUPPORTED,
-            )
 
     def _steps(self, stage: BuildStage, resolved: Resolved) -> list[Step]:
         """The base's triggers, then the stage's own instructions."""
@@ -361,6 +350,7 @@ class Lowering:
             extra_hosts=options.extra_hosts,
             shm_size=options.shm_size,
             network=options.network,
+            several_platforms=options.several_platforms,
             context=options.context,
             allow=options.allow,
             vertices=Vertices(),
@@ -399,9 +389,10 @@ class Lowering:
                 self._start_from_context(state, stage, stage.context)
             return
         state.total += 1
+        state.platform = stage.request.platform
         image = resolved[stage.request.key]
         _require_plain_config(image.config, stage)
-        self._check_base_platform(stage, image.config)
+        self._check_base_platform(stage, stage.request.platform, image.config)
         edge = None
         if image.config.diff_ids:
             meta = VertexMeta(
@@ -428,8 +419,9 @@ class Lowering:
         state.edge = state.scope.vertices.add(op, (None, tree), meta)
         state.add_history(what, layer=True)
 
-    def _check_base_platform(self, stage: BuildStage, config: ImageConfig) -> None:
-        wanted = self._options.platform
+    def _check_base_platform(
+        self, stage: BuildStage, wanted: Platform, config: ImageConfig
+    ) -> None:
         if (config.os, config.architecture) == (wanted.os, wanted.architecture):
             return
         actual = "/".join(part for part in (config.os, config.architecture, config.variant) if part)

@@ -87,6 +87,7 @@ class BuildScope:
     extra_hosts: tuple[tuple[str, str], ...]
     shm_size: int
     network: str
+    several_platforms: bool
     context: str
     allow: tuple[str, ...]
     vertices: Vertices
@@ -109,7 +110,10 @@ class Step:
 
 
 class StageState:
-    """The state of a stage after some of its instructions."""
+    """The state of a stage after some of its instructions.
+
+    `platform` is what its programs are for: that of its FROM, handed on to stages that stand on it.
+    """
 
     def __init__(
         self, scope: BuildScope, *, name: str, exported: bool, ignore_cache: bool = False
@@ -117,6 +121,7 @@ class StageState:
         self.scope = scope
         self.name = name
         self.exported = exported
+        self.platform = scope.platform
         self.ignore_cache = ignore_cache
         self.edge: Edge | None = None
         self.base_layers = 0
@@ -150,6 +155,7 @@ class StageState:
     def start_from_stage(self, parent: StageState) -> None:
         """Begin on an earlier stage: its files, config, ARGs and history."""
         self.edge = parent.edge
+        self.platform = parent.platform
         self.base = parent.base
         self.base_layers = parent.base_layers
         self.run = replace(parent.run, on_build=())
@@ -179,9 +185,21 @@ class StageState:
             return text
         self.index += 1
         number = str(self.index).rjust(len(str(self.total)))
-        stage = f"{self.name} " if self.name else ""
+        stage = self._platform_prefix() + (f"{self.name} " if self.name else "")
         trigger = "ONBUILD " if self._trigger else ""
         return f"[{stage}{number}/{self.total}] {trigger}{text}"
+
+    def _platform_prefix(self) -> str:
+        """`linux/amd64->arm64 ` in a build for several platforms, as BuildKit writes it: the arrow
+        says for what a stage compiles that asked with an ARG.
+        """
+        if not self.scope.several_platforms:
+            return ""
+        own, target = self.platform, self.scope.platform
+        asked = not {"TARGETPLATFORM", "TARGETARCH"}.isdisjoint(self.env)
+        if not asked or own.architecture == target.architecture:
+            return f"{own} "
+        return f"{own}->{str(target).removeprefix(f'{own.os}/')} "
 
     def lower(self, step: Step) -> None:
         """Apply one instruction, whose text was checked (`check_text`). Raises SourceError."""
@@ -251,6 +269,7 @@ class StageState:
             security=security,
             extra_hosts=self.scope.extra_hosts,
             shm_size=self.scope.shm_size,
+            platform=str(self.platform),
             proxy_args=tuple(
                 (name, value)
                 for name, value in self.scope.build_args.items()
@@ -432,6 +451,7 @@ class StageState:
             instruction=command.text,
             span=command.span,
             exported=self.exported,
+            arguments=tuple(name for name in self.args if name not in self.config_env),
             ignore_cache=self.ignore_cache,
         )
         self.edge = self.scope.vertices.add(op, inputs, meta)

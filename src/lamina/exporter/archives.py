@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from typing import IO
 
     from lamina.events import Emitter
+    from lamina.exporter.assemble import Assembled
     from lamina.exporter.options import Output
     from lamina.exporter.ports import BuildResult, PendingExport
     from lamina.store.ports import Store
@@ -44,6 +45,18 @@ class ArchiveExporter:
         names = all_names(result, self._output)
         tell = Tell(emit, self._clock)
         assembled = assemble(result, store, self._output, tell=tell, cancel=cancel)
+        return self.write(assembled, names, store, tell=tell, cancel=cancel)
+
+    def write(
+        self,
+        assembled: Assembled,
+        names: tuple[str, ...],
+        store: Store,
+        *,
+        tell: Tell,
+        cancel: CancelToken,
+    ) -> PendingExport:
+        """The archive or directory with an image or index that is in the store."""
         images = [ArchiveImage(assembled.target, names)]
         exported = Exported(assembled.target.digest, assembled.config, names)
         dest = self._output.dest

@@ -41,7 +41,7 @@ class Assembled:
     """An image that is in the store and has no name yet."""
 
     target: Descriptor
-    config: Digest
+    config: Digest | None  # None for an index
 
 
 def assemble(

@@ -22,7 +22,7 @@ _ALLOWED: dict[str, frozenset[str]] = {
     "image": _IMAGE_ATTRIBUTES | {"push", "unpack", "store"},
     "oci": _IMAGE_ATTRIBUTES | {"dest", "tar"},
     "docker": _IMAGE_ATTRIBUTES | {"dest"},
-    "tar": frozenset({"dest"}),
+    "tar": frozenset({"dest", "platform-split"}),
     "local": frozenset({"dest", "platform-split"}),
     "cacheonly": frozenset(),
 }
@@ -35,7 +35,10 @@ class Output:
 
     `names` are further image names (`name=`), `annotations` go into the manifest, sorted by key.
     `type=cacheonly` makes nothing: the build only fills the cache. `platform_split` puts the files
-    of `type=local` into a directory named for the platform (`linux_amd64`).
+    of `type=local` and `type=tar` into a directory named for the platform (`linux_amd64`); None:
+    if there are several. `placed_annotations` are for other places than every manifest: (place,
+    name, value), the place as `annotation_place` gives it. `push` sends the
+    names to their registries once they are set.
     """
 
     type: str = "image"
@@ -48,7 +51,13 @@ class Output:
     annotations: tuple[tuple[str, str], ...] = ()
     tar: bool = True
     unpack: bool = False
-    platform_split: bool = False
+    platform_split: bool | None = None
+    push: bool = False
+    placed_annotations: tuple[tuple[str, str, str], ...] = ()
+
+    def placed(self, place: str) -> tuple[tuple[str, str], ...]:
+        """The annotations for `place`, sorted by key."""
+        return tuple((name, value) for at, name, value in self.placed_annotations if at == place)
 
 
 class InvalidOutput(LaminaError):
@@ -58,11 +67,12 @@ class InvalidOutput(LaminaError):
 def parse_output(text: str) -> Output:
     """The output that `text` asks for; `DIR` means `type=local`, `-` means `type=tar,dest=-`.
 
-    `type=docker` without `dest` is `type=image`, as it loads the image into Docker's store.
+    `type=docker` without `dest` is `type=image`, as it loads the image into Docker's store;
+    `type=registry` is `type=image,push=true`.
 
     Raises:
         InvalidOutput: kind USAGE (unknown type or attribute, bad value, missing dest) or
-            UNSUPPORTED (push and other things lamina does not do).
+            UNSUPPORTED (things lamina does not do).
     """
     if text == "-":
         return Output("tar", "-")
@@ -98,11 +108,10 @@ def _fields(text: str) -> list[str]:
 
 def _checked(text: str, attributes: dict[str, str]) -> Output:
     type = attributes.pop("type", "")
+    if type == "registry":
+        type = "image"
+        attributes.setdefault("push", "true")
     if type not in _ALLOWED:
-        if type == "registry":
-            raise InvalidOutput(
-                f"invalid output: type={type} is not supported yet", kind=Kind.UNSUPPORTED
-            )
         raise InvalidOutput(
             f"invalid output {text!r}: unknown type {type!r}"
             if type
@@ -121,6 +130,7 @@ def _checked(text: str, attributes: dict[str, str]) -> Output:
     if type == "docker" and not attributes.get("dest"):
         type = "image"
     names = tuple(name for name in attributes.get("name", "").split(",") if name)
+    split = _boolean(attributes, "platform-split", default=False)
     return Output(
         type,
         _destination(type, attributes),
@@ -129,46 +139,63 @@ def _checked(text: str, attributes: dict[str, str]) -> Output:
         _level(attributes),
         _boolean(attributes, "force-compression", default=False),
         _mediatypes(attributes),
-        annotations,
+        tuple((name, value) for place, name, value in annotations if place == "manifest"),
         _boolean(attributes, "tar", default=True),
         _boolean(attributes, "unpack", default=False),
-        _boolean(attributes, "platform-split", default=False),
+        split if "platform-split" in attributes else None,
+        _boolean(attributes, "push", default=False),
+        tuple(placed for placed in annotations if placed[0] != "manifest"),
     )
 
 
-def _annotations(type: str, attributes: dict[str, str]) -> tuple[tuple[str, str], ...]:
-    """`annotation.KEY=VALUE` or `annotation-manifest.KEY=VALUE`, taken out of `attributes`."""
-    found: dict[str, str] = {}
+def _annotations(type: str, attributes: dict[str, str]) -> tuple[tuple[str, str, str], ...]:
+    """`annotation[-PLACE][[PLATFORM]].KEY=VALUE`, taken out of `attributes`: (place, key, value)."""
+    found: dict[tuple[str, str], str] = {}
     for key in [key for key in attributes if key.startswith("annotation")]:
         if type not in {"image", "oci", "docker"}:
             raise InvalidOutput(
                 f"output type={type} does not support {key!r}", kind=Kind.UNSUPPORTED
             )
         where, _, name = key.partition(".")
-        place = where.removeprefix("annotation").removeprefix("-") or "manifest"
-        check_annotation_place(place)
+        if "[" in where:
+            where, name = key[: key.find("]") + 1], key[key.find("]") + 1 :].removeprefix(".")
+        place = annotation_place(where.removeprefix("annotation").removeprefix("-") or "manifest")
         if not name:
             raise InvalidOutput(f"invalid output: {where}. needs a name")
-        found[name] = attributes.pop(key)
-    return tuple(sorted(found.items()))
+        found[place, name] = attributes.pop(key)
+    return tuple((place, name, value) for (place, name), value in sorted(found.items()))
 
 
-def check_annotation_place(place: str) -> None:
-    """Raise unless annotations can be put there: only the manifest of an image for one platform."""
-    if place == "manifest":
-        return
-    if place in {"index", "index-descriptor", "manifest-descriptor"}:
+def annotation_place(text: str) -> str:
+    """Where annotations go: `manifest`, `manifest-descriptor`, `index`, `index-descriptor`; the
+    first two may be of one platform, `manifest[linux/arm64]`, which comes out normalised.
+
+    Raises:
+        InvalidOutput: another place, or a platform that is none.
+    """
+    kind, bracket, rest = text.partition("[")
+    if kind not in {"manifest", "manifest-descriptor", "index", "index-descriptor"}:
+        raise InvalidOutput(f"unknown annotation type {kind!r}")
+    if not bracket:
+        return kind
+    if not rest.endswith("]") or kind.startswith("index"):
+        raise InvalidOutput(f"invalid annotation type {text!r}")
+    from lamina.spec.platform import Platform
+
+    return f"{kind}[{Platform.parse(rest[:-1])}]"
+
+
+def refuse_places(output: Output) -> None:
+    """Raise for annotations that only an image for several platforms has room for."""
+    for place, _, _ in output.placed_annotations:
         raise InvalidOutput(
             f"{place} annotations are not supported for a single platform export",
             kind=Kind.UNSUPPORTED,
             hint="only manifest annotations are",
         )
-    raise InvalidOutput(f"unknown annotation type {place!r}")
 
 
 def _refuse(attributes: Mapping[str, str]) -> None:
-    if _boolean(attributes, "push", default=False):
-        raise InvalidOutput("output push=true is not supported yet", kind=Kind.UNSUPPORTED)
     if not _boolean(attributes, "store", default=True):
         raise InvalidOutput(
             "output store=false is not supported: an image is always stored",

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from lamina.errors import Kind, LaminaError
+from lamina.exporter.options import refuse_places
 from lamina.record import record
 
 TYPE_CHECKING = False
@@ -96,6 +97,7 @@ def make_exporter(
             kind=Kind.USAGE,
             hint="redirect standard output or give dest=FILE",
         )
+    refuse_places(output)
     if output.type == "image":
         from lamina.exporter.stored import StoredExporter
 

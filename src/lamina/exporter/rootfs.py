@@ -13,7 +13,7 @@ from lamina.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from contextlib import AbstractContextManager
     from typing import IO
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from lamina.layer.entry import Items
     from lamina.store.ports import Store
     from lamina.tasks import CancelToken
+
+    Tree = Callable[[], AbstractContextManager[Items]]
 
 _NOTHING = Exported(None, None)
 _SECOND = 1_000_000_000
@@ -48,16 +50,30 @@ class RootfsExporter:
         self, result: BuildResult, store: Store, *, emit: Emitter, cancel: CancelToken
     ) -> PendingExport:
         """See `Exporter.export`. Raises kind DENIED where mounting is not permitted."""
+        tree = self.tree(result, store, emit=emit, cancel=cancel)
+        place = ""
+        if self._output.platform_split:
+            config = result.config
+            place = "_".join(filter(None, (config.os, config.architecture, config.variant)))
+        if self._output.type == "local":
+            return self.local(place, tree, emit)
+
+        def fill(write: Callable[[bytes], object]) -> None:
+            from lamina.layer.tarwrite import write_tar
+
+            with tree() as found:
+                write_tar(joined([place], [found]), write)
+
+        return self.tar(fill, emit)
+
+    def tree(
+        self, result: BuildResult, store: Store, *, emit: Emitter, cancel: CancelToken
+    ) -> Tree:
+        """A context manager's maker: the entries of the result's root filesystem."""
         from lamina.image.unpack import ensure_snapshot
 
         chain = ensure_snapshot(store, result.diff_ids, emit=emit, cancel=cancel)
         mount = store.snapshots.view(chain)
-        dest = self._output.dest
-        if self._output.platform_split:
-            config = result.config
-            parts = (config.os, config.architecture, config.variant)
-            dest = os.path.join(dest, "_".join(part for part in parts if part))
-        tell = Tell(emit, self._clock)
 
         @contextmanager
         def items() -> Iterator[Items]:
@@ -70,19 +86,44 @@ class RootfsExporter:
             finally:
                 os.close(fd)
 
-        def fill(write: Callable[[bytes], object]) -> None:
-            from lamina.layer.tarwrite import write_tar
+        return items
 
-            with items() as found:
-                write_tar(found, write)
+    def local(self, place: str, tree: Tree, emit: Emitter) -> PendingExport:
+        """The tree in the directory `place` (empty: the destination itself)."""
+        dest = os.path.join(self._output.dest, place) if place else self._output.dest
+        return _LocalExport(dest, tree, Tell(emit, self._clock), privileged=self._privileged)
 
-        if self._output.type == "local":
-            return _LocalExport(dest, items, tell, privileged=self._privileged)
+    def tar(
+        self, fill: Callable[[Callable[[bytes], object]], None], emit: Emitter
+    ) -> PendingExport:
+        """What `fill` writes, as a file or on standard output."""
+        dest = self._output.dest
         if dest == "-":
             assert self._stdout is not None
             return StreamExport(self._stdout, fill, _NOTHING)
-        with tell.task(dest, f"writing {dest}"):
+        with Tell(emit, self._clock).task(dest, f"writing {dest}"):
             return write_aside(dest, fill, _NOTHING)
+
+
+def joined(places: Iterable[str], trees: Iterable[Items]) -> Items:
+    """The trees' entries, each below its place; a directory that several have is told once."""
+    from lamina.layer.entry import Entry, EntryType
+
+    seen: set[bytes] = set()
+    for place, items in zip(places, trees, strict=True):
+        if not place:
+            for entry, content in items:
+                if entry.type is not EntryType.DIR or entry.path not in seen:
+                    seen.add(entry.path)
+                    yield entry, content
+            continue
+        prefix = f"{place}/".encode()
+        yield Entry(place.encode(), EntryType.DIR, 0o755), None
+        for entry, content in items:
+            link = entry.linkname
+            if entry.type is EntryType.HARDLINK:
+                link = prefix + link
+            yield replace(entry, path=prefix + entry.path, linkname=link), content
 
 
 class _LocalExport:

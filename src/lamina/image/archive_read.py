@@ -69,12 +69,18 @@ class _Claims:
 
 
 def load_archive(
-    store: Store, stream: IO[bytes], *, platform: Platform, cancel: CancelToken
+    store: Store,
+    stream: IO[bytes],
+    *,
+    platform: Platform,
+    cancel: CancelToken,
+    exact: bool = False,
 ) -> list[Loaded]:
     """Add every image of the archive to the store, name them, and return them in order.
 
     `stream` must be seekable. Of an index of which the archive holds only some images, the one
-    for `platform` is named. The caller holds a lease.
+    for `platform` is named; with `exact` of any index only that one is loaded, and it is an error
+    if there is none. The caller holds a lease.
 
     Raises:
         LaminaError: INVALID for what is no image archive or an inconsistent one, INTEGRITY for
@@ -83,7 +89,7 @@ def load_archive(
     contents = scan(stream, cancel=cancel)
     claims = _Claims(contents)
     if contents.get("index.json") is not None:
-        _claim_layout(claims, platform)
+        _claim_layout(claims, platform, exact=exact)
     elif contents.get("manifest.json") is not None:
         _claim_docker(claims)
     elif contents.get("repositories") is not None:
@@ -122,12 +128,12 @@ def _add(store: Store, descriptor: Descriptor, raw: bytes) -> None:
 # --- OCI image layout ------------------------------------------------------------------------
 
 
-def _claim_layout(claims: _Claims, platform: Platform) -> None:
+def _claim_layout(claims: _Claims, platform: Platform, *, exact: bool) -> None:
     index = Index.parse(claims.contents.document("index.json"))
     tags = _repo_tags(claims.contents)
     targets: dict[Digest, tuple[Descriptor, list[str]]] = {}
     for entry in index.manifests:
-        target = _complete(claims, replace(entry, annotations=()), platform)
+        target = _complete(claims, replace(entry, annotations=()), platform, exact=exact)
         _, names = targets.setdefault(target.digest, (target, []))
         names += [name for name in _layout_names(entry) if name not in names]
     if not targets:
@@ -153,21 +159,31 @@ def _name(text: str) -> str:
     return str(reference)
 
 
-def _complete(claims: _Claims, target: Descriptor, platform: Platform) -> Descriptor:
-    """`target` with all it reaches claimed; of an incomplete index the image for `platform`."""
+def _complete(
+    claims: _Claims, target: Descriptor, platform: Platform, *, exact: bool
+) -> Descriptor:
+    """`target` with all it reaches claimed; of an incomplete index the image for `platform`, with
+    `exact` of any index.
+    """
     if target.media_type not in mediatype.INDEXES:
         _check_image(claims, target)
         _claim_graph(claims, target)
         return target
     index = Index.parse(_document(claims, target), media_type=target.media_type)
     present = [entry for entry in index.manifests if _member_of(claims, entry) is not None]
-    if len(present) == len(index.manifests):
+    if len(present) == len(index.manifests) and not exact:
         _claim_graph(claims, target)
         return target
     if not present:
         raise InvalidArchive(f"the archive holds none of the images of index {target.digest}")
-    chosen = Index.make(present).select(platform) or present[0]
-    return _complete(claims, replace(chosen, annotations=()), platform)
+    chosen = Index.make(present).select(platform)
+    if chosen is None and exact:
+        raise LaminaError(
+            f"index {target.digest} in the archive has no image for {platform}",
+            kind=Kind.NOT_FOUND,
+        )
+    chosen = replace(chosen or present[0], annotations=(), platform=None)
+    return _complete(claims, chosen, platform, exact=exact)
 
 
 def _check_image(claims: _Claims, target: Descriptor) -> None:

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from lamina.store.ports import NamedImage, Store
 
 HINT = (
-    "make one with 'lamina build', 'lamina bootstrap', 'lamina import' or 'lamina load' "
-    "(pulling from registries is not there yet); 'lamina images' lists what is here"
+    "get it with 'lamina pull', or make one with 'lamina build', 'lamina bootstrap', "
+    "'lamina import' or 'lamina load'; 'lamina images' lists what is here"
 )
 
 
@@ -63,6 +63,24 @@ def find_image(store: Store, text: str, platform: Platform | None = None) -> Ima
         return Image.open(store, target.target, platform=platform)
     except PlatformNotFound as error:
         raise error.about(f'image "{text}"') from None
+
+
+def preferred_image(store: Store, text: str, platform: Platform, *, exact: bool = False) -> Image:
+    """The image that `text` names, for `platform` if there is one, else the first there is.
+
+    With `exact` another platform's is an error. Raises as `find_image`.
+    """
+    if exact:
+        return find_image(store, text, platform)
+    return open_preferred(store, find_target(store, text).target, platform)
+
+
+def open_preferred(store: Store, target: Descriptor, platform: Platform) -> Image:
+    """The image for `platform`, or the first there is if none is for it."""
+    try:
+        return Image.open(store, target, platform=platform)
+    except PlatformNotFound:
+        return Image.open(store, target)
 
 
 def find_target(store: Store, text: str) -> Found:

@@ -30,7 +30,7 @@ class VertexMeta:
     `name` as BuildKit prints it (`[builder 2/4] RUN make`), `instruction` the Dockerfile text in
     one line, `stage` the stage's name or number. `exported` says that the layer it adds is part
     of the target image, so that its blob is wanted anyway; `ignore_cache` that the step runs again
-    whatever the cache holds.
+    whatever the cache holds. `arguments` are the names of ARGs among the variables it sees.
     """
 
     name: str
@@ -39,6 +39,7 @@ class VertexMeta:
     span: Span | None = None
     exported: bool = False
     ignore_cache: bool = False
+    arguments: tuple[str, ...] = ()
 
 
 @record

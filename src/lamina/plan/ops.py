@@ -89,7 +89,8 @@ class Exec:
     `argv` is final (the shell is included); `env` is everything the process sees, in order, names
     unique, including visible ARGs; `cwd` is absolute; `user` is as written (`app`, `1000:1000`,
     empty for root). `network` is `default`, `none` or `host`; `security` is `sandbox` or
-    `insecure`. Predefined proxy variables and the CA bundle come from the host when the step runs
+    `insecure`. `platform` (`linux/arm64`) is what the program is for: the same files can do something
+    else under another architecture. Predefined proxy variables and the CA bundle come from the host when the step runs
     and are not part of the op (Dockerfile reference §Predefined ARGs).
     """
 
@@ -101,6 +102,7 @@ class Exec:
     security: str = "sandbox"
     extra_hosts: tuple[tuple[str, str], ...] = ()
     shm_size: int = 0  # bytes; 0 is the default of 64 MiB
+    platform: str = ""
     proxy_args: tuple[tuple[str, str], ...] = ()  # given as --build-arg; never in the key
     mounts: tuple[RunMount, ...] = ()
     hostname: str = ""  # empty: BuildKit's

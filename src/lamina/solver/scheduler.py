@@ -297,6 +297,19 @@ class Scheduler:
             if node.outcome is not None
         }
 
+    def key_of(self, vertex: Digest) -> Key | None:
+        """The primary key of a vertex, if it has one yet. Any thread may ask."""
+        node = self._nodes.get(vertex)
+        return node.keys[0] if node is not None and node.keys else None
+
+    def keys(self) -> dict[Digest, str]:
+        """The primary key of every vertex that has one, as text."""
+        return {
+            node.vertex.digest: str(node.keys[0].digest)
+            for node in self._nodes.values()
+            if node.keys
+        }
+
     # Phases ---------------------------------------------------------------------------------
 
     def _define(self, node: _Node) -> None:

@@ -22,6 +22,8 @@ _ARCH_ALIASES: dict[str, tuple[str, str]] = {
     "aarch64": ("arm64", ""),
     "armhf": ("arm", "v7"),
     "armel": ("arm", "v6"),
+    "mips64el": ("mips64le", ""),
+    "ppc64el": ("ppc64le", ""),
     "armv7l": ("arm", "v7"),
     "armv6l": ("arm", "v6"),
     "armv8l": ("arm", "v7"),

@@ -88,8 +88,10 @@ def open_cache(
         cancel.check()
 
 
-def remove_idle(root: str) -> int:
-    """Remove every cache directory that no step holds; the bytes of disk that were freed."""
+def remove_idle(root: str, only: frozenset[str] | None = None) -> int:
+    """Remove every cache directory that no step holds (of those in `only`, paths as `walk` gives
+    them); the bytes of disk that were freed.
+    """
     freed = 0
     top = os.path.join(root, DIRECTORY)
     try:
@@ -97,7 +99,7 @@ def remove_idle(root: str) -> int:
     except FileNotFoundError:
         return 0
     for key in keys:
-        freed += _Place(os.path.join(top, key)).remove_idle()
+        freed += _Place(os.path.join(top, key)).remove_idle(only)
     return freed
 
 
@@ -157,7 +159,7 @@ class _Place:
         lock.acquire()
         return CacheDirectory(os.path.join(self._path, str(number), "fs"), lock)
 
-    def remove_idle(self) -> int:
+    def remove_idle(self, only: frozenset[str] | None) -> int:
         """Remove what nobody holds; bytes freed."""
         lock = FileLock(os.path.join(self._path, "lock"))
         try:
@@ -169,6 +171,9 @@ class _Place:
         try:
             freed += self._remove_unfinished()
             for number in self.numbers():
+                path = os.path.join(self._path, str(number), "fs")
+                if only is not None and path not in only:
+                    continue
                 held = self._lock_of(str(number), "private")
                 if held.try_acquire():
                     aside = os.path.join(self._path, f"{number}.gone")

@@ -50,6 +50,7 @@ CREATE TABLE layer_blobs(
 CREATE TABLE cache(
   key TEXT PRIMARY KEY, result TEXT NOT NULL, tree TEXT NOT NULL, name TEXT NOT NULL,
   created REAL NOT NULL, last_used REAL NOT NULL, checksum TEXT NOT NULL) WITHOUT ROWID;
+CREATE INDEX cache_names ON cache(name, created);
 CREATE TABLE stat(
   context TEXT PRIMARY KEY, entries BLOB NOT NULL, used REAL NOT NULL);
 CREATE TABLE snapshots(

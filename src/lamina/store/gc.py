@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 
-from lamina.errors import LaminaError
+from lamina.errors import Kind, LaminaError
 from lamina.events import Notice, silent
 from lamina.record import record
 from lamina.spec import mediatype
@@ -26,6 +26,7 @@ from lamina.spec.manifest import children
 from lamina.store import cachemounts
 from lamina.store.content import remove_stale_ingests
 from lamina.store.faults import disk_error
+from lamina.store.keyhistory import remember_pruned
 from lamina.store.removal import remove_tree
 from lamina.system.locks import FileLock
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from lamina.events import Emitter
     from lamina.store.database import Transaction
+    from lamina.store.eviction import Evicted
     from lamina.store.local import LocalStore
 
 _BATCH = 256  # blobs removed in one hold of the sweep lock: a touch waits that long at most
@@ -52,14 +54,51 @@ class Collected:
     snapshots: int
 
 
+@record
+class Marked:
+    """What names and documents keep: digests of blobs, diffIDs, names of snapshots, as texts."""
+
+    blobs: frozenset[str]
+    layers: frozenset[str]
+    snapshots: frozenset[str]
+
+
+class GcBusy(LaminaError):
+    """Another process collects right now."""
+
+    kind = Kind.UNAVAILABLE
+
+
+def mark_in_use(store: LocalStore) -> Marked:
+    """What images and containers need, without the build cache."""
+    mark = _Mark(store)
+    mark.names(store.clock())
+    mark.documents()
+    return Marked(frozenset(mark.blobs), frozenset(mark.layers), frozenset(mark.snapshots))
+
+
+def mark_of(store: LocalStore, targets: Iterable[Descriptor]) -> Marked:
+    """What these manifests or indexes need."""
+    mark = _Mark(store)
+    for target in targets:
+        mark._graph(target.digest, target.media_type)
+    return Marked(frozenset(mark.blobs), frozenset(mark.layers), frozenset(mark.snapshots))
+
+
 def collect(
     store: LocalStore,
     *,
     keep_cache: bool = True,
     roots: Iterable[str] = (),
+    evict: Evicted | None = None,
+    deadline: float | None = None,
     emit: Emitter = silent,
 ) -> Collected:
     """Remove what nothing needs. One collector at a time; a second one waits.
+
+    `evict` names cache records and cache mounts that are to go unless they are in use. With a
+    `deadline` (POSIX seconds) nothing more is removed after it, the rest is left to the next
+    collection, and a collector that finds another one at work raises GcBusy.
 
     `roots` are texts as in a document's `pins`. Leases of the calling thread do not hold anything
     back, those of other threads and processes do. Works with no byte free.
@@ -67,17 +106,38 @@ def collect(
     Raises:
         LaminaError: kind SYSTEM or DENIED: something cannot be removed.
     """
+    lock = FileLock(os.path.join(store.root, "locks", "gc"))
     try:
-        with FileLock(os.path.join(store.root, "locks", "gc")):
-            return _Collection(store, keep_cache=keep_cache, emit=emit).run(tuple(roots))
+        if deadline is None:
+            lock.acquire()
+        elif not lock.try_acquire():
+            raise GcBusy("another process collects garbage")
+        try:
+            collection = _Collection(
+                store, keep_cache=keep_cache, evict=evict, deadline=deadline, emit=emit
+            )
+            return collection.run(tuple(roots))
+        finally:
+            lock.release()
     except OSError as error:
         raise disk_error(error, "cannot collect garbage") from error
 
 
 class _Collection:
-    def __init__(self, store: LocalStore, *, keep_cache: bool, emit: Emitter) -> None:
+    def __init__(
+        self,
+        store: LocalStore,
+        *,
+        keep_cache: bool,
+        evict: Evicted | None,
+        deadline: float | None,
+        emit: Emitter,
+    ) -> None:
         self._store = store
         self._keep_cache = keep_cache
+        self._evict = evict.keys if evict is not None else frozenset()
+        self._mounts = evict.mounts if evict is not None else frozenset()
+        self._deadline = deadline
         self._emit = emit
         began = store.clock()  # before the leases are listed: one not seen began after this
         oldest = store.leases.oldest()
@@ -86,7 +146,7 @@ class _Collection:
     def run(self, roots: Sequence[str]) -> Collected:
         mark = _Mark(self._store)
         mark.names(self._before)
-        mark.cache(0.0 if self._keep_cache else self._before)
+        mark.cache(0.0 if self._keep_cache else self._before, self._evict, self._before)
         mark.documents()
         for text in roots:
             mark.pin(text)
@@ -97,9 +157,13 @@ class _Collection:
         snapshots, rubbish = self._sweep_rows(mark)
         directory = self._store.snapshots.directory
         for name in [*map(str, snapshots), *rubbish]:
+            if self._is_late():
+                break  # without a row they are rubbish, which the next collection removes
             freed += remove_tree(os.path.join(directory, name))
         if not self._keep_cache:
             freed += cachemounts.remove_idle(self._store.root)
+        elif self._mounts:
+            freed += cachemounts.remove_idle(self._store.root, self._mounts)
         self._store.metadata.refresh_index()
         self._remove_idle_locks()
         self._store.reserve.fill()
@@ -121,6 +185,8 @@ class _Collection:
         ]
         freed = count = 0
         for start in range(0, len(doomed), _BATCH):
+            if self._is_late():
+                break
             with FileLock(self._store.leases.sweep_lock):
                 for path in doomed[start : start + _BATCH]:
                     size = self._remove_if_old(path)
@@ -128,6 +194,9 @@ class _Collection:
                         freed += size
                         count += 1
         return freed, count
+
+    def _is_late(self) -> bool:
+        return self._deadline is not None and self._store.clock() >= self._deadline
 
     def _remove_if_old(self, path: str) -> int | None:
         """Bytes freed; None if it was made or used too lately, or is gone."""
@@ -145,8 +214,7 @@ class _Collection:
         return self._store.database.write(lambda transaction: self._sweep(transaction, mark))
 
     def _sweep(self, transaction: Transaction, mark: _Mark) -> tuple[list[int], list[str]]:
-        if not self._keep_cache:
-            transaction.run("DELETE FROM cache WHERE last_used < ?", (self._before,))
+        self._sweep_cache(transaction)
         transaction.run("DELETE FROM former_names WHERE deleted < ?", (self._before,))
         transaction.run("DELETE FROM stat WHERE used < ?", (self._before - _STAT_CACHE_AGE,))
         doomed = self._doomed_snapshots(transaction, mark)
@@ -154,6 +222,21 @@ class _Collection:
             transaction.run("DELETE FROM snapshots WHERE id = ?", (number,))
         self._sweep_layers(transaction, mark)
         return doomed, self._rubbish(transaction)
+
+    def _sweep_cache(self, transaction: Transaction) -> None:
+        """Delete records, unless they were used since; explanations of misses know of them."""
+        if not self._keep_cache:
+            rows = transaction.rows("SELECT key FROM cache WHERE last_used < ?", (self._before,))
+            gone = [str(key) for (key,) in rows]
+        else:
+            gone = sorted(self._evict)
+        removed = []
+        for key in gone:
+            statement = "DELETE FROM cache WHERE key = ? AND last_used < ?"
+            if transaction.run(statement, (key, self._before)):
+                removed.append(key)
+        if removed:
+            remember_pruned(transaction, removed)
 
     def _doomed_snapshots(self, transaction: Transaction, mark: _Mark) -> list[int]:
         """Decided inside the transaction: what was touched since the marking is seen here."""
@@ -236,11 +319,17 @@ class _Mark:
                 continue
             self._graph(target.digest, target.media_type)
 
-    def cache(self, used_since: float) -> None:
-        """The layers and snapshots of cache records used at `used_since` or later."""
-        for (text,) in self._store.database.read(
-            "SELECT DISTINCT result FROM cache WHERE last_used >= ?", (used_since,)
-        ):
+    def cache(
+        self, used_since: float, evict: frozenset[str] = frozenset(), before: float = 0.0
+    ) -> None:
+        """The layers and snapshots of cache records used at `used_since` or later, without those
+        to `evict` that were last used before `before`.
+        """
+        rows = self._store.database.read(
+            "SELECT key, result, last_used FROM cache WHERE last_used >= ?", (used_since,)
+        )
+        stacks = {text for key, text, used in rows if not (key in evict and used < before)}
+        for text in stacks:
             try:
                 self._stack([DiffID(Digest.parse(part)) for part in json.loads(text)])
             except (LaminaError, ValueError, TypeError, AttributeError):

@@ -21,6 +21,7 @@ from lamina.store.database import Database
 from lamina.store.documents import DocumentTable
 from lamina.store.durability import Durability
 from lamina.store.faults import disk_error
+from lamina.store.keyhistory import KeyHistory
 from lamina.store.leases import Lease, Leases
 from lamina.store.metadata import MetadataTables
 from lamina.store.reserve import Reserve
@@ -75,6 +76,7 @@ class LocalStore:
             root, self.database, durability=self.durability, leases=self.leases, clock=clock
         )
         self.documents = DocumentTable(self.database)
+        self.key_history = KeyHistory(self.database)
         self._emit = emit
         self.metadata = MetadataTables(
             root,

@@ -169,6 +169,35 @@ class CacheRecord:
 
 
 @record
+class EarlierKey:
+    """A cache record as an explanation sees it: `tree` with what was noted beside the key."""
+
+    key: str
+    name: str
+    tree: str
+    created: float
+
+
+class KeyHistory(Protocol):
+    """What the cache held before: for explanations only, so nothing here counts as a use."""
+
+    def names(self, stage: str, *, before: float) -> list[tuple[str, str]]:
+        """(name, key) of the newest records of a stage's steps made before this time, newest first.
+
+        An empty stage stands for steps whose names have none.
+        """
+
+    def instructions(self, text: str, *, before: float) -> list[str]:
+        """Keys of records of any stage whose instruction is this, newest first. A slow search."""
+
+    def trees(self, keys: Sequence[str], *, before: float | None = None) -> list[EarlierKey]:
+        """The records of these keys that are there (and made before this time), in any order."""
+
+    def was_pruned(self, key: str) -> bool:
+        """Whether a record of this key was removed to free space, as far as it is remembered."""
+
+
+@record
 class NamedImage:
     """A name (normalised reference text) and the manifest or index it points to."""
 
@@ -276,6 +305,8 @@ class Store(Protocol):
     def metadata(self) -> Metadata: ...
     @property
     def documents(self) -> Documents: ...
+    @property
+    def key_history(self) -> KeyHistory: ...
 
     def lease(self, purpose: str) -> AbstractContextManager[object]:
         """Hold a lease (pid + start time) and the store lock shared: GC leaves alone what was made

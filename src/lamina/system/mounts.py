@@ -137,6 +137,24 @@ class mounted:  # noqa: N801  # used as `with mounted(mount, target):`
         unmount(self.target)
 
 
+def filesystem_fd(kind: str) -> int:
+    """A directory fd of a new mount of the file system `kind`, seen nowhere; closing it frees it.
+
+    Raises:
+        LaminaError: as `mount_overlay`; UNSUPPORTED on kernels without the new mount API.
+    """
+    try:
+        fd = _new_mount(kind, [], read_only=False)
+    except _TooOld:
+        raise LaminaError(
+            "this kernel cannot make detached mounts", kind=Kind.UNSUPPORTED
+        ) from None
+    try:
+        return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
+    finally:
+        os.close(fd)
+
+
 def bind(source: str, target: str, *, read_only: bool = False, recursive: bool = False) -> None:
     """Make `source` (a file or directory) appear at `target`, which exists. Raises LaminaError."""
     flags = _MS_BIND | (_MS_REC if recursive else 0)

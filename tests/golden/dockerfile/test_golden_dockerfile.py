@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Dockerfiles and what they become: images asked for, plan, config, history, findings.
 
-A case is a directory with a `Dockerfile` and `result.txt`; `case.json` may hold `options` (target,
+A case is a directory with a `Dockerfile` and `result.txt`; `case.json` may hold `options` (platform, target,
 build_args, labels, ignore, contexts) and `images` (reference -> image config to answer with). `negative/`
 holds the exact error text instead.
 """
@@ -52,7 +52,9 @@ def load_case(directory: Path) -> dict[str, Any]:
 def options_of(case: dict[str, Any]) -> LowerOptions:
     given = case.get("options", {})
     return LowerOptions(
-        platform=AMD64,
+        platform=Platform.parse(given.get("platform", str(AMD64))),
+        build_platform=Platform.parse(given.get("build_platform", str(AMD64))),
+        several_platforms=given.get("several_platforms", False),
         target=given.get("target", ""),
         build_args=tuple(given.get("build_args", {}).items()),
         labels=tuple(given.get("labels", {}).items()),

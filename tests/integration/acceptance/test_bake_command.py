@@ -154,9 +154,6 @@ def test_definition_comes_from_standard_input_and_other_names(project: Lamina) -
     [
         ('cache-from = ["type=registry,ref=x"]', "cache-from is not supported"),
         ('attest = ["type=sbom"]', "attest type=sbom is not supported"),
-        ("pull = true", "pull is not supported"),
-        ('platforms = ["linux/amd64", "linux/arm64"]', "several platforms"),
-        ('output = ["type=registry"]', "type=registry is not supported"),
     ],
 )
 def test_what_cannot_be_built_is_refused_by_name(project: Lamina, field: str, message: str) -> None:

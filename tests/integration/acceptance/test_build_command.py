@@ -144,7 +144,7 @@ def test_failing_run_names_line_status_and_output_and_keeps_earlier_steps(lamina
     [
         ("FROM busybox\nFRUN true\n", 2, ["Dockerfile:2", "FRUN", ">>> FRUN true"]),
         ("FROM busybox\nCOPY missing.txt /\n", 3, ["Dockerfile:2", "missing.txt"]),
-        ("FROM no/such:image\nRUN true\n", 3, ["Dockerfile:1", "no/such:image"]),
+        ("FROM 127.0.0.1:1/no:such\nRUN true\n", 7, ["Dockerfile:1", "1/no:such", "reach"]),
         ("FROM busybox\nRUN --device=vendor.example/gpu true\n", 8, ["Dockerfile:2", "--device"]),
         ("RUN true\n", 2, ["Dockerfile:1"]),
         ("", 2, ["Dockerfile"]),

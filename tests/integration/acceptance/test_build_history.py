@@ -68,7 +68,7 @@ def test_build_is_recorded_with_its_steps_result_and_logs(lamina: Lamina) -> Non
         for line in lamina("builds", "logs", "--progress=rawjson").stdout.splitlines()
     ]
     assert {event["event"] for event in events} == {
-        "VertexPlanned", "VertexStarted", "VertexLog", "VertexDone",
+        "VertexPlanned", "VertexStarted", "VertexExplained", "VertexLog", "VertexDone",
     }  # fmt: skip
 
 

@@ -77,8 +77,15 @@ def test_flags_after_the_image_belong_to_the_command(lamina: Lamina) -> None:
     assert lamina.out("run", "--rm", "bb", "echo", "--rm", "-d", "-e", "x") == "--rm -d -e x"
 
 
-def test_pull_always_is_refused(lamina: Lamina) -> None:
-    assert "--pull always" in lamina("run", "--pull", "always", "bb", status=125).stderr
+def test_pull_asks_the_registry_as_it_says(lamina: Lamina) -> None:
+    """Nothing listens on port 1: only `never` does not try."""
+    assert "cannot reach" in lamina("run", "--pull", "always", "127.0.0.1:1/x", status=125).stderr
+    missing = lamina("run", "127.0.0.1:1/x", status=125).stderr
+    assert "Unable to find image '127.0.0.1:1/x' locally" in missing
+    assert "cannot reach" in missing
+    never = lamina("run", "--pull", "never", "127.0.0.1:1/x", status=125).stderr
+    assert "cannot reach" not in never
+    assert "not found" in never
 
 
 def test_other_platform_is_an_error(lamina: Lamina) -> None:

@@ -161,3 +161,23 @@ def test_view_of_a_build_that_is_over_at_once_imports_no_rich() -> None:
         "sys.exit('rich' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_views_say_why_a_step_runs_if_asked() -> None:
+    from lamina.events import VertexExplained
+
+    planned = VertexPlanned(ONE, "[1/1] RUN x", "", 1, 1, 1.0)
+    why = VertexExplained(ONE, "arg", "V", "1", "2", 0, "", "ARG V changed: 1 -> 2")
+    for explain in (True, False):
+        plain, live = io.StringIO(), io.StringIO()
+        views = (
+            PlainView(plain, explain=explain),
+            LiveView(live, clock=lambda: 2.0, width=80, explain=explain),
+        )
+        for view in views:
+            for event in (planned, VertexStarted(ONE, 1.0), why, VertexDone(ONE, Outcome.RAN, 2.0)):
+                view(event)
+            view.close()
+        assert ("why: ARG V changed: 1 -> 2" in plain.getvalue()) is explain
+        assert ("why: ARG V changed: 1 -> 2" in live.getvalue()) is explain
+    assert event_to_json(why)["cause"] == "arg"

@@ -23,6 +23,8 @@ from lamina.exporter import Output, make_exporter, parse_output
         ("type=docker,dest=-", Output("docker", "-")),
         ("type=docker", Output("image")),
         ("type=image,push=false,store=true,unpack=true", Output("image", unpack=True)),
+        ("type=image,push=true", Output("image", push=True)),
+        ("type=registry,name=a", Output("image", names=("a",), push=True)),
         ('type=image,"name=a,b:2"', Output("image", names=("a", "b:2"))),
         (
             "type=image,compression=zstd,compression-level=7,force-compression=true",
@@ -44,8 +46,6 @@ def test_outputs(text: str, output: Output) -> None:
         ("", "empty", Kind.USAGE),
         ("dest=x", "type is missing", Kind.USAGE),
         ("type=nope", "'nope'", Kind.USAGE),
-        ("type=registry", "type=registry", Kind.UNSUPPORTED),
-        ("type=image,push=true", "push=true", Kind.UNSUPPORTED),
         ("type=image,store=false", "store=false", Kind.UNSUPPORTED),
         ("type=image,dest=x", "'dest'", Kind.UNSUPPORTED),
         ("type=image,name-canonical=true", "'name-canonical'", Kind.UNSUPPORTED),

@@ -38,6 +38,7 @@ def test_every_part_of_a_run_changes_its_key() -> None:
         replace(RUN, security="insecure"),
         replace(RUN, extra_hosts=(("a", "1.2.3.4"),)),
         replace(RUN, shm_size=1),
+        replace(RUN, platform="linux/arm64"),
     ]
     keys = {exec_key(op, base).digest for op in (RUN, *variants)}
     assert len(keys) == len(variants) + 1

@@ -21,7 +21,6 @@ from lamina.app.bake.hcl import (
     parse_json,
     to_text,
 )
-from lamina.errors import Kind, LaminaError
 from lamina.record import record
 
 TYPE_CHECKING = False
@@ -486,12 +485,14 @@ def _set(fields: Fields, key: str, value: str | None) -> None:
 def _set_export(fields: Fields, name: str, value: bool) -> None:  # noqa: FBT001  # the value that was set
     if not value:
         return
-    if name == "push":
-        raise LaminaError(
-            "push is not supported: pushing to registries is not done yet (docs/roadmap.md)",
-            kind=Kind.UNSUPPORTED,
-        )
     outputs: list[dict[str, Any]] = fields.get("output", [])
+    if name == "push":
+        for output in outputs:
+            if output.get("type") in {"image", "registry"}:
+                output["push"] = "true"
+                return
+        fields["output"] = [*outputs, {"type": "image", "push": "true"}]
+        return
     for output in outputs:
         if output.get("type") == "docker" and not output.get("dest"):
             return

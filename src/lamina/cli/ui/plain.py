@@ -12,6 +12,7 @@ from lamina.events import (
     Outcome,
     Progress,
     VertexDone,
+    VertexExplained,
     VertexLog,
     VertexPlanned,
     VertexStarted,
@@ -26,10 +27,14 @@ if TYPE_CHECKING:
 
 
 class PlainView:
-    """Writes each event as it comes. Call `close` at the end, whatever happened."""
+    """Writes each event as it comes; with `explain` also why steps were not cached.
 
-    def __init__(self, out: TextIO, *, lock: object | None = None) -> None:
+    Call `close` at the end, whatever happened.
+    """
+
+    def __init__(self, out: TextIO, *, explain: bool = False) -> None:
         self._out = out
+        self._explains = explain
         self._planned: dict[Digest, VertexPlanned] = {}
         self._numbers: dict[Digest, int] = {}
         self._started: dict[Digest, float] = {}
@@ -61,6 +66,10 @@ class PlainView:
                 self._planned[event.vertex] = event
             case VertexStarted():
                 self._started[event.vertex] = event.at
+            case VertexExplained():
+                if self._explains:
+                    head = self._head(event.vertex)
+                    return [*head, f"{self._mark(event.vertex)} why: {printable(event.text)}"]
             case VertexLog():
                 head = self._head(event.vertex)
                 since = event.at - self._started.get(event.vertex, event.at)
@@ -129,4 +138,6 @@ def diagnostic_lines(event: Diagnostic) -> list[str]:
 def done_lines(event: BuildDone) -> list[str]:
     """What was built."""
     lines = [f"image {event.config}"] if event.config is not None else []
+    if event.config is None and event.manifest is not None:
+        lines = [f"index {event.manifest}"]  # of images for several platforms
     return lines + [f"naming to {printable(name)} done" for name in event.names]

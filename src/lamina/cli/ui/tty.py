@@ -20,6 +20,7 @@ from lamina.events import (
     Outcome,
     Progress,
     VertexDone,
+    VertexExplained,
     VertexLog,
     VertexPlanned,
     VertexStarted,
@@ -42,8 +43,12 @@ _RUNNING_LINES = 6  # last log lines shown under a running step
 class LiveView:
     """Keeps the state of the build and draws it. Call `close` at the end, whatever happened."""
 
-    def __init__(self, out: TextIO, *, clock: Callable[[], float], width: int) -> None:
+    def __init__(
+        self, out: TextIO, *, clock: Callable[[], float], width: int, explain: bool = False
+    ) -> None:
         self._out = out
+        self._explains = explain
+        self._why: dict[Digest, str] = {}
         self._clock = clock
         self._width = max(40, width)
         self._lock = threading.RLock()
@@ -67,6 +72,8 @@ class LiveView:
                     self._planned[event.vertex] = event
                 case VertexStarted():
                     self._started.setdefault(event.vertex, event.at)
+                case VertexExplained():
+                    self._why[event.vertex] = printable(event.text)
                 case VertexDone():
                     self._lines.finish(event.vertex)
                     self._done[event.vertex] = event
@@ -140,16 +147,21 @@ class LiveView:
                 Outcome.RAN: "",
             }[done.outcome]
             seconds = done.at - (begin if begin is not None else done.at)
-            return [self._line(name, mark, f"{seconds:.1f}s")]
+            return [self._line(name, mark, f"{seconds:.1f}s"), *self._reason(vertex)]
         if begin is None:
             return []
-        lines = [self._line(name, "", f"{now - begin:.1f}s")]
+        lines = [self._line(name, "", f"{now - begin:.1f}s"), *self._reason(vertex)]
         if not finished:
             lines += [
                 f" => => # {line}"[: self._width]
                 for line in self._lines.tail(vertex)[-_RUNNING_LINES:]
             ]
         return lines
+
+    def _reason(self, vertex: Digest) -> list[str]:
+        """Why the step was not cached, if that was asked for."""
+        text = self._why.get(vertex, "") if self._explains else ""
+        return [f" => => why: {text}"] if text else []
 
     def _line(self, name: str, mark: str, right: str) -> str:
         left = f" => {mark}{name}"

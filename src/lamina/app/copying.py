@@ -1,0 +1,281 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Copy images between registries, image layouts, archives and the store; ask and delete there."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack, contextmanager
+
+from lamina.app.pulling import choose_platform
+from lamina.errors import Kind, LaminaError
+from lamina.image.names import is_dangling, set_names
+from lamina.image.resolve import find_target
+from lamina.record import record, replace
+from lamina.spec.reference import Reference
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from lamina.events import Emitter
+    from lamina.registry.client import Registries
+    from lamina.registry.ports import Source
+    from lamina.spec.descriptor import Descriptor
+    from lamina.spec.platform import Platform
+    from lamina.store.ports import Store
+    from lamina.tasks import CancelToken
+
+TRANSPORTS = ("docker", "store", "oci", "oci-archive", "docker-archive")
+
+
+@record
+class Place:
+    """One end of a copy. `kind` is of TRANSPORTS (`docker`: a registry); `name` is the reference,
+    or the name inside the layout or archive at `path`.
+    """
+
+    kind: str
+    path: str = ""
+    name: str = ""
+
+
+def parse_place(text: str, *, absolute: Callable[[str], str]) -> Place:
+    """`NAME` or `docker://NAME`, `store:NAME`, `oci:DIR[:NAME]`, `oci-archive:FILE[:NAME]`,
+    `docker-archive:FILE[:NAME]`.
+
+    Raises:
+        LaminaError: kind USAGE for an empty part, UNSUPPORTED for skopeo's other transports.
+    """
+    kind, colon, rest = text.partition(":")
+    if colon and kind == "docker" and rest.startswith("//"):
+        return Place("docker", name=rest[2:])
+    if colon and kind in {"containers-storage", "dir", "docker-daemon", "ostree", "sif", "tarball"}:
+        raise LaminaError(
+            f"{kind}: is not supported",
+            kind=Kind.UNSUPPORTED,
+            hint=f"places: NAME, {', '.join(f'{each}:...' for each in TRANSPORTS[1:])}",
+        )
+    if not colon or kind not in TRANSPORTS[1:]:
+        return Place("docker", name=text)
+    if not rest:
+        raise LaminaError(f"invalid place {text!r}: nothing after the colon", kind=Kind.USAGE)
+    if kind == "store":
+        return Place(kind, name=rest)
+    path, _, name = rest.partition(":")
+    return Place(kind, absolute(path), name)
+
+
+@record
+class CopyOptions:
+    """`platform` picks one image of an index (None: this `host`'s, unless `all_platforms`)."""
+
+    host: Platform
+    platform: Platform | None = None
+    all_platforms: bool = False
+    jobs: int = 4
+
+
+def copy(
+    store: Store,
+    registries: Registries,
+    source: Place,
+    target: Place,
+    options: CopyOptions,
+    *,
+    emit: Emitter,
+    cancel: CancelToken,
+    clock: Callable[[], float],
+) -> Descriptor:
+    """Copy an image and give it its name at the target last; what was copied.
+
+    Of an index the image for the platform is copied as a plain image, or with `all_platforms` the
+    whole index, byte for byte. Layers that a registry has are mounted or skipped.
+
+    Raises:
+        LaminaError: as the two ends say; USAGE for a target without a name where it needs one.
+    """
+    from lamina.registry.graph import copy_graph
+
+    with ExitStack() as stack:
+        stack.enter_context(store.lease("copy"))
+        end, root = stack.enter_context(_source(store, registries, source, options, cancel))
+        root = _chosen(end, root, options)
+        sink, finish = stack.enter_context(
+            _target(store, registries, target, root, source, options, cancel, clock)
+        )
+        copy_graph(
+            end,
+            sink,
+            root,
+            emit=emit,
+            cancel=cancel,
+            clock=clock,
+            jobs=options.jobs,
+            verb="copying",
+        )
+        finish()
+    return root
+
+
+def _chosen(end: Source, root: Descriptor, options: CopyOptions) -> Descriptor:
+    """The root itself, or the image of the index for the platform."""
+    from lamina.spec import mediatype
+    from lamina.spec.manifest import Index
+
+    while root.media_type in mediatype.INDEXES and not options.all_platforms:
+        entries = Index.parse(end.document(root), media_type=root.media_type).manifests
+        root = choose_platform(entries, options.platform or options.host)
+    return replace(root, platform=None, annotations=())
+
+
+@contextmanager
+def _source(
+    store: Store,
+    registries: Registries,
+    place: Place,
+    options: CopyOptions,
+    cancel: CancelToken,
+) -> Iterator[tuple[Source, Descriptor]]:
+    from lamina.registry.local import LayoutEnd, StoreEnd
+
+    match place.kind:
+        case "docker":
+            reference = Reference.parse(place.name).with_default_tag()
+            repository = registries.repository(reference)
+            found = repository.resolve(str(reference.digest or reference.tag))
+            yield repository, found.descriptor
+        case "store":
+            yield StoreEnd(store), find_target(store, place.name).target
+        case "oci":
+            layout = LayoutEnd(place.path)
+            yield layout, layout.find(place.name)
+        case _:
+            with _loaded(store, place, options, cancel) as (inner, target):
+                yield StoreEnd(inner), target
+
+
+@contextmanager
+def _scratch_store(store: Store) -> Iterator[Store]:
+    """A store of its own for an archive on its way, gone at the end."""
+    import shutil
+    import tempfile
+
+    from lamina.store import open_store
+
+    parent = os.path.join(store.root, "tmp")
+    os.makedirs(parent, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=parent, prefix="copy-") as place:
+        inner = open_store(os.path.join(place, "store"))
+        try:
+            with inner.lease("copy"):
+                yield inner
+        finally:
+            inner.close()
+            shutil.rmtree(os.path.join(place, "store"), ignore_errors=True)
+
+
+@contextmanager
+def _loaded(
+    store: Store, place: Place, options: CopyOptions, cancel: CancelToken
+) -> Iterator[tuple[Store, Descriptor]]:
+    from lamina.image.archive_read import load_archive
+
+    with _scratch_store(store) as inner:
+        with open(place.path, "rb") as file:
+            images = load_archive(
+                inner, file, platform=options.platform or options.host, cancel=cancel
+            )
+        wanted = place.name
+        found = [
+            image
+            for image in images
+            if not wanted
+            or wanted in image.names
+            or str(Reference.parse(wanted).with_default_tag()) in image.names
+        ]
+        if len(found) != 1:
+            names = ", ".join(Reference.parse(n).familiar() for i in images for n in i.names)
+            raise LaminaError(
+                f"{place.path} has {len(found) or 'no'} images"
+                + (f" named {wanted!r}" if wanted else ": say which"),
+                kind=Kind.NOT_FOUND if not found else Kind.INVALID,
+                hint=f"it has: {names}" if names else "",
+            )
+        yield inner, found[0].target
+
+
+@contextmanager
+def _target(  # type: ignore[no-untyped-def]  # noqa: ANN202  # (Sink, finish)
+    store: Store,
+    registries: Registries,
+    place: Place,
+    root: Descriptor,
+    source: Place,
+    options: CopyOptions,
+    cancel: CancelToken,
+    clock: Callable[[], float],
+):
+    from lamina.registry.local import LayoutEnd, StoreEnd, StoreJournal
+    from lamina.registry.upload import RegistrySink
+
+    match place.kind:
+        case "docker":
+            reference = Reference.parse(place.name)
+            if reference.digest is None:
+                reference = reference.with_default_tag()
+            elif reference.digest != root.digest:
+                raise LaminaError(f"the image is {root.digest}, not as named", kind=Kind.INTEGRITY)
+            sink = RegistrySink(
+                registries.repository(reference, for_push=True).own,
+                root=root.digest,
+                tags=(reference.tag,) if reference.tag else (),
+                journal=StoreJournal(store, clock=clock),
+                mounts=_mounts_of(source, reference),
+            )
+            yield sink, lambda: None
+        case "store":
+            name = str(Reference.parse(place.name).with_default_tag())
+            yield StoreEnd(store), lambda: set_names(store, [name], root)
+        case "oci":
+            layout = LayoutEnd(place.path)
+            layout.create()
+            yield layout, lambda: layout.set_ref(root, place.name)
+        case _:
+            with _scratch_store(store) as inner:
+                yield StoreEnd(inner), lambda: _save(inner, root, place, options, cancel)
+
+
+def _mounts_of(source: Place, target: Reference) -> Callable[[object], Sequence[str]] | None:
+    """Blobs of a copy inside one registry are mounted."""
+    if source.kind != "docker":
+        return None
+    reference = Reference.parse(source.name)
+    if reference.registry != target.registry or reference.repository == target.repository:
+        return None
+    return lambda _: (reference.repository,)
+
+
+def _save(
+    inner: Store, root: Descriptor, place: Place, options: CopyOptions, cancel: CancelToken
+) -> None:
+    from lamina.app.images import save_images
+    from lamina.exporter.destination import write_aside
+    from lamina.exporter.ports import Exported
+
+    names = [str(Reference.parse(place.name).with_default_tag())] if place.name else []
+    set_names(inner, names, root)
+    texts = names or [
+        named.name for named in inner.metadata.list_names() if is_dangling(named.name)
+    ]
+
+    def fill(write: Callable[[bytes], object]) -> None:
+        save_images(
+            inner,
+            texts,
+            write,
+            format=place.kind,
+            platform=options.platform or options.host,
+            cancel=cancel,
+        )
+
+    write_aside(place.path, fill, Exported(None, None)).finalize()

@@ -1,0 +1,290 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Use cases of disk space: what uses it (`system df`), and removing what is not needed (`prune`).
+
+There is one accounting: every byte of `store.usage.measure` is in one row of `disk_usage`, and what
+prune reports is what `store.gc` and the removal of containers freed.
+"""
+
+from __future__ import annotations
+
+import os
+
+from lamina.errors import Kind, LaminaError
+from lamina.events import silent
+from lamina.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from lamina.app.containers import Container, Host
+    from lamina.app.images import Removal
+    from lamina.events import Emitter
+    from lamina.spec.platform import Platform
+    from lamina.store.eviction import CacheEntry, CacheUsage, Limits
+    from lamina.store.local import LocalStore
+    from lamina.store.ports import NamedImage, Store
+
+
+@record
+class Row:
+    """A kind of thing in the store: how many there are and are in use, bytes, reclaimable bytes."""
+
+    type: str
+    total: int
+    active: int
+    size: int
+    reclaimable: int
+
+
+@record
+class ImageUse:
+    """An image: the bytes it shares with others, those it alone needs, and its containers."""
+
+    names: tuple[str, ...]
+    id: str
+    created: float
+    shared: int
+    unique: int
+    containers: int
+
+
+@record
+class ContainerUse:
+    """A container and the bytes of its files, log and anonymous volumes."""
+
+    container: Container
+    size: int
+    is_running: bool
+
+
+@record
+class DiskUsage:
+    """Everything in the store. `rows` add up to `total`, which is what the filesystem counts."""
+
+    rows: tuple[Row, ...]
+    images: tuple[ImageUse, ...]
+    containers: tuple[ContainerUse, ...]
+    cache: CacheUsage
+    total: int
+
+
+@record
+class Pruned:
+    """What was removed, as lines for people, and the bytes of disk that became free."""
+
+    lines: tuple[str, ...]
+    bytes: int
+
+
+@record
+class PruneFilter:
+    """Of `prune --filter`: only what is older than `until` (POSIX seconds, None: whatever its age)
+    and has all of `labels` and none of `without` ((name, value or None) each).
+    """
+
+    until: float | None = None
+    labels: tuple[tuple[str, str | None], ...] = ()
+    without: tuple[tuple[str, str | None], ...] = ()
+
+    def takes(self, created: float, labels: dict[str, str]) -> bool:
+        """Whether a thing of this age with these labels is to be removed."""
+        if self.until is not None and created >= self.until:
+            return False
+        return all(_has(labels, wanted) for wanted in self.labels) and not any(
+            _has(labels, unwanted) for unwanted in self.without
+        )
+
+
+def _has(labels: dict[str, str], wanted: tuple[str, str | None]) -> bool:
+    name, value = wanted
+    return name in labels and (value is None or labels[name] == value)
+
+
+# What uses it -------------------------------------------------------------------------------------
+
+
+def disk_usage(store: Store) -> DiskUsage:
+    """Where the bytes of the store are."""
+    from lamina.store.eviction import cache_usage
+    from lamina.store.local import LocalStore
+    from lamina.store.usage import measure
+
+    assert isinstance(store, LocalStore)
+    with store.lease("df"):
+        parts = measure(store)
+        sizes = {**parts.blobs, **parts.snapshots}
+        images, image_parts, active_parts = _images(store, sizes)
+        containers, container_parts = _containers(store, parts.containers, parts.snapshots)
+        cache = cache_usage(store, parts)
+    image_bytes = sum(sizes.get(name, 0) for name in image_parts)
+    active_bytes = sum(sizes.get(name, 0) for name in active_parts)
+    container_bytes = sum(use.size for use in containers)
+    known_containers = {use.container.id for use in containers}
+    strays = sum(size for id, size in parts.containers.items() if id not in known_containers)
+    held = image_parts | container_parts
+    layers = sum(size for name, size in sizes.items() if name not in held)
+    cache_bytes = layers + sum(parts.mounts.values())
+    stopped = sum(use.size for use in containers if not use.is_running)
+    rows = (
+        Row(
+            "Images",
+            len(images),
+            sum(1 for use in images if use.containers),
+            image_bytes,
+            image_bytes - active_bytes,
+        ),
+        Row(
+            "Containers",
+            len(containers),
+            sum(use.is_running for use in containers),
+            container_bytes,
+            stopped,
+        ),
+        Row("Local Volumes", 0, 0, 0, 0),
+        Row("Build Cache", len(cache.entries), 0, cache_bytes, cache_bytes),
+        Row("Records", 1, 1, parts.other + strays, 0),
+    )
+    return DiskUsage(rows, tuple(images), tuple(containers), cache, parts.total)
+
+
+def _images(store: LocalStore, sizes: dict[str, int]) -> tuple[list[ImageUse], set[str], set[str]]:
+    """Images by id, the blobs and snapshots that they need, and those that containers use."""
+    from lamina.app.images import created_of, users_of
+    from lamina.image.names import is_dangling
+    from lamina.image.resolve import open_preferred
+    from lamina.spec.platform import host
+    from lamina.spec.reference import Reference
+    from lamina.store.gc import mark_of
+
+    platform = host(os.uname().machine)
+    by_target: dict[str, list[NamedImage]] = {}
+    for name in store.metadata.list_names():
+        by_target.setdefault(str(name.target.digest), []).append(name)
+    marks = {digest: mark_of(store, [names[0].target]) for digest, names in by_target.items()}
+    needs = {digest: mark.blobs | mark.snapshots for digest, mark in marks.items()}
+    count: dict[str, int] = {}
+    for parts in needs.values():
+        for part in parts:
+            count[part] = count.get(part, 0) + 1
+    found = []
+    active: set[str] = set()
+    for digest, named in by_target.items():
+        users = len(users_of(store, named[0].target))
+        if users:
+            active |= needs[digest]
+        try:
+            image = open_preferred(store, named[0].target, platform)
+            id, created = str(image.id), created_of(image)
+        except LaminaError:
+            id, created = digest, 0.0  # damaged: it is listed with what is left of it
+        references = tuple(
+            Reference.parse(each.name).familiar() for each in named if not is_dangling(each.name)
+        )
+        shared = sum(sizes.get(part, 0) for part in needs[digest] if count[part] > 1)
+        unique = sum(sizes.get(part, 0) for part in needs[digest] if count[part] == 1)
+        found.append(ImageUse(references, id, created, shared, unique, users))
+    everything = {part for parts in needs.values() for part in parts}
+    return found, everything & sizes.keys(), active & sizes.keys()
+
+
+def _containers(
+    store: LocalStore, directories: dict[str, int], snapshots: dict[str, int]
+) -> tuple[list[ContainerUse], set[str]]:
+    """Containers, and the snapshots that are their own."""
+    from lamina.app.containers import list_containers
+
+    uses = []
+    for container in list_containers(store):
+        size = directories.get(container.id, 0) + snapshots.get(container.id, 0)
+        uses.append(ContainerUse(container, size, container.state().is_running))
+    return uses, {use.container.id for use in uses} & snapshots.keys()
+
+
+# Removing -----------------------------------------------------------------------------------------
+
+
+def prune_containers(store: Store, host: Host, *, wanted: PruneFilter) -> Pruned:
+    """Remove the containers that do not run."""
+    from lamina.app.containers import find, list_containers
+    from lamina.store.local import LocalStore
+    from lamina.store.usage import tree_bytes
+
+    assert isinstance(store, LocalStore)
+    gone: list[str] = []
+    freed = 0
+    for container in list_containers(store):
+        if container.state().is_running:
+            continue
+        try:
+            labels = dict(container.config.labels)
+        except LaminaError:
+            labels = {}  # a damaged configuration has none, and can be removed all the same
+        if not wanted.takes(container.created, labels):
+            continue
+        try:
+            size = tree_bytes(container.directory) + tree_bytes(_snapshot_of(store, container.id))
+            find(store, container.id, host=host).remove()
+        except LaminaError as error:
+            if error.kind in {Kind.NOT_FOUND, Kind.CONFLICT}:
+                continue  # it was removed, or started, meanwhile
+            raise
+        freed += size
+        gone.append(container.id)
+    return Pruned(tuple(gone), freed)
+
+
+def _snapshot_of(store: LocalStore, key: str) -> str:
+    try:
+        return os.path.dirname(store.snapshots.layer_dir(key))
+    except LaminaError:
+        return os.path.join(store.snapshots.directory, "none")
+
+
+def prune_images(
+    store: Store, *, all_unused: bool, wanted: PruneFilter, platform: Platform
+) -> Pruned:
+    """Remove dangling images, or `all_unused` ones; those that a container uses stay."""
+    from lamina.app.images import (
+        Filters,
+        collect_garbage,
+        list_images,
+        remove_image,
+        users_of,
+    )
+
+    removals: list[Removal] = []
+    filters = Filters() if all_unused else Filters(dangling=True)
+    for listed in list_images(store, platform=platform, filters=filters, emit=silent):
+        if users_of(store, listed.image.target):
+            continue
+        labels = dict(listed.image.config().config.labels)
+        if not wanted.takes(listed.created, labels):
+            continue
+        text = listed.reference.familiar() if listed.reference else str(listed.image.id)
+        try:
+            removals += remove_image(store, text, force=False)
+        except LaminaError as error:
+            if error.kind not in {Kind.NOT_FOUND, Kind.CONFLICT}:
+                raise
+    freed = collect_garbage(store, emit=silent) if removals else 0
+    lines = dict.fromkeys(f"{removal.verb.lower()}: {removal.subject}" for removal in removals)
+    return Pruned(tuple(lines), freed)
+
+
+def prune_cache(store: Store, limits: Limits, *, emit: Emitter = silent) -> Pruned:
+    """Remove build cache, the least recently used first, as far as the limits say."""
+    from lamina.store.eviction import cache_usage, choose
+    from lamina.store.gc import collect
+    from lamina.store.local import LocalStore
+
+    assert isinstance(store, LocalStore)
+    disk = os.statvfs(store.root)
+    gone = choose(cache_usage(store), limits, free_bytes=disk.f_bavail * disk.f_frsize)
+    freed = collect(store, evict=gone, emit=emit).bytes
+    return Pruned(gone.ids, freed)
+
+
+def in_order(entries: Iterable[CacheEntry]) -> list[CacheEntry]:
+    """Cache entries, the least recently used first."""
+    return sorted(entries, key=lambda entry: (entry.last_used, entry.id))

@@ -1,0 +1,291 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pull images from registries into the store."""
+
+from __future__ import annotations
+
+from lamina.errors import Kind, LaminaError
+from lamina.events import Notice
+from lamina.image.names import set_names
+from lamina.image.view import Image, PlatformNotFound
+from lamina.record import record, replace
+from lamina.spec import mediatype
+from lamina.spec.descriptor import Descriptor
+from lamina.spec.identity import chain_ids
+from lamina.spec.reference import DEFAULT_REGISTRY, Reference
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from lamina.events import Emitter
+    from lamina.registry.client import Registries, Repository
+    from lamina.spec.platform import Platform
+    from lamina.store.ports import Store
+    from lamina.tasks import CancelToken
+
+
+@record
+class Pulled:
+    """What a pull did: `reference` is the stored name; `is_new` False if it was up to date."""
+
+    reference: Reference
+    target: Descriptor
+    is_new: bool
+
+
+@record
+class PullOptions:
+    """`platform` None: this host's, or whatever there is; `all_platforms` keeps every image of an
+    index; `jobs` blobs at one time; `unpack` makes the layers ready to run as well.
+    """
+
+    host: Platform
+    platform: Platform | None = None
+    all_platforms: bool = False
+    jobs: int = 4
+    unpack: bool = False
+
+
+def pull_image(
+    store: Store,
+    registries: Registries,
+    text: str,
+    options: PullOptions,
+    *,
+    emit: Emitter,
+    cancel: CancelToken,
+    clock: Callable[[], float],
+) -> Pulled:
+    """Pull what `text` names and give it that name in the store, last of all.
+
+    A pull that was cut off goes on where it was. A name with a digest is stored by its digest.
+
+    Raises:
+        RegistryError, Unreachable: kind NOT_FOUND, DENIED, UNAVAILABLE.
+        LaminaError: INTEGRITY for bytes that are not what was promised, UNSUPPORTED for what is no
+            image, EXHAUSTED...
+    """
+    name = Reference.parse(text).with_default_tag()
+    if name.digest is not None:
+        name = replace(name, tag="")
+    repository = registries.repository(_location(registries, name, text))
+    wanted = str(name.digest) if name.digest is not None else name.tag
+    with store.lease("pull"):
+        current = _up_to_date(store, repository, name, wanted, options)
+        if current is not None:
+            return Pulled(name, current, is_new=False)
+        resolved = repository.resolve(wanted)
+        target = resolved.descriptor
+        before = store.metadata.get_name(str(name))
+        _fetch(store, repository, target, options, emit=emit, cancel=cancel, clock=clock)
+        image = _check(store, target, options, name=name.familiar(), emit=emit)
+        if options.unpack and image is not None:
+            from lamina.image.unpack import ensure_snapshot
+
+            ensure_snapshot(store, image.config().diff_ids, emit=emit, cancel=cancel, clock=clock)
+        set_names(store, [str(name)], target)
+    same = before is not None and before.target.digest == target.digest
+    return Pulled(name, target, is_new=not same)
+
+
+def _location(registries: Registries, name: Reference, text: str) -> Reference:
+    """Where to pull from: a short name (as typed) may have an alias in registries.conf."""
+    typed = text.partition("@")[0].partition(":")[0]
+    if "/" in typed or name.registry != DEFAULT_REGISTRY:
+        return name
+    alias = registries.conf.alias(typed)
+    if not alias:
+        return name
+    found = Reference.parse(alias)
+    return replace(name, registry=found.registry, repository=found.repository)
+
+
+def _up_to_date(
+    store: Store, repository: Repository, name: Reference, wanted: str, options: PullOptions
+) -> Descriptor | None:
+    """The stored target if the registry has the same and all of it is here."""
+    known = store.metadata.get_name(str(name))
+    if known is None or options.all_platforms:
+        return None
+    if name.digest is None:
+        head = repository.head(wanted)
+        if head is None or head.digest != known.target.digest:
+            return None
+    try:
+        platform = options.platform or options.host
+        image = Image.open(store, known.target, platform=platform)
+    except LaminaError:
+        return None
+    return known.target if is_complete(store, image) else None
+
+
+def is_complete(store: Store, image: Image) -> bool:
+    """Whether every layer is here, packed or unpacked."""
+    layers = image.layers()
+    chains = chain_ids(image.config().diff_ids)
+    if chains and store.snapshots.exists(chains[-1]):
+        return True
+    for layer, chain in zip(layers, chains, strict=True):
+        if store.content.exists(layer.descriptor().digest) or store.snapshots.exists(chain):
+            continue
+        return False
+    return True
+
+
+def _fetch(
+    store: Store,
+    repository: Repository,
+    target: Descriptor,
+    options: PullOptions,
+    *,
+    emit: Emitter,
+    cancel: CancelToken,
+    clock: Callable[[], float],
+) -> None:
+    from lamina.registry.graph import copy_graph, every
+    from lamina.registry.local import StoreEnd
+
+    wanted = options.platform or options.host
+
+    def choose(entries: Sequence[Descriptor]) -> Sequence[Descriptor]:
+        return (choose_platform(entries, wanted),)
+
+    copy_graph(
+        repository,
+        StoreEnd(store),
+        target,
+        emit=emit,
+        cancel=cancel,
+        clock=clock,
+        jobs=options.jobs,
+        choose=every if options.all_platforms else choose,
+        verb="pulling",
+    )
+
+
+def choose_platform(entries: Sequence[Descriptor], wanted: Platform) -> Descriptor:
+    """The entry of an index that `wanted` runs best; the only one if it names no platform.
+
+    Raises:
+        PlatformNotFound: kind NOT_FOUND, naming what there is.
+    """
+    if len(entries) == 1 and entries[0].platform is None:
+        return entries[0]
+    ranked = [
+        (rank, position)
+        for position, entry in enumerate(entries)
+        if entry.platform is not None and (rank := wanted.preference(entry.platform)) is not None
+    ]
+    if ranked:
+        return entries[min(ranked)[1]]
+    known = sorted({str(entry.platform) for entry in entries if entry.platform is not None})
+    raise PlatformNotFound(
+        f"no image for {wanted} in the index", hint=f"it has: {', '.join(known)}" if known else ""
+    )
+
+
+def _check(
+    store: Store, target: Descriptor, options: PullOptions, *, name: str, emit: Emitter
+) -> Image | None:
+    """The pulled image; every layer must be what the config says.
+
+    Raises:
+        LaminaError: UNSUPPORTED (an artifact, or layers kept elsewhere), INTEGRITY.
+    """
+    from lamina.spec.document import MAX_DOCUMENT
+    from lamina.spec.manifest import Manifest
+
+    if target.media_type in mediatype.MANIFESTS:
+        raw = store.content.read(target.digest, limit=MAX_DOCUMENT)
+        config = Manifest.parse(raw, media_type=target.media_type).config
+        if config.media_type not in mediatype.CONFIGS:
+            raise LaminaError(
+                f"{name} is an artifact ({config.media_type}), not an image",
+                kind=Kind.UNSUPPORTED,
+                hint="'lamina copy' takes artifacts to a registry or an image layout",
+            )
+    image = Image.open(store, target, platform=options.platform)
+    if options.platform is None:
+        try:
+            image = Image.open(store, target, platform=options.host)
+        except PlatformNotFound:
+            emit(Notice(f"{name} is for {image.config().platform}, this host is {options.host}"))
+    chains = chain_ids(image.config().diff_ids)
+    for layer, chain in zip(image.layers(), chains, strict=True):
+        digest = layer.descriptor().digest
+        record = store.metadata.get_layer(layer.diff_id())
+        if record is not None and digest in {blob.digest for blob in record.blobs}:
+            continue
+        if store.snapshots.exists(chain):
+            continue
+        if not store.content.exists(digest):
+            raise LaminaError(
+                f"{name}: layer {digest.short()} is not distributed by registries",
+                kind=Kind.UNSUPPORTED,
+                hint="it is a foreign layer (of a Windows image): lamina does not follow its urls",
+            )
+        _record_present(store, layer.descriptor())
+        record = store.metadata.get_layer(layer.diff_id())
+        if record is None or digest not in {blob.digest for blob in record.blobs}:
+            raise LaminaError(
+                f"{name}: layer {digest.short()} is not the {layer.diff_id()} of the config",
+                kind=Kind.INTEGRITY,
+            )
+    return image
+
+
+def _record_present(store: Store, descriptor: Descriptor) -> None:
+    """Record a blob that was here before (a layer of a manifest that was never unpacked)."""
+    from lamina.registry.local import StoreEnd
+    from lamina.tasks import CancelToken
+
+    StoreEnd(store).record_layer(descriptor, CancelToken())
+
+
+def pull_missing(
+    store: Store,
+    registries: Registries,
+    text: str,
+    options: PullOptions,
+    *,
+    missing: LaminaError | None,
+    emit: Emitter,
+    cancel: CancelToken,
+    clock: Callable[[], float],
+) -> Pulled:
+    """As `pull_image`; an error says first why it was tried: `missing` is what looking gave."""
+    try:
+        return pull_image(store, registries, text, options, emit=emit, cancel=cancel, clock=clock)
+    except LaminaError as error:
+        if missing is None:
+            raise
+        if error.kind is Kind.UNAVAILABLE and missing.hint:
+            error.hint = missing.hint
+        raise error.about(f"{missing}, and pulling it failed") from None
+
+
+def pull_all_tags(
+    store: Store,
+    registries: Registries,
+    text: str,
+    options: PullOptions,
+    *,
+    emit: Emitter,
+    cancel: CancelToken,
+    clock: Callable[[], float],
+) -> list[Pulled]:
+    """Pull every tag of a repository.
+
+    Raises:
+        LaminaError: kind USAGE if `text` has a tag; else as `pull_image`.
+    """
+    reference = Reference.parse(text)
+    if reference.tag or reference.digest is not None:
+        raise LaminaError("tag can't be used with --all-tags/-a", kind=Kind.USAGE)
+    pulled = []
+    for tag in registries.repository(_location(registries, reference, text)).tags():
+        one = f"{text}:{tag}"
+        pulled.append(
+            pull_image(store, registries, one, options, emit=emit, cancel=cancel, clock=clock)
+        )
+    return pulled

@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Remove unused images."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+
+    from lamina.cli.arguments import Parser
+    from lamina.cli.context import Context
+
+USAGE = "[OPTIONS]"
+HEADING = "Deleted Images:"
+_DANGLING = """WARNING! This will remove all dangling images.
+Are you sure you want to continue?"""
+_ALL = """WARNING! This will remove all images without at least one container associated to them.
+Are you sure you want to continue?"""
+
+
+def configure(parser: Parser) -> None:
+    from lamina.cli.prune import add_flags
+
+    parser.switch("-a", "--all", help="all images without a container, not only dangling ones")
+    add_flags(parser, filters="images that match: until=, label=, label!=")
+
+
+def run(args: argparse.Namespace, context: Context) -> int:
+    from lamina.app.disk import prune_images
+    from lamina.cli.images import host_platform
+    from lamina.cli.prune import confirmed, parse_filters, show
+
+    wanted = parse_filters(args.filter, context)
+    question = _ALL if args.all else _DANGLING
+    if not confirmed(question, context, what="image", force=args.force):
+        return 1
+    pruned = prune_images(
+        context.store(), all_unused=args.all, wanted=wanted, platform=host_platform()
+    )
+    show([(HEADING, pruned)], context)
+    return 0

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Remove unused data: stopped containers, images and build cache."""
+
+from __future__ import annotations
+
+from lamina.errors import Kind, LaminaError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+
+    from lamina.cli.arguments import Parser
+    from lamina.cli.context import Context
+
+USAGE = "[OPTIONS]"
+
+
+def configure(parser: Parser) -> None:
+    from lamina.cli.prune import add_flags
+
+    parser.switch("-a", "--all", help="all unused images and all build cache, not only dangling")
+    parser.switch("--volumes", help="anonymous volumes too (they always go with their container)")
+    add_flags(parser, filters="what matches: until=, label=, label!=")
+
+
+def run(args: argparse.Namespace, context: Context) -> int:
+    from lamina.app.containers import Host
+    from lamina.app.disk import prune_cache, prune_containers, prune_images
+    from lamina.cli import builder_prune, container_prune, image_prune
+    from lamina.cli.images import host_platform, notices
+    from lamina.cli.prune import confirmed, parse_filters, show
+    from lamina.store.eviction import Limits
+
+    if args.volumes and any(text.startswith("until=") for text in args.filter):
+        raise LaminaError(
+            'the "until" filter is not supported with "--volumes"', kind=Kind.UNSUPPORTED
+        )
+    wanted = parse_filters(args.filter, context)
+    if not confirmed(_question(args), context, what="system", force=args.force):
+        return 1
+    store, settings = context.store(), context.settings()
+    host = Host(runtime=settings.runtime, subnet=settings.subnet)
+    platform = host_platform()
+    pruned = [
+        (container_prune.HEADING, prune_containers(store, host, wanted=wanted)),
+        (
+            image_prune.HEADING,
+            prune_images(store, all_unused=args.all, wanted=wanted, platform=platform),
+        ),
+    ]
+    if not (wanted.labels or wanted.without):  # cache has no labels: none of it matches
+        limits = Limits(unused_since=wanted.until, dangling_only=not args.all)
+        pruned.append((builder_prune.HEADING, prune_cache(store, limits, emit=notices(context))))
+    show(pruned, context)
+    return 0
+
+
+def _question(args: argparse.Namespace) -> str:
+    what = ["all stopped containers"]
+    if args.volumes:
+        what.append("all anonymous volumes not used by at least one container")
+    if args.all:
+        what += ["all images without at least one container associated to them", "all build cache"]
+    else:
+        what += ["all dangling images", "unused build cache"]
+    lines = ["WARNING! This will remove:", *[f"  - {each}" for each in what], ""]
+    if args.filter:
+        lines += ["  Items to be pruned will be filtered with:"]
+        lines += [*[f"  - {each}" for each in sorted(args.filter)], ""]
+    return "\n".join([*lines, "Are you sure you want to continue?"])

@@ -1,0 +1,362 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The store, and image layouts on disk, as Source and Sink (ports)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+
+from lamina.errors import Kind, LaminaError
+from lamina.registry.transport import Unreachable
+from lamina.registry.upload import OpenUpload
+from lamina.spec import mediatype
+from lamina.spec.digest import DiffID, Digest
+from lamina.spec.document import MAX_DOCUMENT
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import IO
+
+    from lamina.registry.ports import Report, Source
+    from lamina.spec.descriptor import Descriptor
+    from lamina.store.ports import Ingest, Store
+    from lamina.tasks import CancelToken
+
+_CHUNK = 1024 * 1024
+_MAX_FAILURES = 6  # in a row without a new byte
+_FIRST_PAUSE = 0.5  # seconds
+
+
+class StoreEnd:
+    """A store as Source and Sink. The caller holds a lease.
+
+    A layer that was taken is decompressed and hashed, and recorded under the diffID that it really
+    has: no manifest's or config's claim is believed.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def open(self, descriptor: Descriptor, *, offset: int = 0) -> IO[bytes]:
+        return self._store.content.open(descriptor.digest, offset=offset)
+
+    def document(self, descriptor: Descriptor) -> bytes:
+        return self._store.content.read(descriptor.digest, limit=MAX_DOCUMENT)
+
+    def exists(self, descriptor: Descriptor) -> bool:
+        if not self._store.content.exists(descriptor.digest):
+            return False
+        return self._store.content.info(descriptor.digest).size == descriptor.size
+
+    def put(
+        self, descriptor: Descriptor, source: Source, *, report: Report, cancel: CancelToken
+    ) -> None:
+        self._fetch(descriptor, source, report=report, cancel=cancel)
+        if mediatype.is_layer(descriptor.media_type):
+            self.record_layer(descriptor, cancel)
+
+    def put_document(self, descriptor: Descriptor, raw: bytes) -> None:
+        if self.exists(descriptor):
+            return
+        with self._store.content.ingest(f"blob {descriptor.digest}", expected=descriptor) as ingest:
+            ingest.write(raw[ingest.offset :])
+            ingest.commit(digest=descriptor.digest, size=descriptor.size)
+
+    def _fetch(
+        self, descriptor: Descriptor, source: Source, *, report: Report, cancel: CancelToken
+    ) -> None:
+        for fresh in (False, True):
+            with self._store.content.ingest(
+                f"blob {descriptor.digest}", expected=descriptor
+            ) as ingest:
+                if self.exists(descriptor):  # another process fetched it meanwhile
+                    ingest.abort()
+                    return
+                resumed = ingest.offset > 0
+                download(ingest, descriptor, source, report=report, cancel=cancel)
+                try:
+                    ingest.commit(digest=descriptor.digest, size=descriptor.size)
+                except LaminaError as error:
+                    # what an earlier process left may have been damaged: once more, from zero
+                    if error.kind is not Kind.INTEGRITY or fresh or not resumed:
+                        raise
+                else:
+                    return
+
+    def record_layer(self, descriptor: Descriptor, cancel: CancelToken) -> None:
+        """Hash what the layer decompresses to and record it under that diffID."""
+        from lamina.layer.compress import decompressed
+
+        hasher = hashlib.sha256()
+        size = 0
+        with self._store.content.open(descriptor.digest) as file:
+            tar = decompressed(file)
+            while data := tar.read(_CHUNK):
+                cancel.check()
+                hasher.update(data)
+                size += len(data)
+        diff_id = DiffID(Digest("sha256", hasher.hexdigest()))
+        self._store.metadata.put_layer(diff_id, size, descriptor)
+
+
+def download(
+    ingest: Ingest,
+    descriptor: Descriptor,
+    source: Source,
+    *,
+    report: Report,
+    cancel: CancelToken,
+) -> None:
+    """Fill the ingest to the descriptor's size, from where it stands; broken transfers go on.
+
+    Raises:
+        LaminaError: INTEGRITY if the source sends more than it should; else as `Source.open`.
+    """
+    failures = 0
+    while ingest.offset < descriptor.size:
+        before = ingest.offset
+        try:
+            with source.open(descriptor, offset=ingest.offset) as stream:
+                while data := stream.read(min(_CHUNK, descriptor.size + 1 - ingest.offset)):
+                    cancel.check()
+                    ingest.write(data)
+                    report(ingest.offset)
+                    if ingest.offset > descriptor.size:
+                        ingest.abort()
+                        raise LaminaError(
+                            f"more than {descriptor.size} bytes were sent", kind=Kind.INTEGRITY
+                        )
+            if ingest.offset < descriptor.size:
+                raise Unreachable("the transfer ended early", transient=True)
+        except Unreachable as error:
+            failures = 1 if ingest.offset > before else failures + 1
+            if not error.transient or failures >= _MAX_FAILURES:
+                raise
+            cancel.wait(_FIRST_PAUSE * 2 ** (failures - 1))
+            cancel.check()
+
+
+class StoreJournal:
+    """Open uploads as documents of a store (upload.UploadJournal); those of a week ago go.
+
+    Registries forget uploads too, most within a week.
+    """
+
+    KIND = "upload"
+    _LIFE = 7 * 24 * 3600.0  # seconds; distribution purges uploads after 168 hours
+
+    def __init__(self, store: Store, *, clock: Callable[[], float]) -> None:
+        self._documents = store.documents
+        self._clock = clock
+
+    def get(self, repository: str, digest: Digest) -> OpenUpload | None:
+        found = self._documents_get(repository, digest)
+        if found is None:
+            return None
+        try:
+            body = json.loads(found)
+            return OpenUpload(str(body["url"]), int(body["offset"]))
+        except (ValueError, KeyError, TypeError):
+            return None  # a damaged record is none: the blob is uploaded anew
+
+    def put(self, repository: str, digest: Digest, upload: OpenUpload) -> None:
+        from lamina.store.ports import Document
+
+        id = self._id(repository, digest)
+        body = json.dumps({"url": upload.url, "offset": upload.offset})
+        if self._documents.get(self.KIND, id) is not None:
+            self._documents.update(self.KIND, id, body)
+        else:
+            self._documents.insert(Document(self.KIND, id, id, body, self._clock()))
+
+    def forget(self, repository: str, digest: Digest) -> None:
+        self._documents.delete(self.KIND, self._id(repository, digest))
+
+    def sweep(self) -> None:
+        """Drop records of uploads that no registry can still have."""
+        for document in self._documents.list(self.KIND):
+            if document.created < self._clock() - self._LIFE:
+                self._documents.delete(self.KIND, document.id)
+
+    def _documents_get(self, repository: str, digest: Digest) -> str | None:
+        found = self._documents.get(self.KIND, self._id(repository, digest))
+        return found.body if found is not None else None
+
+    @staticmethod
+    def _id(repository: str, digest: Digest) -> str:
+        return hashlib.sha256(f"{repository}@{digest}".encode()).hexdigest()
+
+
+class LayoutEnd:
+    """An OCI image layout directory as Source and Sink (image-spec image-layout.md).
+
+    Blobs are written aside and renamed; `index.json` is the caller's (`set_ref`), last.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def create(self) -> None:
+        """Make the layout if it is not there.
+
+        Raises:
+            LaminaError: CONFLICT if the directory holds something else.
+        """
+        os.makedirs(self.path, exist_ok=True)
+        marker = os.path.join(self.path, "oci-layout")
+        if not os.path.exists(marker):
+            if os.listdir(self.path):
+                raise LaminaError(
+                    f"{self.path} is not empty and not an OCI image layout", kind=Kind.CONFLICT
+                )
+            _replace_file(marker, b'{"imageLayoutVersion":"1.0.0"}')
+
+    def open(self, descriptor: Descriptor, *, offset: int = 0) -> IO[bytes]:
+        try:
+            file = open(self._blob(descriptor.digest), "rb")  # noqa: SIM115  # the caller closes it
+        except FileNotFoundError as error:
+            raise LaminaError(
+                f"blob {descriptor.digest} is not in {self.path}", kind=Kind.NOT_FOUND
+            ) from error
+        file.seek(offset)
+        return file
+
+    def document(self, descriptor: Descriptor) -> bytes:
+        with self.open(descriptor) as file:
+            raw = file.read(MAX_DOCUMENT + 1)
+        if (
+            len(raw) != descriptor.size
+            or Digest.of(raw, algorithm=descriptor.digest.algorithm) != descriptor.digest
+        ):
+            raise LaminaError(f"{descriptor.digest} in {self.path} is damaged", kind=Kind.INTEGRITY)
+        return raw
+
+    def exists(self, descriptor: Descriptor) -> bool:
+        try:
+            return os.stat(self._blob(descriptor.digest)).st_size == descriptor.size
+        except FileNotFoundError:
+            return False
+
+    def put(
+        self, descriptor: Descriptor, source: Source, *, report: Report, cancel: CancelToken
+    ) -> None:
+        target = self._blob(descriptor.digest)
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        temporary = f"{target}.{os.getpid()}.new"
+        try:
+            with open(temporary, "xb") as file:
+                writing = _FileIngest(file, descriptor)
+                download(writing, descriptor, source, report=report, cancel=cancel)  # type: ignore[arg-type]  # offset, write and abort are what it uses
+                writing.verify()
+            os.rename(temporary, target)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+
+    def put_document(self, descriptor: Descriptor, raw: bytes) -> None:
+        target = self._blob(descriptor.digest)
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        _replace_file(target, raw)
+
+    def find(self, name: str) -> Descriptor:
+        """The entry of `index.json` with that name (empty: the only one there is).
+
+        Raises:
+            LaminaError: NOT_FOUND, or INVALID if there are several to choose from.
+        """
+        entries = self._entries()
+        found = [entry for entry in entries if not name or _names(entry) & {name}]
+        if len(found) == 1:
+            return found[0]
+        known = ", ".join(sorted(name for entry in entries for name in _names(entry)))
+        if not found:
+            raise LaminaError(
+                f"{self.path} has no image {name!r}".replace(" ''", ""),
+                kind=Kind.NOT_FOUND,
+                hint=f"it has: {known}" if known else "",
+            )
+        raise LaminaError(
+            f"{self.path} has several images: say which (oci:DIR:NAME)",
+            kind=Kind.INVALID,
+            hint=f"it has: {known}",
+        )
+
+    def set_ref(self, target: Descriptor, name: str) -> None:
+        """Add `target` under `name` to `index.json`, replacing the entry of that name."""
+        from lamina.record import replace
+        from lamina.spec.document import dump
+
+        named = replace(
+            target, annotations=(("org.opencontainers.image.ref.name", name),) if name else ()
+        )
+        kept = [
+            entry
+            for entry in self._entries()
+            if not (name and name in _names(entry)) and entry != named
+        ]
+        document = {
+            "schemaVersion": 2,
+            "mediaType": mediatype.OCI_INDEX,
+            "manifests": [entry.to_json() for entry in (*kept, named)],
+        }
+        _replace_file(os.path.join(self.path, "index.json"), dump(document))
+
+    def _entries(self) -> tuple[Descriptor, ...]:
+        from lamina.spec.manifest import Index
+
+        try:
+            with open(os.path.join(self.path, "index.json"), "rb") as file:
+                raw = file.read(MAX_DOCUMENT + 1)
+        except FileNotFoundError:
+            if os.path.exists(os.path.join(self.path, "oci-layout")):
+                return ()
+            raise LaminaError(
+                f"{self.path} is not an OCI image layout", kind=Kind.NOT_FOUND
+            ) from None
+        return Index.parse(raw).manifests
+
+    def _blob(self, digest: Digest) -> str:
+        return os.path.join(self.path, "blobs", digest.algorithm, digest.hex)
+
+
+def _names(entry: Descriptor) -> set[str]:
+    keys = ("org.opencontainers.image.ref.name", "io.containerd.image.name")
+    return {value for key in keys if (value := entry.annotation(key)) is not None}
+
+
+class _FileIngest:
+    """A new file as the ingest that `download` fills."""
+
+    def __init__(self, file: IO[bytes], descriptor: Descriptor) -> None:
+        self._file = file
+        self._descriptor = descriptor
+        self._hasher = hashlib.new(descriptor.digest.algorithm)
+        self.offset = 0
+
+    def write(self, data: bytes) -> None:
+        self._file.write(data)
+        self._hasher.update(data)
+        self.offset += len(data)
+
+    def abort(self) -> None: ...
+
+    def verify(self) -> None:
+        digest = self._descriptor.digest
+        if self._hasher.hexdigest() != digest.hex:
+            raise LaminaError(
+                f"digest is {digest.algorithm}:{self._hasher.hexdigest()} instead of {digest}",
+                kind=Kind.INTEGRITY,
+            )
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+
+def _replace_file(path: str, content: bytes) -> None:
+    temporary = f"{path}.{os.getpid()}.new"
+    with open(temporary, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.rename(temporary, path)
