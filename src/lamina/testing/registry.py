@@ -138,7 +138,9 @@ class RegistryClient:
     def __call__(
         self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
     ) -> Answer:
-        self.connection.request(method, path, body, {**self.headers, **(headers or {})})
+        # a server may answer from the headers and close while the body is still being written
+        with contextlib.suppress(BrokenPipeError):
+            self.connection.request(method, path, body, {**self.headers, **(headers or {})})
         with contextlib.closing(self.connection.getresponse()) as response:
             return Answer(response.status, response.headers, response.read())
 
