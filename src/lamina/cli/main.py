@@ -109,7 +109,6 @@ ALIASES: dict[tuple[str, str], str] = {
     ("registry", "scrub"): "scrub",
 }
 
-_GLOBAL_VALUES = ("--root", "--log-level")
 # Docker's global options that mean nothing without a daemon
 _REFUSED_GLOBALS = ("-H", "--host", "-c", "--context", "--config", "--tls", "--tlsverify")
 
