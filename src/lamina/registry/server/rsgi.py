@@ -21,6 +21,7 @@ from lamina.registry.server.wire import (
     Refusal,
     Request,
     Response,
+    Stream,
     Streamed,
     Work,
 )
@@ -45,6 +46,11 @@ if TYPE_CHECKING:
         scheme: str
         headers: Headers
 
+    class Transport(Protocol):
+        """RSGI's body that is sent in pieces."""
+
+        async def send_bytes(self, data: bytes) -> None: ...
+
     class Sender(Protocol):
         """RSGI's protocol object of a request."""
 
@@ -57,6 +63,7 @@ if TYPE_CHECKING:
         def response_file_range(
             self, status: int, headers: list[tuple[str, str]], file: str, start: int, end: int
         ) -> None: ...
+        def response_stream(self, status: int, headers: list[tuple[str, str]]) -> Transport: ...
 
 
 _log = logging.getLogger(__name__)
@@ -108,7 +115,10 @@ class Edge:
         active = self._active[client] = self._active.get(client, 0) + 1
         try:
             response = await self._respond(request, sender, active=active)
-            sent = _send(request, response, sender, closing=self.closing)
+            if isinstance(response.body, Stream) and request.method != "HEAD":
+                sent = await self._send_stream(request, response, response.body, sender)
+            else:
+                sent = _send(request, response, sender, closing=self.closing)
         finally:
             self.in_flight -= 1
             left = self._active[client] - 1
@@ -214,6 +224,47 @@ class Edge:
                 writing.exception()  # looked at: the first error is the one that is told
             await loop.run_in_executor(self._pool, step.close)
 
+    async def _send_stream(
+        self, request: Request, response: Response, body: Stream, sender: Sender
+    ) -> int:
+        """The pieces; the next one is fetched while one is sent. Returns the bytes sent.
+
+        Raises:
+            Exception: the source failed or was short: the server then drops the connection, which
+                is how a client learns that a body is not whole (RFC 9112 §6.3).
+        """
+        loop = asyncio.get_running_loop()
+        headers = [*response.headers, ("content-length", str(body.length))]
+        if self.closing:
+            headers.append(("connection", "close"))
+        pieces = body.pieces()
+        reading = loop.run_in_executor(self._pool, next, pieces, b"")
+        sent = 0
+        transport = None
+        try:
+            while piece := await reading:
+                if transport is None:
+                    transport = sender.response_stream(response.status, headers)
+                reading = loop.run_in_executor(self._pool, next, pieces, b"")
+                await transport.send_bytes(piece)
+                sent += len(piece)
+            if transport is None and not body.length:
+                sender.response_bytes(response.status, headers, b"")
+        except LaminaError as error:
+            _log.error("%s %s: %s", request.method, request.path, error)
+            if transport is not None:
+                raise
+            refused = answer_of_error(error)
+            return _send(request, refused, sender, closing=self.closing)
+        finally:
+            await asyncio.wait([reading])
+            close = getattr(pieces, "close", None)
+            if close is not None:
+                await loop.run_in_executor(self._pool, close)
+        if sent != body.length:
+            raise LaminaError(f"{request.path}: {sent} bytes of {body.length} could be sent")
+        return sent
+
 
 def _send(request: Request, response: Response, sender: Sender, *, closing: bool) -> int:
     """Hand the response to the server; returns the body's length."""
@@ -221,11 +272,12 @@ def _send(request: Request, response: Response, sender: Sender, *, closing: bool
     if closing:
         headers.append(("connection", "close"))
     body = response.body
-    if isinstance(body, FileRegion):
+    if isinstance(body, (FileRegion, Stream)):
         headers.append(("content-length", str(body.length)))
         if request.method == "HEAD":
             sender.response_empty(response.status, headers)
             return 0
+        assert isinstance(body, FileRegion)
         if body.length == 0:
             sender.response_bytes(response.status, headers, b"")
         elif body.whole:
