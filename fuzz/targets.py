@@ -142,7 +142,7 @@ def seeds(target: str) -> Iterator[bytes]:
         for text in ("a\n!b\0a/b", "**/*.log\n\0x/y.log", "[a-c]?\\*\n!**/z\0b1*", "/x/../y\0y/z"):
             yield text.encode()
     elif target == "words":
-        for text in ("$a ${b:-$c} ${d+'x y'}", "${c%%.*}${c##*/}${c/y/z}${c//[.]/}", "\"$a\"\\$b"):
+        for text in ("$a ${b:-$c} ${d+'x y'}", "${c%%.*}${c##*/}${c/y/z}${c//[.]/}", '"$a"\\$b'):
             yield from (bytes([bits]) + text.encode() for bits in (0, 1, 14, 36))
     elif target == "reference":
         digest = "sha256:" + "0" * 64

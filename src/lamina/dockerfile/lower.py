@@ -255,7 +255,8 @@ class Lowering:
             return None
         if "$" in text:
             raise SourceError(
-                "variables are not replaced in COPY --from",
+                "variable expansion is not supported for --from, define a new stage with FROM "
+                "using ARG from global scope as a workaround",
                 span=command.span,
                 hint=f"give the image a name with `FROM {text} AS name` and copy from that",
             )

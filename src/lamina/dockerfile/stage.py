@@ -37,7 +37,7 @@ from lamina.spec.config import Healthcheck, History, ImageConfig, RunConfig
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from lamina.dockerfile.checks import Checker
     from lamina.dockerfile.copying import CopyRequest, Part
@@ -270,11 +270,7 @@ class StageState:
             extra_hosts=self.scope.extra_hosts,
             shm_size=self.scope.shm_size,
             platform=str(self.platform),
-            proxy_args=tuple(
-                (name, value)
-                for name, value in self.scope.build_args.items()
-                if name.lower() in PROXY_ARGS
-            ),
+            proxy_args=_proxies(self.scope.build_args),
             mounts=mounts + script,
             hostname=self.scope.build_args.get("BUILDKIT_SANDBOX_HOSTNAME", ""),
         )
@@ -645,6 +641,15 @@ class StageState:
             ).text
         except BadExpansion:
             return text
+
+
+def _proxies(build_args: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """The proxy arguments, in small and in capital letters, as BuildKit's executor sets them."""
+    given = {name: value for name, value in build_args.items() if name.lower() in PROXY_ARGS}
+    for name, value in tuple(given.items()):
+        given.setdefault(name.upper(), value)
+        given.setdefault(name.lower(), value)
+    return tuple(given.items())
 
 
 def _is_numeric(owner: str) -> bool:
