@@ -30,7 +30,7 @@ from lamina.dockerfile.values import (
     parse_port,
 )
 from lamina.errors import Kind
-from lamina.plan.graph import Edge, Vertex, VertexMeta, combined, vertex
+from lamina.plan.graph import Edge, Plan, Vertex, VertexMeta, combined, vertex
 from lamina.plan.ops import Exec, FileOp, LocalSource, Merge, MkdirAction
 from lamina.record import record, replace
 from lamina.spec.config import Healthcheck, History, ImageConfig, RunConfig
@@ -69,6 +69,12 @@ class Vertices:
         if old is not made:
             self._known[made.digest] = replace(old, meta=combined(old.meta, meta))
         return Edge(made.digest)
+
+    def include(self, plan: Plan) -> Edge | None:
+        """The plan's output, its vertices known from now on."""
+        for made in plan.vertices:
+            self._known.setdefault(made.digest, made)
+        return plan.outputs[0]
 
     def all(self) -> tuple[Vertex, ...]:
         """Every vertex, inputs first."""
