@@ -3,17 +3,20 @@
 
 from __future__ import annotations
 
+import http.client
 import secrets
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from lamina.registry.server.objectstore.bucket import Location
 
@@ -38,8 +41,8 @@ class S3Server:
         self._send("PUT", f"/{name}")
         return name
 
-    def remove_bucket(self, name: str) -> None:
-        """Remove all buckets, this one among them."""
+    def remove_buckets(self) -> None:
+        """Remove all buckets."""
         self._send("POST", "/moto-api/reset")
 
     def location(self, bucket: str, **fields: object) -> Location:
@@ -86,3 +89,64 @@ def s3_server() -> Iterator[S3Server]:
     finally:
         process.kill()
         process.wait()
+
+
+class Faults:
+    """What a `faulty` server does wrong. `refuse` says with which status a request is refused (0:
+    not at all); `dropped` are headers lost on the way, by lower-case name.
+    """
+
+    def __init__(self) -> None:
+        self.refuse: Callable[[str, str], int] = lambda method, path: 0
+        self.dropped: frozenset[str] = frozenset()
+
+
+@contextmanager
+def faulty(server: S3Server) -> Iterator[tuple[Faults, str]]:
+    """(what to do wrong, endpoint) of a proxy before the server."""
+    faults = Faults()
+
+    class Proxy(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def _forward(self) -> None:
+            body = self.rfile.read(int(self.headers.get("content-length", "0")))
+            status = faults.refuse(self.command, self.path)
+            headers: list[tuple[str, str]] = []
+            answer = b""
+            if not status:
+                sent = {
+                    name: text
+                    for name, text in self.headers.items()
+                    if name.lower() not in faults.dropped
+                }
+                connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+                with closing(connection):
+                    connection.request(self.command, self.path, body, sent)
+                    response = connection.getresponse()
+                    status, headers, answer = response.status, response.getheaders(), response.read()
+            self.send_response_only(status)
+            for name, text in headers:
+                if name.lower() not in {"connection", "transfer-encoding", "content-length"}:
+                    self.send_header(name, text)
+            length = dict((name.lower(), text) for name, text in headers).get("content-length")
+            is_head = self.command == "HEAD" and length is not None
+            self.send_header("Content-Length", str(length if is_head else len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _forward  # noqa: N815  # http.server's
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    proxy = ThreadingHTTPServer(("127.0.0.1", 0), Proxy)
+    proxy.daemon_threads = True
+    thread = threading.Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield faults, f"http://127.0.0.1:{proxy.server_address[1]}"
+    finally:
+        proxy.shutdown()
+        thread.join()
+        proxy.server_close()

@@ -82,6 +82,13 @@ class Config:
         """Whether anything but "everybody may do everything" is configured."""
         return bool(self.htpasswd or self.token is not None or self.rules)
 
+    @property
+    def place(self) -> str:
+        """Where everything is kept, for people."""
+        if self.bucket is None:
+            return self.root
+        return f"s3://{self.bucket.bucket}/{self.bucket.prefix}".rstrip("/")
+
     def address(self) -> tuple[str, int]:
         """(host, port) of `listen`.
 

@@ -476,9 +476,7 @@ def _blob_response(
         if region is not None:
             offset, length = region
             span = ("content-range", f"bytes {offset}-{offset + length - 1}/{blob.size}")
-            return Response(
-                206, (*headers, span), _region(blob, offset, length, whole=False)
-            )
+            return Response(206, (*headers, span), _region(blob, offset, length, whole=False))
     return Response(200, headers, _region(blob, 0, blob.size, whole=True))
 
 

@@ -81,7 +81,7 @@ class Entry:
     modified: float
 
 
-class Unchanged(Exception):  # noqa: N818  # an answer, not an error
+class Unchanged(Exception):  # an answer, not an error
     """The object still has the entity tag that was given."""
 
 
@@ -168,9 +168,7 @@ class Bucket:
         part = max(MIN_PART, -(-size // _MAX_PARTS))
         return _Checked(
             self,
-            self._obstore.open_writer(
-                self._store, key, buffer_size=part, max_concurrency=_AT_ONCE
-            ),
+            self._obstore.open_writer(self._store, key, buffer_size=part, max_concurrency=_AT_ONCE),
         )
 
     def read(self, key: str, *, offset: int, length: int) -> Iterator[bytes]:
@@ -193,9 +191,7 @@ class Bucket:
     def list(self, prefix: str, *, after: str = "") -> Iterator[Entry]:
         """The objects below `prefix/` whose keys come after `after`, in byte order of keys."""
         try:
-            pages = self._obstore.list(
-                self._store, prefix, offset=after or None, chunk_size=_PAGE
-            )
+            pages = self._obstore.list(self._store, prefix, offset=after or None, chunk_size=_PAGE)
             for page in pages:
                 for entry in page:
                     modified: datetime = entry["last_modified"]

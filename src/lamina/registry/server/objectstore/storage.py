@@ -10,8 +10,8 @@ from lamina.registry.server.objectstore.blobs import BucketBlobs
 from lamina.registry.server.objectstore.bucket import Bucket, Location
 from lamina.registry.server.objectstore.documents import Documents
 from lamina.registry.server.objectstore.manifests import BucketManifests, is_empty
-from lamina.registry.server.objectstore.uploads import HOLD, BucketUploads
 from lamina.registry.server.objectstore.upkeep import BucketUpkeep
+from lamina.registry.server.objectstore.uploads import HOLD, BucketUploads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,12 +48,8 @@ class BucketStorage:
         self.blobs = BucketBlobs(
             bucket, index, clock=clock, grace=grace, redirect=location.redirect
         )
-        self.uploads = BucketUploads(
-            bucket, self.blobs, clock=clock, limit=max_uploads, hold=hold
-        )
-        self.manifests = BucketManifests(
-            bucket, states, self.blobs, clock=clock, pool=self._pool
-        )
+        self.uploads = BucketUploads(bucket, self.blobs, clock=clock, limit=max_uploads, hold=hold)
+        self.manifests = BucketManifests(bucket, states, self.blobs, clock=clock, pool=self._pool)
         self.upkeep = BucketUpkeep(
             bucket,
             index=index,

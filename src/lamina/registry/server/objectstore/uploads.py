@@ -22,7 +22,7 @@ import threading
 import time
 from contextlib import suppress
 
-from lamina.errors import Kind, LaminaError
+from lamina.errors import LaminaError
 from lamina.registry.server.objectstore.bucket import MIN_PART
 from lamina.registry.server.wire import RETRY, Refusal
 from lamina.spec.document import dump, parse_object
