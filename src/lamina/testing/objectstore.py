@@ -97,7 +97,7 @@ class Faults:
     """
 
     def __init__(self) -> None:
-        self.refuse: Callable[[str, str], int] = lambda method, path: 0
+        self.refuse: Callable[[str, str], int] = lambda _method, _path: 0
         self.dropped: frozenset[str] = frozenset()
 
 
@@ -124,12 +124,16 @@ def faulty(server: S3Server) -> Iterator[tuple[Faults, str]]:
                 with closing(connection):
                     connection.request(self.command, self.path, body, sent)
                     response = connection.getresponse()
-                    status, headers, answer = response.status, response.getheaders(), response.read()
+                    status, headers, answer = (
+                        response.status,
+                        response.getheaders(),
+                        response.read(),
+                    )
             self.send_response_only(status)
             for name, text in headers:
                 if name.lower() not in {"connection", "transfer-encoding", "content-length"}:
                     self.send_header(name, text)
-            length = dict((name.lower(), text) for name, text in headers).get("content-length")
+            length = {name.lower(): text for name, text in headers}.get("content-length")
             is_head = self.command == "HEAD" and length is not None
             self.send_header("Content-Length", str(length if is_head else len(answer)))
             self.end_headers()

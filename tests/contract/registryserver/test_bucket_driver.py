@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from lamina.errors import Kind, LaminaError
+from lamina.registry.server.objectstore.bucket import Location
 from lamina.registry.server.objectstore.storage import BucketStorage
 from lamina.registry.server.objectstore.uploads import HOLD, PIECE
 from lamina.registry.server.wire import Refusal
@@ -202,3 +203,22 @@ def test_lost_answers_do_not_undo_or_repeat_a_change(s3: S3Server, clock: Clock)
 def test_no_credentials_in_a_location_that_is_printed(s3: S3Server) -> None:
     assert "the-secret-key" not in repr(s3.location("bucket"))
     assert "AKIATEST" not in str(s3.location("bucket"))
+
+
+def test_credentials_and_endpoint_come_from_the_environment(
+    s3: S3Server, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket = s3.bucket()
+    for name, text in (
+        ("AWS_ACCESS_KEY_ID", "FROMENV"),
+        ("AWS_SECRET_ACCESS_KEY", "x"),
+        ("AWS_REGION", "us-east-1"),
+        ("AWS_ENDPOINT_URL", s3.endpoint),
+    ):
+        monkeypatch.setenv(name, text)
+    storage = BucketStorage(Location(bucket, redirect=True), clock=clock)
+    found = storage.blobs.find("a", push(storage, "a"))
+    assert found is not None
+    assert found.address is not None
+    assert "FROMENV" in found.address()
+    storage.close()

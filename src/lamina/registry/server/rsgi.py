@@ -15,6 +15,7 @@ import time
 from lamina.errors import LaminaError
 from lamina.record import record
 from lamina.registry.server.handlers import answer_of_error
+from lamina.registry.server.pipes import PipeWriter, fifo
 from lamina.registry.server.wire import (
     Buffered,
     FileRegion,
@@ -28,7 +29,7 @@ from lamina.registry.server.wire import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
     from concurrent.futures import Executor
     from typing import Protocol
 
@@ -46,11 +47,6 @@ if TYPE_CHECKING:
         scheme: str
         headers: Headers
 
-    class Transport(Protocol):
-        """RSGI's body that is sent in pieces."""
-
-        async def send_bytes(self, data: bytes) -> None: ...
-
     class Sender(Protocol):
         """RSGI's protocol object of a request."""
 
@@ -63,7 +59,6 @@ if TYPE_CHECKING:
         def response_file_range(
             self, status: int, headers: list[tuple[str, str]], file: str, start: int, end: int
         ) -> None: ...
-        def response_stream(self, status: int, headers: list[tuple[str, str]]) -> Transport: ...
 
 
 _log = logging.getLogger(__name__)
@@ -229,40 +224,55 @@ class Edge:
     ) -> int:
         """The pieces; the next one is fetched while one is sent. Returns the bytes sent.
 
-        Raises:
-            Exception: the source failed or was short: the server then drops the connection, which
-                is how a client learns that a body is not whole (RFC 9112 §6.3).
+        A body that is short, because the source failed, ends the connection: that is how a client
+        learns of it (RFC 9112 §8).
         """
         loop = asyncio.get_running_loop()
-        headers = [*response.headers, ("content-length", str(body.length))]
-        if self.closing:
-            headers.append(("connection", "close"))
         pieces = body.pieces()
-        reading = loop.run_in_executor(self._pool, next, pieces, b"")
-        sent = 0
-        transport = None
         try:
-            while piece := await reading:
-                if transport is None:
-                    transport = sender.response_stream(response.status, headers)
-                reading = loop.run_in_executor(self._pool, next, pieces, b"")
-                await transport.send_bytes(piece)
-                sent += len(piece)
-            if transport is None and not body.length:
+            try:
+                first = await loop.run_in_executor(self._pool, next, pieces, b"")
+            except LaminaError as error:
+                _log.error("%s %s: %s", request.method, request.path, error)
+                return _send(request, answer_of_error(error), sender, closing=self.closing)
+            headers = [*response.headers, ("content-length", str(body.length))]
+            if self.closing:
+                headers.append(("connection", "close"))
+            if not first:
                 sender.response_bytes(response.status, headers, b"")
-        except LaminaError as error:
-            _log.error("%s %s: %s", request.method, request.path, error)
-            if transport is not None:
-                raise
-            refused = answer_of_error(error)
-            return _send(request, refused, sender, closing=self.closing)
+                return 0
+            async with fifo() as (path, opened):
+                sender.response_file(response.status, headers, path)
+                return await self._copy(request, first, pieces, await opened())
         finally:
-            await asyncio.wait([reading])
             close = getattr(pieces, "close", None)
             if close is not None:
                 await loop.run_in_executor(self._pool, close)
-        if sent != body.length:
-            raise LaminaError(f"{request.path}: {sent} bytes of {body.length} could be sent")
+
+    async def _copy(
+        self, request: Request, piece: bytes, pieces: Iterator[bytes], writer: PipeWriter | None
+    ) -> int:
+        """Send the pieces as fast as the client takes them, and close the writer."""
+        if writer is None:  # the client has gone
+            return 0
+        loop = asyncio.get_running_loop()
+        sent = 0
+        try:
+            while piece:
+                reading = loop.run_in_executor(self._pool, next, pieces, b"")
+                try:
+                    await writer.write(piece)
+                    sent += len(piece)
+                finally:
+                    await asyncio.wait([reading])
+                    reading.exception()  # looked at: the first error is the one that is told
+                piece = reading.result()
+        except ConnectionError:  # the client has gone
+            pass
+        except LaminaError as error:
+            _log.error("%s %s: %s", request.method, request.path, error)
+        finally:
+            writer.close()
         return sent
 
 

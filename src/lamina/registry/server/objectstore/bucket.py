@@ -31,13 +31,13 @@ if TYPE_CHECKING:
         def close(self) -> None: ...
 
 
-_PIECE = 1 << 20  # bytes of a stream's pieces
+_PIECE = 256 << 10  # bytes of a stream's pieces: larger ones stay in the arenas of many threads
 _PAGE = 1000  # keys of one listing request: S3's maximum
 # How long a failing request is tried again: below a client's patience, above a failover.
 _RETRY_FOR = timedelta(seconds=10)
 _MAX_PARTS = 9000  # of a multipart upload; S3 allows 10,000
-MIN_PART = 8 << 20  # bytes; S3 wants 5 MiB at least
-_AT_ONCE = 3  # parts in flight of one object: memory is three parts
+MIN_PART = 5 << 20  # bytes: the least that S3 takes, since memory is several of them
+_AT_ONCE = 2  # parts in flight of one object
 
 
 @record
@@ -295,7 +295,8 @@ def _open(location: Location) -> S3Store:
         "region": location.region,
         "endpoint": _endpoint(location),
     }
-    client: dict[str, object] = {"allow_http": location.endpoint.startswith("http://")}
+    # an endpoint of the environment may say http://, AWS's own never do
+    client: dict[str, object] = {"allow_http": not location.endpoint.startswith("https://")}
     if location.ca_certificate:
         with open(location.ca_certificate, "rb") as file:
             client["root_certificate"] = file.read()
