@@ -41,7 +41,6 @@ DATA = "data"
 HOLD = 10.0  # seconds
 PIECE = MIN_PART  # bytes that a kill may lose, and that an upload holds in memory
 _COUNTED = 30.0  # seconds for which the number of open uploads is believed
-_MAX_DOCUMENT = 8 << 20
 _AT_ONCE = 2  # copies of pieces into one object: each takes some 20 MiB
 
 
