@@ -100,13 +100,7 @@ class Tree:
             self._directories[b""] = entry
             return
         parent, name = split(path)
-        if name in {b"", b".", b".."} or b"\0" in path:
-            raise LaminaError(f"invalid name {shown(path)}", kind=Kind.INVALID)
-        if len(name) > NAME_MAX:
-            raise LaminaError(
-                f"the name {shown(name[:40])}... has {len(name)} bytes: the limit is {NAME_MAX}",
-                kind=Kind.INVALID,
-            )
+        check_name(path, name)
         directory, fd = self._resolve(parent)
         if name.startswith(WHITEOUT_PREFIX):
             self._whiteout(entry, directory, name)
@@ -148,7 +142,7 @@ class Tree:
                 continue
             links += 1
             if links > MAX_SYMLINKS:
-                raise LaminaError(f"too many symbolic links in {shown(path)}", kind=Kind.INVALID)
+                raise link_loop(path)
             if link.startswith(b"/"):
                 at = b""
             todo += link.split(b"/")[::-1]
@@ -200,7 +194,7 @@ class Tree:
         if stat.S_ISLNK(status.st_mode):
             return os.readlink(name, dir_fd=above)
         if not is_whiteout(status) or not self._policy.overlay:
-            raise LaminaError(f"{shown(path)} is not a directory", kind=Kind.INVALID)
+            raise not_a_directory(path)
         os.unlink(name, dir_fd=above)
         self._make_parent(above, path, Entry(path, EntryType.DIR, 0o755))
         self._make_opaque(path)
@@ -229,7 +223,7 @@ class Tree:
         if found is None:
             return None
         root, status = found
-        return item_at(root, path, status=status, keep=_is_not_private)
+        return item_at(root, path, status=status, keep=is_not_private)
 
     def _make_opaque(self, path: bytes) -> None:
         if self._policy.overlay:
@@ -245,18 +239,13 @@ class Tree:
                 f"{shown(entry.path)} is a whiteout, which means nothing outside a layer",
                 kind=Kind.INVALID,
             )
-        if name == OPAQUE_WHITEOUT:
-            if directory:
-                self._make_opaque(directory)
-            else:
-                self._hide_root()
-            return
-        hidden = name.removeprefix(WHITEOUT_PREFIX)
-        # `.wh.`, `.wh..` and `.wh...` would name the directory, itself or its parent; names that
-        # begin with `.wh..wh.` are AUFS's own and mean nothing in a layer but the opaque marker.
-        if hidden in {b"", b".", b".."} or hidden.startswith(WHITEOUT_PREFIX):
-            raise LaminaError(f"invalid whiteout {shown(entry.path)}", kind=Kind.INVALID)
-        self._hide(join(directory, hidden))
+        hidden = hidden_name(entry.path, name)
+        if hidden:
+            self._hide(join(directory, hidden))
+        elif directory:
+            self._make_opaque(directory)
+        else:
+            self._hide_root()
 
     def _hide_root(self) -> None:
         """An opaque marker in the root: overlayfs has no such thing, so hide name by name."""
@@ -324,11 +313,8 @@ class Tree:
             device = os.makedev(entry.devmajor, entry.devminor)
             if not self._policy.privileged:
                 return
-            if device == 0 and kind == stat.S_IFCHR and self._policy.overlay:
-                raise LaminaError(
-                    f"{shown(entry.path)} is the character device 0:0, overlayfs's whiteout",
-                    kind=Kind.INVALID,
-                )
+            if self._policy.overlay:
+                check_device(entry)
         self._make(lambda: os.mknod(name, kind | 0o600, device, dir_fd=above), above, path)
         self._finish_path(above, name, entry)
 
@@ -367,11 +353,7 @@ class Tree:
                 return
             status = None
         if status is None or stat.S_ISDIR(status.st_mode) or self._is_hiding(status):
-            raise LaminaError(
-                f"{shown(entry.path)} is a hard link to {shown(entry.linkname)}, which is not a "
-                "file that comes before it",
-                kind=Kind.INVALID,
-            )
+            raise invalid_link(entry)
 
     def _is_hiding(self, status: os.stat_result) -> bool:
         return self._policy.overlay and is_whiteout(status)
@@ -483,7 +465,65 @@ class Tree:
         return not self._policy.privileged
 
 
-def _is_not_private(name: bytes) -> bool:
+def check_name(path: bytes, name: bytes) -> None:
+    """Raise LaminaError (INVALID) unless the last component of `path` can be a file's name."""
+    if name in {b"", b".", b".."} or b"\0" in path:
+        raise LaminaError(f"invalid name {shown(path)}", kind=Kind.INVALID)
+    if len(name) > NAME_MAX:
+        raise LaminaError(
+            f"the name {shown(name[:40])}... has {len(name)} bytes: the limit is {NAME_MAX}",
+            kind=Kind.INVALID,
+        )
+
+
+def hidden_name(path: bytes, name: bytes) -> bytes | None:
+    """What a whiteout hides, empty for an opaque marker; None if it is no whiteout.
+
+    Raises:
+        LaminaError: kind INVALID for a whiteout of nothing that can be hidden.
+    """
+    if not name.startswith(WHITEOUT_PREFIX):
+        return None
+    if name == OPAQUE_WHITEOUT:
+        return b""
+    hidden = name.removeprefix(WHITEOUT_PREFIX)
+    # `.wh.`, `.wh..` and `.wh...` would name the directory, itself or its parent; names that
+    # begin with `.wh..wh.` are AUFS's own and mean nothing in a layer but the opaque marker.
+    if hidden in {b"", b".", b".."} or hidden.startswith(WHITEOUT_PREFIX):
+        raise LaminaError(f"invalid whiteout {shown(path)}", kind=Kind.INVALID)
+    return hidden
+
+
+def check_device(entry: Entry) -> None:
+    """Raise LaminaError (INVALID) if overlayfs would take the device for a whiteout."""
+    if entry.type is EntryType.CHAR and entry.devmajor == entry.devminor == 0:
+        raise LaminaError(
+            f"{shown(entry.path)} is the character device 0:0, overlayfs's whiteout",
+            kind=Kind.INVALID,
+        )
+
+
+def invalid_link(entry: Entry) -> LaminaError:
+    """A hard link whose other name is not there, or cannot have two."""
+    return LaminaError(
+        f"{shown(entry.path)} is a hard link to {shown(entry.linkname)}, which is not a "
+        "file that comes before it",
+        kind=Kind.INVALID,
+    )
+
+
+def link_loop(path: bytes) -> LaminaError:
+    """A path that is not resolved any further."""
+    return LaminaError(f"too many symbolic links in {shown(path)}", kind=Kind.INVALID)
+
+
+def not_a_directory(path: bytes) -> LaminaError:
+    """Something on the way to an entry that cannot hold it."""
+    return LaminaError(f"{shown(path)} is not a directory", kind=Kind.INVALID)
+
+
+def is_not_private(name: bytes) -> bool:
+    """Whether an attribute is more than overlayfs's own bookkeeping."""
     return not is_overlay_private(name)
 
 
