@@ -172,11 +172,11 @@ def opened_layers(layers: Sequence[str | LayerImage]) -> Iterator[list[str]]:
             os.close(fd)
 
 
-def image_fd(image: LayerImage) -> int:
+def image_fd(image: LayerImage, *, loop: bool = True) -> int:
     """An O_PATH descriptor of a read-only mount of the image, seen nowhere; closing it frees it.
 
     The kernel reads the file itself if it can (Linux 6.12, and a filesystem that has read_folio);
-    else a loop device does, which goes with the mount. A file that another user could have written
+    else, with `loop`, a loop device does, which goes with the mount. A file that another user could have written
     is not given to the kernel.
 
     Raises:
@@ -191,7 +191,7 @@ def image_fd(image: LayerImage) -> int:
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode) or found.st_uid or found.st_mode & 0o022:
             raise LaminaError(f"{what}: it is not a file of root's own", kind=Kind.DENIED)
-        return _image_mount(fd, found.st_dev, what)
+        return _image_mount(fd, found.st_dev, what, loop=loop)
     except _TooOld:
         raise _error(what, errno.ENOSYS) from None
     finally:
@@ -201,12 +201,12 @@ def image_fd(image: LayerImage) -> int:
 _needs_loop: set[int] = set()  # devices whose files EROFS cannot read itself
 
 
-def _image_mount(fd: int, device: int, what: str) -> int:
+def _image_mount(fd: int, device: int, what: str, *, loop: bool) -> int:
     if device not in _needs_loop:
         try:
             return _erofs(f"/proc/self/fd/{fd}")
         except LaminaError as error:
-            if error.kind not in {Kind.SYSTEM, Kind.UNSUPPORTED}:
+            if not loop or error.kind not in {Kind.SYSTEM, Kind.UNSUPPORTED}:
                 raise
             refused = error
     from lamina.system.loop import loop_device
