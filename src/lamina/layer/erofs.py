@@ -50,7 +50,7 @@ _MODES = {
     EntryType.CHAR: (stat.S_IFCHR, 3),
     EntryType.BLOCK: (stat.S_IFBLK, 4),
     EntryType.FIFO: (stat.S_IFIFO, 5),
-    EntryType.SYMLINK: (stat.S_IFLNK | 0o777, 7),
+    EntryType.SYMLINK: (stat.S_IFLNK, 7),
 }
 _OPAQUE = (b"trusted.overlay.opaque", b"y")
 _MAX_CHUNKS = 1 << 20  # entries of one file's map: 4 MiB
@@ -246,15 +246,15 @@ class _Index:
             layout, field = self._formats[node]
             blob = self._blobs[node]
             seconds, nanoseconds = divmod(entry.mtime_ns, 1_000_000_000)
-            size = entry.size
+            size, mode = entry.size, entry.mode
             if node.children is not None:
                 size = node.size
             elif entry.type is EntryType.SYMLINK:
-                size = len(entry.linkname)
+                size, mode = len(entry.linkname), 0o777  # as symlink(2) makes it
             inode = _INODE.pack(
                 _EXTENDED | layout,
                 node.attributes // 4 - 2 if node.attributes else 0,
-                _MODES[entry.type][0] | entry.mode,
+                _MODES[entry.type][0] | mode,
                 0,
                 size,
                 field,

@@ -9,12 +9,13 @@ entries win. A property test compares the two.
 from __future__ import annotations
 
 import errno
+import os
 
 from lamina.errors import Kind
 from lamina.layer.entry import Entry, EntryType, join, split
 from lamina.layer.erofs import NotWrappable, attribute_code
 from lamina.layer.lower import Lowers, is_hidden
-from lamina.layer.place import (
+from lamina.layer.rules import (
     check_device,
     check_name,
     hidden_name,
@@ -25,7 +26,7 @@ from lamina.layer.place import (
 )
 from lamina.layer.walk import item_at
 from lamina.record import replace
-from lamina.system.paths import MAX_SYMLINKS, failure, shown
+from lamina.system.paths import MAX_SYMLINKS, NAME_MAX, failure, shown
 from lamina.system.xattrs import CAPABILITY
 
 TYPE_CHECKING = False
@@ -205,6 +206,7 @@ class NodeTree:
         path = join(parent, name)
         if path in self._directories:
             return None
+        _check_length(name)
         above = _children(self._real(parent))
         node = above.get(name)
         if node is None:
@@ -276,6 +278,7 @@ class NodeTree:
         parent, name = split(entry.linkname)
         directory, holds = self._resolve(parent)
         source = join(directory, name)
+        _check_length(name)
         node = holds.get(name)
         if node is None:
             below = self._below(source)
@@ -304,6 +307,12 @@ class NodeTree:
 def _children(node: Node) -> dict[bytes, Node]:
     assert node.children is not None
     return node.children
+
+
+def _check_length(name: bytes) -> None:
+    """What open(2) says of a name that a link's target holds."""
+    if len(name) > NAME_MAX:
+        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
 
 
 def _kept(entry: Entry) -> Entry:

@@ -78,6 +78,8 @@ _DIRECTORIES = (
 _FILES = frozenset(
     {layoutindex.LAYOUT_FILE, layoutindex.INDEX_FILE, VERSION_FILE, "reserve", databases.FILE}
 )
+# written aside first, under longer names that a kill may leave
+_REPLACED = (databases.FILE, layoutindex.INDEX_FILE, layoutindex.LAYOUT_FILE, VERSION_FILE)
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -266,9 +268,7 @@ def _create(root: str) -> None:
     """
     known = {name.partition("/")[0] for name in _DIRECTORIES} | _FILES
     strange = sorted(
-        name
-        for name in os.listdir(root)
-        if name not in known and not name.startswith((databases.FILE, layoutindex.INDEX_FILE))
+        name for name in os.listdir(root) if name not in known and not name.startswith(_REPLACED)
     )
     if strange:
         raise NotAStore(
