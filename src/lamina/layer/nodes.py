@@ -11,12 +11,12 @@ from __future__ import annotations
 import errno
 import os
 
-from lamina.errors import Kind
 from lamina.layer.entry import Entry, EntryType, join, split
 from lamina.layer.erofs import NotWrappable, attribute_code
 from lamina.layer.lower import Lowers, is_hidden
 from lamina.layer.rules import (
     check_device,
+    check_link_room,
     check_name,
     hidden_name,
     invalid_link,
@@ -289,11 +289,7 @@ class NodeTree:
             raise invalid_link(entry)
         if source == path:
             return
-        if source.startswith(path + b"/"):  # making room for the link removes its other name
-            what = f"cannot create {shown(entry.path)}"
-            error = failure(OSError(errno.ENOENT, "its target is gone"), what)
-            error.kind = Kind.INVALID
-            raise error
+        check_link_room(entry, path, source)
         self._put(above, path, node)
 
     def _copy_up(self, item: Item) -> None:

@@ -23,6 +23,7 @@ from lamina.layer.entry import WHITEOUT_PREFIX, Entry, EntryType, join, split
 from lamina.layer.lower import Lowers, is_hidden
 from lamina.layer.rules import (
     check_device,
+    check_link_room,
     check_name,
     hidden_name,
     invalid_link,
@@ -336,6 +337,7 @@ class Tree:
             self._check_link_source(entry, fd, source)
             if source == path:
                 return
+            check_link_room(entry, path, source)
             fd = self._fd(directory)  # copying up may have closed it
             self._make(
                 lambda: os.link(

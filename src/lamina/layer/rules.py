@@ -56,6 +56,15 @@ def invalid_link(entry: Entry) -> LaminaError:
     )
 
 
+def check_link_room(entry: Entry, path: bytes, source: bytes) -> None:
+    """Raise LaminaError (INVALID) if making room at `path` for a hard link removes its `source`."""
+    if source.startswith(path + b"/"):
+        raise LaminaError(
+            f"{shown(entry.path)} is a hard link to {shown(entry.linkname)}, which it would replace",
+            kind=Kind.INVALID,
+        )
+
+
 def link_loop(path: bytes) -> LaminaError:
     """A path that is not resolved any further."""
     return LaminaError(f"too many symbolic links in {shown(path)}", kind=Kind.INVALID)
