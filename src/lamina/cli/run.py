@@ -122,7 +122,9 @@ def _ensure_image(args: argparse.Namespace, context: Context) -> None:
                 context.store(),
                 found,
                 name,
-                PullOptions(host=host_platform(), platform=_platform(args)),
+                PullOptions(
+                    host=host_platform(), platform=_platform(args), unpack=context.uid == 0
+                ),
                 missing=missing,
                 emit=view,
                 cancel=context.token(),

@@ -80,6 +80,37 @@ def ensure_snapshot(
     return parent
 
 
+def unpack_blob(
+    store: Store,
+    blob: Descriptor,
+    diff_id: DiffID,
+    *,
+    chain: ChainID,
+    parent: ChainID | None,
+    open: Callable[[], IO[bytes]],
+    verify: Callable[[], None],
+    emit: Emitter,
+    cancel: CancelToken,
+    clock: Callable[[], float],
+) -> None:
+    """Unpack one layer from `open()`, which may still be arriving, unless its snapshot is there.
+
+    The snapshot exists only once `verify` has returned (it waits for the blob to be whole in the
+    store, and raises if it is not what it should be) and the bytes had the diffID. The caller
+    holds a lease; `parent` is unpacked.
+
+    Raises:
+        LayerCorrupt: the bytes have another diffID.
+        LaminaError: as `ensure_snapshot`; what `open`, its stream and `verify` raise.
+    """
+    unpacking = _Unpacking(store, emit=emit, cancel=cancel, clock=clock, privileged=True)
+    if store.snapshots.exists(chain):
+        return
+    with store.lock(f"chain:{chain}", cancel=cancel):
+        if not store.snapshots.exists(chain):
+            unpacking.unpack(blob, diff_id, chain, parent, open=open, verify=verify)
+
+
 class _Unpacking:
     """Unpacks single layers on their parents."""
 
@@ -108,7 +139,7 @@ class _Unpacking:
             failure: LaminaError | None = None
             for blob in blobs_of(self._store, diff_id):
                 try:
-                    self._unpack(blob, diff_id, chain, parent)
+                    self.unpack(blob, diff_id, chain, parent)
                 except LaminaError as error:
                     failure = error.about(f"layer {diff_id}")
                     if error.kind is not Kind.INTEGRITY:  # else another blob may be sound
@@ -122,33 +153,50 @@ class _Unpacking:
             hint="pull the image again, or build it again",
         )
 
-    def _unpack(
-        self, blob: Descriptor, diff_id: DiffID, chain: ChainID, parent: ChainID | None
+    def unpack(
+        self,
+        blob: Descriptor,
+        diff_id: DiffID,
+        chain: ChainID,
+        parent: ChainID | None,
+        *,
+        open: Callable[[], IO[bytes]] | None = None,
+        verify: Callable[[], None] | None = None,
     ) -> None:
+        """Make the snapshot; the caller has the chain's lock. See `unpack_blob`."""
         sweep_working(self._store)  # a killed process's half-unpacked layers
         key = working_key(f"unpack:{chain}")
         mount = self._store.snapshots.prepare(key, parent)
         try:
-            size = self._apply(blob, diff_id, mount.upper, mount.lowers)
+            with open() if open is not None else self._store.content.open(blob.digest) as file:
+                size = self._apply(file, blob, diff_id, mount.upper, mount.lowers)
+            if verify is not None:
+                verify()
             self._store.snapshots.commit(chain, key)
         except BaseException:
             self._drop(key)
             raise
         self._store.metadata.put_layer(diff_id, size, blob)
 
-    def _apply(self, blob: Descriptor, diff_id: DiffID, target: str, lowers: Sequence[str]) -> int:
+    def _apply(
+        self,
+        file: IO[bytes],
+        blob: Descriptor,
+        diff_id: DiffID,
+        target: str,
+        lowers: Sequence[str],
+    ) -> int:
         from lamina.layer.apply import apply_layer
         from lamina.layer.compress import decompressed
 
-        with self._store.content.open(blob.digest) as file:
-            counted = _Counted(file, blob, diff_id, emit=self._emit, clock=self._clock)
-            applied = apply_layer(
-                decompressed(counted),  # type: ignore[arg-type]  # only read() is used
-                target,
-                lowers=lowers,
-                privileged=self._privileged,
-                cancel=self._cancel,
-            )
+        counted = _Counted(file, blob, diff_id, emit=self._emit, clock=self._clock)
+        applied = apply_layer(
+            decompressed(counted),  # type: ignore[arg-type]  # only read() is used
+            target,
+            lowers=lowers,
+            privileged=self._privileged,
+            cancel=self._cancel,
+        )
         if applied.diff_id != diff_id:
             raise LayerCorrupt(f"blob {blob.digest} holds {applied.diff_id}")
         counted.finish()

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 JOBS = 4  # blobs moved at one time; Docker pulls 3 and pushes 5
 _MAX_DEPTH = 8  # indexes inside indexes; deeper is an attack
 _REPORT_EVERY = 1 << 20  # bytes between progress events of one blob
-_FOREIGN = frozenset(
+FOREIGN = frozenset(
     kind
     for kind in mediatype.LAYER_COMPRESSION
     if kind.startswith(mediatype.OCI_NONDISTRIBUTABLE) or kind == mediatype.DOCKER_FOREIGN_LAYER
@@ -139,7 +139,7 @@ class _Walk:
             raw = self._source.document(descriptor)
             manifest = Manifest.parse(raw, media_type=descriptor.media_type)
             for part in (manifest.config, *manifest.layers):
-                if part.media_type not in _FOREIGN:
+                if part.media_type not in FOREIGN:
                     self._check_size(part)
                     self.blobs.setdefault(part.digest, part)
         else:
