@@ -6,7 +6,7 @@ from __future__ import annotations
 from contextlib import ExitStack, closing
 
 from lamina.errors import Kind, LaminaError
-from lamina.events import Notice
+from lamina.events import Notice, Phase
 from lamina.image.names import set_names
 from lamina.image.view import Image, PlatformNotFound
 from lamina.record import record, replace
@@ -161,7 +161,7 @@ def _fetch(
             clock=clock,
             jobs=options.jobs,
             choose=every if options.all_platforms else choose,
-            verb="pulling",
+            phase=Phase.PULLING,
         )
 
     manifest = _unpackable(repository, target, wanted) if options.unpack else None

@@ -48,7 +48,7 @@ def run(args: argparse.Namespace, context: Context) -> int:
     reference = Reference.parse(args.name)
     if not args.quiet and not args.all_tags and not reference.tag and reference.digest is None:
         context.print("Using default tag: latest")
-    view = make_view(args.progress or "auto", context, quiet=args.quiet)
+    view = make_view(args.progress or "auto", context, quiet=args.quiet, builds=False)
     pull = pull_all_tags if args.all_tags else pull_image
     try:
         with registries(context) as found:

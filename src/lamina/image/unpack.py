@@ -12,7 +12,7 @@ import hashlib
 import time
 
 from lamina.errors import Kind, LaminaError
-from lamina.events import Progress
+from lamina.events import Phase, Progress
 from lamina.spec.descriptor import Descriptor
 from lamina.spec.digest import DiffID, Digest
 from lamina.spec.identity import chain_id, chain_ids
@@ -253,6 +253,8 @@ class _Counted:
                 total=self._blob.size,
                 at=self._clock(),
                 done=done,
+                subject=self._blob.digest,
+                phase=Phase.UNPACKING,
             )
         )
 
