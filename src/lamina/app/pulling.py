@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 
 from lamina.errors import Kind, LaminaError
 from lamina.events import Notice, Phase
@@ -17,7 +17,7 @@ from lamina.spec.reference import DEFAULT_REGISTRY, Reference
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from lamina.events import Emitter
     from lamina.registry.client import Registries, Repository
@@ -78,6 +78,8 @@ def pull_image(
     with store.lease("pull"):
         current = _up_to_date(store, repository, name, wanted, options)
         if current is not None:
+            if options.unpack:
+                _unpack_present(store, current, options, emit=emit, cancel=cancel, clock=clock)
             return Pulled(name, current, is_new=False)
         resolved = repository.resolve(wanted)
         target = resolved.descriptor
@@ -197,10 +199,7 @@ def _fetch_and_unpack(
     cancel: CancelToken,
     clock: Callable[[], float],
 ) -> None:
-    """Run `copy` into the store; beside it, unpack the layers of `manifest` as they arrive.
-
-    A process that may not make what layers hold (devices, attributes) keeps them packed.
-    """
+    """Run `copy` into the store; beside it, unpack the layers of `manifest` as they arrive."""
     from lamina.registry.arrivals import Arrivals, ArrivingEnd, ArrivingImage
     from lamina.tasks import TaskGroup
 
@@ -214,15 +213,39 @@ def _fetch_and_unpack(
         )
 
         def unpack() -> None:
-            try:
+            with _packed_if_denied(emit):
                 image.unpack()
-            except LaminaError as error:
-                if error.kind is not Kind.DENIED:
-                    raise
-                emit(Notice(f"the layers stay packed: {error}"))
 
         group.start(lambda: copy(end, group.token), name="pull")
         group.start(unpack, name="unpack")
+
+
+def _unpack_present(
+    store: Store,
+    target: Descriptor,
+    options: PullOptions,
+    *,
+    emit: Emitter,
+    cancel: CancelToken,
+    clock: Callable[[], float],
+) -> None:
+    """Unpack what was pulled packed before."""
+    from lamina.image.unpack import ensure_snapshot
+
+    image = Image.open(store, target, platform=options.platform or options.host)
+    with _packed_if_denied(emit):
+        ensure_snapshot(store, image.config().diff_ids, emit=emit, cancel=cancel, clock=clock)
+
+
+@contextmanager
+def _packed_if_denied(emit: Emitter) -> Iterator[None]:
+    """Leave the layers packed, and say so, if the kernel refuses what unpacking needs."""
+    try:
+        yield
+    except LaminaError as error:
+        if error.kind is not Kind.DENIED:
+            raise
+        emit(Notice(f"the layers stay packed: {error}"))
 
 
 def choose_platform(entries: Sequence[Descriptor], wanted: Platform) -> Descriptor:

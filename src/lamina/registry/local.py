@@ -127,6 +127,7 @@ def download(
         LaminaError: INTEGRITY if the source sends more than it should; else as `Source.open`.
     """
     failures = 0
+    start = ingest.offset
     while ingest.offset < descriptor.size:
         before = ingest.offset
         try:
@@ -144,7 +145,9 @@ def download(
                 raise Unreachable("the transfer ended early", transient=True)
         except Unreachable as error:
             failures = 1 if ingest.offset > before else failures + 1
-            if not error.transient or failures >= _MAX_FAILURES:
+            # who sent something comes back: a registry that restarts refuses connections for a while
+            may_pass = error.transient or ingest.offset > start
+            if not may_pass or failures >= _MAX_FAILURES:
                 raise
             cancel.wait(_FIRST_PAUSE * 2 ** (failures - 1))
             cancel.check()

@@ -372,7 +372,6 @@ def test_a_pull_may_leave_the_layers_packed(
     assert not opened.snapshots.exists(made.chains[0])
     assert StoreEnd(opened).exists(made.manifest.layers[0])
     opened.close()
-    command("rmi", f"{fake.host}/packed:1")
     command("pull", "-q", f"{fake.host}/packed:1")
     opened = open_store(str(tmp_path / "pulled"))
     assert opened.snapshots.exists(made.chains[0])

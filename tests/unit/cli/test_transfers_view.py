@@ -65,7 +65,9 @@ def test_what_is_there_and_what_was_not_unpacked() -> None:
         event(A, Phase.PRESENT, 40 * MB, done=True), event(B, Phase.PUSHING, 40 * MB, done=True)
     )
     assert transfers.lines(80) == [f"{A.short()}: Already exists", f"{B.short()}: Pushed"]
-    assert transfers.summary(1.0, finished=True) == "Pushed 2/2 40MB in 0.0s"
+    assert transfers.summary(1.0, finished=True) == "Pulled 2/2 40MB in 0.0s"
+    nothing = fed(event(A, Phase.WAITING), event(A, Phase.PRESENT, 40 * MB, done=True))
+    assert nothing.summary(1.0, finished=True) == "Pulled 1/1 in 0.0s"
 
 
 def test_speed_and_what_is_left() -> None:

@@ -18,9 +18,9 @@ _JUMP = 8 << 20  # bytes at once that were not transferred now: a resumed blob's
 _WIDEST_BAR = 50  # characters, Docker's
 _NARROWEST_BAR = 5
 _MOVING = {
-    Phase.PULLING: ("Downloading", "Download complete", "Pulling"),
-    Phase.PUSHING: ("Pushing", "Pushed", "Pushing"),
-    Phase.COPYING: ("Copying", "Copied", "Copying"),
+    Phase.PULLING: ("Downloading", "Download complete"),
+    Phase.PUSHING: ("Pushing", "Pushed"),
+    Phase.COPYING: ("Copying", "Copied"),
 }
 _PAST = {"Pulling": "Pulled", "Pushing": "Pushed", "Copying": "Copied", "": "Unpacked"}
 
@@ -83,12 +83,14 @@ class Transfers:
         row = self._rows.get(event.subject)
         if row is None:
             row = self._rows[event.subject] = _Row(event)
+        verb = event.name.partition(" ")[0].capitalize()
+        if event.phase is not Phase.UNPACKING and verb in _PAST:
+            self._verb = verb
         if event.phase is Phase.UNPACKING:
             row.unpacking = event
             return
         row.phase = event.phase
         if event.phase in _MOVING:
-            self._verb = _MOVING[event.phase][2]
             gained = event.current - row.current
             if gained > 0 and (row.current or gained < _JUMP):
                 self._moved += gained
@@ -130,16 +132,18 @@ class Transfers:
                 parts.append(f"({human_size(self._moved / seconds)}/s)")
             is_over = done == len(self._rows)
             return " ".join([_PAST[self._verb] if is_over else self._verb or "Unpacking", *parts])
+        is_moving = any(not row.is_moved for row in moving)
+        verb = self._verb if is_moving and self._verb else "Unpacking"
         if current and total is not None:
             parts.append(f"{human_size(current)}/{human_size(total)}")
         elif current:
             parts.append(human_size(current))
         speed = self.speed(now)
-        if speed > 0 and any(row.phase in _MOVING and not row.is_moved for row in moving):
+        if speed > 0 and is_moving:
             parts.append(f"{human_size(speed)}/s")
             if total is not None and total > current:
                 parts.append(f"ETA {_clock((total - current) / speed)}")
-        return " ".join([self._verb or "Unpacking", *parts])
+        return " ".join([verb, *parts])
 
     def lines(self, width: int, *, limit: int | None = None) -> list[str]:
         """The rows, each at most `width` wide; if more than `limit`, those that move first."""
