@@ -97,7 +97,8 @@ class Bench:
     def start(self) -> None:
         """An empty registry."""
         self.stop()
-        home = Path(tempfile.mkdtemp(dir=self.place, prefix="registry-"))
+        home = Path(tempfile.mkdtemp(dir=self.place, prefix="registry-")) / "data"
+        home.mkdir()
         self.registry = (
             DockerRegistry(home)
             if self.server == "docker-registry"
