@@ -53,7 +53,7 @@ class StoreEnd:
     def put(
         self, descriptor: Descriptor, source: Source, *, report: Report, cancel: CancelToken
     ) -> None:
-        self._fetch(descriptor, source, report=report, cancel=cancel)
+        self.fetch(descriptor, source, report=report, cancel=cancel)
         if mediatype.is_layer(descriptor.media_type):
             self.record_layer(descriptor, cancel)
 
@@ -64,9 +64,10 @@ class StoreEnd:
             ingest.write(raw[ingest.offset :])
             ingest.commit(digest=descriptor.digest, size=descriptor.size)
 
-    def _fetch(
+    def fetch(
         self, descriptor: Descriptor, source: Source, *, report: Report, cancel: CancelToken
     ) -> None:
+        """Take the blob, verified, but do not look into it."""
         for fresh in (False, True):
             with self._store.content.ingest(
                 f"blob {descriptor.digest}", expected=descriptor
@@ -75,7 +76,7 @@ class StoreEnd:
                     ingest.abort()
                     return
                 resumed = ingest.offset > 0
-                download(ingest, descriptor, source, report=report, cancel=cancel)
+                self._download(ingest, descriptor, source, report=report, cancel=cancel)
                 try:
                     ingest.commit(digest=descriptor.digest, size=descriptor.size)
                 except LaminaError as error:
@@ -84,6 +85,17 @@ class StoreEnd:
                         raise
                 else:
                     return
+
+    def _download(
+        self,
+        ingest: Ingest,
+        descriptor: Descriptor,
+        source: Source,
+        *,
+        report: Report,
+        cancel: CancelToken,
+    ) -> None:
+        download(ingest, descriptor, source, report=report, cancel=cancel)
 
     def record_layer(self, descriptor: Descriptor, cancel: CancelToken) -> None:
         """Hash what the layer decompresses to and record it under that diffID."""
@@ -115,6 +127,7 @@ def download(
         LaminaError: INTEGRITY if the source sends more than it should; else as `Source.open`.
     """
     failures = 0
+    start = ingest.offset
     while ingest.offset < descriptor.size:
         before = ingest.offset
         try:
@@ -132,7 +145,9 @@ def download(
                 raise Unreachable("the transfer ended early", transient=True)
         except Unreachable as error:
             failures = 1 if ingest.offset > before else failures + 1
-            if not error.transient or failures >= _MAX_FAILURES:
+            # who sent something comes back: a registry that restarts refuses connections for a while
+            may_pass = error.transient or ingest.offset > start
+            if not may_pass or failures >= _MAX_FAILURES:
                 raise
             cancel.wait(_FIRST_PAUSE * 2 ** (failures - 1))
             cancel.check()

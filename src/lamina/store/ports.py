@@ -45,6 +45,11 @@ class Ingest(Protocol):
     def write(self, data: bytes) -> None:
         """Append `data`. Raises LaminaError of kind EXHAUSTED when the disk is full."""
 
+    def reader(self) -> IO[bytes]:
+        """A file of its own on what is written, now and later; it stays readable after commit and
+        abort. The caller closes it.
+        """
+
     def commit(self, *, digest: Digest | None = None, size: int | None = None) -> Digest:
         """Verify, flush and publish the blob under its digest; a blob that exists is kept.
 
