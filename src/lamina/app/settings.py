@@ -42,6 +42,7 @@ class Settings:
     gc_max_used_space: str = "60%"
     gc_min_free_space: str = "20%"
     gc_max_age: str = ""
+    gc_cache_mount_max_age: str = ""
     token_realms: str = ""
 
 
@@ -55,6 +56,7 @@ _KEYS = {
     "gc-max-used-space": "gc_max_used_space",
     "gc-min-free-space": "gc_min_free_space",
     "gc-max-age": "gc_max_age",
+    "gc-cache-mount-max-age": "gc_cache_mount_max_age",
     "token-realms": "token_realms",
 }
 _CHOICES = {"context_modes": ("exact", "git"), "gc": ("on", "off")}
