@@ -204,6 +204,19 @@ def put_cache(
         cancel.check()
 
 
+def has_content(root: str, key: str) -> bool:
+    """Whether there is a directory of this key, whatever is known of it."""
+    try:
+        return bool(_Place(os.path.join(root, DIRECTORY, key)).numbers())
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def remove_unnamed(root: str, key: str) -> int:
+    """Remove what nobody holds of a key whose `about.json` is lost; bytes freed."""
+    return _Place(os.path.join(root, DIRECTORY, key)).remove_idle(None)
+
+
 def is_in_use(root: str, cache: StoredCache) -> bool:
     """Whether a step holds it, or someone makes or takes one of its key just now."""
     return _Place(os.path.join(root, DIRECTORY, cache.key)).is_held(cache.number)
