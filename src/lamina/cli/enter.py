@@ -99,7 +99,7 @@ def _enter(
         command,
         terminal=terminal,
         interactive=interactive,
-        host=Host(runtime=runtime or settings.runtime, subnet=settings.subnet),
+        host=Host(runtime=runtime or settings.runtime, subnet=settings.subnet, forks=True),
         clock=context.clock,
         emit=silent,
         cancel=context.token(),
