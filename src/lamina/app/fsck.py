@@ -90,7 +90,7 @@ def check_store(
         if first and not repair:
             none = Needed({}, {}, {})
             found = [*first, *look.blobs(none)]
-            outcomes = [Outcome(each, "damaged") for each in found]
+            outcomes = [_outcome(each, None) for each in found]
             return Report(tuple(outcomes), _count(store), 0, 0)
         if first:
             outcomes = [_mend_database(store, look, each) for each in first]
@@ -99,7 +99,9 @@ def check_store(
         mender = _Mender(store, needed, registries, look, cancel) if repair else None
         outcomes += [_outcome(each, mender) for each in found]
         if mender is not None and mender.has_fetched:
-            needed, _ = look.needed()  # documents that came back tell of more
+            needed, more = look.needed()  # documents that came back tell of more
+            mender.needed = needed
+            outcomes += [_outcome(each, mender) for each in more if each not in missing]
         snapshots = SnapshotCheck(store, needed, look.damaged, cancel=cancel)
         stacked = {each.chain: each for each in snapshots.stacked()}
         for each in [*snapshots.run(), *look.strays()]:
@@ -144,7 +146,7 @@ class _Mender:
         cancel: CancelToken,
     ) -> None:
         self._store = store
-        self._needed = needed
+        self.needed = needed
         self._registries = registries
         self._look = look
         self._cancel = cancel
@@ -181,7 +183,7 @@ class _Mender:
         from lamina.registry.local import StoreEnd
 
         digest = Digest.parse(finding.subject)
-        descriptor = self._needed.descriptors.get(finding.subject)
+        descriptor = self.needed.descriptors.get(finding.subject)
         is_document = descriptor is not None and not mediatype.is_layer(descriptor.media_type)
         if descriptor is not None and is_document:
             raw, source = self._fetched_document(descriptor, finding)
@@ -268,7 +270,7 @@ class _Mender:
         from lamina.image.unpack import ensure_blob
 
         for diff_id, compression in self._layers_of(str(digest)):
-            for stack in self._needed.stacks:
+            for stack in self.needed.stacks:
                 if diff_id not in stack or not compression:
                     continue
                 try:
@@ -290,7 +292,7 @@ class _Mender:
         diff_ids = {diff_id for diff_id, _ in self._layers_of(str(descriptor.digest))}
         uses = [
             chain
-            for stack in self._needed.stacks
+            for stack in self.needed.stacks
             for diff_id, chain in zip(stack, chain_ids(stack), strict=True)
             if diff_id in diff_ids
         ]

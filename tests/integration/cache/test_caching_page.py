@@ -39,7 +39,7 @@ def test_the_commands_of_the_page(tmp_path: Path, busybox_store: Path) -> None:
             text=True, check=False, timeout=100,
         )  # fmt: skip
         assert done.returncode == 0, block + done.stdout + done.stderr
-        said.append(done.stdout + done.stderr)
+        said.append(done.stderr + done.stdout)
     assert "main.py" in said[0]
     assert "2 ran" in said[0]  # the steps from the edited file on
     assert "/root/.cache/pip" in said[1]

@@ -225,6 +225,18 @@ def test_a_pulled_layer_is_fetched_again(tmp_path: Path, pristine: Path) -> None
     shutil.rmtree(tmp_path, ignore_errors=True)
 
 
+def test_what_only_a_fetched_manifest_tells_of_is_fetched_too(lamina: Lamina) -> None:
+    layers: list[dict[str, str]] = manifest_of(lamina, "app")[1]["layers"]  # type: ignore[assignment]
+    blob(lamina, layers[1]["digest"]).unlink()
+    for path in (lamina.root / "snapshots").iterdir():
+        shutil.rmtree(path)
+    change_row("DELETE FROM snapshots")(lamina)
+    flip_manifest(lamina)
+    rows = fsck(lamina, "--repair", status=0)
+    assert {row["Subject"] for row in rows} == {manifest_name(lamina), layers[1]["digest"]}
+    assert fsck(lamina, status=0) == []
+
+
 def test_what_no_registry_has_is_listed_as_lost_and_kept(lamina: Lamina) -> None:
     flip_manifest(lamina)
     digest = manifest_name(lamina)

@@ -57,7 +57,7 @@ def absolute(path: str) -> str:
         ("type=registry,dest=x", Kind.USAGE),
         ("type=local,dest=x,mode=max", Kind.USAGE),
         ("type=local,dest=x,src=y", Kind.USAGE),
-        ("UPPER/case", Kind.INVALID),
+        ("a//b", Kind.INVALID),
     ],
 )
 def test_what_is_no_destination_is_refused(text: str, kind: Kind) -> None:
