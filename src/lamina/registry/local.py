@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from contextlib import contextmanager, suppress
 
 from lamina.errors import Kind, LaminaError
 from lamina.registry.transport import Unreachable
@@ -16,7 +17,7 @@ from lamina.spec.document import MAX_DOCUMENT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import IO
 
     from lamina.registry.ports import Report, Source
@@ -317,6 +318,46 @@ class LayoutEnd:
             "manifests": [entry.to_json() for entry in (*kept, named)],
         }
         _replace_file(os.path.join(self.path, "index.json"), dump(document))
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """A block in which no other process that asks for this writes to the layout."""
+        from lamina.system.locks import lock_directory
+
+        fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            lock_directory(fd, subject=self.path)
+            yield
+        finally:
+            os.close(fd)
+
+    def replace_ref(self, target: Descriptor, name: str) -> None:
+        """As `set_ref`; what only the entry of that name needed is removed. Called `locked`."""
+        before = [entry for entry in self._entries() if name in _names(entry)]
+        self.set_ref(target, name)
+        needed: set[Digest] = set()
+        for entry in self._entries():
+            needed |= self._reachable(entry)
+        for entry in before:
+            for digest in self._reachable(entry) - needed:
+                with suppress(FileNotFoundError):
+                    os.unlink(self._blob(digest))
+
+    def _reachable(self, root: Descriptor) -> set[Digest]:
+        """What the document needs, as far as it is here and readable."""
+        from lamina.spec.manifest import children
+
+        found: set[Digest] = set()
+        todo = [root]
+        while todo:
+            descriptor = todo.pop()
+            if descriptor.digest in found:
+                continue
+            found.add(descriptor.digest)
+            if descriptor.media_type in mediatype.MANIFESTS | mediatype.INDEXES:
+                with suppress(LaminaError):
+                    todo += children(descriptor.media_type, self.document(descriptor))
+        return found
 
     def _entries(self) -> tuple[Descriptor, ...]:
         from lamina.spec.manifest import Index
