@@ -52,6 +52,7 @@ class _Begun:
     def __init__(self, file: IO[bytes]) -> None:
         self.file = file
         self.size = 0
+        self.is_followed = False  # then its reader closes the file
         self.is_replaced = False
 
 
@@ -64,7 +65,6 @@ class Arrivals:
         self._changed = threading.Condition()
         self._begun: dict[Digest, _Begun] = {}
         self._whole: set[Digest] = set()
-        self._files: list[IO[bytes]] = []
         cancel.on_cancel(self._wake)
 
     def begin(self, digest: Digest, file: IO[bytes]) -> None:
@@ -73,8 +73,8 @@ class Arrivals:
             before = self._begun.get(digest)
             if before is not None:
                 before.is_replaced = True
+                _close_unless_followed(before)
             self._begun[digest] = _Begun(file)
-            self._files.append(file)
             self._changed.notify_all()
 
     def grow(self, digest: Digest, size: int) -> None:
@@ -87,6 +87,8 @@ class Arrivals:
         """The blob is verified and in the store."""
         with self._changed:
             self._whole.add(digest)
+            if digest in self._begun:
+                _close_unless_followed(self._begun[digest])
             self._changed.notify_all()
 
     def wait(self, digest: Digest) -> None:
@@ -102,6 +104,8 @@ class Arrivals:
             while digest not in self._whole and digest not in self._begun:
                 self._pause()
             begun = None if digest in self._whole else self._begun[digest]
+            if begun is not None:
+                begun.is_followed = True
         if begun is None:
             return self._store.content.open(digest)
         return _Follower(self, digest, begun)  # type: ignore[return-value]  # io's classes are IO in all but name
@@ -120,10 +124,10 @@ class Arrivals:
             return begun.size - offset
 
     def close(self) -> None:
-        """Close the files; nothing can be opened any more."""
+        """Close the files that nobody read; nothing can be opened any more."""
         self._cancel.forget(self._wake)
-        for file in self._files:
-            file.close()
+        for begun in self._begun.values():
+            _close_unless_followed(begun)
 
     def _pause(self) -> None:
         self._cancel.check()
@@ -134,8 +138,17 @@ class Arrivals:
             self._changed.notify_all()
 
 
+def _close_unless_followed(begun: _Begun) -> None:
+    if not begun.is_followed:
+        begun.file.close()
+
+
 class _Follower(io.RawIOBase):
-    """Reads a file that another thread writes; waits at its end until the blob is whole."""
+    """Reads a file that another thread writes; waits at its end until the blob is whole.
+
+    The only reader of that attempt: the layer's second one, if the image has it twice, comes when
+    the blob is whole.
+    """
 
     def __init__(self, arrivals: Arrivals, digest: Digest, begun: _Begun) -> None:
         self._arrivals = arrivals
@@ -149,6 +162,10 @@ class _Follower(io.RawIOBase):
         data = os.pread(self._begun.file.fileno(), count, self._at) if count else b""
         self._at += len(data)
         return data
+
+    def close(self) -> None:
+        super().close()
+        self._begun.file.close()
 
 
 class ArrivingEnd(StoreEnd):
@@ -186,6 +203,9 @@ class ArrivingEnd(StoreEnd):
         cancel: CancelToken,
     ) -> None:
         digest = descriptor.digest
+        if digest not in self._unpacked:
+            super()._download(ingest, descriptor, source, report=report, cancel=cancel)
+            return
         self._arrivals.begin(digest, ingest.reader())
 
         def grown(size: int) -> None:

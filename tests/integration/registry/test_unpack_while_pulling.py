@@ -376,3 +376,19 @@ def test_a_pull_may_leave_the_layers_packed(
     opened = open_store(str(tmp_path / "pulled"))
     assert opened.snapshots.exists(made.chains[0])
     opened.close()
+
+
+def test_every_file_is_closed_and_a_layer_may_come_twice(store: LocalStore) -> None:
+    same = {"same": noise(300_000, 8)}
+    made = Made([same, {"other": noise(2 << 20, 9)}, same, *({f"n{n}": b"x"} for n in range(20))])
+    before = set(os.listdir("/proc/self/fd"))
+
+    fetch(store, Gated(made, lambda digest, offset: None))
+    assert all(store.snapshots.exists(chain) for chain in made.chains)
+    ours = [
+        target
+        for fd in set(os.listdir("/proc/self/fd")) - before
+        if os.path.exists(f"/proc/self/fd/{fd}")
+        and ("/ingest/" in (target := os.readlink(f"/proc/self/fd/{fd}")) or "/blobs/" in target)
+    ]
+    assert ours == []

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections import deque
 
-from lamina.cli.ui.escape import printable
 from lamina.events import Phase, Progress
 
 TYPE_CHECKING = False
@@ -29,7 +28,6 @@ class _Row:
     """What is known of one blob."""
 
     def __init__(self, first: Progress) -> None:
-        self.kind = printable(first.name).split(" ")[1] if " " in first.name else "blob"
         self.total = first.total
         self.phase = first.phase
         self.current = 0
@@ -69,9 +67,6 @@ class Transfers:
         self._begin = 0.0
         self._end = 0.0
         self._verb = ""
-
-    def __bool__(self) -> bool:
-        return bool(self._rows)
 
     def feed(self, event: Progress) -> None:
         """Take in an event that has a subject and a phase."""

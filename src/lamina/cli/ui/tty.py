@@ -13,7 +13,6 @@ import threading
 from lamina.cli.ui.escape import printable
 from lamina.cli.ui.lines import LogLines
 from lamina.cli.ui.plain import diagnostic_lines, done_lines
-from lamina.cli.ui.transfers import Transfers
 from lamina.events import (
     BuildDone,
     Diagnostic,
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
 
     from rich.live import Live
 
+    from lamina.cli.ui.transfers import Transfers
     from lamina.events import Event
     from lamina.spec.digest import Digest
 
@@ -66,7 +66,7 @@ class LiveView:
         self._started: dict[Digest, float] = {}
         self._done: dict[Digest, VertexDone] = {}
         self._exports: dict[str, Progress] = {}
-        self._transfers = Transfers()
+        self._transfers: Transfers | None = None
         self._notes: list[str] = []
         self._closed = False
         self._result: list[str] = []
@@ -91,7 +91,7 @@ class LiveView:
                 case VertexLog():
                     self._lines.feed(event.vertex, event.stream, event.data)
                 case Progress() if event.subject is not None:
-                    self._transfers.feed(event)
+                    self._feed(event)
                 case Progress():
                     self._exports[event.id] = event
                 case Diagnostic():
@@ -126,7 +126,7 @@ class LiveView:
             lines = [f"[+] Building {now - self._begin:.1f}s ({len(self._done)}/{total}){state}"]
             for vertex, planned in self._planned.items():
                 lines += self._vertex_lines(vertex, planned, now, finished=finished)
-            if self._transfers:
+            if self._transfers is not None:
                 lines.append(self._line(self._transfers.summary(now, finished=finished), "", ""))
                 lines += [
                     f" => => {line}" for line in self._transfers.lines(self._width - len(" => => "))
@@ -136,8 +136,15 @@ class LiveView:
             lines += [self._line(text, "", "") for text in self._result]
             return lines
 
+    def _feed(self, event: Progress) -> None:
+        if self._transfers is None:
+            from lamina.cli.ui.transfers import Transfers
+
+            self._transfers = Transfers()
+        self._transfers.feed(event)
+
     def _transfer_frame(self, now: float, *, finished: bool, height: int | None) -> list[str]:
-        if not self._transfers:
+        if self._transfers is None:
             return []
         head = f"[+] {self._transfers.summary(now, finished=finished)}"[: self._width]
         limit = height - 1 if height is not None else None
