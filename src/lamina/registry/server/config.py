@@ -46,6 +46,7 @@ class TokenTrust:
     keys: tuple[str, ...] = ()
     signing_key: str = ""
     lifetime: float = 300.0
+    refresh_lifetime: float = 30 * 86400.0
 
 
 @record
@@ -73,6 +74,7 @@ class Config:
     token: TokenTrust | None = None
     rules: tuple[Rule, ...] = ()
     webhooks: tuple[Webhook, ...] = ()
+    web: bool = True
 
     @property
     def authenticates(self) -> bool:
@@ -175,6 +177,7 @@ class _Reader:
             token=self._token(auth),
             rules=self._rules(),
             webhooks=self._webhooks(),
+            web=self._boolean(self._table("web"), "web", "enabled", default=True),
         )
         self._check(found, http, auth)
         return found
@@ -205,6 +208,7 @@ class _Reader:
             keys=tuple(self._absolute(key) for key in keys),
             signing_key=self._path(table, "auth.token", "signing-key"),
             lifetime=self._time(table, "auth.token", "lifetime", 300.0),
+            refresh_lifetime=self._time(table, "auth.token", "refresh-lifetime", 30 * 86400.0),
         )
         for key, given in (("issuer", trust.issuer), ("service", trust.service)):
             if not given or '"' in given:
@@ -295,8 +299,10 @@ class _Reader:
         assert isinstance(value, list)
         return tuple(value)
 
-    def _boolean(self, table: Mapping[str, object], place: str, key: str) -> bool:
-        value = table.get(key, False)
+    def _boolean(
+        self, table: Mapping[str, object], place: str, key: str, *, default: bool = False
+    ) -> bool:
+        value = table.get(key, default)
         if not isinstance(value, bool):
             self._fail(place, key, f"{key} must be true or false")
         return bool(value)
@@ -343,7 +349,7 @@ class _Reader:
         raise SourceError(what, span=span, hint=hint)
 
 
-_TABLES = ("http", "storage", "limits", "gc", "auth", "rules", "webhooks")
+_TABLES = ("http", "storage", "limits", "gc", "auth", "rules", "webhooks", "web")
 _KEYS = {
     "http": ("listen", "tls-certificate", "tls-key", "threads", "access-log", "header-timeout"),
     "storage": ("root", "read-only"),
@@ -359,7 +365,16 @@ _KEYS = {
     ),
     "gc": ("interval", "grace", "untagged-after", "scrub-interval"),
     "auth": ("htpasswd", "realm", "token"),
-    "auth.token": ("issuer", "service", "realm", "keys", "signing-key", "lifetime"),
+    "auth.token": (
+        "issuer",
+        "service",
+        "realm",
+        "keys",
+        "signing-key",
+        "lifetime",
+        "refresh-lifetime",
+    ),
+    "web": ("enabled",),
 }
 _HEADER = re.compile(r"\s*(\[\[?)\s*([A-Za-z0-9_.\"' -]+?)\s*\]\]?\s*(?:#.*)?")
 

@@ -22,6 +22,7 @@ from lamina.errors import Kind, LaminaError
 from lamina.registry.server.collect import FilesystemUpkeep, Leases
 from lamina.registry.server.database import Database, repository_id
 from lamina.registry.server.manifeststore import SqliteManifests
+from lamina.registry.server.overview import SqliteOverview
 from lamina.registry.server.ports import BlobFile
 from lamina.registry.server.sessions import FilesystemUploads
 
@@ -63,6 +64,7 @@ class FilesystemStorage:
             places.uploads, blobs=self.blobs, clock=clock, limit=max_uploads
         )
         self.manifests = SqliteManifests(self.database, clock=clock)
+        self.overview = SqliteOverview(self.database)
         self.upkeep = FilesystemUpkeep(
             self.database,
             places,
