@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import IO
 
-    from lamina.app.contexts import BuildContextSource
+    from lamina.app.contexts import BuildContextSource, Results
     from lamina.app.history import Recorder
     from lamina.app.wiring import BuildHost
     from lamina.builder.build import Solved, StepLimits
@@ -194,7 +194,8 @@ def build_all(
     stdout: IO[bytes] | None = None,
 ) -> dict[str, BuildOutcome]:
     """Build and export several targets, by name, as one graph: a step that two of them need runs
-    once. Names are set when everything is made. `jobs` is that of the first.
+    once. Names are set when everything is made. `jobs` is that of the first. A target stands after
+    those that its build contexts link to.
 
     Raises:
         LaminaError: as `build`; nothing is named then, steps that ended stay cached.
@@ -243,16 +244,19 @@ def _build_targets(
     from lamina.dockerfile.parser import parse
 
     contexts = _contexts(targets)
-    for target in targets:
+    known: dict[str, tuple[tuple[Platform, Lowered], ...]] = {}
+    for target in targets:  # a target comes after those it links to
         request = target.request
         dockerfile = parse(request.dockerfile, name=request.dockerfile_name)
         _warn_of_arguments(request, emit)
-        options = lower_options(request, context=target.context)
+        options = lower_options(request, context=target.context, results=known)
         bases = Bases(store, host, emit=emit, cancel=cancel, clock=clock, always=request.pull)
         target.parts = _lower_parts(
             dockerfile, options, request, bases=bases, emit=emit, host=host, cancel=cancel
         )
         target.recorder.plan = target.plan
+        platforms = request.platforms or (request.platform,)
+        known[target.name] = tuple(zip(platforms, target.parts, strict=True))
     solved = _solve(targets, contexts, store, host, emit, cancel, clock)
     try:
         stacks = iter(solved.outputs)
@@ -682,15 +686,19 @@ def _platforms_exporters(
     ]
 
 
-def lower_options(request: BuildRequest, *, context: str = "context") -> LowerOptions:
-    """What lowering is told; `context` is the build context's name in the plan."""
+def lower_options(
+    request: BuildRequest, *, context: str = "context", results: Results | None = None
+) -> LowerOptions:
+    """What lowering is told; `context` is the build context's name in the plan, `results` are those
+    of the targets that were lowered before.
+    """
     from lamina.dockerfile.lower import LowerOptions
 
     contexts: tuple[NamedContext, ...] = ()
     if request.build_contexts:
         from lamina.app.contexts import named_contexts
 
-        contexts = named_contexts(request.build_contexts)
+        contexts = named_contexts(request.build_contexts, results or {})
     return LowerOptions(
         platform=request.platform,
         build_platform=request.build_platform or request.platform,
