@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lamina.registry.server.ports import (
+        BlobFile,
         Overview,
         Referrer,
         Storage,
@@ -264,8 +265,7 @@ class Views:
         if found.size > MAX_DOCUMENT:
             return None, "The image's config is too large to be shown."
         try:
-            with open(found.path, "rb") as file:
-                return ImageConfig.parse(file.read(MAX_DOCUMENT + 1)), ""
+            return ImageConfig.parse(_bytes_of(found)), ""
         except LaminaError as error:
             return None, f"The image's config cannot be read: {error.what}"
         except FileNotFoundError:  # removed by the collector meanwhile
@@ -304,6 +304,11 @@ class Views:
             more = more or len(listed) > REFERRERS
             found += [(subject, referrer) for referrer in listed[:REFERRERS]]
         return tuple(found), more
+
+
+def _bytes_of(blob: BlobFile) -> bytes:
+    with open(blob.path, "rb") as file:
+        return file.read(blob.size)
 
 
 def _index(stored: StoredManifest) -> Index | None:
