@@ -162,7 +162,9 @@ def test_hostile_labels_names_and_commands_are_text(
     assert EVIL in text_of(page) or "alert(1)" in text_of(page)
 
 
-@pytest.mark.parametrize("path", ["/?q={}", "/repositories/none?q={}", "/?page={}", "/images/{}:v1"])
+@pytest.mark.parametrize(
+    "path", ["/?q={}", "/repositories/none?q={}", "/?page={}", "/images/{}:v1"]
+)
 def test_what_is_asked_is_text_too(client: RegistryClient, path: str) -> None:
     quoted = "%22%3E%3Cscript%3Ealert(1)%3C/script%3E"
     body = client("GET", path.format(quoted)).body.decode()
