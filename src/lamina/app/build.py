@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from lamina.app.wiring import BuildHost
     from lamina.builder.build import Solved, StepLimits
     from lamina.builder.context import Context
+    from lamina.builder.execution import StepFailed
     from lamina.builder.secrets import Secrets
     from lamina.builder.sshagents import SshAgents
     from lamina.dockerfile.ast import Dockerfile
@@ -51,7 +52,7 @@ class BuildRequest:
     `privileged` (uid 0) lets `type=local` keep owners, setuid bits and device nodes. The steps of
     the stages in `no_cache_filter` run again. `pull` asks registries again for every base.
     `squash` makes one layer of all that the build adds
-    to its base. With `keep_failed` the files of a failing step stay, for `StepFailed.kept`.
+    to its base. `on_failed` is called with the failure of a step, whose files stay then.
     With `platforms` the result is an index of images for these, `platform` being the first of them.
     `build_platform` is that of this host (None: `platform`).
     """
@@ -69,7 +70,7 @@ class BuildRequest:
     no_cache: bool = False
     no_cache_filter: tuple[str, ...] = ()
     squash: bool = False
-    keep_failed: bool = False
+    on_failed: Callable[[StepFailed], None] | None = None
     pull: bool = False
     outputs: tuple[Output, ...] = ()
     epoch: int | None = None
@@ -366,7 +367,7 @@ def _solve(
             options=SolveOptions(
                 no_cache=no_cache,
                 jobs=first.jobs,
-                keep_failed=any(target.request.keep_failed for target in targets),
+                on_failed=first.on_failed,
                 git_modes=host.context_modes == "git",
                 limits=first.limits or StepLimits(),
                 secrets=first.secrets,

@@ -14,6 +14,7 @@ being removed keeps its file.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from contextlib import suppress
@@ -37,13 +38,15 @@ DEFAULT_GRACE = 3600.0  # seconds; longer than the push of one image takes (zot'
 
 
 class FilesystemStorage:
-    """The storage in `root`, for one process at a time.
+    """The storage in `root`, for one process at a time (ADR 91).
 
     `grace` is for how many seconds an unused blob is kept after it was pushed or asked for.
 
     Raises:
         LaminaError: kind CONFLICT if another process serves it.
     """
+
+    remote = False
 
     def __init__(
         self,
@@ -115,7 +118,7 @@ class FilesystemBlobs:
         self._leases = leases
         self._clock = clock
 
-    def find(self, repository: str, digest: Digest) -> BlobFile | None:
+    def find(self, repository: str, digest: Digest, *, keep: bool = True) -> BlobFile | None:
         name = str(digest)
         if not self._leases.renew(repository, name):
             return None
@@ -162,16 +165,15 @@ class FilesystemBlobs:
     def adopt(self, path: str, *, repository: str, digest: Digest, size: int) -> None:
         """Make the flushed file at `path`, whose digest was checked, a blob of the repository.
 
-        The file is moved, or removed if the blob is there already.
+        The file stays where it is, as another name of the same bytes, and the caller removes it: after
+        a crash before the row is there the upload goes on with all that it had.
         """
         name = str(digest)
         target = self._places.blob(name)
         with self._database.writing() as connection:
             known = connection.execute("SELECT 1 FROM blobs WHERE digest = ?", (name,)).fetchone()
-            if known is not None and _size(target) == size:
-                os.unlink(path)
-            else:
-                os.rename(path, target)
+            if known is None or _size(target) != size:
+                _link(path, target)
                 sync_directory(os.path.dirname(target))
             connection.execute(
                 "INSERT OR REPLACE INTO blobs (digest, size) VALUES (?, ?)", (name, size)
@@ -184,6 +186,18 @@ class FilesystemBlobs:
             " ON CONFLICT DO UPDATE SET linked = excluded.linked",
             (repository_id(connection, repository, make=True), digest, self._clock()),
         )
+
+
+def _link(path: str, target: str) -> None:
+    """Give the file a second name, in place of whatever has it."""
+    with suppress(FileNotFoundError):
+        os.unlink(target)  # left by a crash, or damaged: no row says that it is whole
+    try:
+        os.link(path, target)
+    except OSError as error:
+        if error.errno not in {errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK}:
+            raise
+        os.rename(path, target)  # a file system without second names
 
 
 def _size(path: str) -> int:

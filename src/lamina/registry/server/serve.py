@@ -17,13 +17,13 @@ from functools import partial
 
 from lamina.errors import EXIT_INTERRUPTED, Kind, LaminaError
 from lamina.registry.server import routes
-from lamina.registry.server.filesystem import FilesystemStorage
 from lamina.registry.server.handlers import Registry
 from lamina.registry.server.metrics import Metrics
 from lamina.registry.server.rights import ADMIN, OpenGate
 from lamina.registry.server.rsgi import Edge
+from lamina.registry.server.storage import open_storage
 from lamina.registry.server.web.site import Site
-from lamina.registry.server.wire import Refusal, Request, Response
+from lamina.registry.server.wire import Refusal, Request, Response, Work
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _THREADS = 16  # for writes, hashes and flushes; they release the GIL
+_WAITING = 64  # threads for a storage that is remote: most of them wait
 _CONNECTIONS = 8192
 _SHUTDOWN = 20.0  # seconds that requests in flight get; below Kubernetes' 30
 
@@ -64,13 +65,7 @@ def serve(
     check_tls(config)
     gate = make_gate(config, clock=clock)
     with _reserved(host, port) as number:
-        storage = FilesystemStorage(
-            config.root,
-            clock=clock,
-            grace=config.grace,
-            upload_expiry=config.upload_expiry,
-            max_uploads=config.max_uploads,
-        )
+        storage = open_storage(config, clock=clock)
         try:
             asyncio.run(
                 _run(config, storage, gate, host, number, ready=ready, access_log=access_log)
@@ -128,7 +123,7 @@ def _not_installed(error: ImportError) -> LaminaError:
 
 async def _run(
     config: Config,
-    storage: FilesystemStorage,
+    storage: Storage,
     gate: Gate,
     host: str,
     port: int,
@@ -137,7 +132,8 @@ async def _run(
     access_log: TextIO | None,
 ) -> None:
     metrics = Metrics()
-    pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="registry")
+    threads = _WAITING if storage.remote else _THREADS
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="registry")
     stop = threading.Event()
     hooks = None
     if config.webhooks:
@@ -247,8 +243,7 @@ class Pages:
         if request.method not in _READS:
             raise Refusal("UNSUPPORTED", "only GET and HEAD", headers=(("allow", "GET, HEAD"),))
         if name == "healthz":
-            self._storage.manifests.repositories(n=1, last="")
-            return Response(200, (text,), b"ok\n")
+            return Work(lambda: self._healthy(text))
         if name == "metrics":
             identity = self._gate.known(request)
             if identity is None:
@@ -258,6 +253,10 @@ class Pages:
             kind = ("content-type", "text/plain; version=0.0.4; charset=utf-8")
             return Response(200, (kind,), self._metrics.text().encode())
         return Response(200, (text,), b"a lamina registry; its API is at /v2/\n")
+
+    def _healthy(self, text: tuple[str, str]) -> Response:
+        self._storage.manifests.repositories(n=1, last="")
+        return Response(200, (text,), b"ok\n")
 
 
 _READS = frozenset({"GET", "HEAD"})
@@ -298,7 +297,7 @@ class AccessLog:
 
 
 def _collect_forever(
-    storage: FilesystemStorage, config: Config, metrics: Metrics, stop: threading.Event
+    storage: Storage, config: Config, metrics: Metrics, stop: threading.Event
 ) -> None:
     while not stop.wait(config.gc_interval):
         try:
@@ -311,7 +310,7 @@ def _collect_forever(
 
 
 def _scrub_forever(
-    storage: FilesystemStorage, config: Config, metrics: Metrics, stop: threading.Event
+    storage: Storage, config: Config, metrics: Metrics, stop: threading.Event
 ) -> None:
     while not stop.wait(config.scrub_interval):
         try:

@@ -11,6 +11,7 @@ import re
 
 from lamina.errors import LaminaError
 from lamina.record import record
+from lamina.registry.server.ports import BlobFile
 from lamina.registry.server.rights import PULL
 from lamina.spec import mediatype
 from lamina.spec.config import ImageConfig
@@ -23,10 +24,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lamina.registry.server.ports import (
-        BlobFile,
         Overview,
         Referrer,
         Storage,
+        StoredBlob,
         StoredManifest,
         Summary,
     )
@@ -259,7 +260,7 @@ class Views:
 
     def _config(self, repository: str, descriptor: Descriptor) -> tuple[ImageConfig | None, str]:
         """(config, what was wrong with it)."""
-        found = self._storage.blobs.find(repository, descriptor.digest)
+        found = self._storage.blobs.find(repository, descriptor.digest, keep=False)
         if found is None:
             return None, "The registry does not hold the image's config."
         if found.size > MAX_DOCUMENT:
@@ -306,9 +307,11 @@ class Views:
         return tuple(found), more
 
 
-def _bytes_of(blob: BlobFile) -> bytes:
-    with open(blob.path, "rb") as file:
-        return file.read(blob.size)
+def _bytes_of(blob: StoredBlob) -> bytes:
+    if isinstance(blob, BlobFile):
+        with open(blob.path, "rb") as file:
+            return file.read(blob.size)
+    return b"".join(blob.read(0, blob.size))
 
 
 def _index(stored: StoredManifest) -> Index | None:
