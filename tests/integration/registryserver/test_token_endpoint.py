@@ -65,11 +65,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryServer]
         yield server
 
 
-def post(server: RegistryServer, headers: dict[str, str] | None = None, **form: str) -> Answer:
+def post(server: RegistryServer, **form: str) -> Answer:
     fields = {"service": SERVICE, "client_id": "test", **form}
     kind = {"Content-Type": "application/x-www-form-urlencoded"}
     body = urlencode({key: value for key, value in fields.items() if value})
-    return server.client()("POST", "/token", body, {**kind, **(headers or {})})
+    return server.client()("POST", "/token", body, kind)
 
 
 def by_password(server: RegistryServer, **form: str) -> Answer:
@@ -183,7 +183,7 @@ def test_forged_refresh_token(server: RegistryServer) -> None:
     ],
 )
 def test_requests_that_are_none(server: RegistryServer, form: dict[str, str], error: str) -> None:
-    refused(post(server, **{"grant_type": "password", **form}), 400, error)
+    refused(post(server, **{"grant_type": "password"} | form), 400, error)
 
 
 @pytest.mark.parametrize(

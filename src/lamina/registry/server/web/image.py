@@ -288,11 +288,13 @@ def _referrers(view: ImageView) -> Html | None:
             )
         )
     more: Content = None
-    if view.more_referrers:
-        query = urlencode({"after": view.referrers[-1][1].digest})
-        here = image_path(view.repository, digest=view.top.digest)
+    if view.next_referrers:
+        query = {"after": view.next_referrers}
+        if view.shown is not None and view.shown.digest != view.top.digest:
+            query["manifest"] = view.shown.digest
+        here = image_path(view.repository, tag=view.tag, digest=view.top.digest)
         text = f"The next {REFERRERS}"
-        more = el("p", None, el("a", {"href": f"{here}?{query}", "rel": "next"}, text))
+        more = el("p", None, el("a", {"href": f"{here}?{urlencode(query)}", "rel": "next"}, text))
     return _section("Referrers", el("ul", {"class": "plain"}, *items), more)
 
 

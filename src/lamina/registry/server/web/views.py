@@ -107,7 +107,7 @@ class ImageView:
     history: tuple[tuple[History, int], ...] = ()
     annotations: tuple[tuple[str, str], ...] = ()
     referrers: tuple[tuple[str, Referrer], ...] = ()
-    more_referrers: bool = False
+    next_referrers: str = ""  # the digest after which there are more; empty: these are all
     trouble: str = ""
 
     @property
@@ -206,7 +206,7 @@ class Views:
                 trouble = f"The registry no longer holds {wanted}."
         elif chosen:
             return None
-        referrers, more = self._referrers(repository, top, shown, after=after)
+        referrers, following = self._referrers(repository, top, shown, after=after)
         manifest = None if shown is None else _manifest(shown)
         config = None
         if manifest is not None:
@@ -227,7 +227,7 @@ class Views:
             history=_history(config),
             annotations=tuple(dict.fromkeys(annotations)),
             referrers=referrers,
-            more_referrers=more,
+            next_referrers=following,
             trouble=trouble,
         )
 
@@ -294,17 +294,21 @@ class Views:
 
     def _referrers(
         self, repository: str, top: StoredManifest, shown: StoredManifest | None, *, after: str
-    ) -> tuple[tuple[tuple[str, Referrer], ...], bool]:
-        """(subject, referrer) of the index and of the image that is shown; whether there are more."""
+    ) -> tuple[tuple[tuple[str, Referrer], ...], str]:
+        """(subject, referrer) of the index and of the image that is shown; where the rest begins.
+
+        The rest of one may begin before the other's end: some are then shown twice, none is lost.
+        """
         found: list[tuple[str, Referrer]] = []
-        more = False
+        ends: list[str] = []
         for subject in dict.fromkeys(m.digest for m in (top, shown) if m is not None):
             listed = self._storage.manifests.referrers(
                 repository, Digest.parse(subject), n=REFERRERS + 1, last=after
             )
-            more = more or len(listed) > REFERRERS
+            if len(listed) > REFERRERS:
+                ends.append(listed[REFERRERS - 1].digest)
             found += [(subject, referrer) for referrer in listed[:REFERRERS]]
-        return tuple(found), more
+        return tuple(found), min(ends, default="")
 
 
 def _bytes_of(blob: StoredBlob) -> bytes:
