@@ -372,6 +372,7 @@ def _solve(
                 limits=first.limits or StepLimits(),
                 secrets=first.secrets,
                 agents=first.agents,
+                build=targets[0].recorder.id,
             ),
             executor=host.executor,
             network=host.step_network,

@@ -64,7 +64,8 @@ class SolveOptions:
     With `on_failed` the files of a RUN step that fails are kept as a snapshot, and it is called with
     the failure when all other steps have ended.
     `secrets` and `agents` are what RUN steps may mount. With `git_modes` files of build contexts have
-    git's modes (0644, 0755; directories 0755), in keys and in layers.
+    git's modes (0644, 0755; directories 0755), in keys and in layers. `build` is the id of the build's
+    record: cache mounts say who used them.
     """
 
     no_cache: bool = False
@@ -77,6 +78,7 @@ class SolveOptions:
     limits: StepLimits = StepLimits()
     secrets: Secrets | None = None
     agents: SshAgents | None = None
+    build: str = ""
 
 
 @record

@@ -508,7 +508,8 @@ class BuildWorker:
             position = uses(op).index(mount)
             return MountInput(None, tree, self._selection(vertex, position, inputs))
 
-        return lambda rootfs: mounter.mounted(op, rootfs, inputs=found, cancel=cancel)
+        user = {"build": self._options.build, "step": vertex.meta.name}
+        return lambda rootfs: mounter.mounted(op, rootfs, inputs=found, user=user, cancel=cancel)
 
     def _failed_mounts(
         self, vertex: Vertex, op: Exec, inputs: tuple[Result | None, ...], chain: ChainID

@@ -263,8 +263,10 @@ def is_index(platforms: tuple[Platform, ...], build_args: Mapping[str, str]) -> 
     return len(platforms) > 1 or wanted.lower() in {"1", "t", "true"}
 
 
-def make_view(progress: str, context: Context, *, quiet: bool, explain: bool = False) -> View:
-    """The renderer of events on standard error."""
+def make_view(
+    progress: str, context: Context, *, quiet: bool, explain: bool = False, builds: bool = True
+) -> View:
+    """The renderer of events on standard error; `builds` False if only transfers are to come."""
     from lamina.cli.ui.plain import PlainView
 
     if quiet or progress == "quiet":
@@ -276,7 +278,13 @@ def make_view(progress: str, context: Context, *, quiet: bool, explain: bool = F
     if progress == "tty" or (progress == "auto" and context.stderr.isatty()):
         from lamina.cli.ui.tty import LiveView
 
-        return LiveView(context.stderr, clock=context.clock, width=_width(context), explain=explain)
+        return LiveView(
+            context.stderr,
+            clock=context.clock,
+            width=_width(context),
+            explain=explain,
+            builds=builds,
+        )
     return PlainView(context.stderr, explain=explain)
 
 
