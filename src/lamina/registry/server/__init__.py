@@ -2,14 +2,16 @@
 """The registry server: OCI distribution-spec 1.1 over a storage port, with no other service.
 
 Owns routes, rights, uploads, manifests, tags, referrers, garbage collection and the HTTP edge. May
-import spec, system, record and errors, and `sharedstore` alone the store. Only `rsgi` and `serve` know asyncio and the HTTP library;
-everything else is synchronous and knows no socket.
+import spec, system, record and errors, and `sharedstore` alone the store. Only `rsgi` and `serve`
+know asyncio and the HTTP library; everything else is synchronous and knows no socket.
 
 Start at `handlers.Registry.answer`: a `wire.Request` in, a `wire.Response` or a step that needs the
 body out. `routes` and `wire` are pure (distribution-spec spec.md §Endpoints, §Error Codes);
 `ports` is what a storage driver gives, `filesystem` the driver on a directory, `database` its
-tables, `objectstore` the driver on an S3 bucket, `storage` names them; `rights`, `passwords` and `tokens` say who may do what; `collect` removes what nothing
-needs while pushes go on; `config` reads the one configuration file.
+tables, `objectstore` the driver on an S3 bucket, `storage` names them; `rights`, `passwords` and
+`tokens` say who may do what, `tokenservice` is `/token`; `collect` removes what nothing needs while
+pushes go on; `web` is the page for people, `overview` what only the page asks a driver; `config`
+reads the one configuration file.
 """
 
 from __future__ import annotations

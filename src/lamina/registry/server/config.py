@@ -47,6 +47,7 @@ class TokenTrust:
     keys: tuple[str, ...] = ()
     signing_key: str = ""
     lifetime: float = 300.0
+    refresh_lifetime: float = 30 * 86400.0
 
 
 @record
@@ -76,6 +77,7 @@ class Config:
     token: TokenTrust | None = None
     rules: tuple[Rule, ...] = ()
     webhooks: tuple[Webhook, ...] = ()
+    web: bool = True
 
     @property
     def authenticates(self) -> bool:
@@ -188,6 +190,7 @@ class _Reader:
             token=self._token(auth),
             rules=self._rules(),
             webhooks=self._webhooks(),
+            web=self._boolean(self._table("web"), "web", "enabled", default=True),
         )
         self._check(found, http, auth)
         return found
@@ -249,6 +252,7 @@ class _Reader:
             keys=tuple(self._absolute(key) for key in keys),
             signing_key=self._path(table, "auth.token", "signing-key"),
             lifetime=self._time(table, "auth.token", "lifetime", 300.0),
+            refresh_lifetime=self._time(table, "auth.token", "refresh-lifetime", 30 * 86400.0),
         )
         for key, given in (("issuer", trust.issuer), ("service", trust.service)):
             if not given or '"' in given:
@@ -389,7 +393,7 @@ class _Reader:
         raise SourceError(what, span=span, hint=hint)
 
 
-_TABLES = ("http", "storage", "limits", "gc", "auth", "rules", "webhooks")
+_TABLES = ("http", "storage", "limits", "gc", "auth", "rules", "webhooks", "web")
 _KEYS = {
     "http": ("listen", "tls-certificate", "tls-key", "threads", "access-log", "header-timeout"),
     "storage": ("root", "read-only", "share-store", "s3"),
@@ -418,7 +422,16 @@ _KEYS = {
     ),
     "gc": ("interval", "grace", "untagged-after", "scrub-interval"),
     "auth": ("htpasswd", "realm", "token"),
-    "auth.token": ("issuer", "service", "realm", "keys", "signing-key", "lifetime"),
+    "auth.token": (
+        "issuer",
+        "service",
+        "realm",
+        "keys",
+        "signing-key",
+        "lifetime",
+        "refresh-lifetime",
+    ),
+    "web": ("enabled",),
 }
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")  # S3, "Bucket naming rules"
 _HEADER = re.compile(r"\s*(\[\[?)\s*([A-Za-z0-9_.\"' -]+?)\s*\]\]?\s*(?:#.*)?")

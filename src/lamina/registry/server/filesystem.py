@@ -14,6 +14,7 @@ being removed keeps its file.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from contextlib import suppress
@@ -22,6 +23,7 @@ from lamina.errors import Kind, LaminaError
 from lamina.registry.server.collect import FilesystemUpkeep, Leases
 from lamina.registry.server.database import Database, repository_id
 from lamina.registry.server.manifeststore import SqliteManifests
+from lamina.registry.server.overview import SqliteOverview
 from lamina.registry.server.ports import BlobFile
 from lamina.registry.server.sessions import FilesystemUploads
 
@@ -65,6 +67,7 @@ class FilesystemStorage:
             places.uploads, blobs=self.blobs, clock=clock, limit=max_uploads
         )
         self.manifests = SqliteManifests(self.database, clock=clock)
+        self.overview = SqliteOverview(self.database)
         self.upkeep = FilesystemUpkeep(
             self.database,
             places,
@@ -162,16 +165,15 @@ class FilesystemBlobs:
     def adopt(self, path: str, *, repository: str, digest: Digest, size: int) -> None:
         """Make the flushed file at `path`, whose digest was checked, a blob of the repository.
 
-        The file is moved, or removed if the blob is there already.
+        The file stays where it is, as another name of the same bytes, and the caller removes it: after
+        a crash before the row is there the upload goes on with all that it had.
         """
         name = str(digest)
         target = self._places.blob(name)
         with self._database.writing() as connection:
             known = connection.execute("SELECT 1 FROM blobs WHERE digest = ?", (name,)).fetchone()
-            if known is not None and _size(target) == size:
-                os.unlink(path)
-            else:
-                os.rename(path, target)
+            if known is None or _size(target) != size:
+                _link(path, target)
                 sync_directory(os.path.dirname(target))
             connection.execute(
                 "INSERT OR REPLACE INTO blobs (digest, size) VALUES (?, ?)", (name, size)
@@ -184,6 +186,18 @@ class FilesystemBlobs:
             " ON CONFLICT DO UPDATE SET linked = excluded.linked",
             (repository_id(connection, repository, make=True), digest, self._clock()),
         )
+
+
+def _link(path: str, target: str) -> None:
+    """Give the file a second name, in place of whatever has it."""
+    with suppress(FileNotFoundError):
+        os.unlink(target)  # left by a crash, or damaged: no row says that it is whole
+    try:
+        os.link(path, target)
+    except OSError as error:
+        if error.errno not in {errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK}:
+            raise
+        os.rename(path, target)  # a file system without second names
 
 
 def _size(path: str) -> int:
