@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from lamina.cli.build_flags import (
     add_build_flags,
     add_shared_flags,
+    cache_places,
     check_flags,
     file_args,
     progress_of,
@@ -52,8 +53,6 @@ _NOT_YET = "it is not done yet (docs/roadmap.md)"
 _REFUSED = {
     ("--attest",): _NOT_YET,
     ("--builder",): "lamina has no builders to choose from",
-    ("--cache-from",): _NOT_YET,
-    ("--cache-to",): _NOT_YET,
     ("--compress",): "there is no daemon to send the context to",
     ("--isolation",): "it is a Windows setting",
     ("--security-opt",): _NOT_YET,
@@ -245,6 +244,7 @@ def make_request(args: argparse.Namespace, sources: BuildContext, context: Conte
         limits=step_limits(args),
         secrets=secrets(args, context),
         agents=ssh_agents(args, context),
+        **cache_places(args.cache_from, args.cache_to, dict(build_args), context.path),
     )
     return with_flags(request, args, context)
 

@@ -14,6 +14,7 @@ from lamina.registry.upload import OpenUpload
 from lamina.spec import mediatype
 from lamina.spec.digest import DiffID, Digest
 from lamina.spec.document import MAX_DOCUMENT
+from lamina.store.working import unique_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -214,8 +215,8 @@ class LayoutEnd:
     def __init__(self, path: str) -> None:
         self.path = path
 
-    def create(self) -> None:
-        """Make the layout if it is not there.
+    def create(self, *, beside: tuple[str, ...] = ()) -> None:
+        """Make the layout if it is not there; files named `beside` may lie in the new directory.
 
         Raises:
             LaminaError: CONFLICT if the directory holds something else.
@@ -223,7 +224,7 @@ class LayoutEnd:
         os.makedirs(self.path, exist_ok=True)
         marker = os.path.join(self.path, "oci-layout")
         if not os.path.exists(marker):
-            if os.listdir(self.path):
+            if set(os.listdir(self.path)) - set(beside):
                 raise LaminaError(
                     f"{self.path} is not empty and not an OCI image layout", kind=Kind.CONFLICT
                 )
@@ -260,7 +261,7 @@ class LayoutEnd:
     ) -> None:
         target = self._blob(descriptor.digest)
         os.makedirs(os.path.dirname(target), exist_ok=True)
-        temporary = f"{target}.{os.getpid()}.new"
+        temporary = f"{target}.{unique_name()}.new"
         try:
             with open(temporary, "xb") as file:
                 writing = _FileIngest(file, descriptor)
@@ -268,7 +269,8 @@ class LayoutEnd:
                 writing.verify()
             os.rename(temporary, target)
         except BaseException:
-            os.unlink(temporary)
+            with suppress(FileNotFoundError):  # the disk may not have had room for it
+                os.unlink(temporary)
             raise
 
     def put_document(self, descriptor: Descriptor, raw: bytes) -> None:
@@ -410,7 +412,7 @@ class _FileIngest:
 
 
 def _replace_file(path: str, content: bytes) -> None:
-    temporary = f"{path}.{os.getpid()}.new"
+    temporary = f"{path}.{unique_name()}.new"
     with open(temporary, "wb") as file:
         file.write(content)
         file.flush()

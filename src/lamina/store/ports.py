@@ -210,6 +210,9 @@ class KeyHistory(Protocol):
     def trees(self, keys: Sequence[str], *, before: float | None = None) -> list[EarlierKey]:
         """The records of these keys that are there (and made before this time), in any order."""
 
+    def of_results(self, results: Sequence[tuple[DiffID, ...]]) -> list[CacheRecord]:
+        """Every record of one of these results. A slow search."""
+
     def was_pruned(self, key: str) -> bool:
         """Whether a record of this key was removed to free space, as far as it is remembered."""
 
