@@ -20,6 +20,7 @@ from lamina.spec.identity import chain_ids
 from lamina.store.fsck import SNAPSHOT, Finding
 from lamina.store.removal import remove_tree
 from lamina.store.working import sweep_working, working_key
+from lamina.system.mounts import opened_layers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -113,24 +114,28 @@ class SnapshotCheck:
     def _problem(self, each: Stacked, present: set[str]) -> str:
         if each.parent is not None and each.parent not in present:
             return "the snapshot below it is gone"
-        directory = self._store.snapshots.layer_dir(each.chain)
-        if not os.path.isdir(directory):
+        layer = self._store.snapshots.layer(each.chain)
+        if not os.path.exists(layer if isinstance(layer, str) else layer.path):
             return "its directory is gone"
         if not each.stack:
             self.unchecked += 1
             return ""
         try:
-            if self._gives(directory, each.stack[-1]):
-                return ""
-            sound = sound_blobs(self._store, each.stack[-1], self._damaged)
-            if not sound:
-                self.unchecked += 1
-                return ""
-            with Fresh(self._store, each, sound, cancel=self._cancel) as fresh:
-                if fingerprint(fresh.directory) == fingerprint(directory):
-                    return ""
+            with opened_layers([layer]) as (directory,):
+                return self._compared(each, directory)
         except (LaminaError, OSError) as error:
             return str(error)
+
+    def _compared(self, each: Stacked, directory: str) -> str:
+        if self._gives(directory, each.stack[-1]):
+            return ""
+        sound = sound_blobs(self._store, each.stack[-1], self._damaged)
+        if not sound:
+            self.unchecked += 1
+            return ""
+        with Fresh(self._store, each, sound, cancel=self._cancel) as fresh:
+            if fingerprint(fresh.directory) == fingerprint(directory):
+                return ""
         return "its files are not those of the layer"
 
     def _gives(self, directory: str, diff_id: DiffID) -> bool:
@@ -174,9 +179,12 @@ class Fresh:
         self._key = working_key(f"fsck:{self._each.chain}")
         mount = self._store.snapshots.prepare(self._key, chains[-1] if chains else None)
         try:
-            with self._store.content.open(self._blobs[0].digest) as file:
+            with (
+                self._store.content.open(self._blobs[0].digest) as file,
+                opened_layers(mount.lowers) as lowers,
+            ):
                 applied = apply_layer(
-                    decompressed(file), mount.upper, lowers=mount.lowers, cancel=self._cancel
+                    decompressed(file), mount.upper, lowers=lowers, cancel=self._cancel
                 )
             if applied.diff_id != self._each.stack[-1]:
                 raise LaminaError("its blob holds another layer", kind=Kind.INTEGRITY)
@@ -194,11 +202,19 @@ class Fresh:
         home = os.path.join(self._store.snapshots.directory, str(self._each.number))
         aside = quarantined(self._store, f"snapshot-{self._each.number}")
         os.makedirs(home, mode=0o700, exist_ok=True)
+        image = os.path.join(home, "layer.erofs")
+        if os.path.lexists(image):
+            os.rename(image, quarantined(self._store, f"snapshot-{self._each.number}.erofs"))
         present = os.path.join(home, "fs")
         if os.path.lexists(present):
             os.rename(present, aside)
         os.rename(self.directory, present)
         os.makedirs(os.path.join(home, "work"), mode=0o700, exist_ok=True)
+        self._store.database.write(
+            lambda transaction: transaction.run(
+                "UPDATE snapshots SET form = 'directory' WHERE id = ?", (self._each.number,)
+            )
+        )
         os.mkdir(self.directory)  # of the working snapshot, which is removed whole
 
 
