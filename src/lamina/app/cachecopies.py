@@ -272,7 +272,7 @@ def _deliver(
             sink = LayoutEnd(target.path)
             sink.create()
             stack.enter_context(sink.locked())
-        copy_graph(scratch, sink, root, emit=emit, cancel=cancel, clock=clock, verb="exporting")
+        copy_graph(scratch, sink, root, emit=emit, cancel=cancel, clock=clock)
         if isinstance(sink, LayoutEnd):
             sink.replace_ref(root, target.name)
 
@@ -346,7 +346,6 @@ def import_caches(
                     emit=emit,
                     cancel=cancel,
                     clock=clock,
-                    verb="importing",
                 )
                 content = os.path.join(os.path.dirname(scratch.path), "fs")
                 os.mkdir(content)
