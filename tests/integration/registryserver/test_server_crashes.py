@@ -131,6 +131,7 @@ def test_shutdown_lets_a_push_finish(registry: RegistryServer) -> None:
 def test_many_clients_beside_the_collector_lose_nothing(tmp_path: Path) -> None:
     """Pushes of shared and of own layers while everything unused goes after a second."""
     config = '[gc]\ninterval = "100ms"\ngrace = "3s"\nuntagged-after = "1s"\n'
+    config += "[history]\nwindow = 0\n"
     failures: list[str] = []
     clients = int(os.environ.get("LAMINA_SOAK_CLIENTS", "16"))
     until = time.monotonic() + float(os.environ.get("LAMINA_SOAK", "8"))

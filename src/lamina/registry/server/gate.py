@@ -14,6 +14,7 @@ import binascii
 from lamina.registry.server.passwords import Htpasswd
 from lamina.registry.server.rights import (
     ADMIN,
+    ADMIN_PATH,
     ANONYMOUS,
     DELETE,
     PULL,
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
     from lamina.registry.server.wire import Answer, Request, Response
 
 
-_OWN = "/metrics"  # no repository's: no token is for it, so passwords are taken
+# Pages that are no part of the API: no token is for them, so passwords are taken.
+_OWN = ("/metrics", ADMIN_PATH)
 
 
 class ConfiguredGate:
@@ -66,7 +68,7 @@ class ConfiguredGate:
                 return self._verifier.identity(rest.strip())
             except Refusal as error:
                 raise self._unauthorized(error.what, error="invalid_token") from error
-        user, password = self._basic(scheme, rest, own=request.path == _OWN)
+        user, password = self._basic(scheme, rest, own=request.path.startswith(_OWN))
         if not user and not password:
             return ANONYMOUS  # what some clients send when they have no credentials
         if self._htpasswd is not None and self._htpasswd.remembered(user, password):
@@ -75,7 +77,7 @@ class ConfiguredGate:
 
     def identify(self, request: Request) -> Identity:
         scheme, _, rest = request.header("authorization").partition(" ")
-        user, password = self._basic(scheme, rest, own=request.path == _OWN)
+        user, password = self._basic(scheme, rest, own=request.path.startswith(_OWN))
         if self._htpasswd is not None and self._htpasswd.check(user, password):
             return Identity(user)
         raise self._unauthorized("user or password is wrong")
@@ -86,7 +88,7 @@ class ConfiguredGate:
                 grant.repository == repository and action in grant.actions
                 for grant in identity.grants
             )
-        if self._verifier is not None and repository:
+        if self._verifier is not None and repository and not identity.user:
             # credentials belong to the token service; without a token only what is open to all
             return self._rules is not None and self._rules.allow("", repository, action)
         if self._rules is None:
@@ -98,7 +100,7 @@ class ConfiguredGate:
             raise self._unauthorized("authentication required")
 
     def refusal(self, identity: Identity, repository: str, action: str) -> Refusal:
-        if self._verifier is not None and repository:
+        if self._verifier is not None and repository and action != ADMIN:
             needed = {PULL: "pull", PUSH: "pull,push", DELETE: "delete"}.get(action, "*")
             error = "insufficient_scope" if identity.grants is not None else ""
             return self._unauthorized(
@@ -108,7 +110,9 @@ class ConfiguredGate:
             )
         if identity.user:
             return Refusal("DENIED", f"{identity.user} may not {action} here")
-        return self._unauthorized("authentication required", basic=not repository)
+        return self._unauthorized(
+            "authentication required", basic=not repository or action == ADMIN
+        )
 
     def token(self, request: Request) -> Answer:
         if self._issuer is None:

@@ -14,10 +14,13 @@ import time
 
 from lamina.errors import LaminaError
 from lamina.record import record
+from lamina.registry.server.feeds import send_feed
 from lamina.registry.server.handlers import answer_of_error
 from lamina.registry.server.wire import (
     Buffered,
+    Feed,
     FileRegion,
+    Later,
     Refusal,
     Request,
     Response,
@@ -76,7 +79,10 @@ class EdgeLimits:
 
 
 class Edge:
-    """The RSGI application. `answer` gives the first step of a request."""
+    """The RSGI application. `answer` gives the first step of a request.
+
+    `pipes` is a directory for the pipes of feeds; empty if no answer is one.
+    """
 
     def __init__(
         self,
@@ -86,12 +92,14 @@ class Edge:
         metrics: Metrics,
         limits: EdgeLimits,
         access: Callable[[Request, int, int, float], None] | None = None,
+        pipes: str = "",
     ) -> None:
         self._answer = answer
         self._pool = pool
         self._metrics = metrics
         self._limits = limits
         self._access = access
+        self._pipes = pipes
         self._active: dict[str, int] = {}
         self.in_flight = 0
         self.closing = False
@@ -108,7 +116,7 @@ class Edge:
         active = self._active[client] = self._active.get(client, 0) + 1
         try:
             response = await self._respond(request, sender, active=active)
-            sent = _send(request, response, sender, closing=self.closing)
+            sent = await self._send(request, response, sender)
         finally:
             self.in_flight -= 1
             left = self._active[client] - 1
@@ -120,6 +128,18 @@ class Edge:
         self._metrics.count(request.method, response.status, took)
         if self._access is not None:
             self._access(request, response.status, sent, took)
+
+    async def _send(self, request: Request, response: Response, sender: Sender) -> int:
+        if isinstance(response.body, Feed):
+            return await send_feed(
+                response,
+                response.body,
+                sender,
+                directory=self._pipes,
+                pool=self._pool,
+                idle=self._limits.idle,
+            )
+        return _send(request, response, sender, closing=self.closing)
 
     async def _respond(self, request: Request, sender: Sender, *, active: int) -> Response:
         try:
@@ -146,9 +166,12 @@ class Edge:
             return Refusal("UNKNOWN", "internal error").response()
 
     async def _do(
-        self, step: Work | Buffered | Streamed, request: Request, sender: Sender
+        self, step: Work | Later | Buffered | Streamed, request: Request, sender: Sender
     ) -> Answer:
         loop = asyncio.get_running_loop()
+        if isinstance(step, Later):
+            # shielded: others wait for the same result
+            return step.then(await asyncio.shield(asyncio.wrap_future(step.result)))
         if isinstance(step, Work):
             return await loop.run_in_executor(self._pool, step.run)
         if isinstance(step, Buffered):
@@ -221,6 +244,7 @@ def _send(request: Request, response: Response, sender: Sender, *, closing: bool
     if closing:
         headers.append(("connection", "close"))
     body = response.body
+    assert not isinstance(body, Feed)
     if isinstance(body, FileRegion):
         headers.append(("content-length", str(body.length)))
         if request.method == "HEAD":

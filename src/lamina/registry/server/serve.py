@@ -17,10 +17,14 @@ from functools import partial
 
 from lamina.errors import EXIT_INTERRUPTED, Kind, LaminaError
 from lamina.registry.server import routes
+from lamina.registry.server.admin import AdminPages
+from lamina.registry.server.caches import Caches
 from lamina.registry.server.filesystem import FilesystemStorage
 from lamina.registry.server.handlers import Registry
 from lamina.registry.server.metrics import Metrics
-from lamina.registry.server.rights import ADMIN, OpenGate
+from lamina.registry.server.past import Past
+from lamina.registry.server.quotas import Quotas
+from lamina.registry.server.rights import ADMIN, ADMIN_PATH, OpenGate
 from lamina.registry.server.rsgi import Edge
 from lamina.registry.server.wire import Refusal, Request, Response
 
@@ -31,6 +35,7 @@ if TYPE_CHECKING:
 
     from granian.server.embed import Server
 
+    from lamina.registry.endpoints import NetworkSettings
     from lamina.registry.server.config import Config
     from lamina.registry.server.ports import Storage
     from lamina.registry.server.rights import Gate
@@ -48,8 +53,11 @@ def serve(
     ready: Callable[[str], None],
     clock: Callable[[], float] = time.time,
     access_log: TextIO | None = None,
+    network: NetworkSettings | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT; `ready` is called with the address once it accepts requests.
+
+    `network` is how the upstreams of pull-through caches are reached.
 
     Raises:
         LaminaError: the port is taken, the configuration names files that are not there, another
@@ -69,10 +77,22 @@ def serve(
             grace=config.grace,
             upload_expiry=config.upload_expiry,
             max_uploads=config.max_uploads,
+            window=config.window,
+            quotas=Quotas(config.quotas),
         )
         try:
             asyncio.run(
-                _run(config, storage, gate, host, number, ready=ready, access_log=access_log)
+                _run(
+                    config,
+                    storage,
+                    gate,
+                    host,
+                    number,
+                    ready=ready,
+                    access_log=access_log,
+                    clock=clock,
+                    network=network,
+                )
             )
         finally:
             storage.close()
@@ -134,6 +154,8 @@ async def _run(
     *,
     ready: Callable[[str], None],
     access_log: TextIO | None,
+    clock: Callable[[], float],
+    network: NetworkSettings | None,
 ) -> None:
     metrics = Metrics()
     pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="registry")
@@ -143,26 +165,38 @@ async def _run(
         from lamina.registry.server.webhooks import Webhooks
 
         hooks = Webhooks(config.webhooks)
+    notify = None if hooks is None else hooks.notify
+    past = Past(storage, config)
+    caches = Caches(config, storage, clock=clock, metrics=metrics, network=network)
     registry = Registry(
         storage,
         gate,
         limits=config.limits,
         read_only=config.read_only,
-        notify=None if hooks is None else hooks.notify,
+        notify=notify,
+        ledger=past.ledger,
+        upstreams=caches.through,
     )
-    pages = Pages(registry, gate, storage, metrics)
+    pages = Pages(
+        registry, gate, storage, metrics, admin=AdminPages(past, gate, read_only=config.read_only)
+    )
     edge = Edge(
         pages.answer,
         pool=pool,
         metrics=metrics,
         limits=config.edge,
         access=None if access_log is None else AccessLog(access_log),
+        pipes=caches.pipes,
     )
     metrics.gauges["lamina_registry_requests_in_flight"] = (
         "Requests being answered.",
         lambda: float(edge.in_flight),
     )
-    keepers = []
+    keepers = [
+        threading.Thread(
+            target=past.keep, kwargs={"metrics": metrics, "stop": stop, "notify": notify}
+        )
+    ]
     if config.gc_interval:
         keepers.append(
             threading.Thread(target=_collect_forever, args=(storage, config, metrics, stop))
@@ -202,6 +236,7 @@ async def _run(
             await asyncio.wait_for(task, max(1.0, deadline - loop.time()))
         for keeper in keepers:
             await loop.run_in_executor(None, keeper.join)
+        await loop.run_in_executor(None, caches.close)
         if hooks is not None:
             await loop.run_in_executor(None, hooks.close)
         pool.shutdown(cancel_futures=True)
@@ -210,8 +245,17 @@ async def _run(
 class Pages:
     """The registry's own pages beside the API."""
 
-    def __init__(self, registry: Registry, gate: Gate, storage: Storage, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        gate: Gate,
+        storage: Storage,
+        metrics: Metrics,
+        *,
+        admin: AdminPages,
+    ) -> None:
         self._registry = registry
+        self._admin = admin
         self._gate = gate
         self._storage = storage
         self._metrics = metrics
@@ -219,6 +263,8 @@ class Pages:
     def answer(self, request: Request) -> Answer:
         if request.path.startswith("/v2/"):
             return self._registry.answer(request)
+        if request.path.startswith(ADMIN_PATH):
+            return self._admin.answer(request)
         found = routes.route(request.path)
         if isinstance(found, routes.Page):
             return self._page(found.name, request)

@@ -179,9 +179,13 @@ class FilesystemUploadSession:
                 detail={"digest": str(digest), "found": f"{digest.algorithm}:{found}"},
             )
         os.fsync(self._file)
-        self._uploads._blobs.adopt(
-            self._path, repository=self._repository, digest=digest, size=self.offset
-        )
+        try:
+            self._uploads._blobs.adopt(
+                self._path, repository=self._repository, digest=digest, size=self.offset
+            )
+        except Refusal:  # the quota: the bytes would only wait for their expiry
+            self.cancel()
+            raise
         self.cancel()
 
     def cancel(self) -> None:
@@ -193,6 +197,10 @@ class FilesystemUploadSession:
             os.close(self._file)
             self._file = -1
             self._uploads.let_go(self.id)
+
+    def reader(self) -> int:
+        """A new descriptor of the bytes, good for `pread` also after the session has ended."""
+        return os.dup(self._file)
 
     def _digest(self, algorithm: str) -> str:
         known = self._uploads._hashes.get(self.id)
