@@ -11,6 +11,7 @@ import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from lamina.dockerfile.expand import expand
 from lamina.dockerfile.ignore import IgnoreMatcher, clean, parse_ignore
 from lamina.dockerfile.lower import (
     Lowering,
@@ -64,6 +65,31 @@ def ignore(data: bytes) -> None:
         matcher.may_include_below(name)
 
 
+def words(data: bytes) -> None:
+    """A value with variables, in every way that instructions expand one.
+
+    What is quoted or unset may stay as it is, but nothing is lost: without a special character the
+    text comes back, and words hold no more than the text.
+    """
+    flags, text = data[:1] or b"\0", data[1:].decode("utf-8", "replace")
+    bits = flags[0]
+    env = {"a": "one two", "b": "", "c": "x/y.tar.gz", "d": "'q\\\"*?"}
+    found = expand(
+        text,
+        env,
+        escape="`" if bits & 1 else "\\",
+        raw_quotes=bool(bits & 2),
+        raw_escapes=bool(bits & 4),
+        keep_unset=bool(bits & 8),
+        heredocs=bool(bits & 16),
+        plain_quotes=bool(bits & 32),
+    )
+    assert set(found.missing).isdisjoint(env)
+    assert len("".join(found.words)) <= len(found.text)
+    if not any(char in text for char in "$'\"\\`<"):
+        assert found.text == text
+
+
 def reference(data: bytes) -> None:
     """A reference prints as something that parses to the same."""
     found = Reference.parse(data.decode("utf-8", "surrogateescape"))
@@ -91,6 +117,7 @@ def archive(data: bytes) -> None:
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "dockerfile": dockerfile,
     "ignore": ignore,
+    "words": words,
     "reference": reference,
     "archive": archive,
 }
@@ -114,6 +141,9 @@ def seeds(target: str) -> Iterator[bytes]:
     elif target == "ignore":
         for text in ("a\n!b\0a/b", "**/*.log\n\0x/y.log", "[a-c]?\\*\n!**/z\0b1*", "/x/../y\0y/z"):
             yield text.encode()
+    elif target == "words":
+        for text in ("$a ${b:-$c} ${d+'x y'}", "${c%%.*}${c##*/}${c/y/z}${c//[.]/}", '"$a"\\$b'):
+            yield from (bytes([bits]) + text.encode() for bits in (0, 1, 14, 36))
     elif target == "reference":
         digest = "sha256:" + "0" * 64
         for text in ("ubuntu", "a.b:5000/c/d:tag", f"x@{digest}", f"localhost/y:1@{digest}"):

@@ -87,7 +87,7 @@ def _host(args: argparse.Namespace, context: Context) -> Host:
     from lamina.app.containers import Host
 
     settings = context.settings()
-    return Host(runtime=args.runtime or settings.runtime, subnet=settings.subnet)
+    return Host(runtime=args.runtime or settings.runtime, subnet=settings.subnet, forks=True)
 
 
 def _platform(args: argparse.Namespace) -> Platform | None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import pytest
 
-from lamina.errors import Kind, LaminaError
+from lamina.errors import Kind, LaminaError, SourceError
 from lamina.registry.server.config import parse_config
 from lamina.registry.server.rights import Rule, Rules
 from lamina.registry.server.wire import CODE_OF_KIND, STATUS
@@ -108,3 +108,44 @@ def test_patterns_of_rules(pattern: str, repository: str, *, matches: bool) -> N
 def test_every_kind_of_error_has_a_code_and_a_status() -> None:
     assert set(CODE_OF_KIND) == set(Kind)
     assert set(CODE_OF_KIND.values()) <= set(STATUS)
+
+
+BUCKET = """
+[storage.s3]
+bucket = "images"
+prefix = "/team/"
+endpoint = "https://s3.example/"
+region = "eu-central-1"
+path-style = false
+redirect = true
+signed-for = "5m"
+"""
+
+
+def test_bucket_is_read() -> None:
+    config = parse_config(BUCKET, name="registry.toml")
+    found = config.bucket
+    assert found is not None
+    assert (found.bucket, found.prefix, found.endpoint) == ("images", "team", "https://s3.example")
+    assert (found.path_style, found.redirect, found.signed_for) == (False, True, 300.0)
+    assert config.place == "s3://images/team"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "what"),
+    [
+        ('bucket = "images"', 'bucket = "Images"', 3, "invalid bucket name"),
+        ('bucket = "images"', "", 2, "invalid bucket name"),
+        ("https://s3.example/", "s3.example", 5, "endpoint must begin with"),
+        ("redirect = true", 'redirect = "yes"', 8, "redirect must be true or false"),
+        ("redirect = true", "redirects = true", 8, "unknown key 'redirects'"),
+        ('"5m"', "0", 9, "signed-for must be at least"),
+        ("redirect = true", 'access-key-id = "A"', 8, "go together"),
+        ("[storage.s3]", '[storage]\nroot = "/r"\n[storage.s3]', 4, "not in both"),
+    ],
+)
+def test_wrong_bucket_is_told_with_its_line(old: str, new: str, line: int, what: str) -> None:
+    with pytest.raises(SourceError, match=what) as caught:
+        parse_config(BUCKET.replace(old, new), name="registry.toml")
+    assert caught.value.span is not None
+    assert caught.value.span.start == line

@@ -53,9 +53,10 @@ class PlainView:
         """Print the last lines of the step that failed, if one did."""
         if self._failed is None:
             return
-        name = self._planned[self._failed].name
+        failed, self._failed = self._failed, None  # told once, if closed twice
+        name = self._planned[failed].name
         self._out.write(f"------\n > {printable(name)}:\n")
-        for line in self._lines.tail(self._failed):
+        for line in self._lines.tail(failed):
             self._out.write(line + "\n")
         self._out.write("------\n")
         self._out.flush()

@@ -58,6 +58,7 @@ class LiveView:
         self._done: dict[Digest, VertexDone] = {}
         self._transfers: dict[str, Progress] = {}
         self._notes: list[str] = []
+        self._closed = False
         self._result: list[str] = []
         self._begin = clock()
         self._live: Live | None = None
@@ -92,6 +93,9 @@ class LiveView:
         """Stop the live view and print the final state, the log of a failed step last."""
         self._timer.cancel()
         with self._lock:
+            if self._closed:
+                return
+            self._closed = True
             live, self._live = self._live, None
         if live is not None:
             live.stop()

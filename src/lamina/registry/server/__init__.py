@@ -2,13 +2,13 @@
 """The registry server: OCI distribution-spec 1.1 over a storage port, with no other service.
 
 Owns routes, rights, uploads, manifests, tags, referrers, garbage collection and the HTTP edge. May
-import spec, system, record and errors. Only `rsgi` and `serve` know asyncio and the HTTP library;
+import spec, system, record and errors, and `sharedstore` alone the store. Only `rsgi` and `serve` know asyncio and the HTTP library;
 everything else is synchronous and knows no socket.
 
 Start at `handlers.Registry.answer`: a `wire.Request` in, a `wire.Response` or a step that needs the
 body out. `routes` and `wire` are pure (distribution-spec spec.md §Endpoints, §Error Codes);
 `ports` is what a storage driver gives, `filesystem` the driver on a directory, `database` its
-tables; `rights`, `passwords` and `tokens` say who may do what; `collect` removes what nothing
+tables, `objectstore` the driver on an S3 bucket, `storage` names them; `rights`, `passwords` and `tokens` say who may do what; `collect` removes what nothing
 needs while pushes go on; `config` reads the one configuration file.
 """
 

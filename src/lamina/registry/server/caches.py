@@ -1,10 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pull-through caches of a configuration, wired: the client, the pipes' directory."""
+"""The pull-through caches of a configuration, wired to the client."""
 
 from __future__ import annotations
-
-import shutil
-import tempfile
 
 from lamina.errors import Kind, LaminaError
 from lamina.tasks import CancelToken
@@ -38,7 +35,6 @@ class Caches:
         network: NetworkSettings | None,
     ) -> None:
         self.through: PullThrough | None = None
-        self.pipes = ""
         self._cancel = CancelToken()
         if not config.proxies:
             return
@@ -53,7 +49,6 @@ class Caches:
                 "[[proxy]] is not possible with this storage driver", kind=Kind.UNSUPPORTED
             )
         self._hosts = Hosts(network or NetworkSettings(user_agent="lamina"), clock=clock)
-        self.pipes = tempfile.mkdtemp(prefix="lamina-registry-")
         self.through = PullThrough(
             [
                 Upstream(proxy, self._hosts, cancel=self._cancel, clock=clock)
@@ -73,7 +68,6 @@ class Caches:
             self._cancel.cancel()
             self._hosts.close()
             self.through.close()
-            shutil.rmtree(self.pipes, ignore_errors=True)
 
 
 def _no_limit(repository: str, size: int) -> None:

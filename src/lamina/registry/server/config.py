@@ -14,6 +14,7 @@ from lamina.errors import Kind, LaminaError, SourceError
 from lamina.record import record, replace
 from lamina.registry.server.handlers import Limits
 from lamina.registry.server.ledger import DEFAULT_WINDOW
+from lamina.registry.server.objectstore.bucket import Location
 from lamina.registry.server.policies import Proxy, read_proxies, read_quotas, read_retention
 from lamina.registry.server.quotas import Quota
 from lamina.registry.server.retention import RetentionRule
@@ -56,7 +57,9 @@ class TokenTrust:
 class Config:
     """Everything that can be configured; times in seconds, sizes in bytes, paths absolute."""
 
-    root: str
+    root: str = ""
+    bucket: Location | None = None
+    share_store: str = ""
     listen: str = "127.0.0.1:5000"
     tls_certificate: str = ""
     tls_key: str = ""
@@ -87,6 +90,13 @@ class Config:
     def authenticates(self) -> bool:
         """Whether anything but "everybody may do everything" is configured."""
         return bool(self.htpasswd or self.token is not None or self.rules)
+
+    @property
+    def place(self) -> str:
+        """Where everything is kept, for people."""
+        if self.bucket is None:
+            return self.root
+        return f"s3://{self.bucket.bucket}/{self.bucket.prefix}".rstrip("/")
 
     def address(self) -> tuple[str, int]:
         """(host, port) of `listen`.
@@ -153,8 +163,11 @@ class Reader:
         history = self._table("history")
         for table, keys in _KEYS.items():
             self.known(self._table(table), table, keys)
+        bucket = self._bucket(storage)
         found = Config(
             root=root or self.path(storage, "storage", "root"),
+            bucket=bucket,
+            share_store=self.path(storage, "storage", "share-store"),
             listen=self.text(http, "http", "listen", "127.0.0.1:5000"),
             tls_certificate=self.path(http, "http", "tls-certificate"),
             tls_key=self.path(http, "http", "tls-key"),
@@ -204,8 +217,39 @@ class Reader:
             found.address()
         except LaminaError as error:
             self.fail("http", "listen", error.what)
-        if not found.root:
+        if found.bucket is not None and found.root:
+            self.fail("storage.s3", "", "a registry is in a bucket or in a directory, not in both")
+        if not found.root and found.bucket is None:
             raise SourceError("storage.root is missing", span=None, hint="or give --root DIR")
+
+    def _bucket(self, storage: Mapping[str, object]) -> Location | None:
+        if "s3" not in storage:
+            return None
+        place = "storage.s3"
+        table = self._table(place)
+        found = Location(
+            bucket=self.text(table, place, "bucket", ""),
+            prefix=self.text(table, place, "prefix", "").strip("/"),
+            endpoint=self.text(table, place, "endpoint", "").rstrip("/"),
+            region=self.text(table, place, "region", ""),
+            access_key_id=self.text(table, place, "access-key-id", ""),
+            secret_access_key=self.text(table, place, "secret-access-key", ""),
+            session_token=self.text(table, place, "session-token", ""),
+            path_style=self.boolean(table, place, "path-style", default=True),
+            ca_certificate=self.path(table, place, "ca-certificate"),
+            redirect=self.boolean(table, place, "redirect"),
+            signed_for=self.time(table, place, "signed-for", 1200.0),
+        )
+        if not _BUCKET.fullmatch(found.bucket):
+            self.fail(place, "bucket", f"invalid bucket name {found.bucket!r}")
+        if found.endpoint and not found.endpoint.startswith(("http://", "https://")):
+            self.fail(place, "endpoint", "endpoint must begin with http:// or https://")
+        if bool(found.access_key_id) != bool(found.secret_access_key):
+            present = "access-key-id" if found.access_key_id else "secret-access-key"
+            self.fail(place, present, "access-key-id and secret-access-key go together")
+        if found.signed_for < 1:
+            self.fail(place, "signed-for", "signed-for must be at least a second")
+        return found
 
     def _token(self, auth: Mapping[str, object]) -> TokenTrust | None:
         value = auth.get("token")
@@ -376,7 +420,20 @@ _TABLES = (
 )
 _KEYS = {
     "http": ("listen", "tls-certificate", "tls-key", "threads", "access-log", "header-timeout"),
-    "storage": ("root", "read-only"),
+    "storage": ("root", "read-only", "share-store", "s3"),
+    "storage.s3": (
+        "bucket",
+        "prefix",
+        "endpoint",
+        "region",
+        "access-key-id",
+        "secret-access-key",
+        "session-token",
+        "path-style",
+        "ca-certificate",
+        "redirect",
+        "signed-for",
+    ),
     "limits": (
         "manifest",
         "blob",
@@ -392,6 +449,7 @@ _KEYS = {
     "auth": ("htpasswd", "realm", "token"),
     "auth.token": ("issuer", "service", "realm", "keys", "signing-key", "lifetime"),
 }
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")  # S3, "Bucket naming rules"
 _HEADER = re.compile(r"\s*(\[\[?)\s*([A-Za-z0-9_.\"' -]+?)\s*\]\]?\s*(?:#.*)?")
 
 
@@ -420,7 +478,12 @@ def _line_of(lines: tuple[str, ...], place: str, key: str) -> int:
 
 
 def with_flags(
-    config: Config, *, listen: str = "", read_only: bool = False, access_log: str = ""
+    config: Config,
+    *,
+    listen: str = "",
+    read_only: bool = False,
+    access_log: str = "",
+    share_store: str = "",
 ) -> Config:
     """The configuration with what the command line said instead."""
     if listen:
@@ -429,4 +492,6 @@ def with_flags(
         config = replace(config, read_only=True)
     if access_log:
         config = replace(config, access_log=access_log)
+    if share_store:
+        config = replace(config, share_store=share_store)
     return config

@@ -43,7 +43,7 @@ DEFAULT_GRACE = 3600.0  # seconds; longer than the push of one image takes (zot'
 
 
 class FilesystemStorage:
-    """The storage in `root`, for one process at a time.
+    """The storage in `root`, for one process at a time (ADR 91).
 
     `grace` is for how many seconds an unused blob is kept after it was pushed or asked for,
     `window` for how many a removed manifest can be had back.
@@ -51,6 +51,8 @@ class FilesystemStorage:
     Raises:
         LaminaError: kind CONFLICT if another process serves it.
     """
+
+    remote = False
 
     def __init__(
         self,
@@ -139,7 +141,7 @@ class FilesystemBlobs:
         self._clock = clock
         self._quotas = quotas
 
-    def find(self, repository: str, digest: Digest) -> BlobFile | None:
+    def find(self, repository: str, digest: Digest, *, keep: bool = True) -> BlobFile | None:
         name = str(digest)
         if not self._leases.renew(repository, name):
             return None

@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl, quote
 from lamina.errors import LaminaError
 from lamina.record import record
 from lamina.registry.server import manifests, routes
+from lamina.registry.server.ports import BlobFile
 from lamina.registry.server.rights import DELETE, PULL, PUSH
 from lamina.registry.server.wire import (
     API_VERSION,
@@ -22,6 +23,7 @@ from lamina.registry.server.wire import (
     Refusal,
     Request,
     Response,
+    Stream,
     Streamed,
     Work,
     json_response,
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from lamina.registry.server.ledger import Ledger
-    from lamina.registry.server.ports import BlobFile, Referrer, Storage, UploadSession
+    from lamina.registry.server.ports import Referrer, Storage, StoredBlob, UploadSession
     from lamina.registry.server.pullthrough import PullThrough
     from lamina.registry.server.rights import Gate, Identity
     from lamina.registry.server.wire import Answer
@@ -97,8 +99,10 @@ class Registry:
                 raise Refusal("MANIFEST_UNKNOWN", error.what) from error
             raise
         identity = self._gate.known(request)
-        if identity is None:
-            return Work(lambda: self._serve(request, found, self._gate.identify(request)))
+        if identity is None or self._storage.remote:
+            return Work(
+                lambda: self._serve(request, found, identity or self._gate.identify(request))
+            )
         return self._serve(request, found, identity)
 
     def _serve(self, request: Request, found: routes.Route, identity: Identity) -> Answer:
@@ -237,7 +241,8 @@ class Registry:
     def _get_blob(self, request: Request, at: routes.Blob) -> Response:
         digest = str(at.digest)
         headers = blob_headers(digest)
-        found = self._storage.blobs.find(at.repository, at.digest)
+        # only HEAD asks whether a push can leave the blob out
+        found = self._storage.blobs.find(at.repository, at.digest, keep=request.method == "HEAD")
         if found is None:
             # containerd fetches manifests of an index as blobs too
             manifest = self._storage.manifests.find(at.repository, digest=digest)
@@ -246,7 +251,7 @@ class Registry:
             return Response(200, headers, manifest.raw)
         if _matches(request.header("if-none-match"), digest):
             return Response(304, headers)
-        return _file_response(request, found, headers)
+        return _blob_response(request, found, headers)
 
     def _delete_blob(self, at: routes.Blob) -> Response:
         if not self._storage.blobs.remove(at.repository, at.digest):
@@ -503,19 +508,27 @@ def answer_of_error(error: LaminaError) -> Response:
     return refusal_of(error).response()
 
 
-def _file_response(
-    request: Request, blob: BlobFile, headers: tuple[tuple[str, str], ...]
+def _blob_response(
+    request: Request, blob: StoredBlob, headers: tuple[tuple[str, str], ...]
 ) -> Response:
+    if not isinstance(blob, BlobFile) and blob.address is not None and request.method == "GET":
+        # what is signed expires, and the client repeats its Range there (RFC 9110 §15.4.8)
+        kept = tuple(header for header in headers if header[0] not in {"cache-control", "etag"})
+        return Response(307, (*kept, ("cache-control", "no-store"), ("location", blob.address())))
     asked = request.header("range")
     if asked and request.method == "GET":
         region = parse_range(asked, size=blob.size)
         if region is not None:
             offset, length = region
             span = ("content-range", f"bytes {offset}-{offset + length - 1}/{blob.size}")
-            return Response(
-                206, (*headers, span), FileRegion(blob.path, offset, length, whole=False)
-            )
-    return Response(200, headers, FileRegion(blob.path, 0, blob.size))
+            return Response(206, (*headers, span), _region(blob, offset, length, whole=False))
+    return Response(200, headers, _region(blob, 0, blob.size, whole=True))
+
+
+def _region(blob: StoredBlob, offset: int, length: int, *, whole: bool) -> FileRegion | Stream:
+    if isinstance(blob, BlobFile):
+        return FileRegion(blob.path, offset, length, whole=whole)
+    return Stream(lambda: blob.read(offset, length), length)
 
 
 def _blob_created(repository: str, digest: Digest) -> Response:

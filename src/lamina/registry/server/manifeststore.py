@@ -274,7 +274,7 @@ def _check_blobs(connection: sqlite3.Connection, number: int, digests: Sequence[
             (number, str(digest), number, str(digest)),
         ).fetchone()
         if found is None:
-            raise _unknown(digest)
+            raise unknown(digest)
 
 
 def _depth(connection: sqlite3.Connection, number: int, digests: Sequence[Digest]) -> int:
@@ -285,12 +285,13 @@ def _depth(connection: sqlite3.Connection, number: int, digests: Sequence[Digest
             (number, str(digest)),
         ).fetchone()
         if row is None:
-            raise _unknown(digest)
+            raise unknown(digest)
         deepest = max(deepest, row[0])
     return deepest
 
 
-def _unknown(digest: Digest) -> Refusal:
+def unknown(digest: Digest) -> Refusal:
+    """That the manifest needs what its repository does not hold."""
     return Refusal(
         "MANIFEST_BLOB_UNKNOWN",
         f"the manifest needs {digest}, which the repository does not hold",

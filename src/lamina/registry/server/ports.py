@@ -13,7 +13,7 @@ from lamina.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from typing import Protocol
 
     from lamina.spec.digest import Digest
@@ -27,6 +27,23 @@ class BlobFile:
 
     path: str
     size: int
+
+
+@record
+class BlobStream:
+    """A blob that is no file of its own: how many bytes, and how they are had.
+
+    `read(offset, length)` gives the bytes in pieces and may block; it raises LaminaError. `address`
+    makes a URL that anybody may fetch the whole blob from for a short time; None: there is none.
+    """
+
+    size: int
+    read: Callable[[int, int], Iterator[bytes]]
+    address: Callable[[], str] | None = None
+
+
+if TYPE_CHECKING:
+    StoredBlob = BlobFile | BlobStream
 
 
 @record
@@ -77,9 +94,10 @@ class Collected:
 class Blobs(Protocol):
     """The blobs of repositories."""
 
-    def find(self, repository: str, digest: Digest) -> BlobFile | None:
-        """The blob, if the repository holds it. Keeps it from the garbage collector for the grace
-        period: a client that was told that a blob exists will not push it.
+    def find(self, repository: str, digest: Digest, *, keep: bool = True) -> StoredBlob | None:
+        """The blob, if the repository holds it. `keep` keeps it from the garbage collector for the
+        grace period: a client that was told that a blob exists will not push it. A driver may
+        round the period down by an eighth.
         """
 
     def mount(self, digest: Digest, *, source: str, target: str) -> bool:
@@ -174,7 +192,7 @@ class Manifests(Protocol):
 
     def tags(self, repository: str, *, n: int, last: str) -> Sequence[str] | None:
         """At most `n` tags after `last`, in alphanumeric order without regard to case; None for a
-        repository that holds nothing.
+        repository that holds nothing; a driver may say so too of one without a manifest.
         """
 
     def referrers(
@@ -202,8 +220,10 @@ class Upkeep(Protocol):
 
 
 class Storage(Protocol):
-    """A driver."""
+    """A driver. `remote` says that every method waits for a network: none runs on an event loop."""
 
+    @property
+    def remote(self) -> bool: ...
     @property
     def blobs(self) -> Blobs: ...
     @property

@@ -16,6 +16,7 @@ from lamina.errors import LaminaError
 from lamina.record import record
 from lamina.registry.server.feeds import send_feed
 from lamina.registry.server.handlers import answer_of_error
+from lamina.registry.server.pipes import PipeWriter, fifo
 from lamina.registry.server.wire import (
     Buffered,
     Feed,
@@ -24,13 +25,14 @@ from lamina.registry.server.wire import (
     Refusal,
     Request,
     Response,
+    Stream,
     Streamed,
     Work,
 )
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
     from concurrent.futures import Executor
     from typing import Protocol
 
@@ -79,10 +81,7 @@ class EdgeLimits:
 
 
 class Edge:
-    """The RSGI application. `answer` gives the first step of a request.
-
-    `pipes` is a directory for the pipes of feeds; empty if no answer is one.
-    """
+    """The RSGI application. `answer` gives the first step of a request."""
 
     def __init__(
         self,
@@ -92,14 +91,12 @@ class Edge:
         metrics: Metrics,
         limits: EdgeLimits,
         access: Callable[[Request, int, int, float], None] | None = None,
-        pipes: str = "",
     ) -> None:
         self._answer = answer
         self._pool = pool
         self._metrics = metrics
         self._limits = limits
         self._access = access
-        self._pipes = pipes
         self._active: dict[str, int] = {}
         self.in_flight = 0
         self.closing = False
@@ -130,15 +127,11 @@ class Edge:
             self._access(request, response.status, sent, took)
 
     async def _send(self, request: Request, response: Response, sender: Sender) -> int:
-        if isinstance(response.body, Feed):
-            return await send_feed(
-                response,
-                response.body,
-                sender,
-                directory=self._pipes,
-                pool=self._pool,
-                idle=self._limits.idle,
-            )
+        body = response.body
+        if isinstance(body, Feed):
+            return await send_feed(response, body, sender, pool=self._pool, idle=self._limits.idle)
+        if isinstance(body, Stream) and request.method != "HEAD":
+            return await self._send_stream(request, response, body, sender)
         return _send(request, response, sender, closing=self.closing)
 
     async def _respond(self, request: Request, sender: Sender, *, active: int) -> Response:
@@ -237,6 +230,62 @@ class Edge:
                 writing.exception()  # looked at: the first error is the one that is told
             await loop.run_in_executor(self._pool, step.close)
 
+    async def _send_stream(
+        self, request: Request, response: Response, body: Stream, sender: Sender
+    ) -> int:
+        """The pieces; the next one is fetched while one is sent. Returns the bytes sent.
+
+        A body that is short, because the source failed, ends the connection: that is how a client
+        learns of it (RFC 9112 §8).
+        """
+        loop = asyncio.get_running_loop()
+        pieces = body.pieces()
+        try:
+            try:
+                first = await loop.run_in_executor(self._pool, next, pieces, b"")
+            except LaminaError as error:
+                _log.error("%s %s: %s", request.method, request.path, error)
+                return _send(request, answer_of_error(error), sender, closing=self.closing)
+            headers = [*response.headers, ("content-length", str(body.length))]
+            if self.closing:
+                headers.append(("connection", "close"))
+            if not first:
+                sender.response_bytes(response.status, headers, b"")
+                return 0
+            async with fifo() as (path, opened):
+                sender.response_file(response.status, headers, path)
+                return await self._copy(request, first, pieces, await opened())
+        finally:
+            close = getattr(pieces, "close", None)
+            if close is not None:
+                await loop.run_in_executor(self._pool, close)
+
+    async def _copy(
+        self, request: Request, piece: bytes, pieces: Iterator[bytes], writer: PipeWriter | None
+    ) -> int:
+        """Send the pieces as fast as the client takes them, and close the writer."""
+        if writer is None:  # the client has gone
+            return 0
+        loop = asyncio.get_running_loop()
+        sent = 0
+        try:
+            while piece:
+                reading = loop.run_in_executor(self._pool, next, pieces, b"")
+                try:
+                    await writer.write(piece)
+                    sent += len(piece)
+                finally:
+                    await asyncio.wait([reading])
+                    reading.exception()  # looked at: the first error is the one that is told
+                piece = reading.result()
+        except ConnectionError:  # the client has gone
+            pass
+        except LaminaError as error:
+            _log.error("%s %s: %s", request.method, request.path, error)
+        finally:
+            writer.close()
+        return sent
+
 
 def _send(request: Request, response: Response, sender: Sender, *, closing: bool) -> int:
     """Hand the response to the server; returns the body's length."""
@@ -245,11 +294,12 @@ def _send(request: Request, response: Response, sender: Sender, *, closing: bool
         headers.append(("connection", "close"))
     body = response.body
     assert not isinstance(body, Feed)
-    if isinstance(body, FileRegion):
+    if isinstance(body, (FileRegion, Stream)):
         headers.append(("content-length", str(body.length)))
         if request.method == "HEAD":
             sender.response_empty(response.status, headers)
             return 0
+        assert isinstance(body, FileRegion)
         if body.length == 0:
             sender.response_bytes(response.status, headers, b"")
         elif body.whole:

@@ -19,14 +19,13 @@ from lamina.errors import EXIT_INTERRUPTED, Kind, LaminaError
 from lamina.registry.server import routes
 from lamina.registry.server.admin import AdminPages
 from lamina.registry.server.caches import Caches
-from lamina.registry.server.filesystem import FilesystemStorage
 from lamina.registry.server.handlers import Registry
 from lamina.registry.server.metrics import Metrics
 from lamina.registry.server.past import Past
-from lamina.registry.server.quotas import Quotas
 from lamina.registry.server.rights import ADMIN, ADMIN_PATH, OpenGate
 from lamina.registry.server.rsgi import Edge
-from lamina.registry.server.wire import Refusal, Request, Response
+from lamina.registry.server.storage import open_storage
+from lamina.registry.server.wire import Refusal, Request, Response, Work
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,6 +42,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _THREADS = 16  # for writes, hashes and flushes; they release the GIL
+_WAITING = 64  # threads for a storage that is remote: most of them wait
 _CONNECTIONS = 8192
 _SHUTDOWN = 20.0  # seconds that requests in flight get; below Kubernetes' 30
 
@@ -71,15 +71,7 @@ def serve(
     check_tls(config)
     gate = make_gate(config, clock=clock)
     with _reserved(host, port) as number:
-        storage = FilesystemStorage(
-            config.root,
-            clock=clock,
-            grace=config.grace,
-            upload_expiry=config.upload_expiry,
-            max_uploads=config.max_uploads,
-            window=config.window,
-            quotas=Quotas(config.quotas),
-        )
+        storage = open_storage(config, clock=clock)
         try:
             asyncio.run(
                 _run(
@@ -147,7 +139,7 @@ def _not_installed(error: ImportError) -> LaminaError:
 
 async def _run(
     config: Config,
-    storage: FilesystemStorage,
+    storage: Storage,
     gate: Gate,
     host: str,
     port: int,
@@ -158,7 +150,8 @@ async def _run(
     network: NetworkSettings | None,
 ) -> None:
     metrics = Metrics()
-    pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="registry")
+    threads = _WAITING if storage.remote else _THREADS
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="registry")
     stop = threading.Event()
     hooks = None
     if config.webhooks:
@@ -186,7 +179,6 @@ async def _run(
         metrics=metrics,
         limits=config.edge,
         access=None if access_log is None else AccessLog(access_log),
-        pipes=caches.pipes,
     )
     metrics.gauges["lamina_registry_requests_in_flight"] = (
         "Requests being answered.",
@@ -277,8 +269,7 @@ class Pages:
         if request.method not in {"GET", "HEAD"}:
             raise Refusal("UNSUPPORTED", "only GET and HEAD", headers=(("allow", "GET, HEAD"),))
         if name == "healthz":
-            self._storage.manifests.repositories(n=1, last="")
-            return Response(200, (text,), b"ok\n")
+            return Work(lambda: self._healthy(text))
         if name == "metrics":
             identity = self._gate.known(request)
             if identity is None:
@@ -288,6 +279,10 @@ class Pages:
             kind = ("content-type", "text/plain; version=0.0.4; charset=utf-8")
             return Response(200, (kind,), self._metrics.text().encode())
         return Response(200, (text,), b"a lamina registry; its API is at /v2/\n")
+
+    def _healthy(self, text: tuple[str, str]) -> Response:
+        self._storage.manifests.repositories(n=1, last="")
+        return Response(200, (text,), b"ok\n")
 
 
 class AccessLog:
@@ -312,7 +307,7 @@ class AccessLog:
 
 
 def _collect_forever(
-    storage: FilesystemStorage, config: Config, metrics: Metrics, stop: threading.Event
+    storage: Storage, config: Config, metrics: Metrics, stop: threading.Event
 ) -> None:
     while not stop.wait(config.gc_interval):
         try:
@@ -325,7 +320,7 @@ def _collect_forever(
 
 
 def _scrub_forever(
-    storage: FilesystemStorage, config: Config, metrics: Metrics, stop: threading.Event
+    storage: Storage, config: Config, metrics: Metrics, stop: threading.Event
 ) -> None:
     while not stop.wait(config.scrub_interval):
         try:

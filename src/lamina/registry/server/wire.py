@@ -16,7 +16,7 @@ from lamina.spec.document import dump
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from concurrent.futures import Future
     from typing import Any, Protocol
 
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 
 API_VERSION = ("docker-distribution-api-version", "registry/2.0")
+RETRY = (("retry-after", "1"),)
 _JSON = ("content-type", "application/json")
 
 # distribution-spec spec.md §Error Codes, and the status each is sent with.
@@ -120,7 +121,7 @@ def refusal_of(error: LaminaError) -> Refusal:
         return error
     code = CODE_OF_KIND[error.kind]
     told = error.what if STATUS[code] < 500 else "the registry cannot do this now"
-    return Refusal(code, told)
+    return Refusal(code, told, headers=RETRY if code == "UNAVAILABLE" else ())
 
 
 @record
@@ -178,12 +179,20 @@ class Feed:
 
 
 @record
+class Stream:
+    """`length` bytes in pieces; each step of the iterator may block. It is closed in every case."""
+
+    pieces: Callable[[], Iterator[bytes]]
+    length: int
+
+
+@record
 class Response:
-    """A complete answer. `body` is bytes, a region of a file or a feed; HEAD sends headers only."""
+    """A complete answer. With HEAD only headers are sent."""
 
     status: int
     headers: tuple[tuple[str, str], ...] = ()
-    body: bytes | FileRegion | Feed = b""
+    body: bytes | FileRegion | Stream | Feed = b""
 
 
 @record
