@@ -54,7 +54,7 @@ _log = logging.getLogger(__name__)
 _QUESTIONS = 16  # to upstreams at once
 _DOWNLOADS = 32  # of blobs at once; more wait
 _LISTS = 256  # lists of tags that are remembered
-_READ = 1 << 20
+_READ = 128 << 10  # bytes; a client hears nothing until as many have come
 _MAX_REFERRERS = 10_000  # of one subject that are merged
 # RFC 7234 §5.5.2: "revalidation failed"; obsolete since RFC 9111, but what people look for
 _STALE = ("warning", '111 lamina "Revalidation Failed"')
