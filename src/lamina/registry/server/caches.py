@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from lamina.errors import Kind, LaminaError
 from lamina.tasks import CancelToken
 
 TYPE_CHECKING = False
@@ -19,11 +18,7 @@ if TYPE_CHECKING:
 
 
 class Caches:
-    """What `[[proxy]]` asks for; `through` is None if there is none. Close it at the end.
-
-    Raises:
-        LaminaError: kind UNSUPPORTED if the storage driver cannot hold a cache.
-    """
+    """What `[[proxy]]` asks for; `through` is None if there is none. Close it at the end."""
 
     def __init__(
         self,
@@ -44,10 +39,7 @@ class Caches:
 
         cached: CachedTags | None = getattr(storage, "cached_tags", None)
         ledger: Ledger | None = getattr(storage, "ledger", None)
-        if cached is None:
-            raise LaminaError(
-                "[[proxy]] is not possible with this storage driver", kind=Kind.UNSUPPORTED
-            )
+        assert cached is not None  # the configuration was checked
         self._hosts = Hosts(network or NetworkSettings(user_agent="lamina"), clock=clock)
         self.through = PullThrough(
             [

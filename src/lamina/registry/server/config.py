@@ -219,6 +219,11 @@ class Reader:
             self.fail("http", "listen", error.what)
         if found.bucket is not None and found.root:
             self.fail("storage.s3", "", "a registry is in a bucket or in a directory, not in both")
+        if found.bucket is not None:
+            for name in ("retention", "quotas", "proxy", "history"):
+                if name in self._document:
+                    place = name if name == "history" else f"{name}#0"
+                    self.fail(place, "", f"{name} is not possible for a registry in a bucket")
         if not found.root and found.bucket is None:
             raise SourceError("storage.root is missing", span=None, hint="or give --root DIR")
 

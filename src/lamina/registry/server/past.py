@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import logging
 
-from lamina.errors import Kind, LaminaError
 from lamina.registry.server.retention import Rules
 
 TYPE_CHECKING = False
@@ -24,22 +23,12 @@ _FLUSH = 10.0  # seconds of pulls that kill -9 loses; rules count in days
 
 
 class Past:
-    """What `[history]`, `[[quotas]]` and `[[retention]]` ask for. `ledger` is None if the driver
-    has none.
-
-    Raises:
-        LaminaError: kind UNSUPPORTED if the configuration asks for what the driver cannot do.
-    """
+    """What `[history]` and `[[retention]]` ask for. `ledger` is None if the driver has none."""
 
     def __init__(self, storage: Storage, config: Config) -> None:
         self.ledger: Ledger | None = getattr(storage, "ledger", None)
         self.rules = Rules(config.retention)
         self._interval = config.retention_interval if config.retention else 0.0
-        for table, asked in (("retention", config.retention), ("quotas", config.quotas)):
-            if asked and self.ledger is None:
-                raise LaminaError(
-                    f"[[{table}]] is not possible with this storage driver", kind=Kind.UNSUPPORTED
-                )
 
     def keep(
         self,
