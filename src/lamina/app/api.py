@@ -42,8 +42,12 @@ def open_store(root: str = "") -> Store:
     """
     path = os.path.abspath(root) if root else store_root(os.environ, os.geteuid())
     if path not in _stores:
-        _stores[path] = _open_store(path)
+        _stores[path] = _open_store(path, layers=_layer_form)
     return _stores[path]
+
+
+def _layer_form() -> str:
+    return load_settings(os.environ, uid=os.geteuid()).layers
 
 
 def image(name: str, *, root: str = "") -> Image:
