@@ -45,6 +45,8 @@ def ledger_of(args: argparse.Namespace, context: Context) -> Iterator[tuple[Ledg
         config = load_config(context.path(args.config), root=root)
     else:
         config = Config(root=root or f"{context.root}/registry")
+    if config.bucket is not None:
+        raise LaminaError("a registry in a bucket keeps no history", kind=Kind.UNSUPPORTED)
     path = f"{config.root}/registry.sqlite"
     if not os.path.exists(path):
         raise LaminaError(f"{config.root} is not the directory of a registry", kind=Kind.NOT_FOUND)

@@ -219,6 +219,28 @@ def test_upstream_that_is_down_leaves_what_is_known(tmp_path: Path, upstream: Fa
         assert (unknown.status, unknown.code()) == (503, "UNAVAILABLE")
 
 
+def test_upstream_that_is_gone_leaves_what_is_known_and_does_not_delay_the_end(
+    tmp_path: Path,
+) -> None:
+    with FakeRegistry() as upstream:
+        _, raw = add_image(upstream, "1", b"layer" * 500_000)
+        upstream.hold_after = 1_000_000
+        server = cache(tmp_path, upstream).start()
+        client = server.client()
+        client("GET", "/v2/up/app/manifests/1")
+        layer = json.loads(raw)["layers"][0]["digest"]
+        asked = socket.create_connection(("127.0.0.1", server.port))
+        asked.sendall(f"GET /v2/up/app/blobs/{layer} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        assert asked.recv(10)
+        asked.close()
+    got = client("GET", "/v2/up/app/manifests/1")
+    assert (got.status, got.body) == (200, raw)
+    assert got.headers["warning"].startswith("111 ")
+    assert client("GET", "/v2/up/app/manifests/2").code() == "UNAVAILABLE"
+    assert server.stop() == 0  # the download still waits for the upstream
+    upstream.go.set()
+
+
 def test_serve_stale_false_says_so_when_the_upstream_is_down(
     tmp_path: Path, upstream: FakeRegistry
 ) -> None:

@@ -99,7 +99,8 @@ class FilesystemStorage:
 
     def close(self) -> None:
         if self._lock >= 0:
-            self.ledger.flush()
+            with suppress(LaminaError):  # a full disk: only times of pulls are lost
+                self.ledger.flush()
         self.database.close()
         if self._lock >= 0:
             os.close(self._lock)

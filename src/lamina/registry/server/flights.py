@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import os
+import queue
 import threading
 
 from lamina.errors import LaminaError
@@ -87,3 +88,35 @@ class Flight:
             watchers = list(self._watchers)
         for wake in watchers:
             wake()
+
+
+class Crew:
+    """At most `size` threads that do what is submitted, in order. They do not keep the process: an
+    upstream may be silent for a minute, and a registry that stops does not wait for it.
+    """
+
+    def __init__(self, size: int, *, name: str) -> None:
+        self._size = size
+        self._name = name
+        self._work: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._guard = threading.Lock()
+        self._threads = 0
+        self._idle = 0
+
+    def submit(self, work: Callable[[], None]) -> None:
+        """Do it soon. It must not raise."""
+        with self._guard:
+            self._work.put(work)
+            if self._idle < self._work.qsize() and self._threads < self._size:
+                self._threads += 1
+                threading.Thread(target=self._run, name=self._name, daemon=True).start()
+
+    def _run(self) -> None:
+        while True:
+            with self._guard:
+                self._idle += 1
+            work = self._work.get()
+            with self._guard:
+                self._idle -= 1
+            work()
+            del work  # it may hold a flight

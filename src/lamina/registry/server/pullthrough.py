@@ -15,17 +15,19 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import suppress
+from functools import partial
 
 from lamina.errors import Kind, LaminaError
 from lamina.record import replace
 from lamina.registry.protocol import RegistryError
 from lamina.registry.server import manifests, routes
-from lamina.registry.server.flights import Flight
+from lamina.registry.server.flights import Crew, Flight
 from lamina.registry.server.handlers import blob_headers, referrers_page, tags_page
 from lamina.registry.server.ports import Referrer
 from lamina.registry.server.wire import (
+    RETRY,
     Feed,
     FileRegion,
     Later,
@@ -82,8 +84,9 @@ class PullThrough:
         self._metrics = metrics
         self._check_room = check_room
         self._page = page
-        self._questions = ThreadPoolExecutor(_QUESTIONS, thread_name_prefix="upstream")
-        self._downloads = ThreadPoolExecutor(_DOWNLOADS, thread_name_prefix="download")
+        self._questions = Crew(_QUESTIONS, name="upstream")
+        self._downloads = Crew(_DOWNLOADS, name="download")
+        self._closing = False
         self._guard = threading.Lock()
         self._open: dict[Hashable, Future[Any]] = {}
         self._lists: OrderedDict[str, tuple[float, list[str]]] = OrderedDict()
@@ -138,9 +141,8 @@ class PullThrough:
                         flight.wait()
 
     def close(self) -> None:
-        """Wait for what is being fetched; nothing new is begun."""
-        self._questions.shutdown(cancel_futures=True)
-        self._downloads.shutdown(cancel_futures=True)
+        """Nothing more is fetched: what is under way ends with its next piece, or the process."""
+        self._closing = True
 
     # ---- manifests
 
@@ -236,13 +238,14 @@ class PullThrough:
         )
 
     def _size(self, upstream: Upstream, path: str, at: routes.Blob) -> int:
+        """How large the upstream says the blob is. Raises Refusal."""
         try:
             answer, size = upstream.blob(path, at.digest, method="HEAD")
         except LaminaError as error:
             raise self._refusal(error, "BLOB_UNKNOWN") from error
         answer.close()
         if size < 0:
-            raise Refusal("UNAVAILABLE", "the upstream does not say how large the blob is")
+            raise _unavailable("the upstream does not say how large the blob is")
         return size
 
     def _fly(self, upstream: Upstream, path: str, at: routes.Blob) -> Future[Flight | None]:
@@ -255,7 +258,7 @@ class PullThrough:
             found = self._open.get(key)
             if found is None:
                 found = self._open[key] = Future()
-                self._downloads.submit(self._download, upstream, path, at, found, key)
+                self._downloads.submit(partial(self._download, upstream, path, at, found, key))
             return found
 
     def _download(
@@ -292,7 +295,8 @@ class PullThrough:
         holders = self._storage.blobs.holders(at.digest)
         if not holders:
             return False
-        self._size(upstream, path, at)
+        answer, _ = upstream.blob(path, at.digest, method="HEAD")
+        answer.close()
         return any(
             self._storage.blobs.mount(at.digest, source=holder, target=at.repository)
             for holder in holders
@@ -316,7 +320,7 @@ class PullThrough:
                     landed.set_result(flight)
                 self._receive(answer, session.write, flight)
                 if size not in {-1, session.offset}:
-                    raise Refusal("UNAVAILABLE", "the upstream's answer ended early")
+                    raise _unavailable("the upstream's answer ended early")
                 session.commit(at.digest)
             except BaseException:
                 session.cancel()
@@ -334,11 +338,13 @@ class PullThrough:
     ) -> None:
         received = 0
         while data := answer.read(_READ):
+            if self._closing:
+                raise _unavailable("the registry is stopping")
             write(data)
             received += len(data)
             if flight is not None:
                 if received > flight.size:
-                    raise Refusal("UNAVAILABLE", "the upstream sent more than it said")
+                    raise _unavailable("the upstream sent more than it said")
                 flight.advance(received)
             self._metrics.add(
                 "lamina_registry_upstream_bytes_total",
@@ -446,7 +452,7 @@ class PullThrough:
             found = self._open.get(key)
             if found is None:
                 found = self._open[key] = Future()
-                self._questions.submit(self._ask, key, ask, found)
+                self._questions.submit(partial(self._ask, key, ask, found))
             return found
 
     def _ask(self, key: Hashable, ask: Callable[[], Any], answered: Future[Any]) -> None:
@@ -482,11 +488,11 @@ class PullThrough:
             case Kind.DENIED:
                 return Refusal("DENIED", "the upstream does not let this cache read it")
             case Kind.INTEGRITY:
-                return Refusal("UNAVAILABLE", "the upstream sent something else than was asked for")
+                return _unavailable("the upstream sent something else than was asked for")
             case Kind.UNSUPPORTED | Kind.INVALID:
-                return Refusal("UNAVAILABLE", "the upstream's answer cannot be understood")
+                return _unavailable("the upstream's answer cannot be understood")
         _log.warning("%s", error)
-        return Refusal("UNAVAILABLE", "the upstream does not answer")
+        return _unavailable("the upstream does not answer")
 
     def _hit(self, local: Callable[[], Response]) -> Response:
         self._count("hits", "Reads behind a prefix answered without the upstream.")
@@ -497,7 +503,16 @@ class PullThrough:
 
 
 def _parsed(resolved: Resolved, digest: Digest | None) -> NewManifest:
-    return manifests.parse(resolved.raw, content_type=resolved.descriptor.media_type, digest=digest)
+    try:
+        return manifests.parse(
+            resolved.raw, content_type=resolved.descriptor.media_type, digest=digest
+        )
+    except Refusal as error:
+        raise _unavailable(f"the upstream's manifest: {error.what}") from error
+
+
+def _unavailable(what: str) -> Refusal:
+    return Refusal("UNAVAILABLE", what, headers=RETRY)
 
 
 def _fed(request: Request, flight: Flight, headers: tuple[tuple[str, str], ...]) -> Response:

@@ -12,12 +12,10 @@ import threading
 from collections import OrderedDict
 from urllib.parse import urlsplit
 
-from lamina.errors import Kind, LaminaError
 from lamina.registry import protocol
 from lamina.registry.auth import Credentials
 from lamina.registry.client import PULL, Repository
 from lamina.registry.endpoints import HUB, HUB_API, Endpoint, Hosts
-from lamina.registry.protocol import RegistryError
 from lamina.registry.transport import Request, Unreachable
 
 TYPE_CHECKING = False
@@ -112,10 +110,8 @@ class Upstream:
                 if not error.transient:
                     raise
                 return ask()
-        except LaminaError as error:
-            said = error.status if isinstance(error, RegistryError) else 0
-            if error.kind is Kind.UNAVAILABLE and said != 429:
-                self._silent_until = self._clock() + _PAUSE
+        except Unreachable:
+            self._silent_until = self._clock() + _PAUSE
             raise
 
     def _repository(self, path: str) -> Repository:
