@@ -66,6 +66,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "logout": ("logout", "log out from a registry"),
     "serve": ("serve", "serve a registry"),
     "scrub": ("scrub", "find damaged blobs of a registry"),
+    "registry retention": ("registry_retention", "remove what a registry's rules let go"),
+    "registry history": ("registry_history", "print the moves of a registry's tags"),
+    "registry undelete": ("registry_undelete", "bring back a removed tag or manifest"),
+    "registry usage": ("registry_usage", "print what a repository holds, and its quota"),
     "version": ("version", "print the version"),
     "info": ("info", "print what lamina found on this host, and why it chose what it uses"),
 }
@@ -123,6 +127,10 @@ ALIASES: dict[tuple[str, str], str] = {
     ("container", "prune"): "container prune",
     ("registry", "serve"): "serve",
     ("registry", "scrub"): "scrub",
+    ("registry", "retention"): "registry retention",
+    ("registry", "history"): "registry history",
+    ("registry", "undelete"): "registry undelete",
+    ("registry", "usage"): "registry usage",
 }
 
 # Docker's global options that mean nothing without a daemon

@@ -92,6 +92,7 @@ def test_shutdown_lets_a_push_finish(registry: RegistryServer) -> None:
 def test_many_clients_beside_the_collector_lose_nothing(tmp_path: Path) -> None:
     """Pushes, pulls, mounts and deletes while everything unused goes after seconds."""
     config = '[gc]\ninterval = "100ms"\ngrace = "3s"\nuntagged-after = "1s"\n'
+    config += "[history]\nwindow = 0\n"
     with RegistryServer(tmp_path / "registry", config=config) as server:
         report = soak(server, clients=64, seconds=8, grace=3)
         assert report.failures == ()

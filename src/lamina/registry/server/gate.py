@@ -102,7 +102,7 @@ class ConfiguredGate:
             raise self._unauthorized("authentication required")
 
     def refusal(self, identity: Identity, repository: str, action: str) -> Refusal:
-        if self._verifier is not None and repository:
+        if self._verifier is not None and repository and action != ADMIN:
             needed = {PULL: "pull", PUSH: "pull,push", DELETE: "delete"}.get(action, "*")
             error = "insufficient_scope" if identity.grants is not None else ""
             return self._unauthorized(
@@ -112,7 +112,9 @@ class ConfiguredGate:
             )
         if identity.user:
             return Refusal("DENIED", f"{identity.user} may not {action} here")
-        return self._unauthorized("authentication required", basic=not repository)
+        return self._unauthorized(
+            "authentication required", basic=not repository or action == ADMIN
+        )
 
     def token(self, request: Request) -> Answer:
         if self._token_service is None:

@@ -140,7 +140,7 @@ class UploadSession(Protocol):
         """Make the bytes a blob of the repository, durably, and end the session.
 
         Raises:
-            Refusal: DIGEST_INVALID, and the session is gone.
+            Refusal: DIGEST_INVALID or (a quota) DENIED, and the session is gone.
         """
 
     def cancel(self) -> None:
@@ -178,18 +178,26 @@ class Manifests(Protocol):
     def find(self, repository: str, *, tag: str = "", digest: str = "") -> StoredManifest | None:
         """The manifest by tag or digest, if the repository holds it."""
 
-    def put(self, repository: str, manifest: NewManifest, *, tags: Sequence[str] = ()) -> None:
-        """Store the manifest and set the tags, in one transaction.
+    def put(
+        self,
+        repository: str,
+        manifest: NewManifest,
+        *,
+        tags: Sequence[str] = (),
+        user: str = "",
+    ) -> None:
+        """Store the manifest and set the tags, in one transaction; `user` is who does it, for a
+        driver that keeps a ledger.
 
         Raises:
             Refusal: MANIFEST_BLOB_UNKNOWN if the repository lacks something that it needs,
                 MANIFEST_INVALID if indexes are nested too deeply.
         """
 
-    def remove(self, repository: str, digest: Digest) -> bool:
+    def remove(self, repository: str, digest: Digest, *, user: str = "") -> bool:
         """Remove the manifest and its tags; False if the repository does not hold it."""
 
-    def untag(self, repository: str, tag: str) -> bool:
+    def untag(self, repository: str, tag: str, *, user: str = "") -> bool:
         """Remove the tag; False if there is none."""
 
     def tags(self, repository: str, *, n: int, last: str) -> Sequence[str] | None:

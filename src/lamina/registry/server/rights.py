@@ -17,6 +17,7 @@ else:
     Protocol = object
 
 PULL, PUSH, DELETE, ADMIN = "pull", "push", "delete", "admin"
+ADMIN_PATH = "/lamina/v1/"  # of pages that need the right `admin`
 ACTIONS = (PULL, PUSH, DELETE, ADMIN)
 
 

@@ -17,9 +17,12 @@ from functools import partial
 
 from lamina.errors import EXIT_INTERRUPTED, Kind, LaminaError
 from lamina.registry.server import routes
+from lamina.registry.server.admin import AdminPages
+from lamina.registry.server.caches import Caches
 from lamina.registry.server.handlers import Registry
 from lamina.registry.server.metrics import Metrics
-from lamina.registry.server.rights import ADMIN, OpenGate
+from lamina.registry.server.past import Past
+from lamina.registry.server.rights import ADMIN, ADMIN_PATH, OpenGate
 from lamina.registry.server.rsgi import Edge
 from lamina.registry.server.storage import open_storage
 from lamina.registry.server.web.site import Site
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 
     from granian.server.embed import Server
 
+    from lamina.registry.endpoints import NetworkSettings
     from lamina.registry.server.config import Config
     from lamina.registry.server.ports import Storage
     from lamina.registry.server.rights import Gate
@@ -50,8 +54,11 @@ def serve(
     ready: Callable[[str], None],
     clock: Callable[[], float] = time.time,
     access_log: TextIO | None = None,
+    network: NetworkSettings | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT; `ready` is called with the address once it accepts requests.
+
+    `network` is how the upstreams of pull-through caches are reached.
 
     Raises:
         LaminaError: the port is taken, the configuration names files that are not there, another
@@ -68,7 +75,17 @@ def serve(
         storage = open_storage(config, clock=clock)
         try:
             asyncio.run(
-                _run(config, storage, gate, host, number, ready=ready, access_log=access_log)
+                _run(
+                    config,
+                    storage,
+                    gate,
+                    host,
+                    number,
+                    ready=ready,
+                    access_log=access_log,
+                    clock=clock,
+                    network=network,
+                )
             )
         finally:
             storage.close()
@@ -130,6 +147,8 @@ async def _run(
     *,
     ready: Callable[[str], None],
     access_log: TextIO | None,
+    clock: Callable[[], float],
+    network: NetworkSettings | None,
 ) -> None:
     metrics = Metrics()
     threads = _WAITING if storage.remote else _THREADS
@@ -140,17 +159,23 @@ async def _run(
         from lamina.registry.server.webhooks import Webhooks
 
         hooks = Webhooks(config.webhooks)
+    notify = None if hooks is None else hooks.notify
+    past = Past(storage, config)
+    caches = Caches(config, storage, clock=clock, metrics=metrics, network=network)
     registry = Registry(
         storage,
         gate,
         limits=config.limits,
         read_only=config.read_only,
-        notify=None if hooks is None else hooks.notify,
+        notify=notify,
+        ledger=past.ledger,
+        upstreams=caches.through,
     )
     scheme = "https" if config.tls_certificate else "http"
     address = f"{f'[{host}]' if ':' in host else host}:{port}"
     site = Site(storage, gate, address=address, clock=time.time) if config.web else None
-    pages = Pages(registry, gate, storage, metrics, site=site)
+    admin = AdminPages(past, gate, read_only=config.read_only)
+    pages = Pages(registry, gate, storage, metrics, admin=admin, site=site)
     edge = Edge(
         pages.answer,
         pool=pool,
@@ -162,7 +187,11 @@ async def _run(
         "Requests being answered.",
         lambda: float(edge.in_flight),
     )
-    keepers = []
+    keepers = [
+        threading.Thread(
+            target=past.keep, kwargs={"metrics": metrics, "stop": stop, "notify": notify}
+        )
+    ]
     if config.gc_interval:
         keepers.append(
             threading.Thread(target=_collect_forever, args=(storage, config, metrics, stop))
@@ -201,6 +230,7 @@ async def _run(
             await asyncio.wait_for(task, max(1.0, deadline - loop.time()))
         for keeper in keepers:
             await loop.run_in_executor(None, keeper.join)
+        await loop.run_in_executor(None, caches.close)
         if hooks is not None:
             await loop.run_in_executor(None, hooks.close)
         pool.shutdown(cancel_futures=True)
@@ -216,9 +246,11 @@ class Pages:
         storage: Storage,
         metrics: Metrics,
         *,
+        admin: AdminPages,
         site: Site | None = None,
     ) -> None:
         self._registry = registry
+        self._admin = admin
         self._gate = gate
         self._storage = storage
         self._metrics = metrics
@@ -231,6 +263,8 @@ class Pages:
             return self._site.answer(request)
         if request.path.startswith("/v2/"):
             return self._registry.answer(request)
+        if request.path.startswith(ADMIN_PATH):
+            return self._admin.answer(request)
         found = routes.route(request.path)
         if isinstance(found, routes.Page):
             return self._page(found.name, request)

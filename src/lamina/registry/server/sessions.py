@@ -181,9 +181,13 @@ class FilesystemUploadSession:
                 detail={"digest": str(digest), "found": f"{digest.algorithm}:{found}"},
             )
         os.fsync(self._file)
-        self._uploads._blobs.adopt(
-            self._path, repository=self._repository, digest=digest, size=self.offset
-        )
+        try:
+            self._uploads._blobs.adopt(
+                self._path, repository=self._repository, digest=digest, size=self.offset
+            )
+        except Refusal:  # the quota: the bytes would only wait for their expiry
+            self.cancel()
+            raise
         self.cancel()
 
     def cancel(self) -> None:
@@ -212,6 +216,10 @@ class FilesystemUploadSession:
             raise
         os.close(self._file)
         self._file = target
+
+    def reader(self) -> int:
+        """A new descriptor of the bytes, good for `pread` also after the session has ended."""
+        return os.dup(self._file)
 
     def _digest(self, algorithm: str) -> str:
         known = self._uploads._hashes.get(self.id)

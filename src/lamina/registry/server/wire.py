@@ -17,12 +17,30 @@ from lamina.spec.document import dump
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from typing import Protocol
+    from concurrent.futures import Future
+    from typing import Any, Protocol
 
     class Headers(Protocol):
         """Header values by lower-case name."""
 
         def get(self, name: str, default: str, /) -> str: ...
+
+    class Arriving(Protocol):
+        """Bytes that arrive while they are sent. Any thread may call it; nothing blocks for long."""
+
+        def ready(self) -> int:
+            """How many bytes may be sent. Raises LaminaError once it is known that they will not
+            be whole, or not be what they should be.
+            """
+
+        def read(self, offset: int, size: int, /) -> bytes:
+            """Bytes below `ready`."""
+
+        def watch(self, wake: Callable[[], None]) -> None:
+            """Call `wake`, from any thread, whenever `ready` may say something new."""
+
+        def unwatch(self, wake: Callable[[], None]) -> None:
+            """Idempotent."""
 
 
 API_VERSION = ("docker-distribution-api-version", "registry/2.0")
@@ -159,6 +177,15 @@ class FileRegion:
 
 
 @record
+class Feed:
+    """`length` bytes from `offset` of what is still arriving. If it fails, so does the connection."""
+
+    source: Arriving
+    offset: int
+    length: int
+
+
+@record
 class Stream:
     """`length` bytes in pieces; each step of the iterator may block. It is closed in every case."""
 
@@ -172,7 +199,7 @@ class Response:
 
     status: int
     headers: tuple[tuple[str, str], ...] = ()
-    body: bytes | FileRegion | Stream = b""
+    body: bytes | FileRegion | Stream | Feed = b""
 
 
 @record
@@ -180,6 +207,14 @@ class Work:
     """A step that may block (on the disk, on a password hash) and is done in a thread."""
 
     run: Callable[[], Answer]
+
+
+@record
+class Later:
+    """A step that waits, without a thread, for what another request may wait for too."""
+
+    result: Future[Any]  # of what `then` takes
+    then: Callable[[Any], Answer]
 
 
 @record
@@ -204,7 +239,7 @@ class Streamed:
 
 
 if TYPE_CHECKING:
-    Answer = Response | Work | Buffered | Streamed
+    Answer = Response | Work | Later | Buffered | Streamed
 
 
 def json_response(
