@@ -208,7 +208,7 @@ def pull(
             store,
             registries,
             name,
-            PullOptions(host=host(os.uname().machine), platform=wanted),
+            PullOptions(host=host(os.uname().machine), platform=wanted, unpack=os.geteuid() == 0),
             emit=on_event,
             cancel=token,
             clock=time.time,

@@ -43,6 +43,7 @@ class Settings:
     gc_max_used_space: str = "60%"
     gc_min_free_space: str = "20%"
     gc_max_age: str = ""
+    gc_cache_mount_max_age: str = ""
     token_realms: str = ""
     layers: str = "auto"
 
@@ -57,6 +58,7 @@ _KEYS = {
     "gc-max-used-space": "gc_max_used_space",
     "gc-min-free-space": "gc_min_free_space",
     "gc-max-age": "gc_max_age",
+    "gc-cache-mount-max-age": "gc_cache_mount_max_age",
     "token-realms": "token_realms",
     "layers": "layers",
 }

@@ -12,9 +12,10 @@ import hashlib
 import logging
 import os
 import time
+from functools import partial
 
 from lamina.errors import Kind, LaminaError
-from lamina.events import Progress
+from lamina.events import Phase, Progress
 from lamina.spec.descriptor import Descriptor
 from lamina.spec.digest import DiffID, Digest
 from lamina.spec.identity import chain_id, chain_ids
@@ -85,6 +86,37 @@ def ensure_snapshot(
     return parent
 
 
+def unpack_blob(
+    store: Store,
+    blob: Descriptor,
+    diff_id: DiffID,
+    *,
+    chain: ChainID,
+    parent: ChainID | None,
+    open: Callable[[], IO[bytes]],
+    verify: Callable[[], None],
+    emit: Emitter,
+    cancel: CancelToken,
+    clock: Callable[[], float],
+) -> None:
+    """Unpack one layer from `open()`, which may still be arriving, unless its snapshot is there.
+
+    The snapshot exists only once `verify` has returned (it waits for the blob to be whole in the
+    store, and raises if it is not what it should be) and the bytes had the diffID. The caller
+    holds a lease; `parent` is unpacked.
+
+    Raises:
+        LayerCorrupt: the bytes have another diffID.
+        LaminaError: as `ensure_snapshot`; what `open`, its stream and `verify` raise.
+    """
+    unpacking = _Unpacking(store, emit=emit, cancel=cancel, clock=clock, privileged=True)
+    if store.snapshots.exists(chain):
+        return
+    with store.lock(f"chain:{chain}", cancel=cancel):
+        if not store.snapshots.exists(chain):
+            unpacking.unpack(blob, diff_id, chain, parent, open=open, verify=verify)
+
+
 class _Unpacking:
     """Unpacks single layers on their parents."""
 
@@ -113,7 +145,7 @@ class _Unpacking:
             failure: LaminaError | None = None
             for blob in blobs_of(self._store, diff_id):
                 try:
-                    self._unpack(blob, diff_id, chain, parent)
+                    self.unpack(blob, diff_id, chain, parent)
                 except LaminaError as error:
                     failure = error.about(f"layer {diff_id}")
                     if error.kind is not Kind.INTEGRITY:  # else another blob may be sound
@@ -127,15 +159,26 @@ class _Unpacking:
             hint="pull the image again, or build it again",
         )
 
-    def _unpack(
-        self, blob: Descriptor, diff_id: DiffID, chain: ChainID, parent: ChainID | None
+    def unpack(
+        self,
+        blob: Descriptor,
+        diff_id: DiffID,
+        chain: ChainID,
+        parent: ChainID | None,
+        *,
+        open: Callable[[], IO[bytes]] | None = None,
+        verify: Callable[[], None] | None = None,
     ) -> None:
+        """Make the snapshot; the caller has the chain's lock. See `unpack_blob`."""
         sweep_working(self._store)  # a killed process's half-unpacked layers
         key = working_key(f"unpack:{chain}")
         mount = self._store.snapshots.prepare(key, parent)
         try:
             image = self._store.snapshots.image_for(key) if self._privileged else None
-            size = self._fill(blob, diff_id, mount, image)
+            opener = open if open is not None else partial(self._store.content.open, blob.digest)
+            size = self._fill(opener, blob, diff_id, mount, image)
+            if verify is not None:
+                verify()
             self._store.snapshots.commit(chain, key)
         except BaseException:
             self._drop(key)
@@ -143,7 +186,12 @@ class _Unpacking:
         self._store.metadata.put_layer(diff_id, size, blob)
 
     def _fill(
-        self, blob: Descriptor, diff_id: DiffID, mount: OverlayMount, image: str | None
+        self,
+        open: Callable[[], IO[bytes]],
+        blob: Descriptor,
+        diff_id: DiffID,
+        mount: OverlayMount,
+        image: str | None,
     ) -> int:
         """Make the layer, as an image if `image` says where and it can be one."""
         from lamina.system.mounts import opened_layers
@@ -153,11 +201,12 @@ class _Unpacking:
                 from lamina.layer.erofs import NotWrappable
 
                 try:
-                    return self._read(blob, diff_id, self._wrapping(image, diff_id, mount, lowers))
+                    wrapping = self._wrapping(image, diff_id, mount, lowers)
+                    return self._read(open, blob, diff_id, wrapping)
                 except NotWrappable as error:
                     _log.debug("layer %s is unpacked: it has %s", diff_id, error)
                     os.unlink(image)
-            return self._read(blob, diff_id, self._applying(mount, lowers))
+            return self._read(open, blob, diff_id, self._applying(mount, lowers))
 
     def _applying(
         self, mount: OverlayMount, lowers: list[str]
@@ -184,11 +233,15 @@ class _Unpacking:
         return wrap
 
     def _read(
-        self, blob: Descriptor, diff_id: DiffID, make: Callable[[IO[bytes]], AppliedLayer]
+        self,
+        open: Callable[[], IO[bytes]],
+        blob: Descriptor,
+        diff_id: DiffID,
+        make: Callable[[IO[bytes]], AppliedLayer],
     ) -> int:
         from lamina.layer.compress import decompressed
 
-        with self._store.content.open(blob.digest) as file:
+        with open() as file:
             counted = _Counted(file, blob, diff_id, emit=self._emit, clock=self._clock)
             applied = make(decompressed(counted))  # type: ignore[arg-type]  # only read() is used
         if applied.diff_id != diff_id:
@@ -247,6 +300,8 @@ class _Counted:
                 total=self._blob.size,
                 at=self._clock(),
                 done=done,
+                subject=self._blob.digest,
+                phase=Phase.UNPACKING,
             )
         )
 

@@ -123,6 +123,11 @@ class Database:
         """
         return self._attempt(lambda: self._write(work, durable=durable))
 
+    def rebuild(self, reason: str) -> None:
+        """Make the database again from what can be read, if it is damaged."""
+        self.close()
+        self._repair(reason)
+
     def close(self) -> None:
         """Close idle connections. Idempotent."""
         with self._guard:

@@ -146,6 +146,11 @@ class LocalStore:
             self._emit(Notice(f"{reason}: {done}"))
             self.metadata.refresh_index()
 
+    def rewrite_layout(self) -> None:
+        """Write `oci-layout` and `index.json` again, as the database has the names."""
+        _write(self.root, layoutindex.LAYOUT_FILE, layoutindex.LAYOUT)
+        self.metadata.rewrite_index()
+
     def recover(self) -> None:
         """After the host went down: hash the blobs that may be torn and remove those that are."""
         since = self.durability.suspects_since()

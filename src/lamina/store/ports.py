@@ -45,6 +45,11 @@ class Ingest(Protocol):
     def write(self, data: bytes) -> None:
         """Append `data`. Raises LaminaError of kind EXHAUSTED when the disk is full."""
 
+    def reader(self) -> IO[bytes]:
+        """A file of its own on what is written, now and later; it stays readable after commit and
+        abort. The caller closes it.
+        """
+
     def commit(self, *, digest: Digest | None = None, size: int | None = None) -> Digest:
         """Verify, flush and publish the blob under its digest; a blob that exists is kept.
 
@@ -204,6 +209,9 @@ class KeyHistory(Protocol):
 
     def trees(self, keys: Sequence[str], *, before: float | None = None) -> list[EarlierKey]:
         """The records of these keys that are there (and made before this time), in any order."""
+
+    def of_results(self, results: Sequence[tuple[DiffID, ...]]) -> list[CacheRecord]:
+        """Every record of one of these results. A slow search."""
 
     def was_pruned(self, key: str) -> bool:
         """Whether a record of this key was removed to free space, as far as it is remembered."""

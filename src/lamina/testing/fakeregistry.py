@@ -350,6 +350,7 @@ class TokenServer:
         self.account = account
         self.refresh = refresh
         self.expires_in = 300
+        self.rotates = False  # a refresh token is good once, a new one comes with each answer
         self.scopes: list[list[str]] = []
         self.authorizations: list[str] = []
         self.bodies: list[dict[str, str]] = []
@@ -388,7 +389,9 @@ class TokenServer:
         if form.get("refresh_token") != self.refresh:
             _reply(handler, 401, {"error": "invalid_grant"})
             return
-        self._grant(handler, offline=False)
+        if self.rotates:
+            self.refresh += "+"
+        self._grant(handler, offline=self.rotates)
 
     def _grant(self, handler: BaseHTTPRequestHandler, *, offline: bool) -> None:
         token = f"token{len(self.scopes)}"

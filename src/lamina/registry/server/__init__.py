@@ -10,8 +10,9 @@ Start at `handlers.Registry.answer`: a `wire.Request` in, a `wire.Response` or a
 body out. `routes` and `wire` are pure (distribution-spec spec.md §Endpoints, §Error Codes); `ports`
 is what a storage driver gives, `filesystem` the driver on a directory, `database` its tables,
 `objectstore` the driver on an S3 bucket, `storage` names them; `rights`, `passwords` and `tokens`
-say who may do what; `collect` removes what nothing needs while pushes go on; `config` and `policies`
-read the one configuration file.
+say who may do what, `tokenservice` is `/token`; `collect` removes what nothing needs while pushes go
+on; `web` is the page for people, `overview` what only the page asks a driver; `config` and
+`policies` read the one configuration file.
 
 `ledger` is what a driver may do besides: `history` (moves, removed manifests), `sqliteledger`,
 `retention` and `quotas` (pure rules), `past` (on a running server), `admin` (pages). `pullthrough`

@@ -51,6 +51,7 @@ class TokenTrust:
     keys: tuple[str, ...] = ()
     signing_key: str = ""
     lifetime: float = 300.0
+    refresh_lifetime: float = 30 * 86400.0
 
 
 @record
@@ -85,6 +86,7 @@ class Config:
     retention_interval: float = 3600.0
     quotas: tuple[Quota, ...] = ()
     proxies: tuple[Proxy, ...] = ()
+    web: bool = True
 
     @property
     def authenticates(self) -> bool:
@@ -203,6 +205,7 @@ class Reader:
             retention_interval=self.time(gc, "gc", "retention-interval", 3600.0),
             quotas=read_quotas(self),
             proxies=read_proxies(self),
+            web=self.boolean(self._table("web"), "web", "enabled", default=True),
         )
         self._check(found, http, auth)
         return found
@@ -269,6 +272,7 @@ class Reader:
             keys=tuple(self._absolute(key) for key in keys),
             signing_key=self.path(table, "auth.token", "signing-key"),
             lifetime=self.time(table, "auth.token", "lifetime", 300.0),
+            refresh_lifetime=self.time(table, "auth.token", "refresh-lifetime", 30 * 86400.0),
         )
         for key, given in (("issuer", trust.issuer), ("service", trust.service)):
             if not given or '"' in given:
@@ -422,6 +426,7 @@ _TABLES = (
     "retention",
     "quotas",
     "proxy",
+    "web",
 )
 _KEYS = {
     "http": ("listen", "tls-certificate", "tls-key", "threads", "access-log", "header-timeout"),
@@ -452,7 +457,16 @@ _KEYS = {
     "gc": ("interval", "grace", "untagged-after", "scrub-interval", "retention-interval"),
     "history": ("window",),
     "auth": ("htpasswd", "realm", "token"),
-    "auth.token": ("issuer", "service", "realm", "keys", "signing-key", "lifetime"),
+    "auth.token": (
+        "issuer",
+        "service",
+        "realm",
+        "keys",
+        "signing-key",
+        "lifetime",
+        "refresh-lifetime",
+    ),
+    "web": ("enabled",),
 }
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")  # S3, "Bucket naming rules"
 _HEADER = re.compile(r"\s*(\[\[?)\s*([A-Za-z0-9_.\"' -]+?)\s*\]\]?\s*(?:#.*)?")

@@ -14,6 +14,7 @@ being removed keeps its file.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from contextlib import suppress
@@ -27,6 +28,7 @@ from lamina.registry.server.manifeststore import (
     held,
     within_quota,
 )
+from lamina.registry.server.overview import SqliteOverview
 from lamina.registry.server.ports import BlobFile
 from lamina.registry.server.quotas import Quotas, check_bytes
 from lamina.registry.server.sessions import FilesystemUploads
@@ -86,6 +88,7 @@ class FilesystemStorage:
         self.ledger = SqliteLedger(
             self.database, clock=clock, window=window, grace=grace, quotas=quotas
         )
+        self.overview = SqliteOverview(self.database)
         self.upkeep = FilesystemUpkeep(
             self.database,
             places,
@@ -191,7 +194,8 @@ class FilesystemBlobs:
     def adopt(self, path: str, *, repository: str, digest: Digest, size: int) -> None:
         """Make the flushed file at `path`, whose digest was checked, a blob of the repository.
 
-        The file is moved, or removed if the blob is there already.
+        The file stays where it is, as another name of the same bytes, and the caller removes it: after
+        a crash before the row is there the upload goes on with all that it had.
         """
         name = str(digest)
         target = self._places.blob(name)
@@ -199,10 +203,8 @@ class FilesystemBlobs:
             number = repository_id(connection, repository, make=True)
             self._check_quota(connection, number, repository, digest=name, size=size)
             known = connection.execute("SELECT 1 FROM blobs WHERE digest = ?", (name,)).fetchone()
-            if known is not None and _size(target) == size:
-                os.unlink(path)
-            else:
-                os.rename(path, target)
+            if known is None or _size(target) != size:
+                _link(path, target)
                 sync_directory(os.path.dirname(target))
             connection.execute(
                 "INSERT OR REPLACE INTO blobs (digest, size) VALUES (?, ?)", (name, size)
@@ -234,6 +236,18 @@ class FilesystemBlobs:
             " ON CONFLICT DO UPDATE SET linked = excluded.linked",
             (number, digest, self._clock()),
         )
+
+
+def _link(path: str, target: str) -> None:
+    """Give the file a second name, in place of whatever has it."""
+    with suppress(FileNotFoundError):
+        os.unlink(target)  # left by a crash, or damaged: no row says that it is whole
+    try:
+        os.link(path, target)
+    except OSError as error:
+        if error.errno not in {errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK}:
+            raise
+        os.rename(path, target)  # a file system without second names
 
 
 def _size(path: str) -> int:

@@ -13,7 +13,7 @@ from lamina.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Protocol
 
     from lamina.spec.digest import Digest
@@ -89,6 +89,16 @@ class Collected:
     links: int = 0
     blobs: int = 0
     bytes: int = 0
+
+
+@record
+class Summary:
+    """What a repository holds: bytes of blobs and manifests, and when something was last pushed."""
+
+    tags: int
+    manifests: int
+    bytes: int
+    pushed: float
 
 
 class Blobs(Protocol):
@@ -219,8 +229,24 @@ class Upkeep(Protocol):
         """
 
 
+class Overview(Protocol):
+    """Sizes and times for the web page. Not every driver can tell them at a bearable price."""
+
+    def summary(self, repository: str) -> Summary:
+        """What the repository holds; zeros for one that is not known."""
+
+    def tagged(self, repository: str) -> Mapping[str, float]:
+        """When each tag was set."""
+
+    def pushed(self, repository: str, digest: str) -> float:
+        """When the manifest was pushed last; 0 if it is not there."""
+
+
 class Storage(Protocol):
-    """A driver. `remote` says that every method waits for a network: none runs on an event loop."""
+    """A driver. `remote` says that every method waits for a network: none runs on an event loop.
+
+    One that has an attribute `overview` can tell what an `Overview` tells.
+    """
 
     @property
     def remote(self) -> bool: ...

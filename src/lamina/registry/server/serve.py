@@ -25,6 +25,7 @@ from lamina.registry.server.past import Past
 from lamina.registry.server.rights import ADMIN, ADMIN_PATH, OpenGate
 from lamina.registry.server.rsgi import Edge
 from lamina.registry.server.storage import open_storage
+from lamina.registry.server.web.site import Site
 from lamina.registry.server.wire import Refusal, Request, Response, Work
 
 TYPE_CHECKING = False
@@ -170,9 +171,11 @@ async def _run(
         ledger=past.ledger,
         upstreams=caches.through,
     )
-    pages = Pages(
-        registry, gate, storage, metrics, admin=AdminPages(past, gate, read_only=config.read_only)
-    )
+    admin = AdminPages(past, gate, read_only=config.read_only)
+    scheme = "https" if config.tls_certificate else "http"
+    address = f"{f'[{host}]' if ':' in host else host}:{port}"
+    site = Site(storage, gate, address=address, clock=time.time) if config.web else None
+    pages = Pages(registry, gate, storage, metrics, site=site, admin=admin)
     edge = Edge(
         pages.answer,
         pool=pool,
@@ -214,8 +217,7 @@ async def _run(
         keeper.start()
     try:
         await _accepting(host, port)
-        scheme = "https" if config.tls_certificate else "http"
-        ready(f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}")
+        ready(f"{scheme}://{address}")
         await ended.wait()
     finally:
         stop.set()
@@ -235,7 +237,7 @@ async def _run(
 
 
 class Pages:
-    """The registry's own pages beside the API."""
+    """The registry's own pages beside the API. `site` is the web page, if there is one."""
 
     def __init__(
         self,
@@ -245,14 +247,20 @@ class Pages:
         metrics: Metrics,
         *,
         admin: AdminPages,
+        site: Site | None = None,
     ) -> None:
         self._registry = registry
         self._admin = admin
         self._gate = gate
         self._storage = storage
         self._metrics = metrics
+        self._site = site
 
     def answer(self, request: Request) -> Answer:
+        if request.method not in _READS:
+            _check_origin(request)
+        if self._site is not None and self._site.owns(request.path):
+            return self._site.answer(request)
         if request.path.startswith("/v2/"):
             return self._registry.answer(request)
         if request.path.startswith(ADMIN_PATH):
@@ -266,7 +274,7 @@ class Pages:
         text = ("content-type", "text/plain; charset=utf-8")
         if name == "token":
             return self._gate.token(request)
-        if request.method not in {"GET", "HEAD"}:
+        if request.method not in _READS:
             raise Refusal("UNSUPPORTED", "only GET and HEAD", headers=(("allow", "GET, HEAD"),))
         if name == "healthz":
             return Work(lambda: self._healthy(text))
@@ -283,6 +291,22 @@ class Pages:
     def _healthy(self, text: tuple[str, str]) -> Response:
         self._storage.manifests.repositories(n=1, last="")
         return Response(200, (text,), b"ok\n")
+
+
+_READS = frozenset({"GET", "HEAD"})
+
+
+def _check_origin(request: Request) -> None:
+    """Nothing, unless a browser sends the request for a page of somebody else.
+
+    The browser of a user who has signed in adds the password to such a request too. Other clients
+    do not send the header (Fetch Metadata, W3C).
+
+    Raises:
+        Refusal: DENIED.
+    """
+    if request.header("sec-fetch-site") not in {"", "same-origin", "none"}:
+        raise Refusal("DENIED", "requests from other sites' pages are not taken")
 
 
 class AccessLog:

@@ -88,7 +88,10 @@ CODE_OF_KIND: dict[Kind, str] = {
 
 
 class Refusal(LaminaError):
-    """An error that a client is told: an error code of the specification, and a status."""
+    """An error that a client is told: an error code of the specification, and a status.
+
+    `members` stand beside `errors` in the document, for clients of another specification.
+    """
 
     kind = Kind.INVALID
 
@@ -100,19 +103,23 @@ class Refusal(LaminaError):
         status: int = 0,
         detail: object = None,
         headers: tuple[tuple[str, str], ...] = (),
+        members: Mapping[str, object] | None = None,
     ) -> None:
         super().__init__(what)
         self.code = code
         self.status = status or STATUS[code]
         self.detail = detail
         self.headers = headers
+        self.members = members or {}
 
     def response(self) -> Response:
         """The answer with the error document of the specification."""
         error: dict[str, object] = {"code": self.code, "message": self.what}
         if self.detail is not None:
             error["detail"] = self.detail
-        return json_response({"errors": [error]}, status=self.status, headers=self.headers)
+        return json_response(
+            {"errors": [error], **self.members}, status=self.status, headers=self.headers
+        )
 
 
 def refusal_of(error: LaminaError) -> Refusal:
