@@ -9,11 +9,14 @@ its own, because reading /proc takes time from two cores.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import marshal
 import os
 import signal
 import statistics
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,6 +28,27 @@ _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 _ORPHANS_S = 30.0
 _SAMPLE_S = 0.005
 _QUIET_S = 0.03
+
+# A process's peak memory begins with that of the one that spawned it (the kernel keeps it over an
+# exec), so commands are spawned by this interpreter without any imports, of 9 MiB.
+_SPAWNER = """
+import marshal, posix, sys, time
+while True:
+    try:
+        argv, env, errors = marshal.load(sys.stdin.buffer)
+    except EOFError:
+        break
+    null = (posix.O_RDWR, 0o600)
+    files = [(posix.POSIX_SPAWN_OPEN, fd, "/dev/null", *null) for fd in (0, 1)]
+    files.append((posix.POSIX_SPAWN_OPEN, 2, errors, posix.O_WRONLY | posix.O_TRUNC, 0o600))
+    begin = time.monotonic()
+    pid = posix.posix_spawnp(argv[0], argv, env, file_actions=files)
+    _, status, usage = posix.wait4(pid, 0)
+    wall = time.monotonic() - begin
+    found = (status, wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+    sys.stdout.buffer.write(marshal.dumps(found))
+    sys.stdout.buffer.flush()
+"""
 
 # what one run took: wall, cpu, peak (largest process), other (others' CPU); tree, size in some
 Sample = dict[str, float]
@@ -123,9 +147,26 @@ class Daemon:
 class Runner:
     """Runs commands, measured or not. `daemons` are the servers that are no one's orphans."""
 
-    def __init__(self) -> None:
+    def __init__(self, work: Path) -> None:
         adopt_orphans()
         self.daemons: list[Daemon] = []
+        self._errors = work / "errors"
+        self._errors.touch()
+        self._spawner = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _SPAWNER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+
+    def close(self) -> None:
+        """End the spawner, and with SIGKILL what still runs when a signal ended the benchmark."""
+        table = processes()
+        for root in self.started(table):
+            for pid in tree(root, table):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        self._spawner.kill()
+        self._spawner.communicate()
 
     def run(self, argv: Sequence[str], env: Mapping[str, str]) -> str:
         """The output of a command that is not measured."""
@@ -149,35 +190,48 @@ class Runner:
     ) -> Sample:
         """What one run of `argv` took; with `memory`, also the peak of its whole tree."""
         sampler = _Sampler(self, daemon) if memory else None
-        errors = os.memfd_create("errors")
-        null = os.open("/dev/null", os.O_RDWR)
-        files = [(os.POSIX_SPAWN_DUP2, null, 0), (os.POSIX_SPAWN_DUP2, null, 1)]
-        files.append((os.POSIX_SPAWN_DUP2, errors, 2))
         daemon_cpu = _settled(daemon) if daemon else 0.0
         busy = busy_seconds()
-        begin = time.monotonic()
-        pid = os.posix_spawnp(argv[0], argv, env, file_actions=files)
-        _, status, usage = os.wait4(pid, 0)
-        wall = time.monotonic() - begin
-        cpu, peak = usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
-        orphans_cpu, orphans_peak = self._drain()
-        cpu += orphans_cpu
-        if daemon:
-            cpu += _settled(daemon) - daemon_cpu
-        text = os.pread(errors, 1 << 16, max(0, os.fstat(errors).st_size - 3000))
-        os.close(errors)
-        os.close(null)
+        try:
+            status, wall, cpu, peak = self._spawn(argv, env)
+            orphans_cpu, orphans_peak = self._drain()
+            cpu += orphans_cpu
+            if daemon:
+                cpu += _settled(daemon) - daemon_cpu
+        finally:
+            tree_peak = sampler.stop() if sampler else 0.0
+        if status != 0:
+            text = self._errors.read_text(errors="replace")[-3000:]
+            raise BenchError(f"{' '.join(argv)} failed:\n{text}")
         sample = {"wall": wall, "cpu": cpu, "peak": max(peak, orphans_peak)}
         sample["other"] = max(0.0, busy_seconds() - busy - cpu)
         if sampler:
-            sample["tree"] = max(sampler.stop(), sample["peak"])
-        if status != 0:
-            raise BenchError(f"{' '.join(argv)} failed:\n{text.decode(errors='replace')}")
+            sample["tree"] = max(tree_peak, sample["peak"])
         return sample
 
-    def orphans(self, table: Mapping[int, tuple[int, float, float]]) -> list[int]:
-        """Children of this process that are no daemons."""
-        kept = {daemon.pid for daemon in self.daemons}
+    def _spawn(
+        self, argv: Sequence[str], env: Mapping[str, str]
+    ) -> tuple[int, float, float, float]:
+        """Wait status, wall seconds, CPU seconds and peak MiB of a command and what it waited for."""
+        assert self._spawner.stdin is not None
+        assert self._spawner.stdout is not None
+        self._spawner.stdin.write(marshal.dumps((list(argv), dict(env), str(self._errors))))
+        self._spawner.stdin.flush()
+        try:
+            return marshal.load(self._spawner.stdout)
+        except EOFError:
+            raise BenchError(f"{argv[0]} could not be started") from None
+
+    def started(self, table: Mapping[int, tuple[int, float, float]]) -> list[int]:
+        """The command that runs, and orphans."""
+        return [
+            *(pid for pid, (parent, _, _) in table.items() if parent == self._spawner.pid),
+            *self._orphans(table),
+        ]
+
+    def _orphans(self, table: Mapping[int, tuple[int, float, float]]) -> list[int]:
+        """Children of this process that are neither daemons nor the spawner."""
+        kept = {self._spawner.pid, *(daemon.pid for daemon in self.daemons)}
         me = os.getpid()
         return [pid for pid, (parent, _, _) in table.items() if parent == me and pid not in kept]
 
@@ -185,7 +239,7 @@ class Runner:
         """Wait for all orphans: their CPU seconds and the largest one's MiB."""
         cpu = peak = 0.0
         deadline = time.monotonic() + _ORPHANS_S
-        while orphans := self.orphans(processes()):
+        while orphans := self._orphans(processes()):
             for pid in orphans:
                 ended, _, usage = os.wait4(pid, os.WNOHANG)
                 if ended:
@@ -211,7 +265,7 @@ class _Sampler:
     def _sample(self) -> None:
         while not self._over.wait(_SAMPLE_S):
             table = processes()
-            roots = self._runner.orphans(table)
+            roots = self._runner.started(table)
             if self._daemon:
                 roots.append(self._daemon.pid)
             total = sum(table[pid][1] for root in roots for pid in tree(root, table))

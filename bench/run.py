@@ -102,7 +102,7 @@ def measure_all(work: Path, options: argparse.Namespace) -> table.Document:
     # sources without bytecode would be compiled again by every command
     source = HERE.parent / "src/lamina"
     subprocess.run([sys.executable, "-m", "compileall", "-q", str(source)], check=True)
-    runner = Runner()
+    runner = Runner(work)
     document: table.Document = {
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "load_before": os.getloadavg()[0],
@@ -140,6 +140,7 @@ def measure_all(work: Path, options: argparse.Namespace) -> table.Document:
             tool.close()
         if bench and bench.registry:
             bench.registry.close()
+        runner.close()
     if SERVER in options.rows:
         _measure_server(document, quick=options.quick)
     samples = [s for row in document["rows"].values() for t in row["samples"].values() for s in t]
