@@ -112,20 +112,22 @@ def busy_seconds() -> float:
 class Daemon:
     """A server that runs while the benchmark does; its output goes to `log`."""
 
-    def __init__(
-        self, argv: Sequence[str], log: Path, ready: Callable[[], bool], env: Mapping[str, str]
-    ) -> None:
+    def __init__(self, argv: Sequence[str], log: Path, env: Mapping[str, str]) -> None:
+        self.name = argv[0]
+        self._log = log
         with log.open("wb") as output:
             self._process = subprocess.Popen(
                 argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=env
             )
         self.pid = self._process.pid
+
+    def wait_until(self, ready: Callable[[], bool]) -> None:
+        """Raises: BenchError: it ended, or is not ready after a minute."""
         deadline = time.monotonic() + 60
         while not ready():
             if self._process.poll() is not None or time.monotonic() > deadline:
-                self.stop()
-                text = log.read_text(errors="replace")[-2000:]
-                raise BenchError(f"{argv[0]} did not start:\n{text}")
+                text = self._log.read_text(errors="replace")[-2000:]
+                raise BenchError(f"{self.name} did not start:\n{text}")
             time.sleep(0.1)
 
     def cpu(self) -> float:
@@ -158,8 +160,24 @@ class Runner:
             stdout=subprocess.PIPE,
         )
 
+    def start(
+        self, argv: Sequence[str], log: Path, ready: Callable[[], bool], env: Mapping[str, str]
+    ) -> Daemon:
+        """A daemon that runs until `close`; one that does not get ready is stopped."""
+        daemon = Daemon(argv, log, env)
+        self.daemons.append(daemon)
+        try:
+            daemon.wait_until(ready)
+        except BenchError:
+            self.daemons.remove(daemon)
+            daemon.stop()
+            raise
+        return daemon
+
     def close(self) -> None:
-        """End the spawner, and with SIGKILL what still runs when a signal ended the benchmark."""
+        """Stop the daemons, and with SIGKILL what still runs when a signal ended the benchmark."""
+        while self.daemons:
+            self.daemons.pop().stop()
         table = processes()
         for root in self.started(table):
             for pid in tree(root, table):

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import inputs
 from measure import Runner, Sample, total
-from tools import Commands, Docker, Git, Registry, Tool
+from tools import Commands, Docker, Git, Lamina, Registry, Tool
 
 FULL_LAYERS, FULL_LAYER_FILES = 4, 1_250
 POOL_FILES = 200
@@ -41,6 +41,9 @@ class Bench:
         self.work = work
         self.runner = runner
         self.tools = tools
+        own = tools["lamina"]
+        assert isinstance(own, Lamina)
+        self._own = own
         self.scale = scale
         self.registry: Registry | None = None
         self.context = work / "context"
@@ -50,15 +53,11 @@ class Bench:
         """A docker archive of a base image of lamina's store."""
         path = self.work / f"{name}.tar"
         if not path.exists():
-            self.tools["lamina"].call(self._lamina, "save", "-o", str(path), f"{name}:latest")
+            self.lamina("save", "-o", str(path), f"{name}:latest")
         return path
 
-    @property
-    def _lamina(self) -> str:
-        return getattr(self.tools["lamina"], "command")  # noqa: B009  # only Lamina has one
-
     def lamina(self, *words: str) -> str:
-        return self.tools["lamina"].call(self._lamina, *words)
+        return self._own.call(self._own.command, *words)
 
     def offer(self, name: str, tools: Sequence[str]) -> None:
         """Put a base image of lamina's store into each tool's store, once."""
@@ -89,7 +88,6 @@ class Row:
     targets: tuple[Target, ...] = ()
     heavy = False
     needs_registry = False
-    unit = ""  # what the figures are for, if not for the whole command
 
     def prepare(self, bench: Bench) -> None:
         """Write the inputs; not measured."""
@@ -167,9 +165,9 @@ class Steps(Row):
 
     key = "steps"
     title = "20 tiny RUN steps, per step"
+    heavy = True
     tools = ("lamina", "lamina, runc", "buildah", "docker")
     targets = (Target(0.4), Target(0.8, subject="lamina, runc"))
-    unit = "per step"
 
     def prepare(self, bench: Bench) -> None:
         for count in (1, 20):
@@ -280,7 +278,7 @@ class Layered(Row):
     """The base of the transfer rows: an image of 4 layers with 5,000 files, 200 MB."""
 
     heavy = True
-    tools = ("lamina", "podman", "docker")
+    tools: tuple[str, ...] = ("lamina", "podman", "docker")
 
     def prepare(self, bench: Bench) -> None:
         if bench.lamina("images", "-q", "bench-layers").strip():
@@ -294,7 +292,6 @@ class PullToRun(Layered):
     key = "pull"
     title = "run of an image that has to be pulled, 4 layers, 5,000 files, 200 MB"
     needs_registry = True
-    targets = ()
 
     def prepare(self, bench: Bench) -> None:
         super().prepare(bench)
@@ -319,10 +316,10 @@ class CopyFromRegistry(PullToRun):
 
     def commands(self, bench: Bench, tool: Tool) -> Commands:
         target = f"oci:{bench.work / 'layout'}:latest"
-        if tool.name == "skopeo":
-            words = ["copy", "-q", "--src-tls-verify=false", f"docker://{self.image}", target]
-            return [["skopeo", *words]]
-        return [[getattr(tool, "command"), "copy", "-q", self.image, target]]  # noqa: B009
+        if isinstance(tool, Lamina):
+            return [[tool.command, "copy", "-q", self.image, target]]
+        words = ["copy", "-q", "--src-tls-verify=false", f"docker://{self.image}", target]
+        return [["skopeo", *words]]
 
 
 class LoadToRun(Layered):

@@ -26,7 +26,7 @@ import registry as server
 import table
 from measure import BenchError, Runner, Sample, summary
 from rows import ROWS, Bench, Row, flatness, make_base
-from tools import TOOLS, Registry, Tool, open_tools
+from tools import TOOLS, Registry, open_tools
 
 HERE = Path(__file__).resolve().parent
 FLATNESS, SERVER = "memory", "server"
@@ -38,7 +38,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rows", default="", help=f"comma list of: {', '.join(KEYS)}")
     parser.add_argument("--peers", default=",".join(TOOLS), help="comma list (default: all)")
     parser.add_argument("--runs", type=int, help="timed runs of light rows (default 7; quick: 3)")
-    parser.add_argument("--heavy-runs", type=int, help="of heavy rows (default 3; quick: 1)")
+    parser.add_argument("--heavy-runs", type=int, help="of heavy rows (default 2; quick: 1)")
     parser.add_argument("--scale", type=float, help="size of heavy inputs (default 1; quick: 0.1)")
     parser.add_argument("--quick", action="store_true", help="less of everything: 3 minutes")
     parser.add_argument("--place", type=Path, help="directory for all stores (default: /dev/shm)")
@@ -53,7 +53,7 @@ def arguments() -> argparse.Namespace:
             if name not in known:
                 parser.error(f"no {kind} {name!r}: there are {', '.join(known)}")
     given.runs = _given(given.runs, 3 if given.quick else 7)
-    given.heavy_runs = _given(given.heavy_runs, 1 if given.quick else 3)
+    given.heavy_runs = _given(given.heavy_runs, 1 if given.quick else 2)
     given.scale = _given(given.scale, 0.1 if given.quick else 1.0)
     if min(given.runs, given.heavy_runs) < 1 or given.scale <= 0:
         parser.error("runs and scale must be positive")
@@ -102,7 +102,7 @@ def measure_all(work: Path, options: argparse.Namespace) -> table.Document:
     # sources without bytecode would be compiled again by every command
     source = HERE.parent / "src/lamina"
     subprocess.run([sys.executable, "-m", "compileall", "-q", str(source)], check=True)
-    runner = Runner(work)
+    runner = Runner(work)  # it stops every daemon that it started
     document: table.Document = {
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "load_before": os.getloadavg()[0],
@@ -116,8 +116,6 @@ def measure_all(work: Path, options: argparse.Namespace) -> table.Document:
     wanted = [row() for row in ROWS if row.key in options.rows]
     used = {tool for row in wanted for tool in row.tools}
     peers = [name for name in options.peers if name in used]
-    tools: dict[str, Tool] = {}
-    bench = None
     try:
         tools, document["absent"] = open_tools(work, runner, peers)
         document["versions"] = {
@@ -136,10 +134,6 @@ def measure_all(work: Path, options: argparse.Namespace) -> table.Document:
             _say(FLATNESS)
             document["flatness"] = flatness(bench)
     finally:
-        for tool in tools.values():
-            tool.close()
-        if bench and bench.registry:
-            bench.registry.close()
         runner.close()
     if SERVER in options.rows:
         _measure_server(document, quick=options.quick)
@@ -226,7 +220,7 @@ def _measure_server(document: table.Document, *, quick: bool) -> None:
     if missing:
         document["absent"][SERVER] = f"not installed: {', '.join(missing)}"
     else:
-        document["server"] = server.measures(*((1, 50) if quick else (3, 200)))
+        document["server"] = server.measures(*((1, 50) if quick else (2, 200)))
 
 
 def _machine(work: Path) -> dict[str, Any]:

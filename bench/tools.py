@@ -70,8 +70,6 @@ class Tool:
     def prune(self) -> None:
         """Remove build cache and images without a name."""
 
-    def close(self) -> None: ...
-
 
 class Lamina(Tool):
     name = "lamina"
@@ -167,9 +165,6 @@ class Podman(Tool):
     def prune(self) -> None:
         self.call(*self.podman, "image", "prune", "-f")
 
-    def close(self) -> None:
-        subprocess.run(["umount", "-q", str(self.work / "peer/overlay")], check=False)
-
 
 class Buildah(Podman):
     name = "buildah"
@@ -219,8 +214,7 @@ class Docker(Tool):
         argv += ["--ip6tables=false", "--ip-forward=false", "--ip-masq=false"]
         argv += ["--userland-proxy=false", "--storage-driver=overlay2", "--log-level=error"]
         self.registry = ""  # where its gzip export goes; set by the row
-        self.daemon = Daemon(argv, place / "log", self._answers, self.env)
-        runner.daemons.append(self.daemon)
+        self.daemon = runner.start(argv, place / "log", self._answers, self.env)
 
     def _answers(self) -> bool:
         argv = [self.docker, "version"]
@@ -257,11 +251,6 @@ class Docker(Tool):
     def prune(self) -> None:
         self.call(self.docker, "builder", "prune", "-a", "-f")
         self.call(self.docker, "image", "prune", "-f")
-
-    def close(self) -> None:
-        assert self.daemon is not None
-        self.runner.daemons.remove(self.daemon)
-        self.daemon.stop()
 
 
 class Skopeo(Tool):
@@ -300,7 +289,6 @@ class Registry:
             self.port: int = probe.getsockname()[1]
         self.host = f"127.0.0.1:{self.port}"
         self.place = work / "registry"
-        self._runner = runner
         config = work / "registry.yml"
         config.write_text(
             "version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\n"
@@ -308,8 +296,7 @@ class Registry:
             f"http: {{addr: '{self.host}'}}\n"
         )
         argv = ["docker-registry", "serve", str(config)]
-        self.daemon = Daemon(argv, work / "registry.log", self._answers, clean_environment(work))
-        runner.daemons.append(self.daemon)
+        runner.start(argv, work / "registry.log", self._answers, clean_environment(work))
 
     def _answers(self) -> bool:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
@@ -323,10 +310,6 @@ class Registry:
         with urllib.request.urlopen(urllib.request.Request(url, headers=accept)) as answer:
             manifest = json.load(answer)
         return sum(part["size"] for part in [manifest["config"], *manifest["layers"]])
-
-    def close(self) -> None:
-        self._runner.daemons.remove(self.daemon)
-        self.daemon.stop()
 
 
 TOOLS: Mapping[str, tuple[type[Tool], tuple[str, ...]]] = {
