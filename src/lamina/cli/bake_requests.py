@@ -23,12 +23,6 @@ if TYPE_CHECKING:
 
     Fields = dict[str, Any]
 
-_REFUSED = {
-    "cache-from": "importing caches is not done yet",
-    "cache-to": "exporting caches is not done yet",
-}
-
-
 @record
 class BakeHost:
     """What every request is made for: where paths begin, and the options of the command.
@@ -121,11 +115,9 @@ def _agent_text(fields: Fields) -> str:
 def _request(fields: Fields, host: BakeHost) -> BuildRequest:
     from lamina.app.build import BuildRequest
     from lamina.cli.build import is_index
+    from lamina.cli.build_flags import cache_places
     from lamina.cli.values import parse_epoch
 
-    for field, why in _REFUSED.items():
-        if fields.get(field):
-            raise LaminaError(f"{field} is not supported: {why}", kind=Kind.UNSUPPORTED)
     _check(fields, host)
     sources = _sources(fields, host)
     args = {name: value for name, value in fields.get("args", {}).items() if value is not None}
@@ -155,6 +147,12 @@ def _request(fields: Fields, host: BakeHost) -> BuildRequest:
         shm_size=_size(fields.get("shm-size", "")),
         privileged=host.context.uid == 0,
         allow=host.allow,
+        **cache_places(
+            map(_fields_text, fields.get("cache-from", ())),
+            map(_fields_text, fields.get("cache-to", ())),
+            args,
+            lambda path: os.path.join(host.cwd, path),
+        ),
     )
 
 
@@ -225,12 +223,16 @@ def _outputs(fields: Fields, host: BakeHost) -> tuple[Output, ...]:
 
     outputs = []
     for each in fields.get("output", ()):
-        text = ",".join(_csv(f"{key}={value}") for key, value in each.items())
-        output = parse_output(text)
+        output = parse_output(_fields_text(each))
         if output.dest not in {"", "-"}:
             output = replace(output, dest=os.path.join(host.cwd, output.dest))
         outputs.append(output)
     return annotated(tuple(outputs), parse_annotations(fields.get("annotations", ())))
+
+
+def _fields_text(fields: Fields) -> str:
+    """The flag's text for an object of a bake file."""
+    return ",".join(_csv(f"{key}={value}") for key, value in fields.items())
 
 
 def _csv(text: str) -> str:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from lamina.cli.build_flags import (
     add_build_flags,
     add_shared_flags,
+    cache_places,
     check_flags,
     file_args,
     progress_of,
@@ -52,8 +53,6 @@ _NOT_YET = "it is not done yet (docs/roadmap.md)"
 _REFUSED = {
     ("--attest",): _NOT_YET,
     ("--builder",): "lamina has no builders to choose from",
-    ("--cache-from",): _NOT_YET,
-    ("--cache-to",): _NOT_YET,
     ("--compress",): "there is no daemon to send the context to",
     ("--isolation",): "it is a Windows setting",
     ("--security-opt",): _NOT_YET,
@@ -245,6 +244,7 @@ def make_request(args: argparse.Namespace, sources: BuildContext, context: Conte
         limits=step_limits(args),
         secrets=secrets(args, context),
         agents=ssh_agents(args, context),
+        **cache_places(args.cache_from, args.cache_to, dict(build_args), context.path),
     )
     return with_flags(request, args, context)
 
@@ -263,8 +263,10 @@ def is_index(platforms: tuple[Platform, ...], build_args: Mapping[str, str]) -> 
     return len(platforms) > 1 or wanted.lower() in {"1", "t", "true"}
 
 
-def make_view(progress: str, context: Context, *, quiet: bool, explain: bool = False) -> View:
-    """The renderer of events on standard error."""
+def make_view(
+    progress: str, context: Context, *, quiet: bool, explain: bool = False, builds: bool = True
+) -> View:
+    """The renderer of events on standard error; `builds` False if only transfers are to come."""
     from lamina.cli.ui.plain import PlainView
 
     if quiet or progress == "quiet":
@@ -276,7 +278,13 @@ def make_view(progress: str, context: Context, *, quiet: bool, explain: bool = F
     if progress == "tty" or (progress == "auto" and context.stderr.isatty()):
         from lamina.cli.ui.tty import LiveView
 
-        return LiveView(context.stderr, clock=context.clock, width=_width(context), explain=explain)
+        return LiveView(
+            context.stderr,
+            clock=context.clock,
+            width=_width(context),
+            explain=explain,
+            builds=builds,
+        )
     return PlainView(context.stderr, explain=explain)
 
 

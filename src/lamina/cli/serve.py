@@ -54,6 +54,7 @@ def run(args: argparse.Namespace, context: Context) -> int:
         share_store=context.root if args.share_store else "",
     )
     host, _ = config.address()
+    from lamina.app.registries import network
     from lamina.registry.server.serve import check_tls, make_gate, serve
 
     if args.check:
@@ -76,7 +77,13 @@ def run(args: argparse.Namespace, context: Context) -> int:
         context.stdout.flush()
 
     with _access_log(config.access_log, context) as stream:
-        serve(config, ready=ready, clock=context.clock, access_log=stream)
+        serve(
+            config,
+            ready=ready,
+            clock=context.clock,
+            access_log=stream,
+            network=network(context.env, settings=context.settings()) if config.proxies else None,
+        )
     return 0
 
 

@@ -205,6 +205,18 @@ def annotated(
     return text + "}"
 
 
+def with_site(tree: str, site: str) -> str:
+    """A stored tree that says it was made in another directory; not a byte of the key changes."""
+    head, found, rest = tree.partition(_ABOUT)
+    if not found:
+        return tree
+    about, more, files = rest.partition(_FILES)
+    known = _object(about if more else about[:-1])
+    known["site"] = site
+    text = f"{head}{_ABOUT}{json.dumps(known, separators=(',', ':'))}"
+    return f"{text}{more}{files}" if more else text + "}"
+
+
 def split_name(name: str) -> tuple[str, int, str]:
     """(stage, number, instruction) of a step's name; no number (0) if it is in another form."""
     found = _NAME.match(name)
@@ -626,6 +638,6 @@ def _identity(value: object) -> tuple[str, str]:
 def _object(text: str) -> dict[str, Any]:
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -18,6 +18,7 @@ import pytest
 from lamina.registry.server.objectstore.uploads import PIECE
 from lamina.testing.objectstore import S3Server, faulty, s3_server
 from lamina.testing.registry import Answer, RegistryServer, with_query
+from lamina.testing.registry_sample import push_index
 
 SECRET = "the-secret-key"
 Start = Callable[..., RegistryServer]
@@ -57,6 +58,19 @@ def start(s3: S3Server, tmp_path: Path) -> Iterator[Start]:
         text = log.read_text()
         assert SECRET not in text
         assert "X-Amz-Signature" not in text
+
+
+def test_web_page_reads_a_bucket(s3: S3Server, start: Start) -> None:
+    client = start(s3.bucket()).client()
+    push_index(client, "team/app", "v1")
+    for path, expected in (
+        ("/", b"team/app"),
+        ("/repositories/team/app", b"linux/arm64"),
+        ("/images/team/app:v1", b"libpq5"),
+    ):
+        page = client("GET", path)
+        assert page.status == 200
+        assert expected in page.body
 
 
 @pytest.mark.tool("skopeo")

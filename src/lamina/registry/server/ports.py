@@ -13,7 +13,7 @@ from lamina.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Protocol
 
     from lamina.spec.digest import Digest
@@ -91,6 +91,16 @@ class Collected:
     bytes: int = 0
 
 
+@record
+class Summary:
+    """What a repository holds: bytes of blobs and manifests, and when something was last pushed."""
+
+    tags: int
+    manifests: int
+    bytes: int
+    pushed: float
+
+
 class Blobs(Protocol):
     """The blobs of repositories."""
 
@@ -130,7 +140,7 @@ class UploadSession(Protocol):
         """Make the bytes a blob of the repository, durably, and end the session.
 
         Raises:
-            Refusal: DIGEST_INVALID, and the session is gone.
+            Refusal: DIGEST_INVALID or (a quota) DENIED, and the session is gone.
         """
 
     def cancel(self) -> None:
@@ -168,18 +178,26 @@ class Manifests(Protocol):
     def find(self, repository: str, *, tag: str = "", digest: str = "") -> StoredManifest | None:
         """The manifest by tag or digest, if the repository holds it."""
 
-    def put(self, repository: str, manifest: NewManifest, *, tags: Sequence[str] = ()) -> None:
-        """Store the manifest and set the tags, in one transaction.
+    def put(
+        self,
+        repository: str,
+        manifest: NewManifest,
+        *,
+        tags: Sequence[str] = (),
+        user: str = "",
+    ) -> None:
+        """Store the manifest and set the tags, in one transaction; `user` is who does it, for a
+        driver that keeps a ledger.
 
         Raises:
             Refusal: MANIFEST_BLOB_UNKNOWN if the repository lacks something that it needs,
                 MANIFEST_INVALID if indexes are nested too deeply.
         """
 
-    def remove(self, repository: str, digest: Digest) -> bool:
+    def remove(self, repository: str, digest: Digest, *, user: str = "") -> bool:
         """Remove the manifest and its tags; False if the repository does not hold it."""
 
-    def untag(self, repository: str, tag: str) -> bool:
+    def untag(self, repository: str, tag: str, *, user: str = "") -> bool:
         """Remove the tag; False if there is none."""
 
     def tags(self, repository: str, *, n: int, last: str) -> Sequence[str] | None:
@@ -211,8 +229,24 @@ class Upkeep(Protocol):
         """
 
 
+class Overview(Protocol):
+    """Sizes and times for the web page. Not every driver can tell them at a bearable price."""
+
+    def summary(self, repository: str) -> Summary:
+        """What the repository holds; zeros for one that is not known."""
+
+    def tagged(self, repository: str) -> Mapping[str, float]:
+        """When each tag was set."""
+
+    def pushed(self, repository: str, digest: str) -> float:
+        """When the manifest was pushed last; 0 if it is not there."""
+
+
 class Storage(Protocol):
-    """A driver. `remote` says that every method waits for a network: none runs on an event loop."""
+    """A driver. `remote` says that every method waits for a network: none runs on an event loop.
+
+    One that has an attribute `overview` can tell what an `Overview` tells.
+    """
 
     @property
     def remote(self) -> bool: ...

@@ -14,11 +14,14 @@ import time
 
 from lamina.errors import LaminaError
 from lamina.record import record
+from lamina.registry.server.feeds import send_feed
 from lamina.registry.server.handlers import answer_of_error
 from lamina.registry.server.pipes import PipeWriter, fifo
 from lamina.registry.server.wire import (
     Buffered,
+    Feed,
     FileRegion,
+    Later,
     Refusal,
     Request,
     Response,
@@ -110,10 +113,7 @@ class Edge:
         active = self._active[client] = self._active.get(client, 0) + 1
         try:
             response = await self._respond(request, sender, active=active)
-            if isinstance(response.body, Stream) and request.method != "HEAD":
-                sent = await self._send_stream(request, response, response.body, sender)
-            else:
-                sent = _send(request, response, sender, closing=self.closing)
+            sent = await self._send(request, response, sender)
         finally:
             self.in_flight -= 1
             left = self._active[client] - 1
@@ -125,6 +125,14 @@ class Edge:
         self._metrics.count(request.method, response.status, took)
         if self._access is not None:
             self._access(request, response.status, sent, took)
+
+    async def _send(self, request: Request, response: Response, sender: Sender) -> int:
+        body = response.body
+        if isinstance(body, Feed):
+            return await send_feed(response, body, sender, pool=self._pool, idle=self._limits.idle)
+        if isinstance(body, Stream) and request.method != "HEAD":
+            return await self._send_stream(request, response, body, sender)
+        return _send(request, response, sender, closing=self.closing)
 
     async def _respond(self, request: Request, sender: Sender, *, active: int) -> Response:
         try:
@@ -151,9 +159,12 @@ class Edge:
             return Refusal("UNKNOWN", "internal error").response()
 
     async def _do(
-        self, step: Work | Buffered | Streamed, request: Request, sender: Sender
+        self, step: Work | Later | Buffered | Streamed, request: Request, sender: Sender
     ) -> Answer:
         loop = asyncio.get_running_loop()
+        if isinstance(step, Later):
+            # shielded: others wait for the same result
+            return step.then(await asyncio.shield(asyncio.wrap_future(step.result)))
         if isinstance(step, Work):
             return await loop.run_in_executor(self._pool, step.run)
         if isinstance(step, Buffered):
@@ -282,6 +293,7 @@ def _send(request: Request, response: Response, sender: Sender, *, closing: bool
     if closing:
         headers.append(("connection", "close"))
     body = response.body
+    assert not isinstance(body, Feed)
     if isinstance(body, (FileRegion, Stream)):
         headers.append(("content-length", str(body.length)))
         if request.method == "HEAD":

@@ -33,6 +33,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from lamina.registry.server.ledger import CachedTags, Ledger
     from lamina.registry.server.ports import (
         Blobs,
         Manifests,
@@ -71,6 +72,8 @@ class SharedStorage:
         self.uploads: Uploads = own.uploads
         self.manifests: Manifests = SharedManifests(own, images)
         self.upkeep: Upkeep = own.upkeep
+        self.ledger: Ledger | None = getattr(own, "ledger", None)
+        self.cached_tags: CachedTags | None = getattr(own, "cached_tags", None)
 
     def close(self) -> None:
         self._own.close()
@@ -213,7 +216,14 @@ class SharedManifests:
             raise
         return StoredManifest(str(part.digest), part.media_type, raw)
 
-    def put(self, repository: str, manifest: NewManifest, *, tags: Sequence[str] = ()) -> None:
+    def put(
+        self,
+        repository: str,
+        manifest: NewManifest,
+        *,
+        tags: Sequence[str] = (),
+        user: str = "",
+    ) -> None:
         for digest in manifest.blobs:
             if self._own.blobs.find(repository, digest) is None:
                 copy_blob(self._own, self._images, digest, source=repository, target=repository)
@@ -222,18 +232,18 @@ class SharedManifests:
                 found = self.find(repository, digest=str(digest))
                 if found is not None:
                     made = manifests.parse(found.raw, content_type=found.media_type, digest=digest)
-                    self.put(repository, made)
-        self._own.manifests.put(repository, manifest, tags=tags)
+                    self.put(repository, made, user=user)
+        self._own.manifests.put(repository, manifest, tags=tags, user=user)
 
-    def remove(self, repository: str, digest: Digest) -> bool:
-        if self._own.manifests.remove(repository, digest):
+    def remove(self, repository: str, digest: Digest, *, user: str = "") -> bool:
+        if self._own.manifests.remove(repository, digest, user=user):
             return True
         if self._images.part(repository, str(digest)) is not None:
             raise _not_ours()
         return False
 
-    def untag(self, repository: str, tag: str) -> bool:
-        if self._own.manifests.untag(repository, tag):
+    def untag(self, repository: str, tag: str, *, user: str = "") -> bool:
+        if self._own.manifests.untag(repository, tag, user=user):
             return True
         if self._images.target(repository, tag) is not None:
             raise _not_ours()

@@ -31,6 +31,7 @@ def open_storage(config: Config, *, clock: Callable[[], float]) -> Storage:
         )
     else:
         from lamina.registry.server.filesystem import FilesystemStorage
+        from lamina.registry.server.quotas import Quotas
 
         own = FilesystemStorage(
             config.root,
@@ -38,6 +39,8 @@ def open_storage(config: Config, *, clock: Callable[[], float]) -> Storage:
             grace=config.grace,
             upload_expiry=config.upload_expiry,
             max_uploads=config.max_uploads,
+            window=config.window,
+            quotas=Quotas(config.quotas),
         )
     if not config.share_store:
         return own

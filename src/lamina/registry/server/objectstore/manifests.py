@@ -93,7 +93,14 @@ class BucketManifests:
                 return StoredManifest(wanted, entry["type"], raw)
         raise LaminaError(f"{repository}@{wanted}: the bytes are gone", kind=Kind.UNAVAILABLE)
 
-    def put(self, repository: str, manifest: NewManifest, *, tags: Sequence[str] = ()) -> None:
+    def put(
+        self,
+        repository: str,
+        manifest: NewManifest,
+        *,
+        tags: Sequence[str] = (),
+        user: str = "",
+    ) -> None:
         digest = str(manifest.digest)
         written: list[str] = []
 
@@ -130,13 +137,13 @@ class BucketManifests:
             with suppress(LaminaError):
                 self._bucket.delete(written[:-1])
 
-    def remove(self, repository: str, digest: Digest) -> bool:
+    def remove(self, repository: str, digest: Digest, *, user: str = "") -> bool:
         name = str(digest)
         return self._states.update(
             state_key(repository), lambda state: bool(remove_manifests(state, [name]))
         )
 
-    def untag(self, repository: str, tag: str) -> bool:
+    def untag(self, repository: str, tag: str, *, user: str = "") -> bool:
         def change(state: Document) -> bool:
             return state.get("tags", {}).pop(tag, None) is not None
 
