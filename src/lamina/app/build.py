@@ -17,12 +17,13 @@ if TYPE_CHECKING:
     from typing import IO
 
     from lamina.app.caches import Caches
-    from lamina.app.contexts import BuildContextSource
+    from lamina.app.contexts import BuildContextSource, Results
     from lamina.app.history import Recorder
     from lamina.app.wiring import BuildHost
     from lamina.buildcache.options import CacheFrom, CacheTo
     from lamina.builder.build import Solved, StepLimits
     from lamina.builder.context import Context
+    from lamina.builder.execution import StepFailed
     from lamina.builder.secrets import Secrets
     from lamina.builder.sshagents import SshAgents
     from lamina.dockerfile.ast import Dockerfile
@@ -53,7 +54,7 @@ class BuildRequest:
     `privileged` (uid 0) lets `type=local` keep owners, setuid bits and device nodes. The steps of
     the stages in `no_cache_filter` run again. `pull` asks registries again for every base.
     `squash` makes one layer of all that the build adds
-    to its base. With `keep_failed` the files of a failing step stay, for `StepFailed.kept`.
+    to its base. `on_failed` is called with the failure of a step, whose files stay then.
     With `platforms` the result is an index of images for these, `platform` being the first of them.
     `build_platform` is that of this host (None: `platform`). Results are also looked for in
     `cache_from`, and the build's cache is written to `cache_to`.
@@ -72,7 +73,7 @@ class BuildRequest:
     no_cache: bool = False
     no_cache_filter: tuple[str, ...] = ()
     squash: bool = False
-    keep_failed: bool = False
+    on_failed: Callable[[StepFailed], None] | None = None
     pull: bool = False
     outputs: tuple[Output, ...] = ()
     epoch: int | None = None
@@ -199,7 +200,8 @@ def build_all(
     stdout: IO[bytes] | None = None,
 ) -> dict[str, BuildOutcome]:
     """Build and export several targets, by name, as one graph: a step that two of them need runs
-    once. Names are set when everything is made. `jobs` is that of the first.
+    once. Names are set when everything is made. `jobs` is that of the first. A target stands after
+    those that its build contexts link to.
 
     Raises:
         LaminaError: as `build`; nothing is named then, steps that ended stay cached.
@@ -276,11 +278,12 @@ def _attempt(
     from lamina.dockerfile.parser import parse
 
     contexts = _contexts(targets)
-    for target in targets:
+    known: dict[str, tuple[tuple[Platform, Lowered], ...]] = {}
+    for target in targets:  # a target comes after those it links to
         request = target.request
         dockerfile = parse(request.dockerfile, name=request.dockerfile_name)
         _warn_of_arguments(request, emit)
-        options = lower_options(request, context=target.context)
+        options = lower_options(request, context=target.context, results=known)
         bases = Bases(
             store, host, emit=emit, cancel=cancel, clock=clock, always=request.pull, caches=caches
         )
@@ -288,6 +291,8 @@ def _attempt(
             dockerfile, options, request, bases=bases, emit=emit, host=host, cancel=cancel
         )
         target.recorder.plan = target.plan
+        platforms = request.platforms or (request.platform,)
+        known[target.name] = tuple(zip(platforms, target.parts, strict=True))
     solved = _solve(targets, contexts, store, host, emit, cancel, clock, caches=caches)
     try:
         stacks = iter(solved.outputs)
@@ -406,11 +411,12 @@ def _solve(
             options=SolveOptions(
                 no_cache=no_cache,
                 jobs=first.jobs,
-                keep_failed=any(target.request.keep_failed for target in targets),
+                on_failed=first.on_failed,
                 git_modes=host.context_modes == "git",
                 limits=first.limits or StepLimits(),
                 secrets=first.secrets,
                 agents=first.agents,
+                build=targets[0].recorder.id,
             ),
             executor=host.executor,
             network=host.step_network,
@@ -745,15 +751,19 @@ def _platforms_exporters(
     ]
 
 
-def lower_options(request: BuildRequest, *, context: str = "context") -> LowerOptions:
-    """What lowering is told; `context` is the build context's name in the plan."""
+def lower_options(
+    request: BuildRequest, *, context: str = "context", results: Results | None = None
+) -> LowerOptions:
+    """What lowering is told; `context` is the build context's name in the plan, `results` are those
+    of the targets that were lowered before.
+    """
     from lamina.dockerfile.lower import LowerOptions
 
     contexts: tuple[NamedContext, ...] = ()
     if request.build_contexts:
         from lamina.app.contexts import named_contexts
 
-        contexts = named_contexts(request.build_contexts)
+        contexts = named_contexts(request.build_contexts, results or {})
     return LowerOptions(
         platform=request.platform,
         build_platform=request.build_platform or request.platform,

@@ -92,7 +92,7 @@ class BuildHost:
 
         registries = self.registries()
         try:
-            options = PullOptions(host=platform, platform=platform)
+            options = PullOptions(host=platform, platform=platform, unpack=os.geteuid() == 0)
             pull_image(
                 self._store, registries, name, options, emit=emit, cancel=cancel, clock=clock
             )

@@ -34,15 +34,15 @@ from lamina.store.working import sweep_working, unique_name, working_key
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Protocol
 
     from lamina.builder.build import SolveOptions
     from lamina.builder.changes import Base, Changes
     from lamina.builder.context import Context
-    from lamina.builder.execution import MountProvider, NetworkProvider
+    from lamina.builder.execution import FailedMounts, MountProvider, NetworkProvider
     from lamina.builder.explaining import Explainer
-    from lamina.builder.mounting import Mounter
+    from lamina.builder.mounting import Mounter, StepMounts
     from lamina.builder.scratch import Scratch
     from lamina.builder.selection import Match, Picked, Selection
     from lamina.container.ports import Executor
@@ -528,8 +528,10 @@ class BuildWorker:
             )
             if status:
                 error = failed(op, status, span=vertex.meta.span, output=tail.value())
-                if self._options.keep_failed:
-                    error.keep(step.keep(unique), op)
+                if self._options.on_failed is not None:
+                    kept = step.keep(unique)
+                    mounts = self._failed_mounts(vertex, op, inputs, kept) if op.mounts else None
+                    error.keep(kept, op, mounts)
                 raise error
             items = overlay_items(step.upper)
             is_exported = vertex.meta.exported
@@ -560,7 +562,30 @@ class BuildWorker:
             position = uses(op).index(mount)
             return MountInput(None, tree, self._selection(vertex, position, inputs))
 
-        return lambda rootfs: mounter.mounted(op, rootfs, inputs=found, cancel=cancel)
+        user = {"build": self._options.build, "step": vertex.meta.name}
+        return lambda rootfs: mounter.mounted(op, rootfs, inputs=found, user=user, cancel=cancel)
+
+    def _failed_mounts(
+        self, vertex: Vertex, op: Exec, inputs: tuple[Result | None, ...], chain: ChainID
+    ) -> FailedMounts:
+        from contextlib import contextmanager
+
+        from lamina.system.mounts import mounted
+        from lamina.tasks import CancelToken
+
+        @contextmanager
+        def made() -> Iterator[StepMounts]:
+            # the step's own token is set: its failure cancelled the other steps
+            provider = self._mounts(vertex, op, inputs, self._cancel or CancelToken())
+            target = self._scratch.path(working_key("failed"))
+            os.mkdir(target, 0o700)
+            try:
+                with mounted(self._store.snapshots.view(chain), target), provider(target) as mounts:
+                    yield mounts
+            finally:
+                os.rmdir(target)
+
+        return made
 
     def _step_mounter(self) -> Mounter:
         from lamina.builder.mounting import Mounter

@@ -16,15 +16,12 @@ if TYPE_CHECKING:
 
     from lamina.app.build import BuildRequest
     from lamina.app.buildcontext import BuildContext
+    from lamina.app.contexts import BuildContextSource
     from lamina.cli.context import Context
     from lamina.exporter.options import Output
     from lamina.spec.platform import Platform
 
     Fields = dict[str, Any]
-
-_REFUSED = {
-    "contexts": "named contexts are not done yet",
-}
 
 
 @record
@@ -122,9 +119,6 @@ def _request(fields: Fields, host: BakeHost) -> BuildRequest:
     from lamina.cli.build_flags import cache_places
     from lamina.cli.values import parse_epoch
 
-    for field, why in _REFUSED.items():
-        if fields.get(field):
-            raise LaminaError(f"{field} is not supported: {why}", kind=Kind.UNSUPPORTED)
     _check(fields, host)
     sources = _sources(fields, host)
     args = {name: value for name, value in fields.get("args", {}).items() if value is not None}
@@ -138,6 +132,7 @@ def _request(fields: Fields, host: BakeHost) -> BuildRequest:
         platform=platforms[0],
         platforms=platforms if is_index(platforms, args) else (),
         build_platform=host.platform,
+        build_contexts=_contexts(fields, host),
         tags=tuple(fields.get("tags", ())),
         target=fields.get("target", ""),
         build_args=tuple(args.items()),
@@ -194,6 +189,21 @@ def _sources(fields: Fields, host: BakeHost) -> BuildContext:
     if dockerfile == "Dockerfile":
         return read_context(context, cwd=host.cwd)
     return read_context(context, os.path.join(context, dockerfile), cwd=host.cwd)
+
+
+def _contexts(fields: Fields, host: BakeHost) -> tuple[BuildContextSource, ...]:
+    from lamina.app.contexts import BuildContextSource, parse_build_context
+    from lamina.dockerfile.bases import context_name
+
+    found = []
+    for name, where in fields.get("contexts", {}).items():
+        if where.startswith("target:"):
+            linked = where.removeprefix("target:")
+            found.append(BuildContextSource(context_name(name), "target", linked))
+        else:
+            text = f"{name}={_path(where)}"
+            found.append(parse_build_context(text, cwd=host.cwd))
+    return tuple(found)
 
 
 def _path(text: str) -> str:

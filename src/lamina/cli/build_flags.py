@@ -209,5 +209,4 @@ def with_flags(request: BuildRequest, args: argparse.Namespace, context: Context
         epoch=epoch_of(args, context),
         no_cache_filter=comma_list(args.no_cache_filter),
         squash=args.squash,
-        keep_failed=args.on_fail == "shell",
     )

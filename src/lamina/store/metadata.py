@@ -118,6 +118,10 @@ class MetadataTables:
         if not self._index_is_current():
             self._change_names(lambda _: None)
 
+    def rewrite_index(self) -> None:
+        """Write index.json again, whatever it is now."""
+        self._change_names(lambda _: None)
+
     def _change_names(
         self,
         work: Callable[[Transaction], None],
