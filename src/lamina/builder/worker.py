@@ -150,7 +150,8 @@ class BuildWorker:
         self._bases: dict[Result, Base] = {}
         self._made: dict[Result, Changes] = {}  # layers composed by this solve
         self._usable: set[ChainID] = set()
-        self._reported: set[Digest] = set()
+        self._gone: set[Digest] = set()  # vertices with a record whose layers are not here
+        self._reported: set[Digest] = set()  # those of which it was told
         self._closables: list[_Closable] = []
         self._mounter: Mounter | None = None
         self._guard = _thread.allocate_lock()
@@ -315,6 +316,9 @@ class BuildWorker:
             found = self._imported.look_up(trusted)
             if found is not None:
                 self._imported.take(vertex.digest, trusted, self._records(vertex, keys, found))
+        if found is None and vertex.digest in self._gone - self._reported:
+            self._reported.add(vertex.digest)
+            self._emit(Notice(f"cached layers of {vertex.meta.name} are gone: it runs again"))
         return found
 
     def _bring(self, result: Result, cancel: CancelToken) -> None:
@@ -336,10 +340,7 @@ class BuildWorker:
                 if missing:
                     self._record(vertex, tuple(missing), found.result)
                 return found.result
-            if vertex.digest not in self._reported:
-                self._reported.add(vertex.digest)
-                text = f"cached layers of {vertex.meta.name} are gone: it runs again"
-                self._emit(Notice(text))
+            self._gone.add(vertex.digest)
         return None
 
     def _is_usable(self, result: Result) -> bool:

@@ -22,7 +22,7 @@ def test_the_commands_of_the_page(tmp_path: Path, busybox_store: Path) -> None:
     text = PAGE.read_text()
     (dockerfile,) = re.findall(r"```dockerfile\n(.*?)```", text, re.DOTALL)
     blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     subprocess.run(["cp", "-a", str(busybox_store), str(tmp_path / "store")], check=True)
     app = tmp_path / "app"
     app.mkdir()
@@ -43,6 +43,8 @@ def test_the_commands_of_the_page(tmp_path: Path, busybox_store: Path) -> None:
     assert "main.py" in said[0]
     assert "2 ran" in said[0]  # the steps from the edited file on
     assert "/root/.cache/pip" in said[1]
-    assert said[2].rstrip().splitlines()[-1].split()[1] == "/root/.cache/pip"
+    assert "exporting cache to" in said[2]
+    assert (tmp_path / "steps" / "index.json").exists()
+    assert said[3].rstrip().splitlines()[-1].split()[1] == "/root/.cache/pip"
     assert os.listdir(app / "caches" / "blobs") == ["sha256"]
     assert lamina("cache", "ls", "-q").stdout == ""
