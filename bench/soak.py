@@ -30,6 +30,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(dir=arguments.directory) as place:
         if arguments.seconds:
             config = f'[gc]\ninterval = "1s"\ngrace = "{GRACE}s"\nuntagged-after = "2s"\n'
+            config += "[history]\nwindow = 0\n"
             with RegistryServer(Path(place) / "soak", config=config) as server:
                 begun = time.monotonic()
                 report = soak(

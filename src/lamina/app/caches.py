@@ -142,7 +142,7 @@ class Caches:
         )
 
         place = (
-            DirectoryPlace(spec.dest, spec.tag)
+            DirectoryPlace(spec.dest, spec.tag, self._clock)
             if spec.type == "local"
             else RegistryPlace(spec.ref, self._store, self._connected(), self._clock)
         )
@@ -228,7 +228,7 @@ class Caches:
                 current = found.root  # offline: what the cache's maker saw
                 self._emit(
                     Notice(
-                        f"{reference} as the cache {found.origin} knows it: its registry does not answer"
+                        f"{reference} as the cache {found.origin} knows it: its registry does not say"
                     )
                 )
             if current != found.root:

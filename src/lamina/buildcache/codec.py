@@ -123,13 +123,13 @@ def decode(raw: bytes, *, stack: Stack | None = None) -> CacheDocument:
             newer format.
     """
     document = parse_object(raw, what="cache", limit=MAX_SIZE)
-    if document.get(_FIELD) != FORMAT or isinstance(document.get(_FIELD), bool):
-        if isinstance(document.get(_FIELD), int):
-            raise InvalidCache(
-                f"the cache has format {document[_FIELD]}, this lamina knows {FORMAT}",
-                kind=Kind.UNSUPPORTED,
-            )
+    version = document.get(_FIELD)
+    if isinstance(version, bool) or not isinstance(version, int):
         raise InvalidCache("it does not hold lamina's cache records")
+    if version != FORMAT:
+        raise InvalidCache(
+            f"the cache has format {version}, this lamina knows {FORMAT}", kind=Kind.UNSUPPORTED
+        )
     layers = _layers(document) if stack is None else ()
     diff_ids = tuple(diff_id for diff_id, _ in layers) if stack is None else stack
     stacks = _stacks(document, diff_ids)

@@ -8,9 +8,9 @@ before, after a kill -9 too. What the place has already is not sent again.
 
 from __future__ import annotations
 
+import io
 import os
 import threading
-from contextlib import nullcontext
 from queue import SimpleQueue
 
 from lamina.buildcache import codec
@@ -26,12 +26,13 @@ from lamina.spec.digest import Digest
 from lamina.spec.document import dump
 from lamina.spec.identity import chain_id
 from lamina.spec.reference import Reference
+from lamina.tasks import CancelToken, TaskGroup
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager
-    from typing import Protocol
+    from typing import IO, Protocol
 
     from lamina.buildcache.codec import BaseImage, Remembered
     from lamina.buildcache.importing import Imports
@@ -41,13 +42,13 @@ if TYPE_CHECKING:
     from lamina.registry.ports import Sink, Source
     from lamina.spec.digest import DiffID
     from lamina.store.ports import Store
-    from lamina.tasks import CancelToken
 
     Stack = tuple[DiffID, ...]
 else:
     Protocol = object
 
 _JOBS = 4  # layers sent at one time
+_ABANDONED = 24 * 3600.0  # seconds after which a half-written file has no writer any more
 
 
 class Place(Protocol):
@@ -63,9 +64,10 @@ class Place(Protocol):
 class DirectoryPlace:
     """An OCI image layout; one process at a time changes its `index.json`."""
 
-    def __init__(self, path: str, tag: str) -> None:
+    def __init__(self, path: str, tag: str, clock: Callable[[], float]) -> None:
         self._layout = LayoutEnd(path)
         self._tag = tag
+        self._clock = clock
 
     def _lock(self) -> AbstractContextManager[object]:
         from lamina.system.locks import FileLock
@@ -77,6 +79,7 @@ class DirectoryPlace:
     def sink(self) -> Sink:
         with self._lock():
             self._layout.create(beside=("index.json.lock",))
+            self._layout.sweep(before=self._clock() - _ABANDONED)
         return self._layout
 
     def publish(self, documents: Sequence[tuple[Descriptor, bytes]]) -> None:
@@ -144,7 +147,7 @@ class CacheExport:
         self._store = store
         self._imports = imports
         self._emit = emit
-        self._cancel = cancel
+        self._cancel = CancelToken(cancel)
         self._clock = clock
         self._guard = threading.Lock()
         self._sink: Sink | None = None
@@ -174,7 +177,12 @@ class CacheExport:
             return
 
     def close(self) -> None:
-        """Wait for the background. Idempotent."""
+        """End what is being sent: for a build that failed. Idempotent."""
+        self._cancel.cancel()
+        self._wait()
+
+    def _wait(self) -> None:
+        """Wait until all that was `made` is sent."""
         with self._guard:
             thread, self._thread = self._thread, None
         if thread is not None:
@@ -195,7 +203,7 @@ class CacheExport:
         self._bases = bases
         name = f"exporting cache to {self.spec}"
         self._emit(Progress(name, name, 0, None, self._clock()))
-        self.close()
+        self._wait()
         layers = layers_of(records)
         gone = self._send_all(list(layers.values()))
         kept = [each for each in records if not gone.intersection(each.result)]
@@ -259,8 +267,6 @@ class CacheExport:
                     self._send(stack)
                 except LayerMissing:
                     gone.add(stack[-1])
-
-        from lamina.tasks import TaskGroup
 
         try:
             with TaskGroup(self._cancel) as group:
@@ -341,10 +347,8 @@ class _Bytes:
     def __init__(self, data: bytes) -> None:
         self._data = data
 
-    def open(self, descriptor: Descriptor, *, offset: int = 0) -> object:
-        import io
-
-        return nullcontext(io.BytesIO(self._data[offset:]))
+    def open(self, descriptor: Descriptor, *, offset: int = 0) -> IO[bytes]:
+        return io.BytesIO(self._data[offset:])
 
 
 def _nobody(current: int) -> None:

@@ -191,7 +191,8 @@ class Imports:
             return None
         image, origin = found
         try:
-            return _verified(image, origin)
+            verified = _verified(image, origin)
+            return verified if self._lost.isdisjoint(verified.config.diff_ids) else None
         except LaminaError as error:
             self._warn(f"the cache {origin} is wrong about {reference}: {_said(error)}")
             self._refused.add((reference, platform))
@@ -272,8 +273,9 @@ class Imports:
                 self._warn(f"layer {diff_id.short()} of the cache {origin} is not used: {text}")
             if self._pulled(diff_id):
                 return
-        self._lost.add(diff_id)
-        self._is_to_repeat = True
+        if diff_id not in self._lost:
+            self._lost.add(diff_id)
+            self._is_to_repeat = True
         raise LayerLost(f"layer {diff_id} of an imported cache cannot be had")
 
     def _has_blob(self, diff_id: DiffID) -> bool:

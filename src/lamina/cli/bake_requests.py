@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     Fields = dict[str, Any]
 
+
 @record
 class BakeHost:
     """What every request is made for: where paths begin, and the options of the command.

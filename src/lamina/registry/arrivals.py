@@ -52,7 +52,6 @@ class _Begun:
     def __init__(self, file: IO[bytes]) -> None:
         self.file = file
         self.size = 0
-        self.is_followed = False  # then its reader closes the file
         self.is_replaced = False
 
 
@@ -73,7 +72,7 @@ class Arrivals:
             before = self._begun.get(digest)
             if before is not None:
                 before.is_replaced = True
-                _close_unless_followed(before)
+                before.file.close()
             self._begun[digest] = _Begun(file)
             self._changed.notify_all()
 
@@ -88,7 +87,7 @@ class Arrivals:
         with self._changed:
             self._whole.add(digest)
             if digest in self._begun:
-                _close_unless_followed(self._begun[digest])
+                self._begun[digest].file.close()
             self._changed.notify_all()
 
     def wait(self, digest: Digest) -> None:
@@ -103,12 +102,10 @@ class Arrivals:
         with self._changed:
             while digest not in self._whole and digest not in self._begun:
                 self._pause()
-            begun = None if digest in self._whole else self._begun[digest]
-            if begun is not None:
-                begun.is_followed = True
-        if begun is None:
-            return self._store.content.open(digest)
-        return _Follower(self, digest, begun)  # type: ignore[return-value]  # io's classes are IO in all but name
+            if digest not in self._whole:
+                begun = self._begun[digest]
+                return _Follower(self, digest, begun, os.dup(begun.file.fileno()))  # type: ignore[return-value]  # io's classes are IO in all but name
+        return self._store.content.open(digest)
 
     def available(self, digest: Digest, begun: _Begun, offset: int) -> int:
         """How many bytes from `offset` on can be read, at least one; 0 at the end of the blob.
@@ -124,10 +121,10 @@ class Arrivals:
             return begun.size - offset
 
     def close(self) -> None:
-        """Close the files that nobody read; nothing can be opened any more."""
+        """Close the files; nothing can be opened any more. Who reads one has it for himself."""
         self._cancel.forget(self._wake)
         for begun in self._begun.values():
-            _close_unless_followed(begun)
+            begun.file.close()
 
     def _pause(self) -> None:
         self._cancel.check()
@@ -138,19 +135,13 @@ class Arrivals:
             self._changed.notify_all()
 
 
-def _close_unless_followed(begun: _Begun) -> None:
-    if not begun.is_followed:
-        begun.file.close()
-
-
 class _Follower(io.RawIOBase):
-    """Reads a file that another thread writes; waits at its end until the blob is whole.
-
-    The only reader of that attempt: the layer's second one, if the image has it twice, comes when
-    the blob is whole.
+    """Reads a file (`fd`, its own) that another thread writes; waits at its end until the blob is
+    whole.
     """
 
-    def __init__(self, arrivals: Arrivals, digest: Digest, begun: _Begun) -> None:
+    def __init__(self, arrivals: Arrivals, digest: Digest, begun: _Begun, fd: int) -> None:
+        self._fd = fd
         self._arrivals = arrivals
         self._digest = digest
         self._begun = begun
@@ -159,13 +150,14 @@ class _Follower(io.RawIOBase):
     def read(self, size: int = -1, /) -> bytes:
         left = self._arrivals.available(self._digest, self._begun, self._at)
         count = left if size < 0 else min(size, left)
-        data = os.pread(self._begun.file.fileno(), count, self._at) if count else b""
+        data = os.pread(self._fd, count, self._at) if count else b""
         self._at += len(data)
         return data
 
     def close(self) -> None:
+        if not self.closed:
+            os.close(self._fd)
         super().close()
-        self._begun.file.close()
 
 
 class ArrivingEnd(StoreEnd):

@@ -230,6 +230,15 @@ class LayoutEnd:
                 )
             _replace_file(marker, b'{"imageLayoutVersion":"1.0.0"}')
 
+    def sweep(self, *, before: float) -> None:
+        """Remove what killed processes left half-written before that time (POSIX seconds)."""
+        from glob import escape, glob
+
+        for path in glob(os.path.join(escape(self.path), "blobs", "*", "*.new")):
+            with suppress(FileNotFoundError):
+                if os.stat(path).st_mtime < before:
+                    os.unlink(path)
+
     def open(self, descriptor: Descriptor, *, offset: int = 0) -> IO[bytes]:
         try:
             file = open(self._blob(descriptor.digest), "rb")  # noqa: SIM115  # the caller closes it

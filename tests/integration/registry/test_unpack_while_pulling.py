@@ -24,6 +24,7 @@ from lamina.image import unpack
 from lamina.image.view import Image
 from lamina.layer.create import create_layer
 from lamina.layer.entry import Entry, EntryType
+from lamina.layer.erofs import NotWrappable
 from lamina.registry.arrivals import Arrivals, ArrivingEnd, ArrivingImage
 from lamina.registry.client import Registries
 from lamina.registry.graph import copy_graph
@@ -310,8 +311,9 @@ def test_a_pull_killed_while_it_unpacks_leaves_no_half(
     made = Made([{"below": b"1"}, {"a-first": b"first", "b-rest": noise(24 << 20, 6)}])
     made.serve(fake, "killed")
     layer = made.manifest.layers[1]
-    fake.cut_after, fake.cuts = layer.size // 2, 1000  # it never gets through
-    command.env["LAMINA_ROOT"] = str(tmp_path / "pulled")
+    fake.cuts = 1000
+    fake.cut_after = 256 * 1024  # with a pause after each cut it takes most of a minute
+    command.env |= {"LAMINA_ROOT": str(tmp_path / "pulled"), "LAMINA_LAYERS": "directories"}
     snapshots = tmp_path / "pulled/snapshots"
     argv = command.argv("pull", "-q", f"{fake.host}/killed:1")
     with subprocess.Popen(argv, env=command.env, cwd=command.cwd) as process:
@@ -392,3 +394,57 @@ def test_every_file_is_closed_and_a_layer_may_come_twice(store: LocalStore) -> N
         and ("/ingest/" in (target := os.readlink(f"/proc/self/fd/{fd}")) or "/blobs/" in target)
     ]
     assert ours == []
+
+
+def test_a_layer_that_cannot_be_an_image_is_read_again_while_it_arrives(tmp_path: Path) -> None:
+    """Whether layers are images here or not: the first half is read twice before the rest comes."""
+    made = Made([{"below": b"1"}, {"a": b"first", "b": noise(8 << 20, 10)}])
+    layer = made.manifest.layers[1]
+    opened = open_store(str(tmp_path / "auto"), layers=lambda: "auto")
+    arrivals = Arrivals(opened, CancelToken())
+    data = made.blobs[layer.digest]
+    with opened.lease("test"):
+        with opened.content.ingest("layer", expected=layer) as ingest:
+            arrivals.begin(layer.digest, ingest.reader())
+            ingest.write(data[: 1 << 20])
+            arrivals.grow(layer.digest, 1 << 20)
+            with arrivals.open(layer) as first:
+                assert first.read(1 << 20) == data[: 1 << 20]
+            again = arrivals.open(layer)
+            assert again.read(1 << 20) == data[: 1 << 20]
+            ingest.write(data[1 << 20 :])
+            arrivals.grow(layer.digest, len(data))
+            ingest.commit()
+        arrivals.complete(layer.digest)
+        arrivals.close()
+        with again:
+            rest = b""
+            while piece := again.read():
+                rest += piece
+        assert rest == data[1 << 20 :]
+        fetch(opened, Gated(made, lambda digest, offset: None))
+        assert opened.snapshots.exists(made.chains[1])
+    opened.close()
+
+
+def test_a_layer_that_refuses_to_be_an_image_arrives_as_a_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Made([{"a": b"first", "b": noise(8 << 20, 11)}])
+    asked = []
+
+    def refuse(tar: IO[bytes], path: str, **named: object) -> None:
+        Path(path).touch()
+        asked.append(tar.read(1 << 20))
+        raise NotWrappable("something rare")
+
+    opened = open_store(str(tmp_path / "images"), layers=lambda: "erofs")
+    opened.snapshots.prepare("probe", None)
+    assert opened.snapshots.image_for("probe"), "asked once, before nothing can be wrapped"
+    opened.snapshots.remove("probe")
+    monkeypatch.setattr("lamina.layer.wrap.wrap_layer", refuse)
+    fetch(opened, Gated(made, lambda digest, offset: None))
+    assert asked
+    directory = Path(opened.snapshots.layer_dir(str(made.chains[0])))
+    assert (directory / "a").read_bytes() == b"first"
+    opened.close()

@@ -81,12 +81,12 @@ class Config:
     token: TokenTrust | None = None
     rules: tuple[Rule, ...] = ()
     webhooks: tuple[Webhook, ...] = ()
-    web: bool = True
     window: float = DEFAULT_WINDOW
     retention: tuple[RetentionRule, ...] = ()
     retention_interval: float = 3600.0
     quotas: tuple[Quota, ...] = ()
     proxies: tuple[Proxy, ...] = ()
+    web: bool = True
 
     @property
     def authenticates(self) -> bool:
@@ -200,12 +200,12 @@ class Reader:
             token=self._token(auth),
             rules=self._rules(),
             webhooks=self._webhooks(),
-            web=self.boolean(self._table("web"), "web", "enabled", default=True),
             window=self.time(history, "history", "window", DEFAULT_WINDOW),
             retention=read_retention(self),
             retention_interval=self.time(gc, "gc", "retention-interval", 3600.0),
             quotas=read_quotas(self),
             proxies=read_proxies(self),
+            web=self.boolean(self._table("web"), "web", "enabled", default=True),
         )
         self._check(found, http, auth)
         return found

@@ -171,11 +171,11 @@ async def _run(
         ledger=past.ledger,
         upstreams=caches.through,
     )
+    admin = AdminPages(past, gate, read_only=config.read_only)
     scheme = "https" if config.tls_certificate else "http"
     address = f"{f'[{host}]' if ':' in host else host}:{port}"
     site = Site(storage, gate, address=address, clock=time.time) if config.web else None
-    admin = AdminPages(past, gate, read_only=config.read_only)
-    pages = Pages(registry, gate, storage, metrics, admin=admin, site=site)
+    pages = Pages(registry, gate, storage, metrics, site=site, admin=admin)
     edge = Edge(
         pages.answer,
         pool=pool,

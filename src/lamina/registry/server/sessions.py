@@ -200,6 +200,10 @@ class FilesystemUploadSession:
             self._file = -1
             self._uploads.let_go(self.id)
 
+    def reader(self) -> int:
+        """A new descriptor of the bytes, good for `pread` also after the session has ended."""
+        return os.dup(self._file)
+
     def _unshare(self) -> None:
         """Copy the bytes if they are a blob too: a crash came between the two of `commit`."""
         if os.fstat(self._file).st_nlink < 2:
@@ -216,10 +220,6 @@ class FilesystemUploadSession:
             raise
         os.close(self._file)
         self._file = target
-
-    def reader(self) -> int:
-        """A new descriptor of the bytes, good for `pread` also after the session has ended."""
-        return os.dup(self._file)
 
     def _digest(self, algorithm: str) -> str:
         known = self._uploads._hashes.get(self.id)
