@@ -23,7 +23,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 _TICK = 1 / os.sysconf("SC_CLK_TCK")
-_PAGE_MIB = os.sysconf("SC_PAGE_SIZE") / (1 << 20)
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 _ORPHANS_S = 30.0
 _SAMPLE_S = 0.005
@@ -65,8 +64,8 @@ def adopt_orphans() -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
 
 
-def processes() -> dict[int, tuple[int, float, float]]:
-    """pid -> (parent, resident MiB, CPU seconds of children that were waited for)."""
+def processes() -> dict[int, tuple[int, float]]:
+    """pid -> (parent, CPU seconds of children that were waited for)."""
     found = {}
     for name in os.listdir("/proc"):
         if not name.isdigit():
@@ -77,14 +76,14 @@ def processes() -> dict[int, tuple[int, float, float]]:
         except OSError:  # it has ended
             continue
         waited = (int(fields[13]) + int(fields[14])) * _TICK
-        found[int(name)] = (int(fields[1]), int(fields[21]) * _PAGE_MIB, waited)
+        found[int(name)] = (int(fields[1]), waited)
     return found
 
 
-def tree(root: int, table: Mapping[int, tuple[int, float, float]]) -> Iterator[int]:
+def tree(root: int, table: Mapping[int, tuple[int, float]]) -> Iterator[int]:
     """`root` and its descendants."""
     children: dict[int, list[int]] = {}
-    for pid, (parent, _, _) in table.items():
+    for pid, (parent, _) in table.items():
         children.setdefault(parent, []).append(pid)
     todo = [root]
     while todo:
@@ -100,6 +99,18 @@ def cpu_of(pid: int) -> float:
         return time.clock_gettime((~pid << 3) | 2)  # its CPU clock, as clock_getcpuclockid(3) says
     except OSError:
         return 0.0
+
+
+def proportional_mib(pid: int) -> float:
+    """Resident MiB, of pages that several processes share a part each; 0 if it is gone."""
+    try:
+        with open(f"/proc/{pid}/smaps_rollup", "rb") as file:
+            for line in file:
+                if line.startswith(b"Pss:"):
+                    return int(line.split()[1]) / 1024
+    except (FileNotFoundError, ProcessLookupError):
+        pass
+    return 0.0
 
 
 def busy_seconds() -> float:
@@ -133,7 +144,7 @@ class Daemon:
     def cpu(self) -> float:
         """CPU seconds so far, children included."""
         table = processes()
-        return sum(cpu_of(pid) + table[pid][2] for pid in tree(self.pid, table))
+        return sum(cpu_of(pid) + table[pid][1] for pid in tree(self.pid, table))
 
     def stop(self) -> None:
         """End it by its pid, with SIGKILL to its tree if it does not end in 30 s."""
@@ -240,18 +251,18 @@ class Runner:
         except EOFError:
             raise BenchError(f"{argv[0]} could not be started") from None
 
-    def started(self, table: Mapping[int, tuple[int, float, float]]) -> list[int]:
+    def started(self, table: Mapping[int, tuple[int, float]]) -> list[int]:
         """The command that runs, and orphans."""
         return [
-            *(pid for pid, (parent, _, _) in table.items() if parent == self._spawner.pid),
+            *(pid for pid, (parent, _) in table.items() if parent == self._spawner.pid),
             *self._orphans(table),
         ]
 
-    def _orphans(self, table: Mapping[int, tuple[int, float, float]]) -> list[int]:
+    def _orphans(self, table: Mapping[int, tuple[int, float]]) -> list[int]:
         """Children of this process that are neither daemons nor the spawner."""
         kept = {self._spawner.pid, *(daemon.pid for daemon in self.daemons)}
         me = os.getpid()
-        return [pid for pid, (parent, _, _) in table.items() if parent == me and pid not in kept]
+        return [pid for pid, (parent, _) in table.items() if parent == me and pid not in kept]
 
     def _drain(self) -> tuple[float, float]:
         """Wait for all orphans: their CPU seconds and the largest one's MiB."""
@@ -270,7 +281,7 @@ class Runner:
 
 
 class _Sampler:
-    """The peak sum of resident memory of what the runner started, and of `daemon`, until stopped."""
+    """The peak sum of memory of what the runner started, and of `daemon`, until stopped."""
 
     def __init__(self, runner: Runner, daemon: Daemon | None) -> None:
         self._runner = runner
@@ -286,8 +297,8 @@ class _Sampler:
             roots = self._runner.started(table)
             if self._daemon:
                 roots.append(self._daemon.pid)
-            total = sum(table[pid][1] for root in roots for pid in tree(root, table))
-            self._peak = max(self._peak, total)
+            members = [pid for root in roots for pid in tree(root, table)]
+            self._peak = max(self._peak, sum(proportional_mib(pid) for pid in members))
 
     def stop(self) -> float:
         self._over.set()

@@ -98,6 +98,10 @@ class Row:
     def before(self, bench: Bench, tool: Tool) -> None:
         """Set back what the last run changed; not measured."""
 
+    def after(self, bench: Bench, tool: Tool) -> None:
+        """Remove what the row left in the tool's store that another row's runs could use."""
+        tool.prune()
+
     def commands(self, bench: Bench, tool: Tool) -> Commands:
         raise NotImplementedError
 
@@ -279,6 +283,14 @@ class Layered(Row):
 
     heavy = True
     tools: tuple[str, ...] = ("lamina", "podman", "docker")
+    image: str
+
+    def before(self, bench: Bench, tool: Tool) -> None:
+        self.after(bench, tool)
+
+    def after(self, bench: Bench, tool: Tool) -> None:
+        tool.forget(self.image)
+        tool.prune()
 
     def prepare(self, bench: Bench) -> None:
         if bench.lamina("images", "-q", "bench-layers").strip():
@@ -298,10 +310,6 @@ class PullToRun(Layered):
         self.image = bench.pushed("bench-layers")
         bench.lamina("rmi", "-f", "bench-layers:latest")  # or its layers would be there already
 
-    def before(self, bench: Bench, tool: Tool) -> None:
-        tool.forget(self.image)
-        tool.prune()
-
     def commands(self, bench: Bench, tool: Tool) -> Commands:
         return tool.run_true(self.image)
 
@@ -311,7 +319,7 @@ class CopyFromRegistry(PullToRun):
     title = "the same image copied from a registry to an OCI layout"
     tools = ("lamina", "skopeo")
 
-    def before(self, bench: Bench, tool: Tool) -> None:
+    def after(self, bench: Bench, tool: Tool) -> None:
         shutil.rmtree(bench.work / "layout", ignore_errors=True)
 
     def commands(self, bench: Bench, tool: Tool) -> Commands:
@@ -324,6 +332,7 @@ class CopyFromRegistry(PullToRun):
 
 class LoadToRun(Layered):
     key = "load"
+    image = "bench-layers"
     title = "load of the same image from an archive, then run"
 
     def prepare(self, bench: Bench) -> None:
@@ -331,10 +340,6 @@ class LoadToRun(Layered):
             super().prepare(bench)
             bench.archive("bench-layers")
             bench.lamina("rmi", "-f", "bench-layers:latest")
-
-    def before(self, bench: Bench, tool: Tool) -> None:
-        tool.forget("bench-layers")
-        tool.prune()
 
     def commands(self, bench: Bench, tool: Tool) -> Commands:
         return [*tool.load(bench.work / "bench-layers.tar"), *tool.run_true("bench-layers")]
@@ -353,7 +358,7 @@ def make_base(bench: Bench, name: str) -> None:
         return
     folder = bench.work / "pool-context"
     folder.mkdir()
-    inputs.pool(folder / "pool", POOL_FILES if bench.scale >= 1 else 20)
+    inputs.pool(folder / "pool", POOL_FILES if bench.scale >= 0.1 else 20)
     (folder / "Dockerfile").write_text("FROM busybox\nCOPY pool /pool\n")
     bench.lamina("build", "-t", f"{name}:latest", str(folder))
     shutil.rmtree(folder)

@@ -194,8 +194,8 @@ def measure_row(bench: Bench, row: Row, runs: int) -> dict[str, Any]:
     }
     goals = [table.judge(medians, target) for target in row.goals(bench)]
     shutil.rmtree(bench.context)
-    for name in names:
-        bench.tools[name].prune()
+    for name in watched:  # the others have not got so far
+        row.after(bench, bench.tools[name])
     samples = [sample for name in medians for sample in timed[name]]
     walls = sum(sample["wall"] for sample in samples)
     return {
@@ -227,13 +227,13 @@ def _machine(work: Path) -> dict[str, Any]:
     info = Path("/proc/cpuinfo").read_text()
     models = [line.split(": ", 1)[1] for line in info.splitlines() if line.startswith("model name")]
     words = ["findmnt", "-n", "-o", "FSTYPE", "--target", str(work)]
-    kind = subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip()
+    kinds = subprocess.run(words, capture_output=True, text=True, check=False).stdout.split()
     return {
         "cpus": os.cpu_count(),
         "model": models[0] if models else platform.machine(),
         "kernel": os.uname().release,
         "memory_gib": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / (1 << 30),
-        "filesystem": kind or "an unknown filesystem",
+        "filesystem": kinds[-1] if kinds else "an unknown filesystem",
     }
 
 

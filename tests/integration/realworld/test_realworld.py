@@ -153,6 +153,13 @@ def test_static_c_program_from_scratch(image: Callable[[str], tuple[Lamina, str]
     assert lamina("run", "--rm", tag, "you").stdout == "hello you from uid 1000\n"
 
 
+def test_go_server_alone_in_an_image(started: Start) -> None:
+    lamina, container, address = started("go", 8080)
+    assert fetch(lamina, container, f"http://{address}/") == "go dev for uid 65532\n"
+    assert lamina("exec", container, "/bin/sh", check=False).returncode == 127
+    assert stop(lamina, container) == "0"
+
+
 def test_redis_from_source(started: Start) -> None:
     lamina, container, _ = started("redis", 6379)
     ask = ("exec", container, "redis-cli")

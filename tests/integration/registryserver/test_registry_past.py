@@ -181,6 +181,8 @@ def test_quota_refuses_before_the_body_is_sent(tmp_path: Path) -> None:
         usage = client("GET", "/lamina/v1/usage/team/app").json()
         assert (usage["tags"], usage["tagsLimit"], usage["bytesLimit"]) == (1, 1, 1 << 20)
         client.push_image("other", "1", b"z" * 2_000_000)
+        metrics = client("GET", "/metrics").body.decode()
+        assert "lamina_registry_quota_refusals_total 2" in metrics
 
 
 def test_admin_pages_need_the_right_and_name_who_did_it(tmp_path: Path) -> None:

@@ -119,10 +119,12 @@ def remove_unneeded(
         ).fetchone()
         if free is None or (removed and not act.keep and free[0] > settled):
             continue
+        # two queries: with OR sqlite reads every manifest of the repository
         parts = connection.execute(
-            "SELECT m.digest FROM manifests m WHERE m.repository = ? AND ("
-            " (m.subject = ? AND m.subject != '') OR m.digest IN"
-            " (SELECT c.child FROM children c WHERE c.repository = ? AND c.parent = ?))",
+            "SELECT m.digest FROM children c JOIN manifests m ON m.repository = c.repository"
+            " AND m.digest = c.child WHERE c.repository = ? AND c.parent = ?"
+            " UNION SELECT digest FROM manifests"
+            " WHERE repository = ? AND subject = ? AND subject != ''",
             (number, found, number, found),
         ).fetchall()
         removed += remove_manifest(connection, number, found, act=act)

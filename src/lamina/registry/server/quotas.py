@@ -16,6 +16,18 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+class OverQuota(Refusal):
+    """DENIED because of a quota, with the numbers."""
+
+    def __init__(self, what: str, *, quota: int, held: int, added: int) -> None:
+        super().__init__(
+            "DENIED",
+            f"the repository's quota of {quota} {what} would be exceeded: it holds {held},"
+            f" and {added} would be added",
+            detail={"quota": quota, "held": held, "added": added},
+        )
+
+
 @record
 class Quota:
     """Each repository that matches the pattern may hold so many bytes and tags (0: no limit)."""
@@ -51,25 +63,12 @@ class Quotas:
 
 
 def check_bytes(quota: Quota, *, held: int, more: int) -> None:
-    """Nothing, if a repository that holds `held` bytes may take `more`.
-
-    Raises:
-        Refusal: DENIED.
-    """
+    """Nothing, if a repository that holds `held` bytes may take `more`. Raises OverQuota."""
     if quota.bytes and held + more > quota.bytes:
-        raise Refusal(
-            "DENIED",
-            f"the repository's quota of {quota.bytes} bytes would be exceeded:"
-            f" it holds {held} and {more} would be added",
-            detail={"quota": quota.bytes, "held": held, "added": more},
-        )
+        raise OverQuota("bytes", quota=quota.bytes, held=held, added=more)
 
 
 def check_tags(quota: Quota, *, held: int, more: int) -> None:
     """As `check_bytes`, for tags."""
     if quota.tags and more and held + more > quota.tags:
-        raise Refusal(
-            "DENIED",
-            f"the repository's quota of {quota.tags} tags would be exceeded: it has {held}",
-            detail={"quota": quota.tags, "held": held, "added": more},
-        )
+        raise OverQuota("tags", quota=quota.tags, held=held, added=more)

@@ -17,6 +17,7 @@ from lamina.record import record
 from lamina.registry.server.feeds import send_feed
 from lamina.registry.server.handlers import answer_of_error
 from lamina.registry.server.pipes import PipeWriter, fifo
+from lamina.registry.server.quotas import OverQuota
 from lamina.registry.server.wire import (
     Buffered,
     Feed,
@@ -146,6 +147,10 @@ class Edge:
             return step
         except LaminaError as error:
             response = answer_of_error(error)
+            if isinstance(error, OverQuota):
+                self._metrics.add(
+                    "lamina_registry_quota_refusals_total", 1, help="Requests over a quota."
+                )
             if response.status >= 500:
                 _log.error("%s %s: %s", request.method, request.path, error)
             return response
