@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -339,8 +340,6 @@ def test_buildkit_cache_is_refused_by_name(bench: Bench) -> None:
         b"application/vnd.buildkit.cacheconfig.v0",
     )
     index = json.loads((bench.cache / "index.json").read_text())
-    import hashlib
-
     digest = hashlib.sha256(changed).hexdigest()
     index["manifests"][0] |= {"digest": f"sha256:{digest}", "size": len(changed)}
     bench.blob(f"sha256:{digest}").write_bytes(changed)
@@ -364,3 +363,32 @@ def test_bake_targets_have_caches(bench: Bench) -> None:
     done = second("bake", "--progress=plain")
     assert "DONE" not in done.stderr
     assert "CACHED" in done.stderr
+
+
+def test_layer_damaged_below_a_step_that_runs(bench: Bench) -> None:
+    below = bench.layer_of(json.loads(bench.layers(bench.first))[-2])
+    _flip(below)
+    with (bench.app / "Dockerfile").open("a") as file:
+        file.write("RUN cat /copied /made > /more\n")
+    second = bench.store("second", has_base=True)
+    ends, told = bench.outcomes(second, *FROM_LOCAL)
+    assert "building without its layers" in told
+    assert {name for name, how in ends.items() if how == "ran"} == {
+        "COPY --from=made /made /made",
+        "RUN cat /made > /copied",
+        "RUN cat /copied /made > /more",
+    }
+    assert second("run", "--rm", "app", "cat", "/more").stdout == "made\nmade\n"
+    for path in (second.root / "blobs" / "sha256").iterdir():
+        assert hashlib.sha256(path.read_bytes()).hexdigest() == path.name
+
+
+def test_linked_copies_and_empty_results(bench: Bench) -> None:
+    (bench.app / "Dockerfile").write_text(
+        "FROM scratch AS none\nFROM busybox\nCOPY --link a /linked\nRUN cat /linked > /read\n"
+    )
+    bench.export(LOCAL)
+    assert bench.ran(bench.store("second"), *FROM_LOCAL) == set()
+    (bench.app / "Dockerfile").write_text("FROM scratch\nLABEL a=b\n")
+    bench.export(LOCAL)
+    assert bench.ran(bench.store("third"), *FROM_LOCAL) == set()
