@@ -4,9 +4,7 @@
 from __future__ import annotations
 
 import os
-import shlex
-import tempfile
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 
 from lamina.app.builds import Place
 from lamina.container.ports import Mount
@@ -17,10 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from lamina.builder.execution import StepFailed
-    from lamina.builder.mounting import StepMounts
 
 _ENVIRONMENT = "/run/lamina-environment"
-_SIZE = 8 << 20  # bytes; a secret has at most 500 KiB
 
 
 @contextmanager
@@ -49,12 +45,11 @@ def failed_place(error: StepFailed) -> Iterator[Place]:
     if error.mounts is None:
         yield place
         return
-    with ExitStack() as stack:
-        made = stack.enter_context(error.mounts())
+    with error.mounts() as made:
         mounts = tuple(replace(mount, source=_path_of(mount)) for mount in made.mounts)
-        if made.secret_env:
-            source = _environment(made, stack)
-            mounts += (Mount(_ENVIRONMENT, "bind", source, ("bind", "rprivate", "ro")),)
+        if made.environment:
+            options = ("bind", "rprivate", "ro")
+            mounts += (Mount(_ENVIRONMENT, "bind", made.environment, options),)
             place = replace(place, environment=_ENVIRONMENT)
         yield replace(place, mounts=mounts)
 
@@ -64,19 +59,3 @@ def _path_of(mount: Mount) -> str:
     if mount.source.startswith("/proc/self/fd/"):
         return os.readlink(mount.source)
     return mount.source
-
-
-def _environment(made: StepMounts, stack: ExitStack) -> str:
-    """A file in memory that sets the secret variables, for any user of the container."""
-    from lamina.system.mounts import tmpfs, unmount
-
-    directory = tempfile.mkdtemp(prefix="lamina-")
-    stack.callback(os.rmdir, directory)
-    tmpfs(directory, size=_SIZE, mode=0o700)
-    stack.callback(unmount, directory)
-    path = os.path.join(directory, "environment")
-    lines = (f"export {name}={shlex.quote(value)}\n" for name, value in made.secret_env)
-    with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
-        file.writelines(lines)
-        os.fchmod(file.fileno(), 0o444)
-    return path

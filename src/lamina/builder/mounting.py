@@ -19,6 +19,7 @@ by descriptor beneath a root that only lamina writes).
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 import threading
 from contextlib import ExitStack, contextmanager
@@ -35,7 +36,7 @@ from lamina.plan.mounts import (
     SshMount,
     TmpfsMount,
 )
-from lamina.record import record
+from lamina.record import record, replace
 from lamina.store.working import working_key
 from lamina.system.paths import lookup_in_root, open_in_root
 
@@ -66,12 +67,14 @@ _CONTENT = "m"  # what is copied lies under this name
 @record
 class StepMounts:
     """What a step's process gets. `secret_env` is part of its environment and written nowhere;
-    `secrets` are values that its output must not show.
+    `secrets` are values that its output must not show. `environment` is a file in memory that sets
+    `secret_env`, for a shell whose own environment is stored (see `Mounter.environment`).
     """
 
     mounts: tuple[Mount, ...] = ()
     secret_env: tuple[tuple[str, str], ...] = ()
     secrets: tuple[bytes, ...] = ()
+    environment: str = ""
 
     def redacted(self, output: Callable[[int, bytes], None]) -> Redactor:
         """`output` behind a mask for the secrets."""
@@ -133,6 +136,28 @@ class Mounter:
         with ExitStack() as stack:
             made = _Made(self, op, rootfs, inputs, user, cancel, stack)
             yield made.all()
+
+    def memory(self, stack: ExitStack, what: str) -> str:
+        """A directory on a new tmpfs that no other process of the host sees; `stack` undoes it."""
+        from lamina.system.mounts import tmpfs, unmount
+
+        path = self._scratch.path(working_key(f"mount:{what}"))
+        os.mkdir(path, 0o700)
+        stack.callback(os.rmdir, path)
+        tmpfs(path, size=_PRIVATE_SIZE, mode=0o700)
+        stack.callback(unmount, path)
+        return path
+
+    def environment(self, made: StepMounts, stack: ExitStack) -> StepMounts:
+        """`made` with a file that sets its secret variables, for any user of the container."""
+        if not made.secret_env:
+            return made
+        path = os.path.join(self.memory(stack, "environment"), "environment")
+        lines = (f"export {name}={shlex.quote(value)}\n" for name, value in made.secret_env)
+        with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
+            file.writelines(lines)
+            os.fchmod(file.fileno(), 0o444)
+        return replace(made, environment=path)
 
     # What the store is asked for --------------------------------------------------------------
 
@@ -428,7 +453,7 @@ class _Made:
         with self._mounter._guard:
             place = ""
             if agents.needs_directory(mount.id):
-                place = self._memory(self._mounter._lasting, "agent")
+                place = self._mounter.memory(self._mounter._lasting, "agent")
                 self._mounter._lasting.callback(agents.close)
             address = agents.address(mount.id, place)
         path = self._private_path()
@@ -439,19 +464,8 @@ class _Made:
     def _private_path(self) -> str:
         """A new path on the step's own tmpfs, which no other process of the host sees."""
         if not self._private:
-            self._private = self._memory(self._stack, "private")
+            self._private = self._mounter.memory(self._stack, "private")
         return os.path.join(self._private, str(len(self._mounts)))
-
-    def _memory(self, stack: ExitStack, what: str) -> str:
-        from lamina.system.mounts import tmpfs, unmount
-
-        scratch = self._mounter._scratch
-        path = scratch.path(working_key(f"mount:{what}"))
-        os.mkdir(path, 0o700)
-        stack.callback(os.rmdir, path)
-        tmpfs(path, size=_PRIVATE_SIZE, mode=0o700)
-        stack.callback(unmount, path)
-        return path
 
     def _script(self, mount: ScriptMount) -> None:
         directory = self._mounter._new_directory(self._stack, "script")

@@ -569,7 +569,7 @@ class BuildWorker:
     def _failed_mounts(
         self, vertex: Vertex, op: Exec, inputs: tuple[Result | None, ...], chain: ChainID
     ) -> FailedMounts:
-        from contextlib import contextmanager
+        from contextlib import ExitStack, contextmanager
 
         from lamina.system.mounts import mounted
         from lamina.tasks import CancelToken
@@ -581,8 +581,12 @@ class BuildWorker:
             target = self._scratch.path(working_key("failed"))
             os.mkdir(target, 0o700)
             try:
-                with mounted(self._store.snapshots.view(chain), target), provider(target) as mounts:
-                    yield mounts
+                with (
+                    mounted(self._store.snapshots.view(chain), target),
+                    provider(target) as mounts,
+                    ExitStack() as stack,
+                ):
+                    yield self._step_mounter().environment(mounts, stack)
             finally:
                 os.rmdir(target)
 
