@@ -68,8 +68,8 @@ class PipeWriter(asyncio.Protocol):
 
 @asynccontextmanager
 async def fifo() -> AsyncIterator[tuple[str, Callable[[], Awaitable[PipeWriter | None]]]]:
-    """(path, opener) of a new FIFO, whose name goes with the block. The opener gives the writing end
-    once somebody has opened the path for reading; None if nobody does.
+    """(path, opener) of a new FIFO. The opener gives the writing end once somebody has opened the
+    path for reading, which has no name from then on; None if nobody does.
     """
     directory = tempfile.mkdtemp(prefix="lamina-registry-")
     path = os.path.join(directory, "body")
@@ -87,6 +87,7 @@ async def fifo() -> AsyncIterator[tuple[str, Callable[[], Awaitable[PipeWriter |
                         raise
                     await asyncio.sleep(_POLL)
                     continue
+                shutil.rmtree(directory, ignore_errors=True)  # kill -9 leaves nothing
                 _, writer = await loop.connect_write_pipe(
                     PipeWriter, os.fdopen(descriptor, "wb", 0)
                 )
