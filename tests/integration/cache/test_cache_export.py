@@ -175,14 +175,15 @@ def test_zstd_and_docker_index(bench: Bench) -> None:
     assert bench.ran(bench.store("third"), *digest) == set()
 
 
-@pytest.mark.parametrize("kind", ["lamina", "distribution"])
+@pytest.mark.parametrize(
+    "kind",
+    ["lamina", pytest.param("distribution", marks=pytest.mark.tool("docker-registry"))],
+)
 def test_registry(bench: Bench, kind: str, request: pytest.FixtureRequest) -> None:
     if kind == "lamina":
         server: RegistryServer = request.getfixturevalue("registry")
         _through_registry(bench, server.host)
     else:
-        if shutil.which("docker-registry") is None:
-            pytest.skip("docker-registry is not installed")
         with distribution(bench.place / "distribution") as found:
             _through_registry(bench, found.host)
 
