@@ -27,7 +27,7 @@ test: setup check
 	bash scripts/test.sh $(BIN)/pytest tests/integration tests/security --durations=10
 
 bench: setup
-	$(BIN)/python bench/run.py
+	$(BIN)/python bench/run.py $(BENCH)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

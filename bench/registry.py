@@ -144,43 +144,63 @@ def push_blobs(port: int, size: int, *, clients: int) -> float:
     return clients * size / MIB / (time.perf_counter() - started)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=int, default=5)
-    parser.add_argument("--megabytes", type=int, default=200)
-    args = parser.parse_args()
-    size = args.megabytes * MIB
+def missing_programs() -> list[str]:
+    """What this needs and is not installed."""
+    return [name for name in ("docker-registry", "wrk", "ab", "curl") if not shutil.which(name)]
+
+
+def measures(seconds: int, megabytes: int) -> dict[str, tuple[float, float]]:
+    """What was measured -> (lamina, docker-registry)."""
+    size = megabytes * MIB
     place = Path(tempfile.mkdtemp(dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
-    ours, theirs = RegistryServer(place / "lamina").start(), DockerRegistry(place)
+    ours = theirs = None
     try:
+        ours, theirs = RegistryServer(place / "lamina").start(), DockerRegistry(place)
+        servers = (ours, theirs)
         big = os.urandom(size)
-        for server in (ours, theirs):
+        for server in servers:
             client = RegistryClient(server.port)
             _, manifest = client.push_image("bench", "v1", b"layer" * 200)
             large = client.push_blob("bench", big)
         small = manifest["layers"][0]["digest"]
         del big
-        measures = {
-            "manifest GET, 32 connections (1/s)": lambda s: manifests(s.port, args.seconds),
-            "blob HEAD, 32 connections (1/s)": lambda s: heads(s.port, small, args.seconds),
-            "blob GET, 4 clients (MiB/s)": lambda s: get_blob(s.port, large, size),
-            "push, 1 client (MiB/s)": lambda s: push_blobs(s.port, size, clients=1),
-            "push, 4 clients (MiB/s)": lambda s: push_blobs(s.port, size // 4, clients=4),
+        asked = {
+            "manifest GET, 32 connections (1/s)": lambda s: manifests(s.port, seconds),
+            "blob HEAD, 32 connections (1/s)": lambda s: heads(s.port, small, seconds),
+            f"blob GET of {megabytes} MiB, 4 clients (MiB/s)": lambda s: get_blob(
+                s.port, large, size
+            ),
+            f"push of {megabytes} MiB, 1 client (MiB/s)": lambda s: push_blobs(
+                s.port, size, clients=1
+            ),
+            f"push of 4 x {megabytes // 4} MiB, 4 clients (MiB/s)": lambda s: push_blobs(
+                s.port, size // 4, clients=4
+            ),
         }
-        print(f"{'':36}{'lamina':>10}{'docker-registry':>18}{'ratio':>8}")
-        for name, measure in measures.items():
-            found = [max(measure(server) for _ in range(2)) for server in (ours, theirs)]
-            print(f"{name:36}{found[0]:10.0f}{found[1]:18.0f}{found[0] / found[1]:8.1f}")
-        print(
-            f"{'peak resident memory (MiB)':36}{peak_mib(ours.pid):10.0f}{peak_mib(theirs.pid):18.0f}"
-        )
-        print(
-            f"{'processor seconds in all':36}{cpu_seconds(ours.pid):10.1f}{cpu_seconds(theirs.pid):18.1f}"
-        )
+        found = {}
+        for name, measure in asked.items():
+            best = [max(measure(server) for _ in range(2)) for server in servers]
+            found[name] = (best[0], best[1])
+        found["peak resident memory (MiB)"] = (peak_mib(ours.pid), peak_mib(theirs.pid))
+        found["processor seconds in all"] = (cpu_seconds(ours.pid), cpu_seconds(theirs.pid))
+        return found
     finally:
-        ours.stop()
-        theirs.stop()
+        for server in (ours, theirs):
+            if server:
+                server.stop()
         shutil.rmtree(place, ignore_errors=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=int, default=5)
+    parser.add_argument("--megabytes", type=int, default=200)
+    args = parser.parse_args()
+    if missing := missing_programs():
+        sys.exit(f"bench: not installed: {', '.join(missing)}")
+    print(f"{'':44}{'lamina':>10}{'docker-registry':>18}{'ratio':>8}")
+    for name, (ours, theirs) in measures(args.seconds, args.megabytes).items():
+        print(f"{name:44}{ours:10.1f}{theirs:18.1f}{ours / theirs:8.1f}")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Times whole lamina commands beside buildah and podman in the same run, and prints ratios.
+"""Times whole commands of lamina and of its peers in the same run, and judges them by the goals.
 
-    .venv/bin/python bench/run.py [--runs N] [WORKLOAD ...]
+    .venv/bin/python bench/run.py [--quick] [--rows KEY,...] [--peers NAME,...] [--runs N]
+                                  [--heavy-runs N] [--scale F] [--write docs/benchmarks.md] [--list]
 
-Wall and CPU seconds are of the whole process tree that was waited for; peak memory of its largest
-process. Runs of the tools alternate. bench/README.md says how to read the table.
+bench/README.md says what is measured and how to read the table.
 """
 
 from __future__ import annotations
@@ -12,218 +12,242 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
+import platform
 import shutil
-import statistics
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-HERE = Path(__file__).parent
-LAMINA = Path(sys.executable).parent / "lamina"
+import registry as server
+import table
+from measure import BenchError, Runner, Sample, summary
+from rows import ROWS, Bench, Row, flatness, make_base
+from tools import TOOLS, Registry, open_tools
 
-
-class Tool:
-    """One builder: how it makes a base image, builds, and runs."""
-
-    def __init__(self, name: str, work: Path) -> None:
-        self.name = name
-        self.work = work
-        self.env = dict(os.environ)
-        conf = work / "containers.conf"
-        # hosts without CAP_SYS_RESOURCE cannot raise hard limits, which podman does by default
-        conf.write_text('[containers]\ndefault_ulimits = ["nofile=1024:1024"]\n')
-        self.env["CONTAINERS_CONF"] = str(conf)
-        self.env["LAMINA_ROOT"] = str(work / "lamina")
-        storage = ["--root", str(work / "peer"), "--runroot", str(work / "peer-run")]
-        self.podman = ["podman", *storage, "--runtime", "runc", "--cgroup-manager", "cgroupfs"]
-        self.buildah = ["buildah", *storage]
-
-    def load_base(self, archive: Path) -> None:
-        if self.name == "lamina":
-            self.run([str(LAMINA), "load", "-i", str(archive)])
-        else:
-            self.run([*self.podman, "load", "-i", str(archive)])
-
-    def build(self, context: Path, *flags: str) -> list[str]:
-        if self.name == "lamina":
-            return [str(LAMINA), "build", "-t", "bench", *flags, str(context)]
-        isolation = ["--isolation", "oci", "--runtime", "runc", "--network", "host"]
-        flags = tuple(flag for flag in flags if flag != "--network=host")
-        return [
-            *self.buildah, "bud", "--layers", "--pull-never", *isolation, "-t", "bench", *flags,
-            str(context),
-        ]  # fmt: skip
-
-    def run_true(self) -> list[str]:
-        if self.name == "lamina":
-            return [str(LAMINA), "run", "--rm", "--network=host", "busybox", "true"]
-        return [*self.podman, "run", "--rm", "--network=host", "busybox", "true"]
-
-    def run(self, argv: list[str]) -> None:
-        done = subprocess.run(argv, env=self.env, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            sys.exit(f"bench: {' '.join(argv)} failed:\n{done.stderr}")
-
-    def measure(self, argv: list[str]) -> dict[str, float]:
-        """Wall and CPU seconds and peak MiB of one run, children included."""
-        begin = time.monotonic()
-        process = subprocess.Popen(
-            argv, env=self.env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-        )
-        assert process.stderr is not None
-        errors = process.stderr.read()
-        _, status, usage = os.wait4(process.pid, 0)
-        wall = time.monotonic() - begin
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if status != 0:
-            sys.exit(f"bench: {' '.join(argv)} failed:\n{errors.decode(errors='replace')}")
-        return {
-            "wall": wall,
-            "cpu": usage.ru_utime + usage.ru_stime,
-            "peak_mib": usage.ru_maxrss / 1024,
-        }
+HERE = Path(__file__).resolve().parent
+FLATNESS, SERVER = "memory", "server"
+KEYS = [row.key for row in ROWS] + [FLATNESS, SERVER]
 
 
-def python_app(folder: Path) -> None:
-    """Eight instructions, a context of 200 files."""
-    for number in range(200):
-        path = folder / f"pkg{number % 10}/module{number}.py"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"VALUE = {number}\n" * 40)
-    (folder / "Dockerfile").write_text(
-        "FROM busybox\nLABEL a=b\nENV X=1\nWORKDIR /app\nRUN echo deps > /deps\n"
-        'COPY . /app\nEXPOSE 8000\nCMD ["sh"]\n'
-    )
-
-
-def steps(folder: Path) -> None:
-    lines = "".join(f"RUN echo {number} > /f{number}\n" for number in range(20))
-    (folder / "Dockerfile").write_text(f"FROM busybox\n{lines}")
-
-
-def many_files(folder: Path) -> None:
-    block = os.urandom(10_000)
-    for number in range(20_000):
-        path = folder / f"d{number % 200}/f{number}"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(number.to_bytes(8, "big") + block)
-    (folder / "Dockerfile").write_text("FROM busybox\nCOPY . /data\nRUN true\n")
-
-
-def stages(folder: Path) -> None:
-    text = "".join(f"FROM busybox AS s{n}\nRUN sleep 2 && echo {n} > /o{n}\n" for n in range(4))
-    text += "FROM busybox\n" + "".join(f"COPY --from=s{n} /o{n} /\n" for n in range(4))
-    (folder / "Dockerfile").write_text(text)
-
-
-def nothing(folder: Path, number: int) -> None: ...
-
-
-def edit(folder: Path, number: int) -> None:
-    (folder / "pkg0/module0.py").write_text(f"VALUE = {number!r}  # {time.time_ns()}\n")
-
-
-# name -> (writes the context, what happens before each run, flags, builds once first)
-WORKLOADS: dict[
-    str, tuple[Callable[[Path], None], Callable[[Path, int], None], tuple[str, ...], bool]
-] = {
-    "no-op rebuild, 200 files": (python_app, nothing, (), True),
-    "one source file changed": (python_app, edit, (), True),
-    "20 RUN steps": (steps, nothing, ("--no-cache", "--network=host"), False),
-    "COPY of 20,000 files + RUN": (many_files, nothing, ("--no-cache", "--network=host"), False),
-    "four stages of sleep 2": (stages, nothing, ("--no-cache", "--network=host"), False),
-}
-RUN_TRUE = "run --rm busybox true"
-
-
-def main() -> None:
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("workloads", nargs="*", help=f"of: {', '.join([*WORKLOADS, RUN_TRUE])}")
-    arguments = parser.parse_args()
-    place = os.environ.get("BENCH_DIR") or ("/dev/shm" if Path("/dev/shm").is_dir() else None)
+    parser.add_argument("--rows", default="", help=f"comma list of: {', '.join(KEYS)}")
+    parser.add_argument("--peers", default=",".join(TOOLS), help="comma list (default: all)")
+    parser.add_argument("--runs", type=int, help="timed runs of light rows (default 7; quick: 3)")
+    parser.add_argument("--heavy-runs", type=int, help="of heavy rows (default 2; quick: 1)")
+    parser.add_argument("--scale", type=float, help="size of heavy inputs (default 1; quick: 0.1)")
+    parser.add_argument("--quick", action="store_true", help="less of everything: 3 minutes")
+    parser.add_argument("--place", type=Path, help="directory for all stores (default: /dev/shm)")
+    parser.add_argument("--write", type=Path, help="Markdown file that gets the tables")
+    parser.add_argument("--json", type=Path, help="where to write (default: bench/results/)")
+    parser.add_argument("--list", action="store_true", help="list the rows and end")
+    given = parser.parse_args()
+    given.rows = [key for key in given.rows.split(",") if key] or KEYS
+    given.peers = [name for name in given.peers.split(",") if name]
+    for kind, names, known in (("row", given.rows, KEYS), ("peer", given.peers, list(TOOLS))):
+        for name in names:
+            if name not in known:
+                parser.error(f"no {kind} {name!r}: there are {', '.join(known)}")
+    given.runs = _given(given.runs, 3 if given.quick else 7)
+    given.heavy_runs = _given(given.heavy_runs, 1 if given.quick else 2)
+    given.scale = _given(given.scale, 0.1 if given.quick else 1.0)
+    if min(given.runs, given.heavy_runs) < 1 or given.scale <= 0:
+        parser.error("runs and scale must be positive")
+    return given
+
+
+def _given(value: Any, default: Any) -> Any:
+    return default if value is None else value
+
+
+def main() -> int:
+    options = arguments()
+    if options.list:
+        print("\n".join(f"{row.key:<10} {row.title}" for row in ROWS))
+        print(f"{FLATNESS:<10} lamina's peak memory at a tenth of the size and at the size")
+        print(f"{SERVER:<10} the registry server beside docker-registry")
+        return 0
+    if options.write and table.BEGIN not in options.write.read_text():
+        sys.exit(f"bench: {options.write} has no {table.BEGIN}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    shared = Path("/dev/shm")
+    place = options.place or (shared if shared.is_dir() else None)
     work = Path(tempfile.mkdtemp(prefix="lamina-bench-", dir=place))
     try:
-        results = bench(work, arguments.runs, arguments.workloads or [*WORKLOADS, RUN_TRUE])
+        document = measure_all(work, options)
+    except BenchError as error:
+        sys.exit(f"bench: {error}")
     finally:
-        subprocess.run(["umount", "-q", str(work / "peer/overlay")], check=False)
-        shutil.rmtree(work, ignore_errors=True)
-    report(results)
+        _clear(work)
+    print(table.text(document))
+    path = (
+        options.json or HERE / "results" / f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}.json"
+    )
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(document, indent=1) + "\n")
+    print(f"written to {path}")
+    if options.write:
+        table.write(options.write, document)
+        print(f"tables written to {options.write}")
+    return 1 if any(row["failed"] for row in document["rows"].values()) else 0
 
 
-def bench(work: Path, runs: int, names: list[str]) -> dict[str, dict[str, list[dict[str, float]]]]:
-    tools = [Tool("lamina", work)]
-    tools += [Tool("buildah", work)] if shutil.which("buildah") and shutil.which("podman") else []
-    lamina = tools[0]
-    lamina.run([str(LAMINA), "bootstrap", "busybox", "-t", "busybox:latest"])
-    base = work / "base.tar"
-    lamina.run([str(LAMINA), "save", "-o", str(base), "busybox:latest"])
-    for tool in tools[1:]:
-        tool.load_base(base)
-    results: dict[str, dict[str, list[dict[str, float]]]] = {}
-    for name in names:
-        print(f"# {name}", file=sys.stderr)
-        rows: dict[str, list[dict[str, float]]] = {tool.name: [] for tool in tools}
-        context = work / "context"
-        context.mkdir()
-        if name != RUN_TRUE:
-            write, before, flags, warm = WORKLOADS[name]
-            write(context)
-        for number in range(-1, runs):
-            for tool in tools:
-                if name == RUN_TRUE:
-                    argv = tool.run_true()
-                else:
-                    if number >= 0 or not warm:
-                        before(context, number)
-                    argv = tool.build(context, *flags)
-                measured = tool.measure(argv)
-                if number >= 0:
-                    rows[tool.name].append(measured)
-        results[name] = rows
-        shutil.rmtree(context)
-    return results
-
-
-def report(results: dict[str, dict[str, list[dict[str, float]]]]) -> None:
-    header = f"{'workload':<28} {'tool':<8} {'wall s':>8} {'cpu s':>8} {'MiB':>6} {'wall/peer':>10} {'cpu/peer':>9}"
-    print(header)
-    summary: dict[str, dict[str, dict[str, float]]] = {}
-    for name, rows in results.items():
-        medians = {
-            tool: {key: statistics.median(run[key] for run in runs) for key in runs[0]}
-            for tool, runs in rows.items()
+def measure_all(work: Path, options: argparse.Namespace) -> table.Document:
+    """Every row that was asked for; all daemons are stopped when this returns or raises."""
+    begin = time.monotonic()
+    # sources without bytecode would be compiled again by every command
+    source = HERE.parent / "src/lamina"
+    subprocess.run([sys.executable, "-m", "compileall", "-q", str(source)], check=True)
+    runner = Runner(work)  # it stops every daemon that it started
+    document: table.Document = {
+        "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        "load_before": os.getloadavg()[0],
+        "settings": {
+            "runs": options.runs, "heavy_runs": options.heavy_runs, "scale": options.scale,
+            "rows": options.rows,
+        },
+        "machine": _machine(work),
+        "rows": {},
+    }  # fmt: skip
+    wanted = [row() for row in ROWS if row.key in options.rows]
+    used = {tool for row in wanted for tool in row.tools}
+    peers = [name for name in options.peers if name in used]
+    try:
+        tools, document["absent"] = open_tools(work, runner, peers)
+        document["versions"] = {
+            name: tool.version() for name, tool in tools.items() if name != "lamina, runc"
         }
-        summary[name] = medians
-        peer = medians.get("buildah")
-        for tool, row in medians.items():
-            ratios = ""
-            if peer is not None and tool == "lamina":
-                ratios = f"{row['wall'] / peer['wall']:>10.2f} {row['cpu'] / peer['cpu']:>9.2f}"
-            print(
-                f"{name:<28} {tool:<8} {row['wall']:>8.3f} {row['cpu']:>8.3f}"
-                f" {row['peak_mib']:>6.0f} {ratios}"
-            )
-    folder = HERE / "results"
-    folder.mkdir(exist_ok=True)
-    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    document = {
-        "host": dict(
-            zip(("system", "node", "release", "version", "machine"), os.uname(), strict=True)
-        ),
-        "cpus": os.cpu_count(),
-        "page_size": resource.getpagesize(),
-        "medians": summary,
-        "runs": results,
+        bench = Bench(work, runner, tools, options.scale)
+        _open_registry(bench, wanted, document)
+        if wanted or FLATNESS in options.rows:
+            make_base(bench, "busybox")
+        if FLATNESS in options.rows or any("bench-pool" in row.bases for row in wanted):
+            make_base(bench, "bench-pool")
+        for row in wanted:
+            runs = options.heavy_runs if row.heavy else options.runs
+            document["rows"][row.key] = measure_row(bench, row, runs)
+        if FLATNESS in options.rows:
+            _say(FLATNESS)
+            document["flatness"] = flatness(bench)
+    finally:
+        runner.close()
+    if SERVER in options.rows:
+        _measure_server(document, quick=options.quick)
+    samples = [s for row in document["rows"].values() for t in row["samples"].values() for s in t]
+    walls = sum(sample["wall"] for sample in samples)
+    document["others"] = sum(sample["other"] for sample in samples) / walls if walls else 0.0
+    document["load_after"] = os.getloadavg()[0]
+    document["seconds"] = time.monotonic() - begin
+    return document
+
+
+def _open_registry(bench: Bench, wanted: list[Row], document: table.Document) -> None:
+    if any(row.needs_registry for row in wanted):
+        if shutil.which("docker-registry"):
+            bench.registry = Registry(bench.work, bench.runner)
+            words = ["docker-registry", "--version"]
+            done = subprocess.run(words, capture_output=True, text=True, check=True)
+            document["versions"]["docker-registry"] = done.stdout.split()[-1]
+        else:
+            document["absent"]["docker-registry"] = "not installed: rows that pull are left out"
+            wanted[:] = [row for row in wanted if not row.needs_registry]
+
+
+def measure_row(bench: Bench, row: Row, runs: int) -> dict[str, Any]:
+    """All tools in turn, `runs` times after one run for memory; a tool that fails is left out."""
+    _say(row.title)
+    names = [name for name in row.tools if name in bench.tools]
+    timed: dict[str, list[Sample]] = {name: [] for name in names}
+    watched: dict[str, Sample] = {}
+    failed: dict[str, str] = {}
+    bench.context.mkdir()
+    try:
+        for name in row.bases:
+            bench.offer(name, names)
+        row.prepare(bench)
+    except BenchError as error:
+        _say(str(error))
+        failed = dict.fromkeys(names, _reason(error))
+    for number in range(-1, runs):
+        turn = number % len(names)
+        for name in [*names[turn:], *names[:turn]]:  # no tool always runs after the same one
+            tool = bench.tools[name]
+            if name in failed:
+                continue
+            try:
+                if number < 0:
+                    row.warm(bench, tool)
+                    watched[name] = row.sample(bench, tool, memory=True)
+                else:
+                    timed[name].append(row.sample(bench, tool, memory=False))
+            except BenchError as error:
+                _say(f"{name}: {error}")
+                failed[name] = _reason(error)
+    medians = {
+        name: summary(samples, watched.get(name))
+        for name, samples in timed.items()
+        if samples and name not in failed
     }
-    del document["host"]["node"]  # type: ignore[attr-defined]  # a dict by construction
-    (folder / f"{stamp}.json").write_text(json.dumps(document, indent=1))
-    print(f"\nwritten to bench/results/{stamp}.json")
+    goals = [table.judge(medians, target) for target in row.goals(bench)]
+    shutil.rmtree(bench.context)
+    for name in watched:  # the others have not got so far
+        row.after(bench, bench.tools[name])
+    samples = [sample for name in medians for sample in timed[name]]
+    walls = sum(sample["wall"] for sample in samples)
+    return {
+        "title": row.title,
+        "others": sum(sample["other"] for sample in samples) / walls if walls else 0.0,
+        "medians": medians,
+        "samples": {name: timed[name] for name in medians},
+        "failed": failed,
+        "goals": [goal for goal in goals if goal],
+    }
+
+
+def _reason(error: BenchError) -> str:
+    """What a tool's messages end in; hints do not say what went wrong."""
+    lines = [line for line in str(error).splitlines() if line.strip() and "hint:" not in line]
+    return lines[-1]
+
+
+def _measure_server(document: table.Document, *, quick: bool) -> None:
+    _say(SERVER)
+    missing = server.missing_programs()
+    if missing:
+        document["absent"][SERVER] = f"not installed: {', '.join(missing)}"
+    else:
+        document["server"] = server.measures(*((1, 50) if quick else (2, 200)))
+
+
+def _machine(work: Path) -> dict[str, Any]:
+    info = Path("/proc/cpuinfo").read_text()
+    models = [line.split(": ", 1)[1] for line in info.splitlines() if line.startswith("model name")]
+    words = ["findmnt", "-n", "-o", "FSTYPE", "--target", str(work)]
+    kinds = subprocess.run(words, capture_output=True, text=True, check=False).stdout.split()
+    return {
+        "cpus": os.cpu_count(),
+        "model": models[0] if models else platform.machine(),
+        "kernel": os.uname().release,
+        "memory_gib": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / (1 << 30),
+        "filesystem": kinds[-1] if kinds else "an unknown filesystem",
+    }
+
+
+def _clear(work: Path) -> None:
+    """Remove all stores, and what a killed tool left mounted there."""
+    mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    for mount in sorted((m for m in mounts if m.startswith(f"{work}/")), reverse=True):
+        subprocess.run(["umount", "-l", mount], check=False)
+    shutil.rmtree(work, ignore_errors=True)
+
+
+def _say(words: str) -> None:
+    print(f"# {words}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

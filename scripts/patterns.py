@@ -19,6 +19,7 @@ MODULES = (
     "dockerfile.values",
     "dockerfile.words",
     "image.times",
+    "solver.explain",
     "spec.gitref",
     "spec.reference",
 )

@@ -7,6 +7,11 @@ import os
 import shutil
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# a timing never decides a test: on a machine with other work, inputs come slowly
+settings.register_profile("lamina", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("lamina")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

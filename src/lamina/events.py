@@ -97,9 +97,24 @@ class VertexLog:
     at: float
 
 
+class Phase(Enumeration):
+    """What happens to a blob. WAITING and PRESENT have no bytes: it will move, or need not."""
+
+    WAITING = "waiting"
+    PULLING = "pulling"
+    PUSHING = "pushing"
+    COPYING = "copying"
+    UNPACKING = "unpacking"
+    PRESENT = "present"
+
+
 @record
 class Progress:
-    """A transfer or export: `current` of `total` bytes (None if unknown); `done` on the last."""
+    """A transfer or export: `current` of `total` bytes (None if unknown); `done` on the last.
+
+    `subject` is the blob that `phase` is about; None for what an exporter writes. One blob has
+    events of several phases, UNPACKING beside PULLING.
+    """
 
     id: str
     name: str
@@ -108,6 +123,8 @@ class Progress:
     at: float
     done: bool = False
     vertex: Digest | None = None
+    subject: Digest | None = None
+    phase: Phase | None = None
 
 
 @record

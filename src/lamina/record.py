@@ -81,7 +81,9 @@ else:
         cls.__init__(self, *args, **kwargs)
 
     _MADE = {}  # instances of each class so far; a guide only: threads may lose one
-    _COMPILE_AFTER = 12  # compiling takes 80 us, a plain initialisation 5 us more than a compiled one
+    _COMPILE_AFTER = (
+        12  # compiling takes 80 us, a plain initialisation 5 us more than a compiled one
+    )
 
     def _init_plainly(self, cls, args, kwargs):
         """Set the fields without compiled code; False (and nothing set) if the call is wrong."""

@@ -54,10 +54,15 @@ def build(lamina: Lamina, *words: str, check: bool = True) -> subprocess.Complet
 def grep_store(lamina: Lamina) -> list[str]:
     """Files of the store, compressed ones too, that hold a secret."""
     found = []
-    for path in lamina.root.rglob("*"):
-        if not path.is_file() or path.is_symlink():
+    # os.walk, unlike Path.rglob, goes on when a directory of a running build is gone meanwhile
+    names = [Path(top) / name for top, _, names in os.walk(lamina.root) for name in names]
+    for path in names:
+        try:
+            if not path.is_file() or path.is_symlink():
+                continue
+            data = path.read_bytes()
+        except FileNotFoundError:
             continue
-        data = path.read_bytes()
         if data[:2] == b"\x1f\x8b":
             data += subprocess.run(
                 # a log that is still being written ends in the middle: what is there counts

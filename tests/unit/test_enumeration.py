@@ -23,7 +23,8 @@ def test_members_are_found_by_name_and_value_and_iterate_in_order() -> None:
 
 
 def test_unknown_values_are_refused() -> None:
-    for odd in ("nothing", [], None):
+    odds: tuple[object, ...] = ("nothing", [], None)
+    for odd in odds:
         with pytest.raises(ValueError, match="is not a valid Kind"):
             Kind(odd)
 

@@ -42,8 +42,12 @@ def open_store(root: str = "") -> Store:
     """
     path = os.path.abspath(root) if root else store_root(os.environ, os.geteuid())
     if path not in _stores:
-        _stores[path] = _open_store(path)
+        _stores[path] = _open_store(path, layers=_layer_form)
     return _stores[path]
+
+
+def _layer_form() -> str:
+    return load_settings(os.environ, uid=os.geteuid()).layers
 
 
 def image(name: str, *, root: str = "") -> Image:
@@ -204,7 +208,7 @@ def pull(
             store,
             registries,
             name,
-            PullOptions(host=host(os.uname().machine), platform=wanted),
+            PullOptions(host=host(os.uname().machine), platform=wanted, unpack=os.geteuid() == 0),
             emit=on_event,
             cancel=token,
             clock=time.time,

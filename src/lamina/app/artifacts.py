@@ -10,6 +10,7 @@ import io
 import json
 
 from lamina.errors import Kind, LaminaError
+from lamina.events import Phase
 from lamina.record import record, replace
 from lamina.spec import mediatype
 from lamina.spec.descriptor import Descriptor, annotations_of
@@ -156,7 +157,7 @@ def push_list(
                 emit=emit,
                 cancel=cancel,
                 clock=clock,
-                verb="copying",
+                phase=Phase.COPYING,
             )
     RegistrySink(endpoint, root=root.digest, tags=(reference.tag,)).put_document(root, index.raw)
     return root.digest
@@ -281,7 +282,7 @@ def attach(
     raw = dump(document)
     root = source.add(mediatype.OCI_MANIFEST, raw)
     sink = RegistrySink(repository.own, root=root.digest)
-    copy_graph(source, sink, root, emit=emit, cancel=cancel, clock=clock, verb="pushing")
+    copy_graph(source, sink, root, emit=emit, cancel=cancel, clock=clock, phase=Phase.PUSHING)
     if sink.subject != str(subject.digest):
         tag = protocol.referrers_tag(subject.digest)
         entry = replace(

@@ -30,12 +30,15 @@ _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
 
 @record
 class Policy:
-    """The limits in bytes, and `max_age` in seconds (0: no limit)."""
+    """The limits in bytes, and `max_age` in seconds (0: no limit); `mount_max_age` is that of cache
+    mounts alone.
+    """
 
     reserved: int
     max_used: int
     min_free: int
     max_age: float = 0.0
+    mount_max_age: float = 0.0
 
 
 def policy_of(settings: Settings, disk_bytes: int) -> Policy:
@@ -45,6 +48,7 @@ def policy_of(settings: Settings, disk_bytes: int) -> Policy:
         parse_space(settings.gc_max_used_space, disk_bytes, "gc-max-used-space"),
         parse_space(settings.gc_min_free_space, disk_bytes, "gc-min-free-space"),
         parse_age(settings.gc_max_age) if settings.gc_max_age else 0.0,
+        parse_age(settings.gc_cache_mount_max_age) if settings.gc_cache_mount_max_age else 0.0,
     )
 
 
@@ -82,9 +86,11 @@ def _collect(
     if held > policy.reserved and (held > policy.max_used or free < policy.min_free):
         keep = max(policy.reserved, min(policy.max_used, held - max(0, policy.min_free - free)))
         gone = choose(usage, Limits(keep_bytes=keep), free_bytes=free)
-    if policy.max_age:
-        old = choose(usage, Limits(unused_since=now - policy.max_age), free_bytes=free)
-        gone = old if gone is None else gone.united(old)
+    for age, mounts_only in ((policy.max_age, False), (policy.mount_max_age, True)):
+        if age:
+            limits = Limits(unused_since=now - age, mounts_only=mounts_only)
+            old = choose(usage, limits, free_bytes=free)
+            gone = old if gone is None else gone.united(old)
     if gone is None or not (gone.keys or gone.mounts):
         return
     try:

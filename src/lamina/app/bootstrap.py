@@ -62,14 +62,14 @@ _EMPTIED = frozenset({b"etc/machine-id", b"var/lib/dbus/machine-id"})  # machine
 _ADDED: dict[bytes, tuple[int, bytes]] = {
     b"usr/sbin/policy-rc.d": (0o755, b"#!/bin/sh\n# no service starts in an image\nexit 101\n"),
     b"etc/dpkg/dpkg.cfg.d/container": (0o644, b"force-unsafe-io\n"),
-    b"etc/apt/apt.conf.d/99container": (
+    b"etc/apt/apt.conf.d/docker-clean": (
         0o644,
         (
             b'DPkg::Post-Invoke { "rm -f /var/cache/apt/archives/*.deb || true"; };\n'
             b'Dir::Cache::pkgcache "";\nDir::Cache::srcpkgcache "";\n'
-            b'Acquire::Languages "none";\n'
         ),
     ),
+    b"etc/apt/apt.conf.d/docker-no-languages": (0o644, b'Acquire::Languages "none";\n'),
 }
 
 

@@ -16,11 +16,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import IO
 
-    from lamina.app.contexts import BuildContextSource
+    from lamina.app.caches import Caches
+    from lamina.app.contexts import BuildContextSource, Results
     from lamina.app.history import Recorder
     from lamina.app.wiring import BuildHost
+    from lamina.buildcache.options import CacheFrom, CacheTo
     from lamina.builder.build import Solved, StepLimits
     from lamina.builder.context import Context
+    from lamina.builder.execution import StepFailed
     from lamina.builder.secrets import Secrets
     from lamina.builder.sshagents import SshAgents
     from lamina.dockerfile.ast import Dockerfile
@@ -51,9 +54,10 @@ class BuildRequest:
     `privileged` (uid 0) lets `type=local` keep owners, setuid bits and device nodes. The steps of
     the stages in `no_cache_filter` run again. `pull` asks registries again for every base.
     `squash` makes one layer of all that the build adds
-    to its base. With `keep_failed` the files of a failing step stay, for `StepFailed.kept`.
+    to its base. `on_failed` is called with the failure of a step, whose files stay then.
     With `platforms` the result is an index of images for these, `platform` being the first of them.
-    `build_platform` is that of this host (None: `platform`).
+    `build_platform` is that of this host (None: `platform`). Results are also looked for in
+    `cache_from`, and the build's cache is written to `cache_to`.
     """
 
     context: str
@@ -69,7 +73,7 @@ class BuildRequest:
     no_cache: bool = False
     no_cache_filter: tuple[str, ...] = ()
     squash: bool = False
-    keep_failed: bool = False
+    on_failed: Callable[[StepFailed], None] | None = None
     pull: bool = False
     outputs: tuple[Output, ...] = ()
     epoch: int | None = None
@@ -85,6 +89,8 @@ class BuildRequest:
     agents: SshAgents | None = None
     platforms: tuple[Platform, ...] = ()
     build_platform: Platform | None = None
+    cache_from: tuple[CacheFrom, ...] = ()
+    cache_to: tuple[CacheTo, ...] = ()
 
 
 @record
@@ -194,7 +200,8 @@ def build_all(
     stdout: IO[bytes] | None = None,
 ) -> dict[str, BuildOutcome]:
     """Build and export several targets, by name, as one graph: a step that two of them need runs
-    once. Names are set when everything is made. `jobs` is that of the first.
+    once. Names are set when everything is made. `jobs` is that of the first. A target stands after
+    those that its build contexts link to.
 
     Raises:
         LaminaError: as `build`; nothing is named then, steps that ended stay cached.
@@ -240,24 +247,62 @@ def _build_targets(
     cancel: CancelToken,
     clock: Callable[[], float],
 ) -> dict[str, BuildOutcome]:
+    if not any(target.request.cache_from or target.request.cache_to for target in targets):
+        return _attempt(targets, store, host, emit, cancel, clock, caches=None)
+    from lamina.app.caches import Caches
+
+    with Caches(targets, store=store, host=host, emit=emit, cancel=cancel, clock=clock) as caches:
+        while True:
+            try:
+                return _attempt(targets, store, host, caches.tell, cancel, clock, caches=caches)
+            except (LaminaError, ExceptionGroup):
+                if not caches.begins_again():
+                    raise
+                for target in targets:
+                    target.pending.clear()
+            except BaseException:
+                caches.end_attempts()
+                raise
+
+
+def _attempt(
+    targets: list[_Target],
+    store: Store,
+    host: BuildHost,
+    emit: Emitter,
+    cancel: CancelToken,
+    clock: Callable[[], float],
+    *,
+    caches: Caches | None,
+) -> dict[str, BuildOutcome]:
     from lamina.dockerfile.parser import parse
 
     contexts = _contexts(targets)
-    for target in targets:
+    known: dict[str, tuple[tuple[Platform, Lowered], ...]] = {}
+    for target in targets:  # a target comes after those it links to
         request = target.request
         dockerfile = parse(request.dockerfile, name=request.dockerfile_name)
         _warn_of_arguments(request, emit)
-        options = lower_options(request, context=target.context)
-        bases = Bases(store, host, emit=emit, cancel=cancel, clock=clock, always=request.pull)
+        options = lower_options(request, context=target.context, results=known)
+        bases = Bases(
+            store, host, emit=emit, cancel=cancel, clock=clock, always=request.pull, caches=caches
+        )
         target.parts = _lower_parts(
             dockerfile, options, request, bases=bases, emit=emit, host=host, cancel=cancel
         )
         target.recorder.plan = target.plan
-    solved = _solve(targets, contexts, store, host, emit, cancel, clock)
+        platforms = request.platforms or (request.platform,)
+        known[target.name] = tuple(zip(platforms, target.parts, strict=True))
+    solved = _solve(targets, contexts, store, host, emit, cancel, clock, caches=caches)
     try:
         stacks = iter(solved.outputs)
+        made_stacks: dict[str, list[tuple[DiffID, ...]]] = {}
         for target in targets:
             results = [_result(target, part, next(stacks), clock) for part in target.parts]
+            made_stacks[target.name] = [result.diff_ids for result in results]
+            if caches is not None:
+                caches.bring_results(target, results)
+                results = caches.with_inline(target, results)
             if target.request.squash:
                 from lamina.exporter.squash import squashed
 
@@ -267,6 +312,8 @@ def _build_targets(
                 target.pending.append(exporter.export(results[0], store, emit=emit, cancel=cancel))
             if target.platforms_exporters:
                 _export_platforms(target, results, store, emit, cancel)
+        if caches is not None:
+            caches.export(made_stacks)
     except BaseException:
         for target in targets:
             for made in target.pending:
@@ -346,6 +393,8 @@ def _solve(
     emit: Emitter,
     cancel: CancelToken,
     clock: Callable[[], float],
+    *,
+    caches: Caches | None,
 ) -> Solved:
     from lamina.builder.build import SolveOptions, StepLimits, solve
 
@@ -355,18 +404,19 @@ def _solve(
         target.recorder.ends, target.recorder.keys = ends, keys
     first = targets[0].request
     with host:
-        return solve(
+        solved = solve(
             plan,
             store=store,
             contexts=contexts | _named_trees(targets, plan, store, host, cancel),
             options=SolveOptions(
                 no_cache=no_cache,
                 jobs=first.jobs,
-                keep_failed=any(target.request.keep_failed for target in targets),
+                on_failed=first.on_failed,
                 git_modes=host.context_modes == "git",
                 limits=first.limits or StepLimits(),
                 secrets=first.secrets,
                 agents=first.agents,
+                build=targets[0].recorder.id,
             ),
             executor=host.executor,
             network=host.step_network,
@@ -376,7 +426,12 @@ def _solve(
             clock=clock,
             ends=ends,
             keys=keys,
+            imported=caches.imports if caches is not None else None,
+            on_made=caches.made if caches is not None else None,
         )
+    if caches is not None:
+        caches.solved(ends)
+    return solved
 
 
 def _plan(targets: list[_Target]) -> tuple[Plan, bool]:
@@ -408,9 +463,15 @@ def _result(
 ) -> BuildResult:
     from lamina.exporter.ports import BuildResult
 
+    config = part.config
+    if config.unknown:  # the base's cache records say nothing of this image's steps
+        from lamina.buildcache.codec import INLINE_FIELD
+
+        kept = tuple(pair for pair in config.unknown if pair[0] != INLINE_FIELD)
+        config = replace(config, unknown=kept)
     return BuildResult(
         stack,
-        part.config,
+        config,
         part.base_layers,
         target.names,
         clock(),
@@ -452,6 +513,7 @@ _BUILDKIT_ARGS = frozenset(
         "BUILDKIT_CACHE_MOUNT_NS",
         "BUILDKIT_CONTEXT_KEEP_GIT_DIR",
         "BUILDKIT_DOCKERFILE_CHECK",
+        "BUILDKIT_INLINE_CACHE",
         "BUILDKIT_MULTI_PLATFORM",
         "BUILDKIT_SANDBOX_HOSTNAME",
     }
@@ -517,7 +579,9 @@ class Bases:
         cancel: CancelToken,
         clock: Callable[[], float],
         always: bool = False,
+        caches: Caches | None = None,
     ) -> None:
+        self._caches = caches
         self._store = store
         self._host = host
         self._emit = emit
@@ -537,7 +601,12 @@ class Bases:
         try:
             return resolve(request, self._store, self._cancel)
         except LaminaError as error:
-            if error.kind is not Kind.NOT_FOUND or not self._host.can_pull:
+            if error.kind is not Kind.NOT_FOUND:
+                raise
+            known = self._caches.find_image(request) if self._caches is not None else None
+            if known is not None:
+                return known
+            if not self._host.can_pull:
                 raise
             self._pull(request, missing=error)
         return resolve(request, self._store, self._cancel)
@@ -682,15 +751,19 @@ def _platforms_exporters(
     ]
 
 
-def lower_options(request: BuildRequest, *, context: str = "context") -> LowerOptions:
-    """What lowering is told; `context` is the build context's name in the plan."""
+def lower_options(
+    request: BuildRequest, *, context: str = "context", results: Results | None = None
+) -> LowerOptions:
+    """What lowering is told; `context` is the build context's name in the plan, `results` are those
+    of the targets that were lowered before.
+    """
     from lamina.dockerfile.lower import LowerOptions
 
     contexts: tuple[NamedContext, ...] = ()
     if request.build_contexts:
         from lamina.app.contexts import named_contexts
 
-        contexts = named_contexts(request.build_contexts)
+        contexts = named_contexts(request.build_contexts, results or {})
     return LowerOptions(
         platform=request.platform,
         build_platform=request.build_platform or request.platform,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from lamina.app.containers import Container, Host
+    from lamina.container.ports import Mount
     from lamina.events import Emitter
     from lamina.spec.digest import ChainID, DiffID
     from lamina.store.ports import Document, Store
@@ -188,7 +189,8 @@ def read_lines(path: str) -> Iterator[dict[str, Any]]:
 @record
 class Place:
     """Where one can go in: `chain` has the files (None: an empty tree), `stack` their layers (empty
-    for the files of a step that failed), the rest is the process's.
+    for the files of a step that failed), the rest is the process's. `environment` is the path, in
+    the container, of a script that sets what nothing may store.
     """
 
     label: str
@@ -199,10 +201,17 @@ class Place:
     cwd: str
     user: str
     network: str
+    mounts: tuple[Mount, ...] = ()
+    privileged: bool = False
+    environment: str = ""
 
     def shell(self) -> tuple[str, ...]:
         """The shell that the step used, or /bin/sh."""
-        return (self.argv[0],) if len(self.argv) == 3 and self.argv[1] == "-c" else ("/bin/sh",)
+        used = len(self.argv) == 3 and self.argv[1] == "-c"
+        shell = self.argv[0] if used else "/bin/sh"
+        if self.environment:
+            return ("/bin/sh", "-c", f'. {self.environment} && exec "$0"', shell)
+        return (shell,)
 
 
 def find_place(store: Store, text: str) -> Place:
@@ -226,17 +235,6 @@ def find_place(store: Store, text: str) -> Place:
     argv, env, cwd, user, network = process or ((), (), "/", "", "default")
     label = f"{build.id[:12]}:{step.number}"
     return Place(label, chain, stack, argv, env, cwd, user, network)
-
-
-def find_failed(store: Store, kept: ChainID) -> Place:
-    """The place of the failed step whose files were kept as this snapshot.
-
-    Raises LaminaError of kind NOT_FOUND: the build was not recorded.
-    """
-    for build in list_builds(store):
-        if build.body.get("kept") == str(kept):
-            return find_place(store, build.id)
-    raise LaminaError("the failed build was not recorded", kind=Kind.NOT_FOUND)
 
 
 def choose_step(build: Build, steps: list[Step], wanted: str) -> Step:
@@ -345,6 +343,7 @@ def enter(
         LaminaError: NOT_FOUND if the files are gone, UNSUPPORTED if there are none.
     """
     from lamina.app import containers
+    from lamina.app.mount_flags import MountRequest
     from lamina.app.run_options import Origin, RunOptions
     from lamina.app.run_options import configure as configure_container
     from lamina.container import lifecycle
@@ -358,6 +357,8 @@ def enter(
         working_dir=place.cwd,
         user=place.user,
         network={"default": "bridge"}.get(place.network, place.network),
+        mounts=tuple(MountRequest(mount) for mount in place.mounts),
+        privileged=place.privileged,
         interactive=interactive,
         terminal=terminal,
         auto_remove=True,

@@ -43,10 +43,14 @@ DEFAULT_STOP_TIMEOUT = 10  # seconds
 
 @record
 class Host:
-    """What is chosen for this host: the OCI runtime and the bridge's subnet (empty: found)."""
+    """What is chosen for this host: the OCI runtime and the bridge's subnet (empty: found).
+
+    `forks`: this process is a command of lamina's, and a monitor may be a fork of it.
+    """
 
     runtime: str = ""
     subnet: str = ""
+    forks: bool = False
 
 
 class Container:
@@ -121,6 +125,7 @@ class Container:
             mode="attach" if attach else "",
             stdin=stdin,
             size=size,
+            forks=self._host.forks,
         )
         if not attach:
             try:

@@ -23,15 +23,20 @@ from lamina.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from lamina.builder.context import Context
+    from lamina.dockerfile.lower import Lowered
     from lamina.dockerfile.remotes import NamedContext
     from lamina.plan.graph import Plan
     from lamina.remote.sources import RemoteSources
+    from lamina.spec.platform import Platform
     from lamina.store.ports import Store
     from lamina.tasks import CancelToken
 
+    Results = Mapping[str, tuple[tuple[Platform, Lowered], ...]]  # by target, one a platform
+
+_NO_RESULTS: Results = {}
 _IMAGE = "docker-image://"
 _TREES = frozenset({"directory", "git", "http"})
 _DOWNLOAD = "context"  # BuildKit's name for the file of a URL
@@ -39,8 +44,8 @@ _DOWNLOAD = "context"  # BuildKit's name for the file of a URL
 
 @record
 class BuildContextSource:
-    """A named context: `kind` is `directory` (`where` is absolute), `image`, `layout`, `git` or
-    `http`.
+    """A named context: `kind` is `directory` (`where` is absolute), `image`, `layout`, `git`,
+    `http` or `target` (of the same bake; `where` is its name).
     """
 
     name: str
@@ -116,8 +121,15 @@ def _misused(text: str, why: str) -> LaminaError:
     return LaminaError(what, kind=Kind.USAGE)
 
 
-def named_contexts(sources: Iterable[BuildContextSource]) -> tuple[NamedContext, ...]:
-    """The contexts as lowering sees them. Raises LaminaError for a `.dockerignore` it cannot read."""
+def named_contexts(
+    sources: Iterable[BuildContextSource], results: Results = _NO_RESULTS
+) -> tuple[NamedContext, ...]:
+    """The contexts as lowering sees them, `results` those of the targets lowered before. A target
+    without a result is an image that nobody has.
+
+    Raises:
+        LaminaError: a `.dockerignore` cannot be read.
+    """
     from lamina.app.buildcontext import ignore_patterns
     from lamina.dockerfile.remotes import NamedContext
 
@@ -127,6 +139,10 @@ def named_contexts(sources: Iterable[BuildContextSource]) -> tuple[NamedContext,
             found.append(NamedContext(source.name, image=source.where))
         elif source.kind == "layout":
             found.append(NamedContext(source.name, image=LAYOUT + source.where))
+        elif source.kind == "target" and source.where in results:
+            found.append(NamedContext(source.name, results=results[source.where]))
+        elif source.kind == "target":
+            found.append(NamedContext(source.name, image=f"target:{source.where}"))
         elif source.kind == "directory":
             ignore = ignore_patterns(source.where)
             found.append(NamedContext(source.name, ignore=ignore, tree=source.tree))

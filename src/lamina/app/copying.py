@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 
 from lamina.app.pulling import choose_platform
 from lamina.errors import Kind, LaminaError
+from lamina.events import Phase
 from lamina.image.names import is_dangling, set_names
 from lamina.image.resolve import find_target
 from lamina.record import record, replace
@@ -111,7 +112,7 @@ def copy(
             cancel=cancel,
             clock=clock,
             jobs=options.jobs,
-            verb="copying",
+            phase=Phase.COPYING,
         )
         finish()
     return root

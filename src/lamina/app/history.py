@@ -80,6 +80,7 @@ class Recorder:
         self.plan: Plan | None = None
         self.ends: dict[Digest, tuple[Outcome, Result | None]] = {}
         self.keys: dict[Digest, str] = {}
+        self.imported: Mapping[Digest, str] = {}  # vertex -> the cache its result came from
         self._store = store
         self._subject = subject
         self._clock = clock
@@ -202,6 +203,9 @@ class Recorder:
                 details = details_of(self.plan, self._results(), self._numbers)
                 numbers = self._numbers
                 details["keys"] = {numbers[v]: k for v, k in self.keys.items() if v in numbers}
+                found = {numbers[v]: text for v, text in self.imported.items() if v in numbers}
+                if found:
+                    details["imported"] = found
                 self._write({"details": details})
             if self._names and self._file is None:
                 self._write({})

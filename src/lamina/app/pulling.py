@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack, closing, contextmanager
+
 from lamina.errors import Kind, LaminaError
-from lamina.events import Notice
+from lamina.events import Notice, Phase
 from lamina.image.names import set_names
 from lamina.image.view import Image, PlatformNotFound
 from lamina.record import record, replace
@@ -15,10 +17,12 @@ from lamina.spec.reference import DEFAULT_REGISTRY, Reference
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from lamina.events import Emitter
     from lamina.registry.client import Registries, Repository
+    from lamina.registry.ports import Sink
+    from lamina.spec.manifest import Manifest
     from lamina.spec.platform import Platform
     from lamina.store.ports import Store
     from lamina.tasks import CancelToken
@@ -36,7 +40,8 @@ class Pulled:
 @record
 class PullOptions:
     """`platform` None: this host's, or whatever there is; `all_platforms` keeps every image of an
-    index; `jobs` blobs at one time; `unpack` makes the layers ready to run as well.
+    index; `jobs` blobs at one time; `unpack` makes the layers of the image for `platform` ready to
+    run while they arrive.
     """
 
     host: Platform
@@ -73,16 +78,14 @@ def pull_image(
     with store.lease("pull"):
         current = _up_to_date(store, repository, name, wanted, options)
         if current is not None:
+            if options.unpack:
+                _unpack_present(store, current, options, emit=emit, cancel=cancel, clock=clock)
             return Pulled(name, current, is_new=False)
         resolved = repository.resolve(wanted)
         target = resolved.descriptor
         before = store.metadata.get_name(str(name))
         _fetch(store, repository, target, options, emit=emit, cancel=cancel, clock=clock)
-        image = _check(store, target, options, name=name.familiar(), emit=emit)
-        if options.unpack and image is not None:
-            from lamina.image.unpack import ensure_snapshot
-
-            ensure_snapshot(store, image.config().diff_ids, emit=emit, cancel=cancel, clock=clock)
+        _check(store, target, options, name=name.familiar(), emit=emit)
         set_names(store, [str(name)], target)
     same = before is not None and before.target.digest == target.digest
     return Pulled(name, target, is_new=not same)
@@ -150,17 +153,99 @@ def _fetch(
     def choose(entries: Sequence[Descriptor]) -> Sequence[Descriptor]:
         return (choose_platform(entries, wanted),)
 
-    copy_graph(
-        repository,
-        StoreEnd(store),
-        target,
-        emit=emit,
-        cancel=cancel,
-        clock=clock,
-        jobs=options.jobs,
-        choose=every if options.all_platforms else choose,
-        verb="pulling",
-    )
+    def copy(sink: Sink, token: CancelToken) -> None:
+        copy_graph(
+            repository,
+            sink,
+            target,
+            emit=emit,
+            cancel=token,
+            clock=clock,
+            jobs=options.jobs,
+            choose=every if options.all_platforms else choose,
+            phase=Phase.PULLING,
+        )
+
+    manifest = _unpackable(repository, target, wanted) if options.unpack else None
+    if manifest is None:
+        copy(StoreEnd(store), cancel)
+    else:
+        _fetch_and_unpack(store, manifest, copy, emit=emit, cancel=cancel, clock=clock)
+
+
+def _unpackable(repository: Repository, target: Descriptor, wanted: Platform) -> Manifest | None:
+    """The manifest of the image to unpack, if there is one that can be."""
+    from lamina.registry.arrivals import can_unpack
+    from lamina.spec.manifest import Index, Manifest
+
+    try:
+        while target.media_type in mediatype.INDEXES:
+            entries = Index.parse(repository.document(target), media_type=target.media_type)
+            target = choose_platform(entries.manifests, wanted)
+    except PlatformNotFound:
+        return None  # all platforms are pulled, this one is not among them; else the copy says so
+    if target.media_type not in mediatype.MANIFESTS:
+        return None
+    manifest = Manifest.parse(repository.document(target), media_type=target.media_type)
+    return manifest if can_unpack(manifest) else None
+
+
+def _fetch_and_unpack(
+    store: Store,
+    manifest: Manifest,
+    copy: Callable[[Sink, CancelToken], None],
+    *,
+    emit: Emitter,
+    cancel: CancelToken,
+    clock: Callable[[], float],
+) -> None:
+    """Run `copy` into the store; beside it, unpack the layers of `manifest` as they arrive."""
+    from lamina.registry.arrivals import Arrivals, ArrivingEnd, ArrivingImage
+    from lamina.tasks import TaskGroup
+
+    with ExitStack() as stack:
+        group = TaskGroup(cancel)
+        arrivals = stack.enter_context(closing(Arrivals(store, group.token)))
+        stack.enter_context(group)
+        end = ArrivingEnd(store, arrivals, {layer.digest for layer in manifest.layers})
+        image = ArrivingImage(
+            end, arrivals, manifest, store=store, emit=emit, cancel=group.token, clock=clock
+        )
+
+        def unpack() -> None:
+            with _packed_if_denied(emit):
+                image.unpack()
+
+        group.start(lambda: copy(end, group.token), name="pull")
+        group.start(unpack, name="unpack")
+
+
+def _unpack_present(
+    store: Store,
+    target: Descriptor,
+    options: PullOptions,
+    *,
+    emit: Emitter,
+    cancel: CancelToken,
+    clock: Callable[[], float],
+) -> None:
+    """Unpack what was pulled packed before."""
+    from lamina.image.unpack import ensure_snapshot
+
+    image = Image.open(store, target, platform=options.platform or options.host)
+    with _packed_if_denied(emit):
+        ensure_snapshot(store, image.config().diff_ids, emit=emit, cancel=cancel, clock=clock)
+
+
+@contextmanager
+def _packed_if_denied(emit: Emitter) -> Iterator[None]:
+    """Leave the layers packed, and say so, if the kernel refuses what unpacking needs."""
+    try:
+        yield
+    except LaminaError as error:
+        if error.kind is not Kind.DENIED:
+            raise
+        emit(Notice(f"the layers stay packed: {error}"))
 
 
 def choose_platform(entries: Sequence[Descriptor], wanted: Platform) -> Descriptor:

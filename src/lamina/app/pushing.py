@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from lamina.errors import Kind, LaminaError
-from lamina.events import Notice
+from lamina.events import Notice, Phase
 from lamina.image.names import is_dangling
 from lamina.image.view import Image
 from lamina.record import record
@@ -94,7 +94,7 @@ def push_image(
                 cancel=cancel,
                 clock=clock,
                 jobs=jobs,
-                verb="pushing",
+                phase=Phase.PUSHING,
             )
     mounted = len(sink.mounted)
     return Pushed(reference, target, copied.moved - mounted, copied.present, mounted)

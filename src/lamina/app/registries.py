@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from lamina.app.settings import Settings
     from lamina.registry.client import Registries
     from lamina.registry.config import CredentialStore
+    from lamina.registry.endpoints import NetworkSettings
     from lamina.registry.transport import Proxies
     from lamina.tasks import CancelToken
 
@@ -27,24 +28,30 @@ def connect(
     Raises:
         LaminaError: INVALID for a broken registries.conf.
     """
-    from lamina import __version__
     from lamina.registry import registriesconf
     from lamina.registry.client import Registries
-    from lamina.registry.endpoints import CERTIFICATE_DIRECTORIES, Hosts, NetworkSettings
+    from lamina.registry.endpoints import Hosts
+
+    return Registries(
+        Hosts(network(env, settings=settings), clock=clock),
+        registriesconf.load(env),
+        find_credentials=credential_store(env, uid=uid).find,
+        cancel=cancel,
+    )
+
+
+def network(env: Mapping[str, str], *, settings: Settings) -> NetworkSettings:
+    """How hosts are reached: proxies, certificates, trusted token servers."""
+    from lamina import __version__
+    from lamina.registry.endpoints import CERTIFICATE_DIRECTORIES, NetworkSettings
 
     base = env.get("XDG_CONFIG_HOME", "") or (f"{env['HOME']}/.config" if env.get("HOME") else "")
     directories = (f"{base}/containers/certs.d",) if base else ()
-    network = NetworkSettings(
+    return NetworkSettings(
         user_agent=f"lamina/{__version__}",
         proxies=_proxies(env),
         certificate_directories=(*directories, *CERTIFICATE_DIRECTORIES),
         allowed_realms=tuple(settings.token_realms.replace(",", " ").split()),
-    )
-    return Registries(
-        Hosts(network, clock=clock),
-        registriesconf.load(env),
-        find_credentials=credential_store(env, uid=uid).find,
-        cancel=cancel,
     )
 
 

@@ -30,7 +30,8 @@ class Settings:
     as they are (`exact`) or as git keeps them (`git`). `gc` turns the collection after builds `off`;
     the others are its limits (`app.autogc`).
     `token_realms` are hosts of token servers that may be given a registry's password though they
-    are of another domain (separated by spaces or commas).
+    are of another domain (separated by spaces or commas). `layers` says how layers of images are
+    kept: `erofs` (mounted, not unpacked), `directories`, or `auto`, whichever the kernel can do.
     """
 
     ca_bundle: str = ""
@@ -42,7 +43,9 @@ class Settings:
     gc_max_used_space: str = "60%"
     gc_min_free_space: str = "20%"
     gc_max_age: str = ""
+    gc_cache_mount_max_age: str = ""
     token_realms: str = ""
+    layers: str = "auto"
 
 
 _KEYS = {
@@ -55,9 +58,15 @@ _KEYS = {
     "gc-max-used-space": "gc_max_used_space",
     "gc-min-free-space": "gc_min_free_space",
     "gc-max-age": "gc_max_age",
+    "gc-cache-mount-max-age": "gc_cache_mount_max_age",
     "token-realms": "token_realms",
+    "layers": "layers",
 }
-_CHOICES = {"context_modes": ("exact", "git"), "gc": ("on", "off")}
+_CHOICES = {
+    "context_modes": ("exact", "git"),
+    "gc": ("on", "off"),
+    "layers": ("auto", "erofs", "directories"),
+}
 _VARIABLES = {
     "LAMINA_CA_BUNDLE": "ca_bundle",
     "LAMINA_RUNTIME": "runtime",
@@ -65,6 +74,7 @@ _VARIABLES = {
     "LAMINA_CONTEXT_MODES": "context_modes",
     "LAMINA_GC": "gc",
     "LAMINA_TOKEN_REALMS": "token_realms",
+    "LAMINA_LAYERS": "layers",
 }
 
 

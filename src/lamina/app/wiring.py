@@ -90,9 +90,9 @@ class BuildHost:
         """Pull the image of that name for the platform. Raises as `pull_image`."""
         from lamina.app.pulling import PullOptions, pull_image
 
-        registries = self._registries()
+        registries = self.registries()
         try:
-            options = PullOptions(host=platform, platform=platform)
+            options = PullOptions(host=platform, platform=platform, unpack=os.geteuid() == 0)
             pull_image(
                 self._store, registries, name, options, emit=emit, cancel=cancel, clock=clock
             )
@@ -106,7 +106,7 @@ class BuildHost:
         from lamina.app.pushing import push_image
         from lamina.spec.platform import host
 
-        registries = self._registries()
+        registries = self.registries()
         try:
             push_image(
                 self._store,
@@ -120,7 +120,8 @@ class BuildHost:
         finally:
             registries.close()
 
-    def _registries(self) -> Registries:
+    def registries(self) -> Registries:
+        """A way into registries; the caller closes it. Raises kind UNSUPPORTED if none may be asked."""
         if self._connect is None:
             raise LaminaError("no registry may be asked here", kind=Kind.UNSUPPORTED)
         return self._connect()

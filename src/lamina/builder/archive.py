@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 
 _CHUNK = 1 << 20
+_BLOCK = 512  # bytes of a tar header
 
 
 @record
@@ -82,13 +83,29 @@ class _SpoolReader:
         return data
 
 
+class _Beginning:
+    """A stream as far as it can be read: one that is cut short after its first header is a damaged
+    archive, not a file of another kind.
+    """
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+
+    def read(self, size: int = -1, /) -> bytes:
+        try:
+            return self._stream.read(_BLOCK if size < 0 else min(size, _BLOCK))
+        except LaminaError:
+            return b""
+
+
 def is_archive(stream: Stream) -> bool:
     """Whether the stream is a tar archive with at least one member, compressed or not."""
     from lamina.layer.compress import decompressed
     from lamina.layer.tarread import read_tar
 
     try:
-        return next(iter(read_tar(decompressed(_file(stream)))), None) is not None
+        beginning = _Beginning(decompressed(_file(stream)))
+        return next(iter(read_tar(_file(beginning))), None) is not None
     except LaminaError:
         return False
 

@@ -12,6 +12,7 @@ import os
 
 from lamina.builder.scratch import Scratch
 from lamina.builder.worker import BuildWorker
+from lamina.errors import SourceError
 from lamina.record import record
 from lamina.solver.driver import Driver
 from lamina.solver.scheduler import Scheduler
@@ -21,13 +22,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from lamina.builder.context import Context
-    from lamina.builder.execution import NetworkProvider
+    from lamina.builder.execution import NetworkProvider, StepFailed
     from lamina.builder.secrets import Secrets
     from lamina.builder.sshagents import SshAgents
-    from lamina.builder.worker import Fetcher
+    from lamina.builder.worker import Fetcher, Imported
     from lamina.container.ports import Executor
     from lamina.events import Emitter, Outcome
-    from lamina.plan.graph import Plan
+    from lamina.plan.graph import Plan, Vertex
     from lamina.spec.digest import DiffID, Digest
     from lamina.store.ports import Store
     from lamina.tasks import CancelToken
@@ -60,9 +61,11 @@ class SolveOptions:
     """`jobs` limits the steps that run at one time (None: no limit; steps wait for networks and
     disks more than they compute). `compression` and `level` are for the blobs of exported layers.
     `scratch_dir` is for mount points and temporary files (empty: `build` in the store).
-    `keep_failed` keeps the files of a RUN step that fails as a snapshot: `StepFailed.kept`.
+    With `on_failed` the files of a RUN step that fails are kept as a snapshot, and it is called with
+    the failure when all other steps have ended.
     `secrets` and `agents` are what RUN steps may mount. With `git_modes` files of build contexts have
-    git's modes (0644, 0755; directories 0755), in keys and in layers.
+    git's modes (0644, 0755; directories 0755), in keys and in layers. `build` is the id of the build's
+    record: cache mounts say who used them.
     """
 
     no_cache: bool = False
@@ -70,11 +73,12 @@ class SolveOptions:
     compression: str = "gzip"
     level: int | None = None
     scratch_dir: str = ""
-    keep_failed: bool = False
+    on_failed: Callable[[StepFailed], None] | None = None
     git_modes: bool = False
     limits: StepLimits = StepLimits()
     secrets: Secrets | None = None
     agents: SshAgents | None = None
+    build: str = ""
 
 
 @record
@@ -100,6 +104,8 @@ def solve(
     remote: Fetcher | None = None,
     ends: dict[Digest, tuple[Outcome, Result | None]] | None = None,
     keys: dict[Digest, str] | None = None,
+    imported: Imported | None = None,
+    on_made: Callable[[Vertex, Result], None] | None = None,
 ) -> Solved:
     """The results of the plan's outputs; what ran is recorded in the store.
 
@@ -108,6 +114,8 @@ def solve(
     `remote` brings what URLs and git repositories hold (None: a step that needs it fails).
     `ends` is filled with how each vertex ended and its stack, if it is known, `keys` with the primary
     keys of steps: if it fails, too.
+    `imported` answers where the store's cache does not; `on_made` hears of each step that ran, with
+    its stack, from the thread that ran it.
     Every vertex gets one VertexPlanned and one VertexDone. Steps that ended before a failure stay
     cached.
 
@@ -134,6 +142,8 @@ def solve(
         key_of=scheduler.key_of,
         cancel=cancel,
         unsure=frozenset(scheduler.unsure),
+        imported=imported,
+        on_made=on_made,
     )
     driver = Driver(
         scheduler,
@@ -146,6 +156,13 @@ def solve(
     )
     try:
         counts = driver.drive()
+    except SourceError as error:
+        if options.on_failed is not None:
+            from lamina.builder.execution import StepFailed
+
+            if isinstance(error, StepFailed) and error.kept is not None:
+                options.on_failed(error)
+        raise
     finally:
         if ends is not None:
             ends.update(scheduler.results())

@@ -225,8 +225,10 @@ class Changes:
 
     # Changing -------------------------------------------------------------------------------
 
-    def make_directories(self, path: bytes, *, owner: Owner, mtime_ns: int) -> None:
-        """Make the directory and its parents where they are missing, mode 0755.
+    def make_directories(
+        self, path: bytes, *, owner: Owner, mtime_ns: int, mode: int = 0o755
+    ) -> None:
+        """Make the directory and its parents where they are missing.
 
         Raises:
             LaminaError: kind INVALID if something that is not a directory is in the way.
@@ -237,7 +239,7 @@ class Changes:
             found = self.lookup(done)
             if found is None:
                 uid, gid = owner
-                new = Entry(done, EntryType.DIR, 0o755, uid=uid, gid=gid, mtime_ns=mtime_ns)
+                new = Entry(done, EntryType.DIR, mode, uid=uid, gid=gid, mtime_ns=mtime_ns)
                 self._nodes[done] = _Node(new, None, None, is_new_dir=True)
             elif found.type is not EntryType.DIR:
                 raise LaminaError(

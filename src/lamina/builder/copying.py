@@ -10,8 +10,9 @@
 | file over a directory, directory over a file | | an error |
 
 Links in the destination's path are followed inside the image. Directories below the source keep
-their own mode and overwrite that of an existing one; what has to be made above is 0755. Files of a
-build context are root's, those of a stage keep their owner; `--chown` and `--chmod` override.
+their own mode and overwrite that of an existing one; what has to be made above is 0755,
+or the mode of an octal --chmod (BuildKit's dockerfile_copy_test.go, testCopyChmod). Files of a build
+context are root's, those of a stage keep their owner; `--chown` and `--chmod` override.
 """
 
 from __future__ import annotations
@@ -147,7 +148,10 @@ def copy_match(
     mtime_ns = max((picked.status.st_mtime_ns for picked in match.picked), default=0)
     parent, _, last = dest.rpartition(b"/")
     above = dest if last in {b"", b"."} else parent
-    changes.make_directories(changes.resolve(above), owner=new_owner, mtime_ns=mtime_ns)
+    made_mode = mode.octal if mode is not None and mode.octal is not None else 0o755
+    changes.make_directories(
+        changes.resolve(above), owner=new_owner, mtime_ns=mtime_ns, mode=made_mode
+    )
     target = changes.resolve(dest)
     found = changes.lookup(target)
     if not match.is_dir and found is not None and found.type is EntryType.DIR:

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
     # The step's mounts, given where its root is mounted; undone on exit.
     MountProvider = Callable[[str], AbstractContextManager[StepMounts]]
+    # The same, for the files that a failed step left.
+    FailedMounts = Callable[[], AbstractContextManager[StepMounts]]
 
 HOSTNAME = "buildkitsandbox"  # what BuildKit's steps see; some build scripts test for it
 TAIL = 64 * 1024  # bytes of a step's output that a failure keeps
@@ -40,22 +42,23 @@ _PATH_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 class StepFailed(SourceError):
     """A step's process ended with a failure; `status` is its exit status, `output` its last
-    output (at most `TAIL` bytes). `kept` is the snapshot of its files and `op` what ran, if they
-    were asked for.
+    output (at most `TAIL` bytes). `kept` is the snapshot of its files, `op` what ran and `mounts`
+    makes what it had mounted once more, if they were asked for; `mounts` only before `solve` ends.
     """
 
     kind = Kind.STEP_FAILED
     kept: ChainID | None = None
     op: Exec | None = None
+    mounts: FailedMounts | None = None
 
     def __init__(self, what: str, *, span: Span | None, status: int, output: bytes) -> None:
         super().__init__(what, span=span)
         self.status = status
         self.output = output
 
-    def keep(self, chain: ChainID, op: Exec) -> None:
-        """Say where the step's files are, and what ran."""
-        self.kept, self.op = chain, op
+    def keep(self, chain: ChainID, op: Exec, mounts: FailedMounts | None) -> None:
+        """Say where the step's files are, what ran, and what makes its mounts again."""
+        self.kept, self.op, self.mounts = chain, op, mounts
 
 
 class Step:

@@ -40,8 +40,10 @@ class Explainer:
         began: float,
         key_of: Callable[[Digest], Key | None],
         emit: Emitter,
+        origin_of: Callable[[str], str],
     ) -> None:
         self._key_of = key_of
+        self._origin_of = origin_of
         self._vertices = {vertex.digest: vertex for vertex in plan.vertices}
         self._present = frozenset(split_name(v.meta.name)[2] for v in plan.vertices)
         self._history = history
@@ -103,6 +105,11 @@ class Explainer:
                 return  # the store cannot be read: the step itself will say so
             self._found[vertex.digest] = found
         cause = found.cause
+        text = sentence(found)
+        nearest_key = self._matches.get(vertex.digest, "")
+        origin = self._origin_of(nearest_key) if nearest_key else ""
+        if origin and cause.kind != reasons.NEW:
+            text += f" (compared with the cache {origin})"
         self._emit(
             VertexExplained(
                 vertex.digest,
@@ -112,7 +119,7 @@ class Explainer:
                 cause.new,
                 cause.more,
                 found.via,
-                sentence(found),
+                text,
             )
         )
 

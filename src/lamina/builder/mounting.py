@@ -41,7 +41,7 @@ from lamina.system.paths import lookup_in_root, open_in_root
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from lamina.builder.scratch import Scratch
     from lamina.builder.secrets import Secrets
@@ -120,17 +120,18 @@ class Mounter:
         rootfs: str,
         *,
         inputs: Callable[[BindMount | CacheMount], MountInput],
+        user: Mapping[str, str],
         cancel: CancelToken,
     ) -> Iterator[StepMounts]:
         """The mounts of `op` in the mounted tree `rootfs`, inside the block. `inputs` tells what a
-        mount that has a source takes its files from.
+        mount that has a source takes its files from, `user` which build and step it is.
 
         Raises:
             LaminaError: what is to be mounted does not exist, or a required secret is missing.
             Cancelled: while waiting for a locked cache.
         """
         with ExitStack() as stack:
-            made = _Made(self, op, rootfs, inputs, cancel, stack)
+            made = _Made(self, op, rootfs, inputs, user, cancel, stack)
             yield made.all()
 
     # What the store is asked for --------------------------------------------------------------
@@ -191,6 +192,7 @@ class _Made:
         op: Exec,
         rootfs: str,
         inputs: Callable[[BindMount | CacheMount], MountInput],
+        user: Mapping[str, str],
         cancel: CancelToken,
         stack: ExitStack,
     ) -> None:
@@ -198,6 +200,7 @@ class _Made:
         self._op = op
         self._rootfs = rootfs
         self._inputs = inputs
+        self._user = user
         self._cancel = cancel
         self._stack = stack
         self._mounts: list[Mount] = []
@@ -327,6 +330,7 @@ class _Made:
             fill=lambda path: self._fill(path, mount),
             waiting=waiting,
             cancel=self._cancel,
+            user=self._user,
         )
         self._stack.enter_context(held)
         return held.path

@@ -34,15 +34,15 @@ from lamina.store.working import sweep_working, unique_name, working_key
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Protocol
 
     from lamina.builder.build import SolveOptions
     from lamina.builder.changes import Base, Changes
     from lamina.builder.context import Context
-    from lamina.builder.execution import MountProvider, NetworkProvider
+    from lamina.builder.execution import FailedMounts, MountProvider, NetworkProvider
     from lamina.builder.explaining import Explainer
-    from lamina.builder.mounting import Mounter
+    from lamina.builder.mounting import Mounter, StepMounts
     from lamina.builder.scratch import Scratch
     from lamina.builder.selection import Match, Picked, Selection
     from lamina.container.ports import Executor
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from lamina.solver.keys import Key, Use
     from lamina.spec.digest import ChainID, Digest
     from lamina.spec.span import Span
-    from lamina.store.ports import Store
+    from lamina.store.ports import KeyHistory, Store
     from lamina.tasks import CancelToken
 
     Result = tuple[DiffID, ...]
@@ -73,9 +73,31 @@ if TYPE_CHECKING:
         def checkout(self, op: GitSource, *, cancel: CancelToken) -> str:
             """The path of a directory with the source's tree, which nobody changes."""
 
+    class Imported(Protocol):
+        """Results that other machines made. Any thread may call it."""
+
+        def look_up(self, keys: Sequence[Key]) -> Result | None:
+            """The result under the first of these keys; its layers need not be here yet."""
+
+        def take(self, vertex: Digest, keys: Sequence[Key], records: list[CacheRecord]) -> None:
+            """Note a result that is used; the records are for the store when it has the layers."""
+
+        def bring(self, stack: Result, cancel: CancelToken) -> None:
+            """Have every layer of the stack in the store that is known elsewhere only."""
+
+        def history(self, own: KeyHistory, site: str) -> KeyHistory:
+            """The store's history with what was imported."""
+
+        def origin_of(self, key: str) -> str:
+            """Where a key was imported from; empty if it was not."""
+
 
 def _no_key(vertex: Digest) -> Key | None:  # noqa: ARG001  # the signature of Scheduler.key_of
     return None
+
+
+def _nowhere(key: str) -> str:  # noqa: ARG001  # the signature of Imported.origin_of
+    return ""
 
 
 class BuildWorker:
@@ -97,9 +119,13 @@ class BuildWorker:
         cancel: CancelToken | None,
         unsure: frozenset[Digest] = frozenset(),
         key_of: Callable[[Digest], Key | None] = _no_key,
+        imported: Imported | None = None,
+        on_made: Callable[[Vertex, Result], None] | None = None,
     ) -> None:
         self._plan = plan
         self._key_of = key_of
+        self._imported = imported
+        self._on_made = on_made
         self._began = clock()
         self._explains: Explainer | None = None
         self._explain_guard = _thread.allocate_lock()
@@ -124,7 +150,8 @@ class BuildWorker:
         self._bases: dict[Result, Base] = {}
         self._made: dict[Result, Changes] = {}  # layers composed by this solve
         self._usable: set[ChainID] = set()
-        self._reported: set[Digest] = set()
+        self._gone: set[Digest] = set()  # vertices with a record whose layers are not here
+        self._reported: set[Digest] = set()  # those of which it was told
         self._closables: list[_Closable] = []
         self._mounter: Mounter | None = None
         self._guard = _thread.allocate_lock()
@@ -251,6 +278,7 @@ class BuildWorker:
         from lamina.tasks import CancelToken
 
         cancel = self._cancel if self._cancel is not None else CancelToken()
+        self._bring(result, cancel)
         chain = ensure_snapshot(self._store, result, emit=self._emit, cancel=cancel)
         return overlay_fd(self._store.snapshots.view(chain))
 
@@ -279,9 +307,28 @@ class BuildWorker:
     # Cache records --------------------------------------------------------------------------
 
     def look_up(self, vertex: Vertex, keys: tuple[Key, ...]) -> Result | None:
-        """The first usable record's result; every key gets a record of it."""
-        metadata = self._store.metadata
+        """The first usable record's result; every key gets a record of it. What was imported is
+        asked when the store has none.
+        """
         trusted = keys[1:] if vertex.digest in self._unsure else keys
+        found = self._look_up_here(vertex, keys, trusted)
+        if found is None and self._imported is not None and trusted:
+            found = self._imported.look_up(trusted)
+            if found is not None:
+                self._imported.take(vertex.digest, trusted, self._records(vertex, keys, found))
+        if found is None and vertex.digest in self._gone - self._reported:
+            self._reported.add(vertex.digest)
+            self._emit(Notice(f"cached layers of {vertex.meta.name} are gone: it runs again"))
+        return found
+
+    def _bring(self, result: Result, cancel: CancelToken) -> None:
+        if self._imported is not None:
+            self._imported.bring(result, cancel)
+
+    def _look_up_here(
+        self, vertex: Vertex, keys: tuple[Key, ...], trusted: tuple[Key, ...]
+    ) -> Result | None:
+        metadata = self._store.metadata
         for start, key in enumerate(trusted):
             found = metadata.get_cache([k.digest for k in trusted] if not start else [key.digest])
             if found is None:
@@ -293,10 +340,7 @@ class BuildWorker:
                 if missing:
                     self._record(vertex, tuple(missing), found.result)
                 return found.result
-            if vertex.digest not in self._reported:
-                self._reported.add(vertex.digest)
-                text = f"cached layers of {vertex.meta.name} are gone: it runs again"
-                self._emit(Notice(text))
+            self._gone.add(vertex.digest)
         return None
 
     def _is_usable(self, result: Result) -> bool:
@@ -315,7 +359,11 @@ class BuildWorker:
         return True
 
     def _record(self, vertex: Vertex, keys: tuple[Key, ...], result: Result) -> None:
-        """Store the result under the keys; the first one gets what was selected beside it."""
+        """Store the result under the keys."""
+        self._store.metadata.put_cache(self._records(vertex, keys, result))
+
+    def _records(self, vertex: Vertex, keys: tuple[Key, ...], result: Result) -> list[CacheRecord]:
+        """The records of the result; the first one gets what was selected beside it."""
         now = self._clock()
         explainer = self._explainer()
         name = vertex.meta.name
@@ -325,7 +373,7 @@ class BuildWorker:
             tree = explainer.annotate(vertex, key.tree, files)
             records.append(CacheRecord(key.digest, result, tree, name, now))
             files = []
-        self._store.metadata.put_cache(records)
+        return records
 
     def _source_of(self, vertex: Vertex, use: Use) -> Tree:
         """The tree that a selection was made in: how owners and modes count there."""
@@ -357,13 +405,16 @@ class BuildWorker:
             if self._explains is None:
                 from lamina.builder.explaining import Explainer
 
+                site, history = self._contexts.site(), self._store.key_history
+                imported = self._imported
                 self._explains = Explainer(
                     self._plan,
-                    self._store.key_history,
-                    site=self._contexts.site(),
+                    history if imported is None else imported.history(history, site),
+                    site=site,
                     began=self._began,
                     key_of=self._key_of,
                     emit=self._emit,
+                    origin_of=_nowhere if imported is None else imported.origin_of,
                 )
         return self._explains
 
@@ -420,6 +471,8 @@ class BuildWorker:
                 assert isinstance(op, FileOp)
                 result = self._apply(vertex, op, base, inputs, cancel)
             self._record(vertex, keys, result)
+        if self._on_made is not None:
+            self._on_made(vertex, result)
         return result
 
     def prepare(self) -> None:
@@ -454,6 +507,7 @@ class BuildWorker:
         from lamina.layer.walk import overlay_items
 
         executor = self._started_executor()
+        self._bring(base, cancel)
         parent = ensure_snapshot(self._store, base, emit=self._emit, cancel=cancel)
         unique = working_key(f"build:{vertex.digest.short()}")
         tail = Tail()
@@ -475,8 +529,10 @@ class BuildWorker:
             )
             if status:
                 error = failed(op, status, span=vertex.meta.span, output=tail.value())
-                if self._options.keep_failed:
-                    error.keep(step.keep(unique), op)
+                if self._options.on_failed is not None:
+                    kept = step.keep(unique)
+                    mounts = self._failed_mounts(vertex, op, inputs, kept) if op.mounts else None
+                    error.keep(kept, op, mounts)
                 raise error
             items = overlay_items(step.upper)
             is_exported = vertex.meta.exported
@@ -501,12 +557,36 @@ class BuildWorker:
         def found(mount: BindMount | CacheMount) -> MountInput:
             assert mount.source is not None
             if isinstance(self._source_op(vertex, mount), Exec | FileOp | ImageSource | Merge):
+                self._bring(inputs[mount.source] or (), cancel)
                 return MountInput(inputs[mount.source] or ())
             tree = self._source(vertex, mount, inputs)
             position = uses(op).index(mount)
             return MountInput(None, tree, self._selection(vertex, position, inputs))
 
-        return lambda rootfs: mounter.mounted(op, rootfs, inputs=found, cancel=cancel)
+        user = {"build": self._options.build, "step": vertex.meta.name}
+        return lambda rootfs: mounter.mounted(op, rootfs, inputs=found, user=user, cancel=cancel)
+
+    def _failed_mounts(
+        self, vertex: Vertex, op: Exec, inputs: tuple[Result | None, ...], chain: ChainID
+    ) -> FailedMounts:
+        from contextlib import contextmanager
+
+        from lamina.system.mounts import mounted
+        from lamina.tasks import CancelToken
+
+        @contextmanager
+        def made() -> Iterator[StepMounts]:
+            # the step's own token is set: its failure cancelled the other steps
+            provider = self._mounts(vertex, op, inputs, self._cancel or CancelToken())
+            target = self._scratch.path(working_key("failed"))
+            os.mkdir(target, 0o700)
+            try:
+                with mounted(self._store.snapshots.view(chain), target), provider(target) as mounts:
+                    yield mounts
+            finally:
+                os.rmdir(target)
+
+        return made
 
     def _step_mounter(self) -> Mounter:
         from lamina.builder.mounting import Mounter

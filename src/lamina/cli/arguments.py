@@ -38,6 +38,7 @@ class Argument:
     metavar: str | None = None
     help: str | None = None
     why: str = ""
+    required: bool = False
 
 
 class _Unclear(Exception):
@@ -72,6 +73,7 @@ class Parser:
         dest: str = "",
         metavar: str | None = None,
         help: str | None = None,
+        required: bool = False,
     ) -> None:
         """An option with a value (`action` append: each time it is given) or a positional."""
         self._add(
@@ -86,6 +88,7 @@ class Parser:
                 const,
                 metavar,
                 help,
+                required=required,
             )
         )
 
@@ -148,6 +151,8 @@ class Parser:
                 words.append(word)
                 ended = at
                 at += 1
+        if any(each.required and values[each.dest] is None for each in self._declared):
+            raise _Unclear
         self._place(words, values)
         return found
 
@@ -232,8 +237,8 @@ def _next(argv: list[str], at: int) -> tuple[str, int]:
 def _set(argument: Argument, value: str, values: dict[str, object]) -> None:
     if argument.action not in {"store", "append"} or argument.nargs is not None:
         raise _Unclear
-    if argument.choices is not None and value not in argument.choices:
-        raise _Unclear
+    if value == "--" or (argument.choices is not None and value not in argument.choices):
+        raise _Unclear  # argparse drops a value of two dashes
     found: object = value
     if argument.type is not None:
         try:

@@ -48,7 +48,7 @@ def run(args: argparse.Namespace, context: Context) -> int:
         if len(data) > _MAX_FILE:
             raise LaminaError(f"{path} is larger than {_MAX_FILE} bytes", kind=Kind.EXHAUSTED)
         files.append((os.path.basename(path), media_type or "application/octet-stream", data))
-    view = make_view("auto", context, quiet=False)
+    view = make_view("auto", context, quiet=False, builds=False)
     try:
         with registries(context) as found:
             digest = attach(

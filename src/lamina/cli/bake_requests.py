@@ -16,17 +16,12 @@ if TYPE_CHECKING:
 
     from lamina.app.build import BuildRequest
     from lamina.app.buildcontext import BuildContext
+    from lamina.app.contexts import BuildContextSource
     from lamina.cli.context import Context
     from lamina.exporter.options import Output
     from lamina.spec.platform import Platform
 
     Fields = dict[str, Any]
-
-_REFUSED = {
-    "cache-from": "importing caches is not done yet",
-    "cache-to": "exporting caches is not done yet",
-    "contexts": "named contexts are not done yet",
-}
 
 
 @record
@@ -121,11 +116,9 @@ def _agent_text(fields: Fields) -> str:
 def _request(fields: Fields, host: BakeHost) -> BuildRequest:
     from lamina.app.build import BuildRequest
     from lamina.cli.build import is_index
+    from lamina.cli.build_flags import cache_places
     from lamina.cli.values import parse_epoch
 
-    for field, why in _REFUSED.items():
-        if fields.get(field):
-            raise LaminaError(f"{field} is not supported: {why}", kind=Kind.UNSUPPORTED)
     _check(fields, host)
     sources = _sources(fields, host)
     args = {name: value for name, value in fields.get("args", {}).items() if value is not None}
@@ -139,6 +132,7 @@ def _request(fields: Fields, host: BakeHost) -> BuildRequest:
         platform=platforms[0],
         platforms=platforms if is_index(platforms, args) else (),
         build_platform=host.platform,
+        build_contexts=_contexts(fields, host),
         tags=tuple(fields.get("tags", ())),
         target=fields.get("target", ""),
         build_args=tuple(args.items()),
@@ -154,6 +148,12 @@ def _request(fields: Fields, host: BakeHost) -> BuildRequest:
         shm_size=_size(fields.get("shm-size", "")),
         privileged=host.context.uid == 0,
         allow=host.allow,
+        **cache_places(
+            map(_fields_text, fields.get("cache-from", ())),
+            map(_fields_text, fields.get("cache-to", ())),
+            args,
+            lambda path: os.path.join(host.cwd, path),
+        ),
     )
 
 
@@ -191,6 +191,21 @@ def _sources(fields: Fields, host: BakeHost) -> BuildContext:
     return read_context(context, os.path.join(context, dockerfile), cwd=host.cwd)
 
 
+def _contexts(fields: Fields, host: BakeHost) -> tuple[BuildContextSource, ...]:
+    from lamina.app.contexts import BuildContextSource, parse_build_context
+    from lamina.dockerfile.bases import context_name
+
+    found = []
+    for name, where in fields.get("contexts", {}).items():
+        if where.startswith("target:"):
+            linked = where.removeprefix("target:")
+            found.append(BuildContextSource(context_name(name), "target", linked))
+        else:
+            text = f"{name}={_path(where)}"
+            found.append(parse_build_context(text, cwd=host.cwd))
+    return tuple(found)
+
+
 def _path(text: str) -> str:
     return os.path.normpath(text.removeprefix("cwd://")) if "://" not in text[6:] else text
 
@@ -209,12 +224,16 @@ def _outputs(fields: Fields, host: BakeHost) -> tuple[Output, ...]:
 
     outputs = []
     for each in fields.get("output", ()):
-        text = ",".join(_csv(f"{key}={value}") for key, value in each.items())
-        output = parse_output(text)
+        output = parse_output(_fields_text(each))
         if output.dest not in {"", "-"}:
             output = replace(output, dest=os.path.join(host.cwd, output.dest))
         outputs.append(output)
     return annotated(tuple(outputs), parse_annotations(fields.get("annotations", ())))
+
+
+def _fields_text(fields: Fields) -> str:
+    """The flag's text for an object of a bake file."""
+    return ",".join(_csv(f"{key}={value}") for key, value in fields.items())
 
 
 def _csv(text: str) -> str:

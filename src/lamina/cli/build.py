@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from lamina.cli.build_flags import (
     add_build_flags,
     add_shared_flags,
+    cache_places,
     check_flags,
     file_args,
     progress_of,
@@ -21,7 +22,7 @@ from lamina.cli.build_steps import (
     ssh_agents,
     step_limits,
 )
-from lamina.errors import Kind, LaminaError
+from lamina.errors import EXIT_STATUS, Kind, LaminaError
 from lamina.record import replace
 
 TYPE_CHECKING = False
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from lamina.app.buildcontext import BuildContext
     from lamina.app.contexts import BuildContextSource
     from lamina.app.wiring import BuildHost
+    from lamina.builder.execution import StepFailed
     from lamina.cli.arguments import Parser
     from lamina.cli.context import Context
     from lamina.events import Event
@@ -51,8 +53,6 @@ _NOT_YET = "it is not done yet (docs/roadmap.md)"
 _REFUSED = {
     ("--attest",): _NOT_YET,
     ("--builder",): "lamina has no builders to choose from",
-    ("--cache-from",): _NOT_YET,
-    ("--cache-to",): _NOT_YET,
     ("--compress",): "there is no daemon to send the context to",
     ("--isolation",): "it is a Windows setting",
     ("--security-opt",): _NOT_YET,
@@ -118,11 +118,9 @@ def run(args: argparse.Namespace, context: Context) -> int:
     try:
         outcome = _shown_build(args, context, progress)
     except LaminaError as error:
-        if not args.on_fail or error.kind is not Kind.STEP_FAILED:
+        if not args.on_fail or getattr(error, "kept", None) is None:
             raise
-        from lamina.cli.enter import enter_failed
-
-        return enter_failed(error, args, context)
+        return EXIT_STATUS[error.kind]  # it was reported before the shell
     _write_id(outcome, args, context)
     if args.metadata_file:
         from lamina.app.metadata import metadata, write_metadata
@@ -136,9 +134,25 @@ def _shown_build(args: argparse.Namespace, context: Context, progress: str) -> B
     try:
         with _sources(args, context) as sources:
             request = make_request(args, sources, context)
+            if args.on_fail:
+                request = replace(request, on_failed=_shell_in(args, context, view))
             return _build(request, args, context, view)
     finally:
         view.close()
+
+
+def _shell_in(
+    args: argparse.Namespace, context: Context, view: View
+) -> Callable[[StepFailed], None]:
+    """What shows a failure and opens a shell in what the step left."""
+
+    def enter(error: StepFailed) -> None:
+        from lamina.cli.enter import enter_failed
+
+        view.close()
+        enter_failed(error, context, runtime=args.runtime)
+
+    return enter
 
 
 @contextmanager
@@ -230,6 +244,7 @@ def make_request(args: argparse.Namespace, sources: BuildContext, context: Conte
         limits=step_limits(args),
         secrets=secrets(args, context),
         agents=ssh_agents(args, context),
+        **cache_places(args.cache_from, args.cache_to, dict(build_args), context.path),
     )
     return with_flags(request, args, context)
 
@@ -248,8 +263,10 @@ def is_index(platforms: tuple[Platform, ...], build_args: Mapping[str, str]) -> 
     return len(platforms) > 1 or wanted.lower() in {"1", "t", "true"}
 
 
-def make_view(progress: str, context: Context, *, quiet: bool, explain: bool = False) -> View:
-    """The renderer of events on standard error."""
+def make_view(
+    progress: str, context: Context, *, quiet: bool, explain: bool = False, builds: bool = True
+) -> View:
+    """The renderer of events on standard error; `builds` False if only transfers are to come."""
     from lamina.cli.ui.plain import PlainView
 
     if quiet or progress == "quiet":
@@ -261,7 +278,13 @@ def make_view(progress: str, context: Context, *, quiet: bool, explain: bool = F
     if progress == "tty" or (progress == "auto" and context.stderr.isatty()):
         from lamina.cli.ui.tty import LiveView
 
-        return LiveView(context.stderr, clock=context.clock, width=_width(context), explain=explain)
+        return LiveView(
+            context.stderr,
+            clock=context.clock,
+            width=_width(context),
+            explain=explain,
+            builds=builds,
+        )
     return PlainView(context.stderr, explain=explain)
 
 

@@ -8,12 +8,21 @@ from lamina.errors import Kind, LaminaError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Mapping
+    from typing import TypedDict
 
     from lamina.app.build import BuildRequest
+    from lamina.buildcache.options import CacheFrom, CacheTo
     from lamina.cli.arguments import Parser
     from lamina.cli.context import Context
     from lamina.exporter.options import Output
+
+if TYPE_CHECKING:
+
+    class CachePlaces(TypedDict):
+        cache_from: tuple[CacheFrom, ...]
+        cache_to: tuple[CacheTo, ...]
+
 
 PROGRESS = ("auto", "plain", "tty", "json", "rawjson", "quiet")
 
@@ -23,6 +32,8 @@ def add_build_flags(parser: Parser) -> None:
     add = parser.add_argument
     add("--annotation", action="append", default=[], help="annotation of the manifest: KEY=VALUE")
     add("--build-arg-file", action="append", default=[], help="a file of NAME=VALUE lines")
+    add("--cache-from", action="append", default=[], help="IMAGE, or type=registry|local,...")
+    add("--cache-to", action="append", default=[], help="type=registry|local|inline,...")
     add("--call", default="build", help="build, check, outline or targets, with ,format=json")
     parser.switch("--check", help="as --call=check")
     add("--no-cache-filter", action="append", default=[], help="stages whose steps run again")
@@ -71,6 +82,37 @@ def progress_of(args: argparse.Namespace, context: Context) -> str:
             hint=f"it can be {', '.join(PROGRESS)}",
         )
     return value
+
+
+def cache_places(
+    sources: Iterable[str],
+    targets: Iterable[str],
+    build_args: Mapping[str, str],
+    absolute: Callable[[str], str],
+) -> CachePlaces:
+    """The fields of a request for `--cache-from`, `--cache-to` and BUILDKIT_INLINE_CACHE=1.
+
+    Raises:
+        LaminaError: kind USAGE, or UNSUPPORTED by name.
+    """
+    is_inline = build_args.get("BUILDKIT_INLINE_CACHE", "").lower() in {"1", "t", "true"}
+    sources, targets = list(sources), list(targets) + ["type=inline"] * is_inline
+    if not sources and not targets:
+        return {"cache_from": (), "cache_to": ()}
+    from lamina.buildcache.options import parse_cache_from, parse_cache_to
+    from lamina.record import replace
+
+    places = [place for text in sources for place in parse_cache_from(text)]
+    exports = [export for text in targets for export in parse_cache_to(text)]
+    return {
+        "cache_from": tuple(
+            replace(place, src=absolute(place.src)) if place.src else place for place in places
+        ),
+        "cache_to": tuple(
+            replace(export, dest=absolute(export.dest)) if export.dest else export
+            for export in exports
+        ),
+    }
 
 
 def comma_list(texts: Iterable[str]) -> tuple[str, ...]:
@@ -167,5 +209,4 @@ def with_flags(request: BuildRequest, args: argparse.Namespace, context: Context
         epoch=epoch_of(args, context),
         no_cache_filter=comma_list(args.no_cache_filter),
         squash=args.squash,
-        keep_failed=args.on_fail == "shell",
     )

@@ -53,7 +53,9 @@ class Context:
         if self._store is None:
             from lamina.store import open_store
 
-            self._store = open_store(self.root, clock=self.clock)
+            self._store = open_store(
+                self.root, clock=self.clock, layers=lambda: self.settings().layers
+            )
         return self._store
 
     def settings(self) -> Settings:

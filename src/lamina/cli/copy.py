@@ -51,7 +51,7 @@ def run(args: argparse.Namespace, context: Context) -> int:
         all_platforms=args.all_platforms or args.all,
         jobs=args.jobs,
     )
-    view = make_view(args.progress or "auto", context, quiet=args.quiet)
+    view = make_view(args.progress or "auto", context, quiet=args.quiet, builds=False)
     try:
         with registries(context) as found:
             copied = copy(

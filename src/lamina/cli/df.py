@@ -90,7 +90,8 @@ def _verbose(usage: DiskUsage, context: Context) -> list[str]:
         kind = "exec.cachemount" if entry.is_mount else "regular"
         size = human_size(usage.cache.size_of([entry]))
         times = [ago(now - entry.created), ago(now - entry.last_used)]
-        cache.append([entry.id[:12], kind, size, *times, str(entry.in_use).lower(), entry.name])
+        id = entry.id if entry.is_mount else entry.id[:12]
+        cache.append([id, kind, size, *times, str(entry.in_use).lower(), entry.name])
     image_headers = "REPOSITORY TAG IMAGE_ID CREATED SIZE SHARED_SIZE UNIQUE_SIZE CONTAINERS"
     container_headers = "CONTAINER_ID IMAGE LOCAL_VOLUMES SIZE CREATED STATUS NAMES"
     cache_headers = "CACHE_ID CACHE_TYPE SIZE CREATED LAST_USED SHARED DESCRIPTION"

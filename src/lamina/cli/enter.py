@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import argparse
 
     from lamina.app.builds import Place
+    from lamina.builder.execution import StepFailed
     from lamina.cli.arguments import Parser
     from lamina.cli.context import Context
 
@@ -60,27 +61,19 @@ def check_can_enter(context: Context, *, reads_stdin: bool) -> None:
         raise LaminaError("--on-fail=shell needs standard input", kind=Kind.USAGE)
 
 
-def enter_failed(error: LaminaError, args: argparse.Namespace, context: Context) -> int:
-    """Report the failure of a step, then a shell in its files; the build's exit status.
+def enter_failed(error: StepFailed, context: Context, *, runtime: str) -> None:
+    """Report the failure of a step, then a shell in its files with its environment and mounts.
 
     The shell reads standard input; at a terminal it gets one.
     """
-    from lamina.app.builds import find_failed
+    from lamina.app.failing import failed_place
     from lamina.cli.main import report
-    from lamina.errors import EXIT_STATUS
 
     report(error, context)
-    kept = getattr(error, "kept", None)
-    if kept is None:
-        return EXIT_STATUS[error.kind]
-    place = find_failed(context.store(), kept)
-    op = getattr(error, "op", None)
-    if op is not None and op.mounts:
-        context.warn("lamina: what the step mounted (RUN --mount) is not mounted in this shell")
-    context.warn(f"lamina: a shell in the failed step ({place.label}); leave it to end the build")
-    at_terminal = context.stdin.isatty() and context.stdout.isatty()
-    _enter(place, (), context, runtime=args.runtime, terminal=at_terminal, interactive=True)
-    return EXIT_STATUS[error.kind]
+    with failed_place(error) as place:
+        context.warn("lamina: a shell in the failed step; leave it to end the build")
+        at_terminal = context.stdin.isatty() and context.stdout.isatty()
+        _enter(place, (), context, runtime=runtime, terminal=at_terminal, interactive=True)
 
 
 def _enter(
@@ -107,7 +100,7 @@ def _enter(
         command,
         terminal=terminal,
         interactive=interactive,
-        host=Host(runtime=runtime or settings.runtime, subnet=settings.subnet),
+        host=Host(runtime=runtime or settings.runtime, subnet=settings.subnet, forks=True),
         clock=context.clock,
         emit=silent,
         cancel=context.token(),

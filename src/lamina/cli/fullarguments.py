@@ -47,7 +47,7 @@ class FullParser(argparse.ArgumentParser):
             if getattr(argument, name) is not None:
                 options[name] = getattr(argument, name)
         if argument.names[0].startswith("-"):
-            options["dest"] = argument.dest
+            options |= {"dest": argument.dest, "required": argument.required}
         self.add_argument(*argument.names, action=argument.action, **options)
 
     def switch(self, *names: str, help: str, default: bool = False) -> None:

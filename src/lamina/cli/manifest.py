@@ -87,7 +87,7 @@ def _create_or_push(args: argparse.Namespace, context: Context) -> int:
     from lamina.cli.build import make_view
     from lamina.cli.registries import registries
 
-    view = make_view("auto", context, quiet=False)
+    view = make_view("auto", context, quiet=False, builds=False)
     try:
         with registries(context) as found:
             if args.verb == "create":

@@ -23,6 +23,7 @@ def configure(parser: Parser) -> None:
     parser.switch("-q", "--quiet", help="print the name only")
     parser.add_argument("--progress", default="", choices=["auto", "plain", "tty", "json", "quiet"])
     parser.add_argument("--jobs", type=int, default=4, help="layers at one time (default 4)")
+    parser.switch("--no-unpack", help="keep the layers packed until they are first used")
     parser.refuse("--disable-content-trust", why="there is no content trust to disable")
     parser.add_argument("name", metavar="NAME")
 
@@ -42,11 +43,12 @@ def run(args: argparse.Namespace, context: Context) -> int:
         platform=Platform.parse(args.platform) if args.platform else None,
         all_platforms=args.all_platforms,
         jobs=args.jobs,
+        unpack=not args.no_unpack and context.uid == 0,
     )
     reference = Reference.parse(args.name)
     if not args.quiet and not args.all_tags and not reference.tag and reference.digest is None:
         context.print("Using default tag: latest")
-    view = make_view(args.progress or "auto", context, quiet=args.quiet)
+    view = make_view(args.progress or "auto", context, quiet=args.quiet, builds=False)
     pull = pull_all_tags if args.all_tags else pull_image
     try:
         with registries(context) as found:

@@ -61,7 +61,7 @@ def push_names(
     from lamina.cli.registries import registries
     from lamina.spec.platform import Platform
 
-    view = make_view(progress, context, quiet=quiet)
+    view = make_view(progress, context, quiet=quiet, builds=False)
     pushed = []
     try:
         with registries(context) as found:

@@ -88,7 +88,7 @@ def _host(args: argparse.Namespace, context: Context) -> Host:
     from lamina.app.containers import Host
 
     settings = context.settings()
-    return Host(runtime=args.runtime or settings.runtime, subnet=settings.subnet)
+    return Host(runtime=args.runtime or settings.runtime, subnet=settings.subnet, forks=True)
 
 
 def _platform(args: argparse.Namespace) -> Platform | None:
@@ -116,14 +116,16 @@ def _ensure_image(args: argparse.Namespace, context: Context) -> None:
 
     if missing is not None and not args.quiet:
         context.warn(f"Unable to find image '{name}' locally")
-    view = make_view("auto", context, quiet=args.quiet)
+    view = make_view("auto", context, quiet=args.quiet, builds=False)
     try:
         with registries(context) as found:
             pull_missing(
                 context.store(),
                 found,
                 name,
-                PullOptions(host=host_platform(), platform=_platform(args)),
+                PullOptions(
+                    host=host_platform(), platform=_platform(args), unpack=context.uid == 0
+                ),
                 missing=missing,
                 emit=view,
                 cancel=context.token(),

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read every blob and manifest of a stopped registry and print the digests that are damaged."""
+"""Read every blob and manifest of a registry and print the digests that are damaged.
+
+A directory's registry must be stopped, a bucket's servers may run.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ if TYPE_CHECKING:
 
     from lamina.cli.arguments import Parser
     from lamina.cli.context import Context
+    from lamina.registry.server.config import Config
 
 USAGE = "[OPTIONS]"
 
@@ -17,18 +21,25 @@ def configure(parser: Parser) -> None:
     parser.add_argument(
         "--root", default="", metavar="DIR", help="where the registry keeps its blobs"
     )
+    parser.add_argument(
+        "--config", default="", metavar="FILE", help="the server's configuration, for a bucket"
+    )
 
 
 def run(args: argparse.Namespace, context: Context) -> int:
-    from lamina.errors import EXIT_STATUS, Kind, LaminaError
-    from lamina.registry.server.filesystem import FilesystemStorage
+    from lamina.errors import EXIT_STATUS, Kind
+    from lamina.record import replace
+    from lamina.registry.server.config import Config, load_config
+    from lamina.registry.server.storage import open_storage
 
-    root = context.path(args.root) if args.root else f"{context.root}/registry"
-    import os
-
-    if not os.path.exists(f"{root}/registry.sqlite"):
-        raise LaminaError(f"{root} is not the directory of a registry", kind=Kind.NOT_FOUND)
-    storage = FilesystemStorage(root, clock=context.clock)
+    root = context.path(args.root) if args.root else ""
+    if args.config:
+        config = load_config(context.path(args.config), root=root)
+    else:
+        config = Config(root=root or f"{context.root}/registry")
+    _check_exists(config)
+    # it reads, and lamina's store is not the registry's to scrub
+    storage = open_storage(replace(config, read_only=True, share_store=""), clock=context.clock)
     try:
         damaged = storage.upkeep.scrub()
     finally:
@@ -36,3 +47,12 @@ def run(args: argparse.Namespace, context: Context) -> int:
     for digest in damaged:
         context.print(digest)
     return EXIT_STATUS[Kind.INTEGRITY] if damaged else 0
+
+
+def _check_exists(config: Config) -> None:
+    import os
+
+    from lamina.errors import Kind, LaminaError
+
+    if config.bucket is None and not os.path.exists(f"{config.root}/registry.sqlite"):
+        raise LaminaError(f"{config.root} is not the directory of a registry", kind=Kind.NOT_FOUND)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Serve a registry: OCI distribution-spec 1.1, in one process, from one directory."""
+"""Serve a registry: OCI distribution-spec 1.1, from a directory or a bucket."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ def configure(parser: Parser) -> None:
     parser.add_argument(
         "--access-log", default="", metavar="FILE|-", help="write a JSON line for each request"
     )
+    parser.switch("--share-store", help="serve the images of lamina's store too, without a copy")
     parser.switch("--read-only", help="refuse pushes and deletes")
     parser.switch("--check", help="check the configuration and exit")
 
@@ -46,9 +47,14 @@ def run(args: argparse.Namespace, context: Context) -> int:
     else:
         config = Config(root=root or f"{context.root}/registry")
     config = with_flags(
-        config, listen=args.listen, read_only=args.read_only, access_log=args.access_log
+        config,
+        listen=args.listen,
+        read_only=args.read_only,
+        access_log=args.access_log,
+        share_store=context.root if args.share_store else "",
     )
     host, _ = config.address()
+    from lamina.app.registries import network
     from lamina.registry.server.serve import check_tls, make_gate, serve
 
     if args.check:
@@ -67,11 +73,17 @@ def run(args: argparse.Namespace, context: Context) -> int:
         context.warn("warning: everybody who reaches this address may push and delete; see [auth]")
 
     def ready(address: str) -> None:
-        context.print(f"serving {config.root} at {address}")
+        context.print(f"serving {config.place} at {address}")
         context.stdout.flush()
 
     with _access_log(config.access_log, context) as stream:
-        serve(config, ready=ready, clock=context.clock, access_log=stream)
+        serve(
+            config,
+            ready=ready,
+            clock=context.clock,
+            access_log=stream,
+            network=network(context.env, settings=context.settings()) if config.proxies else None,
+        )
     return 0
 
 

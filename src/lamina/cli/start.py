@@ -47,7 +47,7 @@ def _start_attached(args: argparse.Namespace, context: Context) -> int:
     from lamina.cli.attach import check_terminal, detach_keys, run_attached
 
     settings = context.settings()
-    host = Host(runtime=settings.runtime, subnet=settings.subnet)
+    host = Host(runtime=settings.runtime, subnet=settings.subnet, forks=True)
     container = find(context.store(), args.containers[0], host=host)
     terminal = container.config.process.terminal
     check_terminal(context, terminal=terminal, stdin=args.interactive)

@@ -11,6 +11,7 @@ from lamina.errors import Kind, LaminaError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Mapping
 
     from lamina.app.builds import Build, Step
     from lamina.cli.arguments import Parser
@@ -39,8 +40,11 @@ def run(args: argparse.Namespace, context: Context) -> int:
     from lamina.app.why import explained
 
     build, steps = explained(context.store(), args.build)
+    imported = build.details().get("imported", {})
     if args.format:
-        context.print(json.dumps({"build": build.id, "steps": [_row(step) for step in steps]}))
+        context.print(
+            json.dumps({"build": build.id, "steps": [_row(step, imported) for step in steps]})
+        )
         return 0
     from lamina.cli.ui.escape import printable
 
@@ -48,7 +52,10 @@ def run(args: argparse.Namespace, context: Context) -> int:
     wanted = ":" in args.build
     for step in steps:
         text = step.why.text if step.why is not None else step.outcome
-        if wanted or step.why is not None:
+        origin = imported.get(str(step.number), "") if step.why is None else ""
+        if origin:
+            text = f"imported from the cache {origin}"
+        if wanted or origin or step.why is not None:
             context.print(f"{printable(step.name)}\n    {printable(text or 'not finished')}")
     return 0
 
@@ -61,7 +68,7 @@ def _head(build: Build, steps: list[Step], context: Context) -> None:
     context.print(f"build {build.id} ({printable(build.name)}): {ran} ran, {cached} cached")
 
 
-def _row(step: Step) -> dict[str, object]:
+def _row(step: Step, imported: Mapping[str, str]) -> dict[str, object]:
     why = step.why
     row: dict[str, object] = {"number": step.number, "name": step.name, "outcome": step.outcome}
     if why is not None:
@@ -74,6 +81,8 @@ def _row(step: Step) -> dict[str, object]:
             "via": why.via,
             "text": why.text,
         }
+    elif str(step.number) in imported:
+        row["imported"] = imported[str(step.number)]
     return row
 
 

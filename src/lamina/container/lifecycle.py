@@ -12,17 +12,21 @@ import os
 import signal
 import socket
 
-from lamina.container import console, instance, state
+from lamina.container import console, forking, instance, state
 from lamina.container.state import KIND, State
 from lamina.errors import Kind, LaminaError
 from lamina.store.ports import Document
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from lamina.container.instance import ExecRequest
     from lamina.container.state import ContainerConfig
     from lamina.spec.digest import ChainID
     from lamina.store.ports import Store
+
+_MONITOR_ENV = {"PATH": os.defpath + ":/usr/sbin:/sbin:/usr/local/bin:/usr/local/sbin"}
 
 
 def create(
@@ -73,11 +77,13 @@ def start(
     mode: str = "",
     stdin: bool = False,
     size: tuple[int, int] | None = None,
+    forks: bool = False,
 ) -> socket.socket:
     """Start the container's monitor; its connection, on which STARTED or FAILED comes first.
 
     `mode` is `attach` to get the output on the connection, or empty. `runtime` is a name or path
-    (empty: what was found to work). The caller closes the connection.
+    (empty: what was found to work). With `forks` the monitor is a fork of this process if it has
+    one thread: for lamina's own commands. The caller closes the connection.
 
     Raises LaminaError of kind CONFLICT if the container runs or is being changed.
     """
@@ -90,7 +96,13 @@ def start(
         with contextlib.closing(theirs):
             hello: dict[str, object] = {"mode": mode, "stdin": stdin, "size": size}
             ours.sendall(console.json_frame(console.HELLO, hello))
-            _spawn_monitor(store.root, id, lock, theirs.fileno(), runtime, subnet)
+            arguments = [store.root, id, str(lock), str(theirs.fileno()), runtime, subnet]
+            with _monitor_log(store.root, id) as log:
+                if forks and forking.can_fork():
+                    store.close()  # sqlite must know of no open database when a process forks
+                    _fork_monitor(arguments, log)
+                else:
+                    _spawn_monitor(arguments, log)
     except BaseException:
         ours.close()
         raise
@@ -99,33 +111,46 @@ def start(
     return ours
 
 
-def _spawn_monitor(
-    root: str, id: str, lock: int, connection: int, runtime: str, subnet: str
-) -> None:
+@contextlib.contextmanager
+def _monitor_log(root: str, id: str) -> Iterator[int]:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+    log = os.open(f"{state.directory_of(root, id)}/monitor.log", flags, 0o600)
+    try:
+        yield log
+    finally:
+        os.close(log)
+
+
+def _fork_monitor(arguments: list[str], log: int) -> None:
+    from lamina.container import monitor
+
+    keep = (int(arguments[2]), int(arguments[3]))
+    forking.fork_detached(
+        lambda: monitor.serve(arguments),
+        title=f"lamina-monitor {arguments[0]} {arguments[1]}",
+        keep=keep,
+        log=log,
+        env=_MONITOR_ENV,
+    )
+
+
+def _spawn_monitor(arguments: list[str], log: int) -> None:
     import subprocess
 
-    arguments = [root, id, str(lock), str(connection), runtime, subnet]
-    log = os.open(
-        f"{state.directory_of(root, id)}/monitor.log",
-        os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC,
-        0o600,
-    )
     try:
         subprocess.run(
             instance.lean_python(f"from lamina.container.monitor import main; main({arguments!r})"),
-            pass_fds=(lock, connection),
+            pass_fds=(int(arguments[2]), int(arguments[3])),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             start_new_session=True,
             cwd="/",
-            env={"PATH": os.defpath + ":/usr/sbin:/sbin:/usr/local/bin:/usr/local/sbin"},
+            env=_MONITOR_ENV,
             check=True,
         )
     except subprocess.CalledProcessError as error:
-        raise LaminaError(f"the monitor of container {id[:12]} did not start") from error
-    finally:
-        os.close(log)
+        raise LaminaError(f"the monitor of container {arguments[1][:12]} did not start") from error
 
 
 def started(connection: socket.socket) -> None:

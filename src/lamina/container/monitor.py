@@ -493,14 +493,19 @@ def _detach() -> None:
     """Become a child of init: whoever started us has nothing to wait for."""
     if os.fork():
         os._exit(0)
-    with open("/proc/self/comm", "w", encoding="ascii") as file:
-        file.write("lamina-monitor")
 
 
 def main(argv: Sequence[str]) -> NoReturn:
-    """`monitor ROOT ID LOCK_FD SOCKET_FD RUNTIME SUBNET`: the process's entry point."""
-    root, id, lock, connection, runtime, subnet = argv
+    """`monitor ROOT ID LOCK_FD SOCKET_FD RUNTIME SUBNET`: the entry point of a new interpreter."""
     _detach()
+    serve(argv)
+
+
+def serve(argv: Sequence[str]) -> NoReturn:
+    """Supervise the container in this process, which has nothing else to do; ends it."""
+    root, id, lock, connection, runtime, subnet = argv
+    with open("/proc/self/comm", "w", encoding="ascii") as file:
+        file.write("lamina-monitor")
     first = Client(socket.socket(fileno=int(connection)))
     os.set_inheritable(int(lock), False)
     first.connection.set_inheritable(False)

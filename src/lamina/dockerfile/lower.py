@@ -228,11 +228,19 @@ class Lowering:
                 for command in (() if parent.is_replaced else parent.node.commands)
                 if isinstance(command, ast.OnBuild)
             ]
-        elif stage.request is not None and stage.request.key in resolved:
-            stored = resolved[stage.request.key].config.config.on_build
+        else:
+            stored: tuple[str, ...] = ()
+            if stage.request is not None and stage.request.key in resolved:
+                stored = resolved[stage.request.key].config.config.on_build
+            elif stage.context is not None and stage.context.results:
+                stored = self._result(stage, stage.context).config.config.on_build
             triggers = [self._parse_trigger(text, stage) for text in stored]
         own = [Step(command) for command in stage.node.commands]
         return [*(Step(command, trigger=True) for command in triggers), *own]
+
+    def _result(self, stage: BuildStage, context: NamedContext) -> Lowered:
+        platform = stage.platform or self._options.platform
+        return context.result(platform, stage.node.start.span)
 
     def _parse_trigger(self, text: str, stage: BuildStage) -> ast.Command:
         span = stage.node.start.span
@@ -255,7 +263,8 @@ class Lowering:
             return None
         if "$" in text:
             raise SourceError(
-                "variables are not replaced in COPY --from",
+                "variable expansion is not supported for --from, define a new stage with FROM "
+                "using ARG from global scope as a workaround",
                 span=command.span,
                 hint=f"give the image a name with `FROM {text} AS name` and copy from that",
             )
@@ -385,7 +394,9 @@ class Lowering:
             return
         if stage.request is None:
             state.start_from(_empty_image(self._options.platform), None)
-            if stage.context is not None:
+            if stage.context is not None and stage.context.results:
+                self._start_from_result(state, stage, self._result(stage, stage.context))
+            elif stage.context is not None:
                 self._start_from_context(state, stage, stage.context)
             return
         state.total += 1
@@ -403,6 +414,12 @@ class Lowering:
             )
             edge = _image_edge(state.scope.vertices, stage.request, image, meta)
         state.start_from(image.config, edge)
+
+    def _start_from_result(self, state: StageState, stage: BuildStage, result: Lowered) -> None:
+        """FROM of another target of the bake: its files, config and history go on here."""
+        state.platform = stage.platform or self._options.platform
+        state.start_from(result.config, state.scope.vertices.include(result.plan))
+        state.base_layers = result.base_layers
 
     def _start_from_context(
         self, state: StageState, stage: BuildStage, context: NamedContext
@@ -445,6 +462,9 @@ class Lowering:
         def edge_of(named: SourceTree) -> Edge | None:
             if named.stage is not None:
                 return states[named.stage].edge
+            if named.context is not None and named.context.results:
+                result = named.context.result(self._options.platform, step.command.span)
+                return scope.vertices.include(result.plan)
             if named.context is not None:
                 return _context_edge(scope.vertices, named.context)
             if named.request is None:

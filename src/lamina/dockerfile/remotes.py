@@ -7,13 +7,16 @@ for images. With `--checksum` of a URL, or a commit as ref, nothing needs to be 
 
 from __future__ import annotations
 
+from lamina.errors import SourceError
 from lamina.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from lamina.dockerfile.lower import Lowered
     from lamina.spec.digest import Digest
+    from lamina.spec.platform import Platform
     from lamina.spec.span import Span
 
     Answers = Mapping[tuple[str, str], "Answer"]
@@ -89,10 +92,24 @@ class NamedContext:
     """What `--build-context NAME=...` puts behind a name of the Dockerfile.
 
     `image` is what is asked for as an `ImageRequest` (`scratch`: nothing; empty: it is a tree, the
-    LocalSource of this name, with `ignore` patterns).
+    LocalSource of this name, with `ignore` patterns). `results` are those of another target of a
+    bake, one a platform: its files and config stand behind the name, as an image's would.
     """
 
     name: str
     image: str = ""
     ignore: tuple[str, ...] = ()
     tree: str = ""  # the LocalSource's name, if it is another
+    results: tuple[tuple[Platform, Lowered], ...] = ()
+
+    def result(self, platform: Platform, span: Span) -> Lowered:
+        """The target's result for `platform`. Raises SourceError if it was not built for it."""
+        for built, lowered in self.results:
+            if built == platform:
+                return lowered
+        built_for = ", ".join(str(each) for each, _ in self.results)
+        raise SourceError(
+            f"context {self.name} is a target that is built for {built_for}, not for {platform}",
+            span=span,
+            hint="give both targets the same platforms",
+        )

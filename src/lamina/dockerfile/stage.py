@@ -30,14 +30,14 @@ from lamina.dockerfile.values import (
     parse_port,
 )
 from lamina.errors import Kind
-from lamina.plan.graph import Edge, Vertex, VertexMeta, combined, vertex
+from lamina.plan.graph import Edge, Plan, Vertex, VertexMeta, combined, vertex
 from lamina.plan.ops import Exec, FileOp, LocalSource, Merge, MkdirAction
 from lamina.record import record, replace
 from lamina.spec.config import Healthcheck, History, ImageConfig, RunConfig
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from lamina.dockerfile.checks import Checker
     from lamina.dockerfile.copying import CopyRequest, Part
@@ -69,6 +69,12 @@ class Vertices:
         if old is not made:
             self._known[made.digest] = replace(old, meta=combined(old.meta, meta))
         return Edge(made.digest)
+
+    def include(self, plan: Plan) -> Edge | None:
+        """The plan's output, its vertices known from now on."""
+        for made in plan.vertices:
+            self._known.setdefault(made.digest, made)
+        return plan.outputs[0]
 
     def all(self) -> tuple[Vertex, ...]:
         """Every vertex, inputs first."""
@@ -270,11 +276,7 @@ class StageState:
             extra_hosts=self.scope.extra_hosts,
             shm_size=self.scope.shm_size,
             platform=str(self.platform),
-            proxy_args=tuple(
-                (name, value)
-                for name, value in self.scope.build_args.items()
-                if name.lower() in PROXY_ARGS
-            ),
+            proxy_args=_proxies(self.scope.build_args),
             mounts=mounts + script,
             hostname=self.scope.build_args.get("BUILDKIT_SANDBOX_HOSTNAME", ""),
         )
@@ -645,6 +647,15 @@ class StageState:
             ).text
         except BadExpansion:
             return text
+
+
+def _proxies(build_args: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """The proxy arguments, in small and in capital letters, as BuildKit's executor sets them."""
+    given = {name: value for name, value in build_args.items() if name.lower() in PROXY_ARGS}
+    for name, value in tuple(given.items()):
+        given.setdefault(name.upper(), value)
+        given.setdefault(name.lower(), value)
+    return tuple(given.items())
 
 
 def _is_numeric(owner: str) -> bool:

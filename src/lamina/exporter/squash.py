@@ -86,14 +86,15 @@ def _write(
     from lamina.layer.create import create_layer
     from lamina.spec.descriptor import Descriptor
     from lamina.spec.mediatype import OCI_LAYER_OF
-    from lamina.system.mounts import OverlayMount
+    from lamina.system.mounts import OverlayMount, opened_layers
 
     ensure_snapshot(store, result.diff_ids, emit=emit, cancel=cancel)
     chains = chain_ids(result.diff_ids)
-    uppers = [store.snapshots.layer_dir(str(chain)) for chain in chains[result.base_layers :]]
+    layers = [store.snapshots.layer(str(chain)) for chain in chains[result.base_layers :]]
     base = store.snapshots.view(chains[result.base_layers - 1] if result.base_layers else None)
-    merged = OverlayMount(tuple(reversed(uppers)))
+    merged = OverlayMount(tuple(reversed(layers)))
     with (
+        opened_layers(layers) as uppers,
         _Tree(merged) as tree,
         _Tree(base) as below,
         fresh_ingest(store, f"squash {key}") as ingest,

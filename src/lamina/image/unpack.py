@@ -9,10 +9,12 @@ missing; both check the diffID of every byte that they make something of.
 from __future__ import annotations
 
 import hashlib
+import os
 import time
+from functools import partial
 
 from lamina.errors import Kind, LaminaError
-from lamina.events import Progress
+from lamina.events import Phase, Progress
 from lamina.spec.descriptor import Descriptor
 from lamina.spec.digest import DiffID, Digest
 from lamina.spec.identity import chain_id, chain_ids
@@ -25,8 +27,10 @@ if TYPE_CHECKING:
     from typing import IO
 
     from lamina.events import Emitter
+    from lamina.layer.apply import AppliedLayer
     from lamina.spec.digest import ChainID
     from lamina.store.ports import Ingest, Store
+    from lamina.system.mounts import OverlayMount
     from lamina.tasks import CancelToken
 
 _CHUNK = 1024 * 1024
@@ -80,6 +84,37 @@ def ensure_snapshot(
     return parent
 
 
+def unpack_blob(
+    store: Store,
+    blob: Descriptor,
+    diff_id: DiffID,
+    *,
+    chain: ChainID,
+    parent: ChainID | None,
+    open: Callable[[], IO[bytes]],
+    verify: Callable[[], None],
+    emit: Emitter,
+    cancel: CancelToken,
+    clock: Callable[[], float],
+) -> None:
+    """Unpack one layer from `open()`, which may still be arriving, unless its snapshot is there.
+
+    The snapshot exists only once `verify` has returned (it waits for the blob to be whole in the
+    store, and raises if it is not what it should be) and the bytes had the diffID. The caller
+    holds a lease; `parent` is unpacked.
+
+    Raises:
+        LayerCorrupt: the bytes have another diffID.
+        LaminaError: as `ensure_snapshot`; what `open`, its stream and `verify` raise.
+    """
+    unpacking = _Unpacking(store, emit=emit, cancel=cancel, clock=clock, privileged=True)
+    if store.snapshots.exists(chain):
+        return
+    with store.lock(f"chain:{chain}", cancel=cancel):
+        if not store.snapshots.exists(chain):
+            unpacking.unpack(blob, diff_id, chain, parent, open=open, verify=verify)
+
+
 class _Unpacking:
     """Unpacks single layers on their parents."""
 
@@ -108,7 +143,7 @@ class _Unpacking:
             failure: LaminaError | None = None
             for blob in blobs_of(self._store, diff_id):
                 try:
-                    self._unpack(blob, diff_id, chain, parent)
+                    self.unpack(blob, diff_id, chain, parent)
                 except LaminaError as error:
                     failure = error.about(f"layer {diff_id}")
                     if error.kind is not Kind.INTEGRITY:  # else another blob may be sound
@@ -122,33 +157,95 @@ class _Unpacking:
             hint="pull the image again, or build it again",
         )
 
-    def _unpack(
-        self, blob: Descriptor, diff_id: DiffID, chain: ChainID, parent: ChainID | None
+    def unpack(
+        self,
+        blob: Descriptor,
+        diff_id: DiffID,
+        chain: ChainID,
+        parent: ChainID | None,
+        *,
+        open: Callable[[], IO[bytes]] | None = None,
+        verify: Callable[[], None] | None = None,
     ) -> None:
+        """Make the snapshot; the caller has the chain's lock. See `unpack_blob`."""
         sweep_working(self._store)  # a killed process's half-unpacked layers
         key = working_key(f"unpack:{chain}")
         mount = self._store.snapshots.prepare(key, parent)
         try:
-            size = self._apply(blob, diff_id, mount.upper, mount.lowers)
+            image = self._store.snapshots.image_for(key) if self._privileged else None
+            opener = open if open is not None else partial(self._store.content.open, blob.digest)
+            size = self._fill(opener, blob, diff_id, mount, image)
+            if verify is not None:
+                verify()
             self._store.snapshots.commit(chain, key)
         except BaseException:
             self._drop(key)
             raise
         self._store.metadata.put_layer(diff_id, size, blob)
 
-    def _apply(self, blob: Descriptor, diff_id: DiffID, target: str, lowers: Sequence[str]) -> int:
+    def _fill(
+        self,
+        open: Callable[[], IO[bytes]],
+        blob: Descriptor,
+        diff_id: DiffID,
+        mount: OverlayMount,
+        image: str | None,
+    ) -> int:
+        """Make the layer, as an image if `image` says where and it can be one."""
+        from lamina.system.mounts import opened_layers
+
+        with opened_layers(mount.lowers) as lowers:
+            if image is not None:
+                from lamina.layer.erofs import NotWrappable
+
+                try:
+                    wrapping = self._wrapping(image, diff_id, mount, lowers)
+                    return self._read(open, blob, diff_id, wrapping)
+                except NotWrappable as error:
+                    import logging  # 9 ms, and rarely needed
+
+                    logging.getLogger(__name__).debug(
+                        "layer %s is unpacked: it has %s", diff_id, error
+                    )
+                    os.unlink(image)
+            return self._read(open, blob, diff_id, self._applying(mount, lowers))
+
+    def _applying(
+        self, mount: OverlayMount, lowers: list[str]
+    ) -> Callable[[IO[bytes]], AppliedLayer]:
         from lamina.layer.apply import apply_layer
+
+        return lambda tar: apply_layer(
+            tar, mount.upper, lowers=lowers, privileged=self._privileged, cancel=self._cancel
+        )
+
+    def _wrapping(
+        self, image: str, diff_id: DiffID, mount: OverlayMount, lowers: list[str]
+    ) -> Callable[[IO[bytes]], AppliedLayer]:
+        from lamina.layer.wrap import wrap_layer
+
+        def wrap(tar: IO[bytes]) -> AppliedLayer:
+            wrapped = wrap_layer(tar, image, expected=diff_id, lowers=lowers, cancel=self._cancel)
+            root = wrapped.root
+            os.chown(mount.upper, root.uid, root.gid)
+            os.chmod(mount.upper, root.mode)
+            os.utime(mount.upper, ns=(root.mtime_ns, root.mtime_ns))
+            return wrapped.applied
+
+        return wrap
+
+    def _read(
+        self,
+        open: Callable[[], IO[bytes]],
+        blob: Descriptor,
+        diff_id: DiffID,
+        make: Callable[[IO[bytes]], AppliedLayer],
+    ) -> int:
         from lamina.layer.compress import decompressed
 
-        with self._store.content.open(blob.digest) as file:
+        with open() as file:
             counted = _Counted(file, blob, diff_id, emit=self._emit, clock=self._clock)
-            applied = apply_layer(
-                decompressed(counted),  # type: ignore[arg-type]  # only read() is used
-                target,
-                lowers=lowers,
-                privileged=self._privileged,
-                cancel=self._cancel,
-            )
+            applied = make(decompressed(counted))  # type: ignore[arg-type]  # only read() is used
         if applied.diff_id != diff_id:
             raise LayerCorrupt(f"blob {blob.digest} holds {applied.diff_id}")
         counted.finish()
@@ -205,6 +302,8 @@ class _Counted:
                 total=self._blob.size,
                 at=self._clock(),
                 done=done,
+                subject=self._blob.digest,
+                phase=Phase.UNPACKING,
             )
         )
 
@@ -338,12 +437,13 @@ class _Making:
         """From the snapshot of the stack, if that gives the same diffID."""
         from lamina.layer.create import create_layer
         from lamina.layer.walk import overlay_items
+        from lamina.system.mounts import opened_layers
 
         chain = chain_id(stack)
         if chain is None or not self._store.snapshots.exists(chain):
             raise self._missing("no blob and no snapshot of it is")
-        directory = self._store.snapshots.layer_dir(str(chain))
-        with _Discarding(self._ingest()) as ingest:
+        layer = self._store.snapshots.layer(str(chain))
+        with opened_layers([layer]) as (directory,), _Discarding(self._ingest()) as ingest:
             made = create_layer(
                 overlay_items(directory),
                 ingest.write,

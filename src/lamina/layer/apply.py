@@ -31,7 +31,7 @@ class AppliedLayer:
     size: int
 
 
-class _Hashed:
+class Hashed:
     """A stream that hashes what is read from it; the third read moves both to a thread.
 
     Decompressing and hashing then overlap with making files. The thread has a small lead only.
@@ -149,7 +149,7 @@ def apply_layer(
     """
     policy = Policy(overlay=True, privileged=privileged)
     below = None if lowers is None else Lowers(lowers)
-    with _Hashed(tar, cancel) as stream, Tree(target, policy=policy, lowers=below) as tree:
+    with Hashed(tar, cancel) as stream, Tree(target, policy=policy, lowers=below) as tree:
         for entry, reader in read_tar(stream):  # type: ignore[arg-type]  # only read() is used
             tree.place(entry, reader)
         applied = stream.finish()

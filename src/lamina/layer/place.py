@@ -19,11 +19,21 @@ import os
 import stat
 
 from lamina.errors import Kind, LaminaError
-from lamina.layer.entry import OPAQUE_WHITEOUT, WHITEOUT_PREFIX, Entry, EntryType, join, split
+from lamina.layer.entry import WHITEOUT_PREFIX, Entry, EntryType, join, split
 from lamina.layer.lower import Lowers, is_hidden
+from lamina.layer.rules import (
+    check_device,
+    check_link_room,
+    check_name,
+    hidden_name,
+    invalid_link,
+    is_not_private,
+    link_loop,
+    not_a_directory,
+)
 from lamina.layer.walk import is_whiteout, item_at
 from lamina.record import record
-from lamina.system.paths import MAX_SYMLINKS, NAME_MAX, failure, shown
+from lamina.system.paths import MAX_SYMLINKS, failure, shown
 from lamina.system.xattrs import is_overlay_private, opaque_name
 
 TYPE_CHECKING = False
@@ -100,13 +110,7 @@ class Tree:
             self._directories[b""] = entry
             return
         parent, name = split(path)
-        if name in {b"", b".", b".."} or b"\0" in path:
-            raise LaminaError(f"invalid name {shown(path)}", kind=Kind.INVALID)
-        if len(name) > NAME_MAX:
-            raise LaminaError(
-                f"the name {shown(name[:40])}... has {len(name)} bytes: the limit is {NAME_MAX}",
-                kind=Kind.INVALID,
-            )
+        check_name(path, name)
         directory, fd = self._resolve(parent)
         if name.startswith(WHITEOUT_PREFIX):
             self._whiteout(entry, directory, name)
@@ -148,7 +152,7 @@ class Tree:
                 continue
             links += 1
             if links > MAX_SYMLINKS:
-                raise LaminaError(f"too many symbolic links in {shown(path)}", kind=Kind.INVALID)
+                raise link_loop(path)
             if link.startswith(b"/"):
                 at = b""
             todo += link.split(b"/")[::-1]
@@ -200,7 +204,7 @@ class Tree:
         if stat.S_ISLNK(status.st_mode):
             return os.readlink(name, dir_fd=above)
         if not is_whiteout(status) or not self._policy.overlay:
-            raise LaminaError(f"{shown(path)} is not a directory", kind=Kind.INVALID)
+            raise not_a_directory(path)
         os.unlink(name, dir_fd=above)
         self._make_parent(above, path, Entry(path, EntryType.DIR, 0o755))
         self._make_opaque(path)
@@ -229,7 +233,7 @@ class Tree:
         if found is None:
             return None
         root, status = found
-        return item_at(root, path, status=status, keep=_is_not_private)
+        return item_at(root, path, status=status, keep=is_not_private)
 
     def _make_opaque(self, path: bytes) -> None:
         if self._policy.overlay:
@@ -245,18 +249,13 @@ class Tree:
                 f"{shown(entry.path)} is a whiteout, which means nothing outside a layer",
                 kind=Kind.INVALID,
             )
-        if name == OPAQUE_WHITEOUT:
-            if directory:
-                self._make_opaque(directory)
-            else:
-                self._hide_root()
-            return
-        hidden = name.removeprefix(WHITEOUT_PREFIX)
-        # `.wh.`, `.wh..` and `.wh...` would name the directory, itself or its parent; names that
-        # begin with `.wh..wh.` are AUFS's own and mean nothing in a layer but the opaque marker.
-        if hidden in {b"", b".", b".."} or hidden.startswith(WHITEOUT_PREFIX):
-            raise LaminaError(f"invalid whiteout {shown(entry.path)}", kind=Kind.INVALID)
-        self._hide(join(directory, hidden))
+        hidden = hidden_name(entry.path, name)
+        if hidden:
+            self._hide(join(directory, hidden))
+        elif directory:
+            self._make_opaque(directory)
+        else:
+            self._hide_root()
 
     def _hide_root(self) -> None:
         """An opaque marker in the root: overlayfs has no such thing, so hide name by name."""
@@ -324,11 +323,8 @@ class Tree:
             device = os.makedev(entry.devmajor, entry.devminor)
             if not self._policy.privileged:
                 return
-            if device == 0 and kind == stat.S_IFCHR and self._policy.overlay:
-                raise LaminaError(
-                    f"{shown(entry.path)} is the character device 0:0, overlayfs's whiteout",
-                    kind=Kind.INVALID,
-                )
+            if self._policy.overlay:
+                check_device(entry)
         self._make(lambda: os.mknod(name, kind | 0o600, device, dir_fd=above), above, path)
         self._finish_path(above, name, entry)
 
@@ -341,6 +337,7 @@ class Tree:
             self._check_link_source(entry, fd, source)
             if source == path:
                 return
+            check_link_room(entry, path, source)
             fd = self._fd(directory)  # copying up may have closed it
             self._make(
                 lambda: os.link(
@@ -367,11 +364,7 @@ class Tree:
                 return
             status = None
         if status is None or stat.S_ISDIR(status.st_mode) or self._is_hiding(status):
-            raise LaminaError(
-                f"{shown(entry.path)} is a hard link to {shown(entry.linkname)}, which is not a "
-                "file that comes before it",
-                kind=Kind.INVALID,
-            )
+            raise invalid_link(entry)
 
     def _is_hiding(self, status: os.stat_result) -> bool:
         return self._policy.overlay and is_whiteout(status)
@@ -481,10 +474,6 @@ class Tree:
         if name.startswith(b"user."):
             return entry.type not in {EntryType.FILE, EntryType.DIR}  # xattr(7)
         return not self._policy.privileged
-
-
-def _is_not_private(name: bytes) -> bool:
-    return not is_overlay_private(name)
 
 
 def _failure(error: OSError, entry: Entry) -> LaminaError:

@@ -26,7 +26,7 @@ class Extents:
     `stored` is the number of bytes that the archive holds for the file.
     """
 
-    __slots__ = ("_at", "_index", "_segments", "_size")
+    __slots__ = ("_at", "_index", "_size", "segments")
 
     def __init__(self, segments: list[Segment], *, size: int, stored: int) -> None:
         end = 0
@@ -38,22 +38,22 @@ class Extents:
             raise _invalid("a segment lies behind the end of the file")
         if sum(length for _, length in segments) != stored:
             raise _invalid("the lengths do not add up to what is stored")
-        self._segments = [segment for segment in segments if segment[1]]
+        self.segments = [segment for segment in segments if segment[1]]
         self._size = size
         self._index = 0
         self._at = 0
 
     def hole(self) -> int:
         """Bytes of the hole here; 0 in data and at the end."""
-        if self._index < len(self._segments):
-            return max(self._segments[self._index][0] - self._at, 0)
+        if self._index < len(self.segments):
+            return max(self.segments[self._index][0] - self._at, 0)
         return self._size - self._at
 
     def data(self) -> int:
         """Bytes of data here; 0 in a hole and at the end."""
-        if self._index == len(self._segments):
+        if self._index == len(self.segments):
             return 0
-        offset, length = self._segments[self._index]
+        offset, length = self.segments[self._index]
         return offset + length - self._at if offset <= self._at else 0
 
     def pass_hole(self, length: int) -> int:

@@ -144,6 +144,12 @@ class EntryReader:
         """If the next bytes are a hole of a sparse file: pass over it and return its length."""
         return 0
 
+    def segments(self, base: int) -> tuple[tuple[int, int, int], ...]:
+        """Where the content lies, if nothing of it was read: offset in the file, `base` plus offset
+        in the archive, length; in order.
+        """
+        return ((0, base + self._input.offset, self._left),) if self._left else ()
+
     def close(self) -> None:
         """Pass over what was not read."""
         left, self._left = self._left, 0
@@ -175,6 +181,14 @@ class SparseReader(EntryReader):
 
     def hole(self) -> int:
         return self._extents.pass_hole(self._extents.hole())
+
+    def segments(self, base: int) -> tuple[tuple[int, int, int], ...]:
+        found = []
+        at = base + self._input.offset
+        for offset, length in self._extents.segments:
+            found.append((offset, at, length))
+            at += length
+        return tuple(found)
 
 
 def _truncated(path: bytes) -> InvalidTar:

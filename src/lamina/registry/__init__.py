@@ -6,7 +6,8 @@ May import image, store, layer, spec, tasks, events, errors. Start with `ports` 
 Sink), `protocol` (pure: routes, headers, errors), `auth` (challenges, tokens, realm rules),
 `endpoints` (which hosts to ask, and how), `config` (stored credentials), `registriesconf`
 (mirrors, rewriting), `transport` (the only door to the network; urllib3). `local` has the store and
-image layouts as Source and Sink. `server` is the registry that lamina can be. Specifications: distribution-spec 1.1; distribution's token
+image layouts as Source and Sink, `arrivals` unpacks layers behind their downloads. `server` is the
+registry that lamina can be. Specifications: distribution-spec 1.1; distribution's token
 authentication; containers-registries.conf(5). docs/registry.md is for users.
 """
 

@@ -152,7 +152,8 @@ class Authenticator:
         )
         service = challenge.parameter("service")
         if credentials.identity_token:
-            request = _refresh_request(realm, service, scopes, credentials)
+            refresh = self.refresh_token or credentials.identity_token
+            request = _refresh_request(realm, service, scopes, refresh)
         else:
             request = _token_request(realm, service, scopes, credentials, offline=offline)
         answer = self._transport_of(realm).send(request)
@@ -208,15 +209,15 @@ def _token_request(
 
 
 def _refresh_request(
-    realm: str, service: str, scopes: Sequence[str], credentials: Credentials
+    realm: str, service: str, scopes: Sequence[str], refresh_token: str
 ) -> Request:
-    """Distribution spec/auth/oauth.md: POST with the refresh token."""
+    """Distribution spec/auth/oauth.md: POST with the refresh token, the last one that was given."""
     form = {
         "grant_type": "refresh_token",
         "service": service,
         "client_id": CLIENT_ID,
         "scope": " ".join(scopes),
-        "refresh_token": credentials.identity_token,
+        "refresh_token": refresh_token,
     }
     body = urlencode(form).encode()
     headers = (("Content-Type", "application/x-www-form-urlencoded"),)

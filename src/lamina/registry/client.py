@@ -325,7 +325,7 @@ class _Body:
         self._answer = answer
 
     def read(self, size: int = -1, /) -> bytes:
-        return self._answer.read(size if size >= 0 else _READ)
+        return self._answer.read1(size if size >= 0 else _READ)
 
     def close(self) -> None:
         self._answer.close()

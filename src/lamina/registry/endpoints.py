@@ -155,6 +155,7 @@ class Endpoint:
         is_mirror: bool = False,
         credentials: Callable[[], Credentials],
         cancel: CancelToken,
+        attempts: int = ATTEMPTS,
     ) -> None:
         self.host = host
         self.repository = repository
@@ -163,6 +164,7 @@ class Endpoint:
         self._insecure = insecure or is_loopback(host)
         self._credentials = credentials
         self._cancel = cancel
+        self._attempts = attempts
         self._auth: Authenticator | None = None
         self._lock = threading.Lock()
 
@@ -192,7 +194,7 @@ class Endpoint:
         scopes: Sequence[str],
         what: str,
         expect: Sequence[int],
-        attempts: int = ATTEMPTS,
+        attempts: int | None = None,
     ) -> Response:
         """The answer, with a status of `expect`; the caller closes it.
 
@@ -206,6 +208,7 @@ class Endpoint:
         """
         url = self.address(request.url)
         request = replace(request, url=url)
+        attempts = attempts or self._attempts
         for attempt in range(1, attempts + 1):
             last = attempt == attempts
             try:

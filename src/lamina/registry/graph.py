@@ -12,7 +12,7 @@ import threading
 from collections import deque
 
 from lamina.errors import Kind, LaminaError
-from lamina.events import Progress
+from lamina.events import Phase, Progress
 from lamina.record import record
 from lamina.spec import mediatype
 from lamina.spec.manifest import MAX_ENTRIES, Index, Manifest
@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 
 JOBS = 4  # blobs moved at one time; Docker pulls 3 and pushes 5
 _MAX_DEPTH = 8  # indexes inside indexes; deeper is an attack
-_REPORT_EVERY = 1 << 20  # bytes between progress events of one blob
-_FOREIGN = frozenset(
+_REPORT_EVERY = 1 << 20  # bytes between progress events of one blob...
+_REPORT_SECONDS = 0.25  # ...or seconds, on slow networks
+FOREIGN = frozenset(
     kind
     for kind in mediatype.LAYER_COMPRESSION
     if kind.startswith(mediatype.OCI_NONDISTRIBUTABLE) or kind == mediatype.DOCKER_FOREIGN_LAYER
@@ -64,12 +65,13 @@ def copy_graph(
     clock: Callable[[], float],
     jobs: int = JOBS,
     choose: Choose = every,
-    verb: str = "copying",
+    phase: Phase = Phase.COPYING,
 ) -> Copied:
     """Copy `root` and what it points to; `choose` picks the entries of an index to follow.
 
     Layers marked as not to be distributed are neither fetched from their addresses nor pushed. A
-    `subject` is not followed. Progress events have `verb` in their names.
+    `subject` is not followed. Progress events of the blobs are of `phase`; every blob is announced
+    as waiting before the first moves.
 
     Raises:
         LaminaError: what Source or Sink raised first; INVALID for a graph without end.
@@ -77,8 +79,10 @@ def copy_graph(
     """
     walk = _Walk(source, choose, cancel)
     walk.visit(root, 0)
-    copying = _Copying(source, sink, emit=emit, clock=clock, verb=verb)
+    copying = _Copying(source, sink, emit=emit, clock=clock, phase=phase)
     pending = deque(walk.blobs.values())
+    for descriptor in pending:
+        copying.tell(descriptor, 0, Phase.WAITING)
 
     def work(token: CancelToken) -> None:
         while pending:
@@ -95,7 +99,7 @@ def copy_graph(
         try:
             with TaskGroup(cancel) as group:
                 for number in range(min(jobs, len(pending))):
-                    group.start(lambda: work(group.token), name=f"{verb} {number}")
+                    group.start(lambda: work(group.token), name=f"{phase.value} {number}")
         except BaseExceptionGroup as several:
             raise _one_of(several) from several
     for descriptor, raw in walk.documents.values():
@@ -139,7 +143,7 @@ class _Walk:
             raw = self._source.document(descriptor)
             manifest = Manifest.parse(raw, media_type=descriptor.media_type)
             for part in (manifest.config, *manifest.layers):
-                if part.media_type not in _FOREIGN:
+                if part.media_type not in FOREIGN:
                     self._check_size(part)
                     self.blobs.setdefault(part.digest, part)
         else:
@@ -163,13 +167,13 @@ class _Copying:
         *,
         emit: Emitter,
         clock: Callable[[], float],
-        verb: str,
+        phase: Phase,
     ) -> None:
         self._source = source
         self._sink = sink
         self._emit = emit
         self._clock = clock
-        self._verb = verb
+        self._phase = phase
         self._lock = threading.Lock()
         self.moved = 0
         self.present = 0
@@ -179,36 +183,47 @@ class _Copying:
         if self._sink.exists(descriptor):
             with self._lock:
                 self.present += 1
+            self.tell(descriptor, descriptor.size, Phase.PRESENT, done=True)
             return
-        reported = -_REPORT_EVERY
+        self.tell(descriptor, 0, self._phase)
+        reported, last = 0, self._clock()
 
-        def report(current: int, *, done: bool = False) -> None:
-            nonlocal reported
-            if current - reported < _REPORT_EVERY and not done and current >= reported:
+        def report(current: int) -> None:
+            nonlocal reported, last
+            now = self._clock()
+            if abs(current - reported) < _REPORT_EVERY and now - last < _REPORT_SECONDS:
                 return
-            reported = current
-            self._emit(
-                Progress(
-                    id=f"{self._verb} {descriptor.digest}",
-                    name=f"{self._verb} {noun(descriptor)} {descriptor.digest.short()}",
-                    current=current,
-                    total=descriptor.size,
-                    at=self._clock(),
-                    done=done,
-                )
-            )
+            reported, last = current, now
+            self.tell(descriptor, current, self._phase)
 
-        report(0)
         try:
             self._sink.put(descriptor, self._source, report=report, cancel=cancel)
         except LaminaError as error:
             if str(descriptor.digest) in error.what or descriptor.digest.short() in error.what:
                 raise
             raise error.about(f"{noun(descriptor)} {descriptor.digest.short()}") from error
-        report(descriptor.size, done=True)
+        self.tell(descriptor, descriptor.size, self._phase, done=True)
         with self._lock:
             self.moved += 1
             self.size += descriptor.size
+
+    def tell(
+        self, descriptor: Descriptor, current: int, phase: Phase, *, done: bool = False
+    ) -> None:
+        """Emit how far the blob is. All phases of one copy have one id."""
+        verb = self._phase.value
+        self._emit(
+            Progress(
+                id=f"{verb} {descriptor.digest}",
+                name=f"{verb} {noun(descriptor)} {descriptor.digest.short()}",
+                current=current,
+                total=descriptor.size,
+                at=self._clock(),
+                done=done,
+                subject=descriptor.digest,
+                phase=phase,
+            )
+        )
 
 
 def noun(descriptor: Descriptor) -> str:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from contextlib import contextmanager, suppress
 
 from lamina.errors import Kind, LaminaError
 from lamina.registry.transport import Unreachable
@@ -13,10 +14,11 @@ from lamina.registry.upload import OpenUpload
 from lamina.spec import mediatype
 from lamina.spec.digest import DiffID, Digest
 from lamina.spec.document import MAX_DOCUMENT
+from lamina.store.working import unique_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import IO
 
     from lamina.registry.ports import Report, Source
@@ -53,7 +55,7 @@ class StoreEnd:
     def put(
         self, descriptor: Descriptor, source: Source, *, report: Report, cancel: CancelToken
     ) -> None:
-        self._fetch(descriptor, source, report=report, cancel=cancel)
+        self.fetch(descriptor, source, report=report, cancel=cancel)
         if mediatype.is_layer(descriptor.media_type):
             self.record_layer(descriptor, cancel)
 
@@ -64,9 +66,10 @@ class StoreEnd:
             ingest.write(raw[ingest.offset :])
             ingest.commit(digest=descriptor.digest, size=descriptor.size)
 
-    def _fetch(
+    def fetch(
         self, descriptor: Descriptor, source: Source, *, report: Report, cancel: CancelToken
     ) -> None:
+        """Take the blob, verified, but do not look into it."""
         for fresh in (False, True):
             with self._store.content.ingest(
                 f"blob {descriptor.digest}", expected=descriptor
@@ -75,7 +78,7 @@ class StoreEnd:
                     ingest.abort()
                     return
                 resumed = ingest.offset > 0
-                download(ingest, descriptor, source, report=report, cancel=cancel)
+                self._download(ingest, descriptor, source, report=report, cancel=cancel)
                 try:
                     ingest.commit(digest=descriptor.digest, size=descriptor.size)
                 except LaminaError as error:
@@ -84,6 +87,17 @@ class StoreEnd:
                         raise
                 else:
                     return
+
+    def _download(
+        self,
+        ingest: Ingest,
+        descriptor: Descriptor,
+        source: Source,
+        *,
+        report: Report,
+        cancel: CancelToken,
+    ) -> None:
+        download(ingest, descriptor, source, report=report, cancel=cancel)
 
     def record_layer(self, descriptor: Descriptor, cancel: CancelToken) -> None:
         """Hash what the layer decompresses to and record it under that diffID."""
@@ -115,6 +129,7 @@ def download(
         LaminaError: INTEGRITY if the source sends more than it should; else as `Source.open`.
     """
     failures = 0
+    start = ingest.offset
     while ingest.offset < descriptor.size:
         before = ingest.offset
         try:
@@ -132,7 +147,9 @@ def download(
                 raise Unreachable("the transfer ended early", transient=True)
         except Unreachable as error:
             failures = 1 if ingest.offset > before else failures + 1
-            if not error.transient or failures >= _MAX_FAILURES:
+            # who sent something comes back: a registry that restarts refuses connections for a while
+            may_pass = error.transient or ingest.offset > start
+            if not may_pass or failures >= _MAX_FAILURES:
                 raise
             cancel.wait(_FIRST_PAUSE * 2 ** (failures - 1))
             cancel.check()
@@ -198,8 +215,8 @@ class LayoutEnd:
     def __init__(self, path: str) -> None:
         self.path = path
 
-    def create(self) -> None:
-        """Make the layout if it is not there.
+    def create(self, *, beside: tuple[str, ...] = ()) -> None:
+        """Make the layout if it is not there; files named `beside` may lie in the new directory.
 
         Raises:
             LaminaError: CONFLICT if the directory holds something else.
@@ -207,11 +224,20 @@ class LayoutEnd:
         os.makedirs(self.path, exist_ok=True)
         marker = os.path.join(self.path, "oci-layout")
         if not os.path.exists(marker):
-            if os.listdir(self.path):
+            if set(os.listdir(self.path)) - set(beside):
                 raise LaminaError(
                     f"{self.path} is not empty and not an OCI image layout", kind=Kind.CONFLICT
                 )
             _replace_file(marker, b'{"imageLayoutVersion":"1.0.0"}')
+
+    def sweep(self, *, before: float) -> None:
+        """Remove what killed processes left half-written before that time (POSIX seconds)."""
+        from glob import escape, glob
+
+        for path in glob(os.path.join(escape(self.path), "blobs", "*", "*.new")):
+            with suppress(FileNotFoundError):
+                if os.stat(path).st_mtime < before:
+                    os.unlink(path)
 
     def open(self, descriptor: Descriptor, *, offset: int = 0) -> IO[bytes]:
         try:
@@ -244,7 +270,7 @@ class LayoutEnd:
     ) -> None:
         target = self._blob(descriptor.digest)
         os.makedirs(os.path.dirname(target), exist_ok=True)
-        temporary = f"{target}.{os.getpid()}.new"
+        temporary = f"{target}.{unique_name()}.new"
         try:
             with open(temporary, "xb") as file:
                 writing = _FileIngest(file, descriptor)
@@ -252,7 +278,8 @@ class LayoutEnd:
                 writing.verify()
             os.rename(temporary, target)
         except BaseException:
-            os.unlink(temporary)
+            with suppress(FileNotFoundError):  # the disk may not have had room for it
+                os.unlink(temporary)
             raise
 
     def put_document(self, descriptor: Descriptor, raw: bytes) -> None:
@@ -302,6 +329,46 @@ class LayoutEnd:
             "manifests": [entry.to_json() for entry in (*kept, named)],
         }
         _replace_file(os.path.join(self.path, "index.json"), dump(document))
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """A block in which no other process that asks for this writes to the layout."""
+        from lamina.system.locks import lock_directory
+
+        fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            lock_directory(fd, subject=self.path)
+            yield
+        finally:
+            os.close(fd)
+
+    def replace_ref(self, target: Descriptor, name: str) -> None:
+        """As `set_ref`; what only the entry of that name needed is removed. Called `locked`."""
+        before = [entry for entry in self._entries() if name in _names(entry)]
+        self.set_ref(target, name)
+        needed: set[Digest] = set()
+        for entry in self._entries():
+            needed |= self._reachable(entry)
+        for entry in before:
+            for digest in self._reachable(entry) - needed:
+                with suppress(FileNotFoundError):
+                    os.unlink(self._blob(digest))
+
+    def _reachable(self, root: Descriptor) -> set[Digest]:
+        """What the document needs, as far as it is here and readable."""
+        from lamina.spec.manifest import children
+
+        found: set[Digest] = set()
+        todo = [root]
+        while todo:
+            descriptor = todo.pop()
+            if descriptor.digest in found:
+                continue
+            found.add(descriptor.digest)
+            if descriptor.media_type in mediatype.MANIFESTS | mediatype.INDEXES:
+                with suppress(LaminaError):
+                    todo += children(descriptor.media_type, self.document(descriptor))
+        return found
 
     def _entries(self) -> tuple[Descriptor, ...]:
         from lamina.spec.manifest import Index
@@ -354,7 +421,7 @@ class _FileIngest:
 
 
 def _replace_file(path: str, content: bytes) -> None:
-    temporary = f"{path}.{os.getpid()}.new"
+    temporary = f"{path}.{unique_name()}.new"
     with open(temporary, "wb") as file:
         file.write(content)
         file.flush()

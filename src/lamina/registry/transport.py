@@ -18,7 +18,7 @@ from lamina.record import record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import IO, Protocol
 
     from urllib3 import PoolManager
@@ -76,6 +76,9 @@ class Response(Protocol):
 
     def read(self, size: int, /) -> bytes:
         """Up to `size` bytes, empty at the end. Raises Unreachable if the body was cut off."""
+
+    def read1(self, size: int, /) -> bytes:
+        """As `read`, but what has come so far, at least one byte: nothing waits for a full piece."""
 
     def close(self) -> None:
         """Idempotent."""
@@ -194,10 +197,16 @@ class _Answer:
         return self._answer.headers.get(name, "")
 
     def read(self, size: int, /) -> bytes:
+        return self._checked(self._answer.read, size)
+
+    def read1(self, size: int, /) -> bytes:
+        return self._checked(self._answer.read1, size)
+
+    def _checked(self, read: Callable[[int], bytes], size: int) -> bytes:
         from urllib3.exceptions import HTTPError
 
         try:
-            return self._answer.read(size)
+            return read(size)
         except (HTTPError, OSError) as error:
             self._answer.close()
             raise _unreachable(error, self._url, "") from error

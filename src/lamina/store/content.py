@@ -241,6 +241,12 @@ class FileIngest:
         except OSError as error:
             raise disk_error(error, f"cannot write {self._ref}") from error
 
+    def reader(self) -> IO[bytes]:
+        try:
+            return open(self._lock.path, "rb", buffering=0)
+        except OSError as error:
+            raise disk_error(error, f"cannot read {self._ref}") from error
+
     def commit(self, *, digest: Digest | None = None, size: int | None = None) -> Digest:
         found = self._digest_in(digest.algorithm if digest is not None else self._algorithm)
         try:

@@ -35,8 +35,9 @@ else:
     except ImportError:
         import sqlite3
 
+SqliteError = sqlite3.DatabaseError  # for others, which should not import `sqlite3` for it
 FILE = "meta.sqlite"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _BUSY_SECONDS = 60.0  # transactions are short; a process that holds one longer is stopped or dead
 
 # Primary result codes (sqlite.org/rescode.html); the extended code's low byte.
@@ -61,7 +62,8 @@ CREATE TABLE stat(
   context TEXT PRIMARY KEY, entries BLOB NOT NULL, used REAL NOT NULL);
 CREATE TABLE snapshots(
   id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, committed INTEGER NOT NULL,
-  parent TEXT, created REAL NOT NULL, used REAL NOT NULL, boot TEXT NOT NULL);
+  parent TEXT, created REAL NOT NULL, used REAL NOT NULL, boot TEXT NOT NULL,
+  form TEXT NOT NULL DEFAULT 'directory');
 CREATE INDEX snapshot_children ON snapshots(parent) WHERE parent IS NOT NULL;
 CREATE TABLE documents(
   kind TEXT NOT NULL, id TEXT NOT NULL, name TEXT NOT NULL, body TEXT NOT NULL,
@@ -127,6 +129,11 @@ class Database:
             LaminaError: kind UNAVAILABLE: another process held the database for a minute.
         """
         return self._attempt(lambda: self._write(work, durable=durable))
+
+    def rebuild(self, reason: str) -> None:
+        """Make the database again from what can be read, if it is damaged."""
+        self.close()
+        self._repair(reason)
 
     def close(self) -> None:
         """Close idle connections. Idempotent."""

@@ -9,6 +9,7 @@ recently used goes first. This only chooses; `gc.collect` removes, and leaves wh
 from __future__ import annotations
 
 import json
+import os
 
 from lamina.errors import LaminaError
 from lamina.record import record
@@ -31,13 +32,15 @@ NOTHING: frozenset[str] = frozenset()
 class Limits:
     """What the build cache may hold. `keep_bytes` at most (None: no limit); `free_bytes` of disk
     are to be free; only what was not used since `unused_since` goes (None: whatever it is).
-    With `dangling_only` records of layers that an image has stay.
+    With `dangling_only` records of layers that an image has stay; with `mounts_only` only cache
+    mounts go.
     """
 
     keep_bytes: int | None = None
     free_bytes: int = 0
     unused_since: float | None = None
     dangling_only: bool = False
+    mounts_only: bool = False
 
 
 @record
@@ -106,12 +109,12 @@ def cache_usage(store: LocalStore, parts: Parts | None = None) -> CacheUsage:
         blobs, snapshots, mounts = parts.blobs, parts.snapshots, parts.mounts
     sizes = {**blobs, **snapshots}
     entries = [_entry(store, row, used) for row in _results(store)]
-    for id, path, last in cachemounts.walk(store.root):
-        sizes[path] = mounts.get(path, 0) if mounts is not None else tree_bytes(path)
-        short = path.rsplit("/", 3)[-3][:25]
-        entry = CacheEntry(
-            short, f"cache mount {id}", NOTHING, frozenset({path}), last, last, is_mount=True
-        )
+    for cache in cachemounts.walk(store.root):
+        path, last = cache.path, cache.last_used
+        top = os.path.dirname(path)
+        sizes[path] = mounts.get(path, 0) if mounts is not None else tree_bytes(top)
+        name = f"cache mount {cache.name}"
+        entry = CacheEntry(cache.short, name, NOTHING, frozenset({path}), last, last, is_mount=True)
         entries.append(entry)
     return CacheUsage(tuple(entries), sizes)
 
@@ -133,6 +136,8 @@ def choose(usage: CacheUsage, limits: Limits, *, free_bytes: int) -> Evicted:
         ):
             break
         if limits.dangling_only and entry.in_use:
+            continue
+        if limits.mounts_only and not entry.is_mount:
             continue
         if has_goal and not entry.holds:
             continue  # an image has all of it: nothing becomes free

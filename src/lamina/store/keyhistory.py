@@ -12,7 +12,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from lamina.spec.digest import DiffID
     from lamina.store.database import Database, Transaction
+    from lamina.store.ports import CacheRecord
 
 MAX_NAMES = 500  # newest records of one stage that are considered
 _MAX_VARIABLES = 500  # below sqlite's limit of 999 in old builds
@@ -59,6 +61,19 @@ class KeyHistory:
             for key, name, tree, created in self._database.read(query, some):
                 if before is None or created < before:
                     found.append(EarlierKey(str(key), str(name), str(tree), float(created)))
+        return found
+
+    def of_results(self, results: Sequence[tuple[DiffID, ...]]) -> list[CacheRecord]:
+        from lamina.store.metadata import parse_cache_row, result_text
+
+        texts = [result_text(result) for result in results]
+        found: list[CacheRecord] = []
+        for start in range(0, len(texts), _MAX_VARIABLES):
+            some = texts[start : start + _MAX_VARIABLES]
+            marks = ",".join("?" * len(some))
+            query = f"SELECT * FROM cache WHERE result IN ({marks})"  # noqa: S608  # only marks
+            rows = map(parse_cache_row, self._database.read(query, some))
+            found += [row for row in rows if row is not None]
         return found
 
     def was_pruned(self, key: str) -> bool:

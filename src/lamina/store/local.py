@@ -33,11 +33,34 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from lamina.events import Emitter
+    from lamina.store.ports import LayerForm
     from lamina.tasks import CancelToken
 
-VERSION = 1
+VERSION = 2
 VERSION_FILE = "lamina-store"
-MIGRATIONS: dict[int, Callable[[str], None]] = {}
+
+
+def _add_form(root: str) -> None:
+    """Version 2: a snapshot's row says whether its layer is a directory or an EROFS file."""
+    path = os.path.join(root, databases.FILE)
+    try:
+        connection = databases.connect(path)
+        try:
+            columns = [row[1] for row in connection.execute("PRAGMA table_info(snapshots)")]
+            if columns and "form" not in columns:
+                connection.execute(
+                    "ALTER TABLE snapshots ADD COLUMN form TEXT NOT NULL DEFAULT 'directory'"
+                )
+            connection.execute(f"PRAGMA user_version={databases.SCHEMA_VERSION}")
+        finally:
+            connection.close()
+    except databases.SqliteError as error:
+        fault = databases.database_fault(error, path)
+        if not isinstance(fault, databases.DatabaseDamaged):  # else its first use rebuilds it
+            raise fault from error
+
+
+MIGRATIONS: dict[int, Callable[[str], None]] = {1: _add_form}
 """Version n -> function(root) that makes it version n+1. It runs with nobody else in the store,
 must be repeatable (it may be killed), and gets a test on a kept store of version n."""
 
@@ -54,6 +77,8 @@ _DIRECTORIES = (
 _FILES = frozenset(
     {layoutindex.LAYOUT_FILE, layoutindex.INDEX_FILE, VERSION_FILE, "reserve", databases.FILE}
 )
+# written aside first, under longer names that a kill may leave
+_REPLACED = (databases.FILE, layoutindex.INDEX_FILE, layoutindex.LAYOUT_FILE, VERSION_FILE)
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -64,7 +89,14 @@ class NotAStore(LaminaError):
 class LocalStore:
     """A store on a directory of this host (ports.Store)."""
 
-    def __init__(self, root: str, *, clock: Callable[[], float], emit: Emitter) -> None:
+    def __init__(
+        self,
+        root: str,
+        *,
+        clock: Callable[[], float],
+        emit: Emitter,
+        layers: Callable[[], LayerForm],
+    ) -> None:
         self.root = root
         self.clock = clock
         self.reserve = Reserve(root)
@@ -73,7 +105,12 @@ class LocalStore:
         self.content = Content(root, durability=self.durability, leases=self.leases, clock=clock)
         self.database = Database(root, reserve=self.reserve, repair=self._rebuild)
         self.snapshots = Snapshots(
-            root, self.database, durability=self.durability, leases=self.leases, clock=clock
+            root,
+            self.database,
+            durability=self.durability,
+            leases=self.leases,
+            clock=clock,
+            layers=layers,
         )
         self.documents = DocumentTable(self.database)
         self.key_history = KeyHistory(self.database)
@@ -107,6 +144,11 @@ class LocalStore:
         if done:
             self._emit(Notice(f"{reason}: {done}"))
             self.metadata.refresh_index()
+
+    def rewrite_layout(self) -> None:
+        """Write `oci-layout` and `index.json` again, as the database has the names."""
+        _write(self.root, layoutindex.LAYOUT_FILE, layoutindex.LAYOUT)
+        self.metadata.rewrite_index()
 
     def recover(self) -> None:
         """After the host went down: hash the blobs that may be torn and remove those that are."""
@@ -142,10 +184,11 @@ def open_store(
     emit: Emitter = silent,
     owner: int | None = None,
     migrations: Mapping[int, Callable[[str], None]] = MIGRATIONS,
+    layers: Callable[[], LayerForm] = lambda: "directories",
 ) -> LocalStore:
     """The store at `root` (absolute), made if it is not there.
 
-    `emit` hears of repairs. `owner` is the uid that must own it, this process's by default.
+    `layers` says what new layers become; it is asked when one is unpacked. `emit` hears of repairs. `owner` is the uid that must own it, this process's by default.
 
     Raises:
         NotAStore: the directory holds something else.
@@ -160,7 +203,7 @@ def open_store(
         version = _read_version(root) if _check_directory(root, uid) else None
         if version != VERSION:
             _bring_up(root, uid, migrations)
-        store = LocalStore(root, clock=clock, emit=emit)
+        store = LocalStore(root, clock=clock, emit=emit, layers=layers)
         store.recover()
     except OSError as error:
         raise disk_error(error, f"cannot open the store {root}") from error
@@ -231,9 +274,7 @@ def _create(root: str) -> None:
     """
     known = {name.partition("/")[0] for name in _DIRECTORIES} | _FILES
     strange = sorted(
-        name
-        for name in os.listdir(root)
-        if name not in known and not name.startswith((databases.FILE, layoutindex.INDEX_FILE))
+        name for name in os.listdir(root) if name not in known and not name.startswith(_REPLACED)
     )
     if strange:
         raise NotAStore(

@@ -118,6 +118,10 @@ class MetadataTables:
         if not self._index_is_current():
             self._change_names(lambda _: None)
 
+    def rewrite_index(self) -> None:
+        """Write index.json again, whatever it is now."""
+        self._change_names(lambda _: None)
+
     def _change_names(
         self,
         work: Callable[[Transaction], None],
@@ -292,9 +296,14 @@ def parse_cache_row(row: Row) -> CacheRecord | None:
         return None
 
 
+def result_text(result: Sequence[DiffID]) -> str:
+    """A result as the table has it."""
+    return dumps([str(diff_id) for diff_id in result])
+
+
 def _cache_row(record: CacheRecord, used: float) -> Row:
     key = str(record.key)
-    result = dumps([str(diff_id) for diff_id in record.result])
+    result = result_text(record.result)
     checksum = _checksum(key, result, record.tree, record.name)
     return (key, result, record.tree, record.name, record.created, used, checksum)
 

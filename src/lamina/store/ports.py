@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 
     from lamina.spec.descriptor import Descriptor
     from lamina.spec.digest import ChainID, DiffID, Digest
-    from lamina.system.mounts import OverlayMount
+    from lamina.system.mounts import LayerImage, OverlayMount
     from lamina.tasks import CancelToken
+
+    LayerForm = str  # auto, erofs, directories
 else:
     Protocol = object
 
@@ -42,6 +44,11 @@ class Ingest(Protocol):
 
     def write(self, data: bytes) -> None:
         """Append `data`. Raises LaminaError of kind EXHAUSTED when the disk is full."""
+
+    def reader(self) -> IO[bytes]:
+        """A file of its own on what is written, now and later; it stays readable after commit and
+        abort. The caller closes it.
+        """
 
     def commit(self, *, digest: Digest | None = None, size: int | None = None) -> Digest:
         """Verify, flush and publish the blob under its digest; a blob that exists is kept.
@@ -104,7 +111,7 @@ class SnapshotInfo:
 
 
 class Snapshotter(Protocol):
-    """Filesystem trees in the store, one directory a layer, stacked by overlayfs.
+    """Filesystem trees in the store, stacked by overlayfs: each layer a directory or an image.
 
     Committed snapshots are named by chainID and never change. Active ones have a key chosen by the
     caller (unique; a container id, a build vertex and pid). Layers are never merged on disk.
@@ -123,7 +130,17 @@ class Snapshotter(Protocol):
 
     def layer_dir(self, name: str) -> str:
         """The directory that holds this snapshot's own layer in overlay form (whiteouts as 0:0
-        character devices, opaque directories by xattr): the upper directory while active.
+        character devices, opaque directories by xattr): the upper directory while active. Raises
+        kind UNSUPPORTED if the layer is an image.
+        """
+
+    def layer(self, name: str) -> str | LayerImage:
+        """The same of any snapshot, for `system.mounts.opened_layers`."""
+
+    def image_for(self, key: str) -> str | None:
+        """Where to write the layer of the active snapshot `key` as an image, a new file; None if
+        layers are directories in this store. `commit` takes the image if it is there and then its
+        upper directory says only what attributes the root has. Raises kind NOT_FOUND.
         """
 
     def commit(self, chain: ChainID, key: str) -> None:
@@ -192,6 +209,9 @@ class KeyHistory(Protocol):
 
     def trees(self, keys: Sequence[str], *, before: float | None = None) -> list[EarlierKey]:
         """The records of these keys that are there (and made before this time), in any order."""
+
+    def of_results(self, results: Sequence[tuple[DiffID, ...]]) -> list[CacheRecord]:
+        """Every record of one of these results. A slow search."""
 
     def was_pruned(self, key: str) -> bool:
         """Whether a record of this key was removed to free space, as far as it is remembered."""

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from lamina.store.database import Row
 
 # Tables that are carried over as they are; `names` and `cache` are checked row by row.
+_SNAPSHOT_COLUMNS_OF_1 = 7  # a database that was damaged before it was migrated
 _COPIED = ("former_names", "layers", "layer_blobs", "stat", "snapshots", "documents", "state")
 _MAX_NESTING = 4  # indexes in indexes
 
@@ -163,6 +164,8 @@ class _Salvage:
 
 
 def _insert(connection: sqlite3.Connection, table: str, row: Row) -> None:
+    if table == "snapshots" and len(row) == _SNAPSHOT_COLUMNS_OF_1:
+        row = (*row, "directory")
     marks = ",".join("?" * len(row))
     try:
         statement = f"INSERT OR IGNORE INTO {table} VALUES ({marks})"  # noqa: S608  # a constant

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Snapshots: `snapshots/<id>/{fs,work}`, one directory a layer, and a row that says what it is.
+"""Snapshots: `snapshots/<id>/`, one layer each, and a row that says what it is.
+
+A layer is the directory `fs`, or the file `layer.erofs` (then `fs` is empty and has the attributes
+of the layer's root, for upper directories above it).
 
 Order of steps, so that kill -9 anywhere leaves a whole snapshot or rubbish that GC removes:
 - prepare: inside the transaction that inserts the row, the directories are made; without the
@@ -20,7 +23,7 @@ from lamina.spec.digest import ChainID, Digest
 from lamina.store.faults import disk_error
 from lamina.store.ports import SnapshotInfo
 from lamina.store.removal import remove_tree
-from lamina.system.mounts import OverlayMount
+from lamina.system.mounts import LayerImage, OverlayMount
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,15 +32,20 @@ if TYPE_CHECKING:
     from lamina.store.database import Database, Row, Transaction
     from lamina.store.durability import Durability
     from lamina.store.leases import Leases
+    from lamina.store.ports import LayerForm
 
+    Lowers = tuple[str | LayerImage, ...]
+
+_DIRECTORY, _EROFS = "directory", "erofs"  # forms of a layer
 _ROOT_MODE = 0o755  # of an image's root directory, whatever the umask
 _STACK = """
-WITH RECURSIVE stack(id, name, parent, boot, depth) AS (
-  SELECT id, name, parent, boot, 0 FROM snapshots WHERE name = ? AND committed = 1
+WITH RECURSIVE stack(id, name, parent, boot, form, depth) AS (
+  SELECT id, name, parent, boot, form, 0 FROM snapshots WHERE name = ? AND committed = 1
   UNION ALL
-  SELECT s.id, s.name, s.parent, s.boot, depth + 1 FROM snapshots s JOIN stack ON s.name = stack.parent
+  SELECT s.id, s.name, s.parent, s.boot, s.form, depth + 1
+  FROM snapshots s JOIN stack ON s.name = stack.parent
   WHERE s.committed = 1)
-SELECT id, name, parent, boot FROM stack ORDER BY depth"""
+SELECT id, name, parent, boot, form FROM stack ORDER BY depth"""
 
 
 class SnapshotNotFound(LaminaError):
@@ -63,7 +71,11 @@ class Snapshots:
         durability: Durability,
         leases: Leases,
         clock: Callable[[], float],
+        layers: Callable[[], LayerForm] = lambda: "directories",
     ) -> None:
+        """`layers` is asked when the first layer is unpacked."""
+        self._wanted = layers
+        self._makes_images: bool | None = None
         self.directory = os.path.join(root, "snapshots")
         self._database = database
         self._durability = durability
@@ -71,20 +83,30 @@ class Snapshots:
         self._clock = clock
 
     def prepare(self, key: str, parent: ChainID | None) -> OverlayMount:
-        def insert(transaction: Transaction) -> tuple[int, tuple[str, ...]]:
+        def insert(transaction: Transaction) -> tuple[int, Lowers]:
             if transaction.row("SELECT 1 FROM snapshots WHERE name = ?", (key,)):
                 raise SnapshotExists(f"snapshot {key} exists already")
-            lowers: tuple[str, ...] = ()
+            lowers: Lowers = ()
+            below: int | None = None
             if parent is not None:
-                lowers = self._lowers(transaction.rows(_STACK, (str(parent),)), str(parent))
+                rows = transaction.rows(_STACK, (str(parent),))
+                lowers = self._lowers(rows, str(parent))
+                below = rows[0][0]
                 self._touch(transaction, str(parent))
             now = self._leases.stamp()
             number = transaction.insert(
-                "INSERT INTO snapshots(name, committed, parent, created, used, boot)"
-                " VALUES (?, 0, ?, ?, ?, ?)",
-                (key, str(parent) if parent is not None else None, now, now, self._boot),
+                "INSERT INTO snapshots(name, committed, parent, created, used, boot, form)"
+                " VALUES (?, 0, ?, ?, ?, ?, ?)",
+                (
+                    key,
+                    str(parent) if parent is not None else None,
+                    now,
+                    now,
+                    self._boot,
+                    _DIRECTORY,
+                ),
             )
-            self._make_directories(number, lowers)
+            self._make_directories(number, below)
             return number, lowers
 
         try:
@@ -110,10 +132,30 @@ class Snapshots:
         return OverlayMount(self._stack(str(parent)))
 
     def layer_dir(self, name: str) -> str:
-        rows = self._database.read("SELECT id FROM snapshots WHERE name = ?", (name,))
+        found = self.layer(name)
+        if isinstance(found, LayerImage):
+            raise LaminaError(f"the layer of {name} is not a directory", kind=Kind.UNSUPPORTED)
+        return found
+
+    def layer(self, name: str) -> str | LayerImage:
+        rows = self._database.read("SELECT id, form FROM snapshots WHERE name = ?", (name,))
         if not rows:
             raise SnapshotNotFound(f"snapshot {name} does not exist")
-        return self._fs(rows[0][0])
+        return self._layer(*rows[0])
+
+    def image_for(self, key: str) -> str | None:
+        if self._makes_images is None:
+            from lamina.store.layerform import makes_images
+
+            self._makes_images = makes_images(self.directory, self._wanted())
+        if not self._makes_images:
+            return None
+        rows = self._database.read(
+            "SELECT id FROM snapshots WHERE name = ? AND committed = 0", (key,)
+        )
+        if not rows:
+            raise SnapshotNotFound(f"snapshot {key} does not exist")
+        return self._image(rows[0][0])
 
     def commit(self, chain: ChainID, key: str) -> None:
         def rename(transaction: Transaction) -> list[int]:
@@ -130,9 +172,11 @@ class Snapshots:
                 return [number]
             if known is not None:
                 transaction.run("DELETE FROM snapshots WHERE id = ?", (known[0],))
+            form = _EROFS if os.path.lexists(self._image(number)) else _DIRECTORY
             transaction.run(
-                "UPDATE snapshots SET name = ?, committed = 1, used = ?, boot = ? WHERE id = ?",
-                (str(chain), self._leases.stamp(), self._boot, number),
+                "UPDATE snapshots SET name = ?, committed = 1, used = ?, boot = ?, form = ?"
+                " WHERE id = ?",
+                (str(chain), self._leases.stamp(), self._boot, form, number),
             )
             return [known[0]] if known is not None else []
 
@@ -207,18 +251,28 @@ class Snapshots:
             > 0
         )
 
-    def _stack(self, chain: str) -> tuple[str, ...]:
+    def _stack(self, chain: str) -> Lowers:
         return self._lowers(self._database.read(_STACK, (chain,)), chain)
 
-    def _lowers(self, rows: list[Row], chain: str) -> tuple[str, ...]:
-        """The layer directories, top first. Raises if any layer is missing or torn."""
+    def _lowers(self, rows: list[Row], chain: str) -> Lowers:
+        """The layers, top first. Raises if any layer is missing or torn."""
         if not rows or not all(self._is_whole(row[3]) for row in rows):
             raise _unknown(chain)
         if rows[-1][2] is not None:
             raise _unknown(rows[-1][2])
-        return tuple(self._fs(row[0]) for row in rows)
+        return tuple(self._layer(row[0], row[4]) for row in rows)
 
-    def _writable(self, number: int, lowers: tuple[str, ...]) -> OverlayMount:
+    def _layer(self, number: int, form: str) -> str | LayerImage:
+        if form == _EROFS:
+            return LayerImage(self._image(number))
+        if form == _DIRECTORY:
+            return self._fs(number)
+        raise LaminaError(f"snapshot {number} has the unknown form {form!r}", kind=Kind.INTEGRITY)
+
+    def _image(self, number: int) -> str:
+        return os.path.join(self._home(number), "layer.erofs")
+
+    def _writable(self, number: int, lowers: Lowers) -> OverlayMount:
         return OverlayMount(
             lowers, upper=self._fs(number), work=os.path.join(self._home(number), "work")
         )
@@ -229,7 +283,7 @@ class Snapshots:
     def _fs(self, number: int) -> str:
         return os.path.join(self.directory, str(number), "fs")
 
-    def _make_directories(self, number: int, lowers: tuple[str, ...]) -> None:
+    def _make_directories(self, number: int, parent: int | None) -> None:
         """`fs` gets the attributes of the tree's root below it: overlayfs shows the upper's."""
         home, upper = self._home(number), self._fs(number)
         try:
@@ -239,10 +293,10 @@ class Snapshots:
             os.mkdir(home, 0o700)
         os.mkdir(os.path.join(home, "work"), 0o700)
         os.mkdir(upper, _ROOT_MODE)
-        if not lowers:
+        if parent is None:
             os.chmod(upper, _ROOT_MODE)
             return
-        below = os.stat(lowers[0])
+        below = os.stat(self._fs(parent))
         if (below.st_uid, below.st_gid) != (os.geteuid(), os.getegid()):
             os.chown(upper, below.st_uid, below.st_gid)
         os.chmod(upper, below.st_mode & 0o7777)

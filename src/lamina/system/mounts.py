@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
+from contextlib import contextmanager
 
 from lamina.errors import Kind, LaminaError
 from lamina.record import record
@@ -20,6 +22,7 @@ from lamina.record import record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import ctypes
+    from collections.abc import Iterator, Sequence
     from typing import Self
 
 # <linux/mount.h>, <sched.h>, <sys/mount.h>
@@ -49,13 +52,21 @@ _OVERLAY_OPTIONS = (("redirect_dir", "nofollow"), ("metacopy", "off"), ("index",
 
 
 @record
+class LayerImage:
+    """A layer that is an EROFS file which lamina wrote (layer.wrap): mounted when it is used."""
+
+    path: str
+
+
+@record
 class OverlayMount:
     """How to mount a snapshot: `lowers` top layer first; `upper` and `work` empty if read-only.
 
     Without lowers a writable mount is a bind of `upper`, a read-only one an empty directory.
+    A lower is a directory or an image.
     """
 
-    lowers: tuple[str, ...]
+    lowers: tuple[str | LayerImage, ...]
     upper: str = ""
     work: str = ""
 
@@ -137,6 +148,86 @@ class mounted:  # noqa: N801  # used as `with mounted(mount, target):`
         unmount(self.target)
 
 
+@contextmanager
+def opened_layers(layers: Sequence[str | LayerImage]) -> Iterator[list[str]]:
+    """Directories that show the layers, valid inside the block and in this process.
+
+    An image is mounted nowhere but in a descriptor, which its path names: nothing is left behind.
+
+    Raises:
+        LaminaError: as `image_fd`.
+    """
+    fds: list[int] = []
+    try:
+        paths = []
+        for layer in layers:
+            if isinstance(layer, LayerImage):
+                fds.append(image_fd(layer))
+                paths.append(f"/proc/self/fd/{fds[-1]}/.")
+            else:
+                paths.append(layer)
+        yield paths
+    finally:
+        for fd in fds:
+            os.close(fd)
+
+
+def image_fd(image: LayerImage, *, loop: bool = True) -> int:
+    """An O_PATH descriptor of a read-only mount of the image, seen nowhere; closing it frees it.
+
+    The kernel reads the file itself if it can (Linux 6.12, and a filesystem that has read_folio);
+    else, with `loop`, a loop device does, which goes with the mount. A file that another user could have written
+    is not given to the kernel.
+
+    Raises:
+        LaminaError: DENIED, NOT_FOUND, UNSUPPORTED (no EROFS), else SYSTEM.
+    """
+    what = f"cannot mount {image.path}"
+    try:
+        fd = os.open(image.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        raise _error(what, error.errno or 0) from error
+    try:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode) or found.st_uid or found.st_mode & 0o022:
+            raise LaminaError(f"{what}: it is not a file of root's own", kind=Kind.DENIED)
+        return _image_mount(fd, found.st_dev, what, loop=loop)
+    except _TooOld:
+        raise _error(what, errno.ENOSYS) from None
+    finally:
+        os.close(fd)
+
+
+_needs_loop: set[int] = set()  # devices whose files EROFS cannot read itself
+
+
+def _image_mount(fd: int, device: int, what: str, *, loop: bool) -> int:
+    if device not in _needs_loop:
+        try:
+            return _erofs(f"/proc/self/fd/{fd}")
+        except LaminaError as error:
+            if not loop or error.kind not in {Kind.SYSTEM, Kind.UNSUPPORTED}:
+                raise
+            refused = error
+    from lamina.system.loop import loop_device
+
+    try:
+        with loop_device(fd) as path:
+            mounted_fd = _erofs(path)
+    except OSError as error:
+        if device in _needs_loop:
+            raise _error(what, error.errno or 0) from error
+        raise refused from error
+    _needs_loop.add(device)
+    return mounted_fd
+
+
+def _erofs(source: str) -> int:
+    # "source" is a file or a block device; errors of the file's form are EINVAL or ENOTBLK
+    options: list[tuple[str, str | None]] = [("source", source), ("ro", None)]
+    return _new_mount("erofs", options, read_only=True)
+
+
 def filesystem_fd(kind: str) -> int:
     """A directory fd of a new mount of the file system `kind`, seen nowhere; closing it frees it.
 
@@ -200,7 +291,10 @@ def _detached(mount: OverlayMount, *, volatile: bool, userxattr: bool) -> int | 
         if mount.upper and not mount.lowers:
             return _clone(mount.upper, read_only=False)
         if not mount.upper and len(mount.lowers) == 1:
-            return _clone(mount.lowers[0], read_only=True)
+            lower = mount.lowers[0]
+            if isinstance(lower, LayerImage):
+                return image_fd(lower)
+            return _clone(lower, read_only=True)
         if not mount.upper and not mount.lowers:
             return _new_mount("tmpfs", [("size", "4096"), ("mode", "0755")], read_only=True)
         return _new_overlay(mount, volatile=volatile, userxattr=userxattr)
@@ -213,7 +307,13 @@ class _TooOld(Exception):
 
 
 def _new_overlay(mount: OverlayMount, *, volatile: bool, userxattr: bool) -> int:
-    options: list[tuple[str, str | None]] = [("lowerdir+", path) for path in mount.lowers]
+    _check_layers(mount)
+    with opened_layers(mount.lowers) as paths:
+        return _overlay_of(paths, mount, volatile=volatile, userxattr=userxattr)
+
+
+def _overlay_of(paths: list[str], mount: OverlayMount, *, volatile: bool, userxattr: bool) -> int:
+    options: list[tuple[str, str | None]] = [("lowerdir+", path) for path in paths]
     options += _OVERLAY_OPTIONS
     if userxattr:
         options.append(("userxattr", None))
@@ -224,7 +324,6 @@ def _new_overlay(mount: OverlayMount, *, volatile: bool, userxattr: bool) -> int
         options += [("workdir", mount.work.replace("\\", "\\\\"))]
         if volatile:
             options.append(("volatile", None))
-    _check_layers(mount)
     return _new_mount("overlay", options, read_only=not mount.upper)
 
 
@@ -320,9 +419,16 @@ def _legacy_overlay(mount: OverlayMount, target: str, *, volatile: bool, userxat
     if mount.upper and not mount.lowers:
         bind(mount.upper, target)
         return
-    if not mount.upper and len(mount.lowers) < 2:
-        if mount.lowers:
-            bind(mount.lowers[0], target, read_only=True)
+    lowers = [layer for layer in mount.lowers if isinstance(layer, str)]
+    if len(lowers) < len(mount.lowers):
+        raise LaminaError(
+            "this kernel cannot stack layers that are EROFS images",
+            kind=Kind.UNSUPPORTED,
+            hint="use the kernel that the store was made with, or another store",
+        )
+    if not mount.upper and len(lowers) < 2:
+        if lowers:
+            bind(lowers[0], target, read_only=True)
         else:
             tmpfs(target, size=4096, read_only=True)
         return
@@ -338,7 +444,7 @@ def _legacy_overlay(mount: OverlayMount, target: str, *, volatile: bool, userxat
         return f"/proc/self/fd/{fds[-1]}"
 
     try:
-        options = [f"lowerdir={':'.join(short(path) for path in mount.lowers)}"]
+        options = [f"lowerdir={':'.join(short(path) for path in lowers)}"]
         if mount.upper:
             _forget_volatile(mount.work)
             options += [f"upperdir={short(mount.upper)}", f"workdir={short(mount.work)}"]
@@ -395,6 +501,7 @@ def _mount(  # mount(2)'s own parameters
 
 
 _KINDS = {
+    errno.ENOTBLK: Kind.UNSUPPORTED,
     errno.EPERM: Kind.DENIED,
     errno.EACCES: Kind.DENIED,
     errno.ENODEV: Kind.UNSUPPORTED,

@@ -44,7 +44,7 @@ class FakeRegistry:
     `basic` is `user:password`, `realm` the address of a token server (then `token` opens the door).
     `cut_after` bytes every blob GET ends, until `cuts` are used up; `failures` are (status,
     headers) answered before anything else; `redirect_blobs` is the address that blob GETs are sent
-    to; `ranges` False ignores Range; `no_chunks` refuses an upload in pieces.
+    to; `hold_after` bytes (0: never) a blob GET waits until `go` is set; `ranges` False ignores Range; `no_chunks` refuses an upload in pieces.
     """
 
     def __init__(self) -> None:
@@ -58,6 +58,8 @@ class FakeRegistry:
         self.tokens: set[str] = set()
         self.cut_after = 0
         self.cuts = 0
+        self.hold_after = 0
+        self.go = threading.Event()
         self.failures: list[tuple[int, dict[str, str]]] = []
         self.redirect_blobs = ""
         self.ranges = True
@@ -242,13 +244,16 @@ class _Handler(BaseHTTPRequestHandler):
         with owner._lock:
             cut = self.command == "GET" and owner.cuts > 0 and len(body) > owner.cut_after
             owner.cuts -= cut
-        if cut:
+        if cut or (self.command == "GET" and owner.hold_after):
             self.send_response(206 if offset else 200)
             for name, value in headers.items():
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(body[: owner.cut_after])
-            self.close_connection = True
+            self.wfile.write(body[: owner.cut_after if cut else owner.hold_after])
+            if not cut:
+                owner.go.wait(60)
+                self.wfile.write(body[owner.hold_after :])
+            self.close_connection = cut
             return
         self._send(206 if offset else 200, body, headers)
 
@@ -345,6 +350,7 @@ class TokenServer:
         self.account = account
         self.refresh = refresh
         self.expires_in = 300
+        self.rotates = False  # a refresh token is good once, a new one comes with each answer
         self.scopes: list[list[str]] = []
         self.authorizations: list[str] = []
         self.bodies: list[dict[str, str]] = []
@@ -383,7 +389,9 @@ class TokenServer:
         if form.get("refresh_token") != self.refresh:
             _reply(handler, 401, {"error": "invalid_grant"})
             return
-        self._grant(handler, offline=False)
+        if self.rotates:
+            self.refresh += "+"
+        self._grant(handler, offline=self.rotates)
 
     def _grant(self, handler: BaseHTTPRequestHandler, *, offline: bool) -> None:
         token = f"token{len(self.scopes)}"

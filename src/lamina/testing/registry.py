@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 class RegistryServer:
     """`lamina serve` in a process of its own on the directory `root`.
 
-    `config` is the text of a configuration file. The port is free and stays the same over `restart`.
+    `config` is the text of a configuration file; one with `[storage.s3]` leaves `root` to logs. The port is free and stays the same over `restart`.
     """
 
     def __init__(self, root: Path, *, config: str = "", flags: tuple[str, ...] = ()) -> None:
@@ -44,6 +44,7 @@ class RegistryServer:
         self._process: subprocess.Popen[str] | None = None
         root.mkdir(parents=True, exist_ok=True)
         self.log = root.with_name(root.name + ".log")
+        self._in_bucket = "[storage.s3]" in config
         if config:
             path = root.with_name(root.name + ".toml")
             path.write_text(config)
@@ -65,7 +66,8 @@ class RegistryServer:
         env = {name: text for name, text in os.environ.items() if not name.startswith("LAMINA_")}
         env["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
         env["LAMINA_ROOT"] = str(self.root)
-        words = ["--listen", f"127.0.0.1:{self.port}", "--root", str(self.root), *self._flags]
+        place = [] if self._in_bucket else ["--root", str(self.root)]
+        words = ["--listen", f"127.0.0.1:{self.port}", *place, *self._flags]
         with self.log.open("a") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "lamina.cli.main", "serve", *words],

@@ -89,3 +89,38 @@ def test_questions_about_random_digests_cost_no_memory(storage: FilesystemStorag
     for number in range(100):
         assert storage.blobs.find("a", Digest.of(b"%d" % number)) is None
     assert storage.upkeep._leases._renewed == {}
+
+
+def test_upload_has_all_its_bytes_after_a_crash_before_the_row(
+    tmp_path: Path, clock: Clock
+) -> None:
+    first = FilesystemStorage(str(tmp_path / "r"), clock=clock)
+    session = first.uploads.start("a", user="")
+    session.write(b"all of it")
+    digest = Digest.of(b"all of it")
+    place = Path(first.upkeep._places.blob(str(digest)))
+    os.link(session._path, place)  # where commit is when the process is killed
+    first.close()
+    second = FilesystemStorage(str(tmp_path / "r"), clock=clock)
+    assert not place.exists()
+    again = second.uploads.open("a", session.id, user="")
+    assert again.offset == len(b"all of it")
+    again.commit(digest)
+    assert place.read_bytes() == b"all of it"
+    assert place.stat().st_nlink == 1
+    second.close()
+
+
+def test_upload_that_a_crash_left_beside_its_blob_cannot_change_it(
+    storage: FilesystemStorage,
+) -> None:
+    session = storage.uploads.start("a", user="")
+    session.write(b"blob")
+    digest = Digest.of(b"blob")
+    storage.blobs.adopt(session._path, repository="a", digest=digest, size=4)
+    session.release()  # the process is killed before the session is removed
+    again = storage.uploads.open("a", session.id, user="")
+    again.write(b" and more")
+    again.commit(Digest.of(b"blob and more"))
+    assert storage.upkeep.scrub() == []
+    assert Path(storage.upkeep._places.blob(str(digest))).read_bytes() == b"blob"

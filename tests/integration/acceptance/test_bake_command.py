@@ -152,7 +152,7 @@ def test_definition_comes_from_standard_input_and_other_names(project: Lamina) -
 @pytest.mark.parametrize(
     ("field", "message"),
     [
-        ('cache-from = ["type=registry,ref=x"]', "cache-from is not supported"),
+        ('cache-from = ["type=gha"]', "--cache-from type=gha"),
         ('attest = ["type=sbom"]', "attest type=sbom is not supported"),
     ],
 )

@@ -279,3 +279,39 @@ def test_history_survives_a_torn_file(lamina: Lamina) -> None:
     assert lamina("builds", "logs").stdout == ""
     path.unlink()
     assert inspect(lamina)["Status"] == "completed"
+
+
+MOUNTING = """FROM busybox AS other
+RUN echo from a stage > /file
+FROM busybox
+WORKDIR /srv
+RUN --mount=type=bind,from=other,source=/file,target=/bound --mount=type=bind,target=/context \\
+  --mount=type=cache,target=/cache --mount=type=tmpfs,target=/memory \\
+  --mount=type=secret,id=token --mount=type=secret,id=token,env=TOKEN \\
+  echo kept > /cache/note && exit 3
+"""
+
+
+def test_on_fail_shell_has_what_the_step_mounted(lamina: Lamina) -> None:
+    write(lamina, MOUNTING)
+    (lamina.cwd / "in-context").write_text("context\n")
+    secret = "it's a hunter2-secret"
+    script = (
+        "cat /bound /context/in-context /cache/note; grep -c ' /memory tmpfs' /proc/mounts;"
+        ' cat /run/secrets/token; echo; echo "$TOKEN"; tr "\\0" "\\n" < /proc/1/cmdline\n'
+    )
+    done = lamina(
+        "build", "--on-fail=shell", "--secret", "id=token,env=VALUE", ".",
+        check=False, stdin=script.encode(), env={"VALUE": secret},
+    )  # fmt: skip
+    assert done.returncode == 1
+    lines = done.stdout.splitlines()
+    assert lines[:6] == ["from a stage", "context", "kept", "1", secret, secret], done.stderr
+    assert lines[6:] == ["/bin/sh"]
+    found = subprocess.run(
+        ["grep", "-rlF", "hunter2", str(lamina.root)], capture_output=True, text=True, check=False
+    )
+    assert found.stdout == ""
+    assert str(lamina.root) not in Path("/proc/mounts").read_text()
+    again = lamina("enter", "", "ls", "/cache", check=False)
+    assert "No such file" in again.stderr, "what was mounted is not among the step's files"

@@ -24,16 +24,17 @@ from lamina.spec.descriptor import Descriptor
 from lamina.spec.digest import DiffID, Digest
 from lamina.spec.identity import chain_id, chain_ids
 from lamina.store import LocalStore, open_store
-from lamina.system.mounts import mounted
+from lamina.system.mounts import LayerImage, mounted, opened_layers
 from lamina.system.process import identify
 from lamina.tasks import CancelToken
 
 pytestmark = pytest.mark.root
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[LocalStore]:
-    opened = open_store(str(tmp_path / "store"))
+@pytest.fixture(params=["directories", "erofs"])
+def store(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[LocalStore]:
+    form: str = request.param
+    opened = open_store(str(tmp_path / "store"), layers=lambda: form)
     yield opened
     opened.close()
 
@@ -94,6 +95,30 @@ def test_stack_is_unpacked_and_whiteouts_hide(store: LocalStore, tmp_path: Path)
     layer = store.metadata.get_layer(STACK[0])
     assert layer is not None
     assert layer.size == len(BOTTOM)
+
+
+def test_layers_that_cannot_be_wrapped_are_unpacked_beside_those_that_can(tmp_path: Path) -> None:
+    """An access control list changes the mode when it is set: only the kernel knows to what."""
+    acl = bytes.fromhex("0200000001000700ffffffff04000500ffffffff20000500ffffffff")
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        text = acl.decode("utf-8", "surrogateescape")
+        member = tarfile.TarInfo("listed")
+        member.pax_headers = {"SCHILY.xattr.system.posix_acl_access": text}
+        archive.addfile(member)
+    stack = (DiffID(Digest.of(BOTTOM)), DiffID(Digest.of(stream.getvalue())))
+    store = open_store(str(tmp_path / "store"), layers=lambda: "erofs")
+    put(store, BOTTOM)
+    put(store, stream.getvalue())
+    chain = ensure_snapshot(store, stack, emit=silent, cancel=CancelToken())
+    top, bottom = store.snapshots.view(chain).lowers
+    assert isinstance(bottom, LayerImage)
+    assert isinstance(top, str)
+    (tmp_path / "target").mkdir()
+    with mounted(store.snapshots.view(chain), str(tmp_path / "target")):
+        assert sorted(os.listdir(tmp_path / "target")) == ["listed", "one", "two"]
+    assert_nothing_half_written(store)
+    store.close()
 
 
 def test_no_layers_need_no_snapshot(store: LocalStore) -> None:
@@ -163,7 +188,8 @@ def test_leftover_of_a_killed_unpacking_is_replaced(store: LocalStore) -> None:
     mount = store.snapshots.prepare(f"unpack:{chain}@{dead_process()}-1", None)
     Path(mount.upper, "half").write_text("half")
     unpack(store, STACK[:1])
-    assert sorted(os.listdir(store.snapshots.layer_dir(str(chain)))) == ["one", "two"]
+    with opened_layers([store.snapshots.layer(str(chain))]) as (directory,):
+        assert sorted(os.listdir(directory)) == ["one", "two"]
     assert not os.path.exists(mount.upper)
 
 

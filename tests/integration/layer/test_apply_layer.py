@@ -63,6 +63,14 @@ def applied(root: Path, *items: Item, lowers: list[Path] | None = None) -> Path:
     return root
 
 
+def test_hard_link_does_not_replace_what_it_links_to(tmp_path: Path) -> None:
+    """Making room for it removed the directory that the link was about to be made from."""
+    items = [file(b"b/b/a", b"text"), link(b"b", b"b/b/a", EntryType.HARDLINK)]
+    with pytest.raises(LaminaError, match="which it would replace") as caught:
+        applied(tmp_path / "root", *items)
+    assert caught.value.kind is Kind.INVALID
+
+
 def content_of(item: tuple[Entry, Content]) -> bytes:
     entry, content = item
     if content is None or isinstance(content, bytes):

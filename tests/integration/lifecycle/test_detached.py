@@ -307,6 +307,16 @@ def test_containers_reach_each_other(lamina: Lamina) -> None:
     assert lamina.out("run", "--rm", "bb", "sh", "-c", script) == "hi"
 
 
+def test_monitor_shows_what_it_is_and_no_password(lamina: Lamina) -> None:
+    id = lamina.out("run", "-d", "-e", "PASSWORD=hunter2", *SLEEP)
+    directory = Path(lamina.root) / "containers" / id
+    monitor = json.loads((directory / "state.json").read_text())["monitor_pid"]
+    line = Path(f"/proc/{monitor}/cmdline").read_bytes()
+    assert line.rstrip(b"\0").decode() == f"lamina-monitor {lamina.root} {id}"
+    rest = Path(f"/proc/{monitor}/environ").read_bytes().strip(b"\0")
+    assert line.rstrip(b"\0").endswith(rest), "at most the title's end is there"
+
+
 def test_killed_monitor_is_told_by_ps_and_rm_f_cleans(lamina: Lamina) -> None:
     lamina("run", "-d", "--name", "om", "-p", f"{free_port()}:80", *SLEEP)
     state_file = Path(lamina.inspect("om")["LogPath"]).with_name("state.json")

@@ -7,12 +7,16 @@ package mirror, PyPI or npm, as its author would write it. All share one store.
 
 from __future__ import annotations
 
+import base64
 import os
 import shutil
+import subprocess
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -28,6 +32,11 @@ pytestmark = [
 ]
 
 HERE = Path(__file__).parent
+USER, PASSWORD, TOKEN = (
+    "reader",
+    "pw-9f3b1c77d2aa",
+    "tok-5e81f0b4c6d93377",
+)  # of a private package index
 WAIT = 60  # seconds for a server to answer on a busy machine
 
 
@@ -144,6 +153,13 @@ def test_static_c_program_from_scratch(image: Callable[[str], tuple[Lamina, str]
     assert lamina("run", "--rm", tag, "you").stdout == "hello you from uid 1000\n"
 
 
+def test_go_server_alone_in_an_image(started: Start) -> None:
+    lamina, container, address = started("go", 8080)
+    assert fetch(lamina, container, f"http://{address}/") == "go dev for uid 65532\n"
+    assert lamina("exec", container, "/bin/sh", check=False).returncode == 127
+    assert stop(lamina, container) == "0"
+
+
 def test_redis_from_source(started: Start) -> None:
     lamina, container, _ = started("redis", 6379)
     ask = ("exec", container, "redis-cli")
@@ -154,3 +170,98 @@ def test_redis_from_source(started: Start) -> None:
     assert lamina(*ask, "set", "hello", "world").stdout == "OK\n"
     assert lamina(*ask, "get", "hello").stdout == "world\n"
     assert stop(lamina, container) == "0"
+
+
+def built(lamina: Lamina, place: Path, name: str, *flags: str) -> str:
+    """Build the example at `place`; what was shown."""
+    bundle = os.environ.get("SSL_CERT_FILE", "")
+    trust = ["--ca-bundle", bundle] if bundle else []
+    command = ("build", "--progress=plain", *trust, *flags, "-t", name, str(place))
+    found = lamina(*command)
+    return found.stdout + found.stderr
+
+
+def test_packages_are_downloaded_once(store: Path, tmp_path: Path) -> None:
+    lamina = Lamina(store, HERE)
+    place = tmp_path / "caches"
+    shutil.copytree(HERE / "caches", place)
+    first = built(lamina, place, "real-caches")
+    assert "already downloaded" not in first
+    (place / "requirements.txt").write_text("idna==3.10\niniconfig==2.0.0\n")
+    second = built(lamina, place, "real-caches")
+    assert "File was already downloaded /wheels/idna-3.10" in second
+    assert "already downloaded /wheels/iniconfig" not in second
+    assert "apt-get" not in second.split("pip download", 1)[1]
+    third = built(lamina, place, "real-caches", "--build-arg", "ROUND=2")
+    assert "Need to get 0 B/" in third
+    assert "File was already downloaded /wheels/iniconfig-2.0.0" in third
+    assert lamina("run", "--rm", "real-caches").stdout == "xn--strae-oqa\n"
+    look = (
+        "sh",
+        "-c",
+        "ls -A /var/cache/apt /var/lib/apt /wheels 2>/dev/null | grep -cE 'deb|whl'",
+    )
+    assert lamina("run", "--rm", "real-caches", *look, check=False).stdout == "0\n"
+
+
+class _Private(BaseHTTPRequestHandler):
+    """Answers who knows the password or the token."""
+
+    def do_GET(self) -> None:
+        basic = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+        wanted = f"Bearer {TOKEN}" if self.path == "/private/variable" else basic
+        if self.headers.get("Authorization") != wanted:
+            self.send_response(401)
+            self.send_header("WWW-Authenticate", 'Basic realm="private"')
+            self.end_headers()
+            return
+        body = f"content of {self.path}\n".encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        del format, args
+
+
+@pytest.fixture
+def private_port() -> Iterator[int]:
+    """Where a server of private packages listens."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Private) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server.server_port
+        server.shutdown()
+        thread.join()
+
+
+def test_secrets_of_a_private_index_stay_out(
+    store: Path, tmp_path: Path, private_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PRIVATE_TOKEN", TOKEN)
+    lamina = Lamina(store, HERE)
+    login = tmp_path / "login"
+    machine = f"machine http://127.0.0.1:{private_port} login {USER} password {PASSWORD}\n"
+    login.write_text(machine)
+    flags = ["--allow=network.host", f"--build-arg=PORT={private_port}"]
+    flags += [f"--secret=id=login,src={login}", "--secret=id=token,env=PRIVATE_TOKEN"]
+    flags += [f"--metadata-file={tmp_path / 'metadata'}"]
+    shown = built(lamina, HERE / "secrets", "real-secrets", *flags)
+    assert lamina("run", "--rm", "real-secrets").stdout == (
+        "content of /private/file\ncontent of /private/variable\n"
+    )
+    assert "asked with ***" in shown
+    shown += lamina("history", "--no-trunc", "real-secrets").stdout
+    shown += lamina("inspect", "real-secrets").stdout
+    shown += (tmp_path / "metadata").read_text()
+    lamina("save", "-o", str(tmp_path / "image.tar"), "real-secrets")
+    output = ("build", "-o", str(tmp_path / "tree"), *flags, str(HERE / "secrets"))
+    shown += lamina(*output).stderr
+    for secret in (PASSWORD, TOKEN):
+        assert secret not in shown
+        for place in (store, tmp_path / "tree"):
+            search = ["grep", "-rlFa", "--exclude-dir=proc", secret, str(place)]
+            found = subprocess.run(search, capture_output=True, text=True, check=False)
+            assert not found.stdout, f"a secret is in {found.stdout}"
+            assert found.returncode == 1

@@ -122,6 +122,20 @@ def test_an_identity_token_is_exchanged(
         assert tokens.bodies[0]["scope"] == "repository:id:pull"
 
 
+def test_a_refresh_token_that_was_replaced_is_not_used_again(
+    fake: FakeRegistry, store: LocalStore, registries: Registries, home: dict[str, str]
+) -> None:
+    image_in(fake, store, "turn")
+    log_in(home, fake.host, "me:", identitytoken="once")
+    repository = registries.repository(Reference.parse(f"{fake.host}/turn:1"))
+    with TokenServer(fake, refresh="once") as tokens:
+        tokens.rotates = True
+        for _ in range(3):
+            repository.resolve("1")
+            fake.tokens.clear()  # the next request needs a new token
+        assert [body["refresh_token"] for body in tokens.bodies] == ["once", "once+", "once++"]
+
+
 def test_no_credentials_cross_a_redirect(
     fake: FakeRegistry,
     store: LocalStore,

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from lamina.testing.command import Lamina
-from lamina.testing.registry import RegistryClient, RegistryServer, with_query
+from lamina.testing.registry import RegistryServer, with_query
+from lamina.testing.registry_soak import interrupt, soak
 
 
 def test_upload_goes_on_after_kill(registry: RegistryServer) -> None:
@@ -33,54 +34,14 @@ def test_upload_goes_on_after_kill(registry: RegistryServer) -> None:
     assert client("GET", end.headers["location"]).body == data
 
 
-def _push_until_refused(
-    port: int, number: int, acknowledged: dict[str, tuple[str, list[str]]], ended: list[str]
-) -> None:
-    client = RegistryClient(port)
-    try:
-        for round_ in range(1000):
-            layer = os.urandom(60_000)
-            digest, document = client.push_image(f"r{number}", f"v{round_}", layer)
-            blobs = [document["config"]["digest"], document["layers"][0]["digest"]]
-            acknowledged[f"/v2/r{number}/manifests/v{round_}"] = (digest, blobs)
-    except (OSError, AssertionError, ValueError) as error:
-        ended.append(repr(error))
-    except Exception as error:  # http.client's
-        ended.append(repr(error))
-    finally:
-        client.connection.close()
-
-
 @pytest.mark.slow
-def test_what_was_acknowledged_is_whole_after_kills(registry: RegistryServer) -> None:
-    acknowledged: dict[str, tuple[str, list[str]]] = {}
-    for round_ in range(int(os.environ.get("LAMINA_KILLS", "5"))):
-        ended: list[str] = []
-        threads = [
-            threading.Thread(
-                target=_push_until_refused,
-                args=(registry.port, 4 * round_ + number, acknowledged, ended),
-            )
-            for number in range(4)
-        ]
-        for thread in threads:
-            thread.start()
-        time.sleep(0.6)
-        registry.kill()
-        for thread in threads:
-            thread.join()
-        registry.start()
-    assert len(acknowledged) > 10
-    client = registry.client()
-    for path, (digest, blobs) in acknowledged.items():
-        got = client("GET", path)
-        assert got.status == 200, path
-        assert "sha256:" + hashlib.sha256(got.body).hexdigest() == digest
-        for blob in blobs:
-            raw = client("GET", f"{path.rpartition('/manifests/')[0]}/blobs/{blob}").body
-            assert "sha256:" + hashlib.sha256(raw).hexdigest() == blob
-    rows = {path.name for path in (registry.root / "blobs").rglob("*") if path.is_file()}
-    assert len(rows) >= len(acknowledged)
+def test_what_was_acknowledged_is_whole_and_uploads_go_on_after_kills(
+    registry: RegistryServer,
+) -> None:
+    report = interrupt(registry, kills=5)
+    assert report.failures == ()
+    assert report.pushed >= 40
+    assert report.resumed > 0
 
 
 def test_second_server_on_a_directory_or_port_is_refused(
@@ -129,46 +90,21 @@ def test_shutdown_lets_a_push_finish(registry: RegistryServer) -> None:
 
 @pytest.mark.slow
 def test_many_clients_beside_the_collector_lose_nothing(tmp_path: Path) -> None:
-    """Pushes of shared and of own layers while everything unused goes after a second."""
+    """Pushes, pulls, mounts and deletes while everything unused goes after seconds."""
     config = '[gc]\ninterval = "100ms"\ngrace = "3s"\nuntagged-after = "1s"\n'
-    failures: list[str] = []
-    clients = int(os.environ.get("LAMINA_SOAK_CLIENTS", "16"))
-    until = time.monotonic() + float(os.environ.get("LAMINA_SOAK", "8"))
+    config += "[history]\nwindow = 0\n"
     with RegistryServer(tmp_path / "registry", config=config) as server:
-        common = [os.urandom(20_000) for _ in range(4)]
-
-        def work(number: int) -> None:
-            client = server.client()
-            try:
-                for round_ in range(10_000):
-                    if time.monotonic() > until:
-                        return
-                    layers = [common[round_ % 4], os.urandom(1000)]
-                    repository = f"team/r{number % 4}"
-                    tag = f"c{number}"
-                    digest, document = client.push_image(repository, tag, *layers)
-                    got = client("GET", f"/v2/{repository}/manifests/{tag}")
-                    if got.headers["docker-content-digest"] != digest:
-                        failures.append(f"{repository}:{tag} is another manifest")
-                    for layer in document["layers"]:
-                        head = client("HEAD", f"/v2/{repository}/blobs/{layer['digest']}")
-                        if head.status != 200:
-                            failures.append(f"{repository}:{tag} lost {layer['digest']}")
-            except Exception as error:  # whatever it is, it is a failure
-                failures.append(repr(error))
-            finally:
-                client.connection.close()
-
-        threads = [threading.Thread(target=work, args=(number,)) for number in range(clients)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert failures == []
-        metrics = server.client()("GET", "/metrics").body.decode()
-        assert 'status="5' not in metrics
-        collected = [x for x in metrics.splitlines() if "collected_blobs_total " in x]
-        assert float(collected[-1].split()[-1]) > 0
+        report = soak(server, clients=64, seconds=8, grace=3)
+        assert report.failures == ()
+        assert report.pushed >= 64
+        client = server.client()
+        deadline = time.monotonic() + 60
+        while (
+            b"lamina_registry_collected_blobs_total 0" in (text := client("GET", "/metrics").body)
+            or b"lamina_registry_collected_blobs_total" not in text
+        ):
+            assert time.monotonic() < deadline, "the collector removed nothing"
+            time.sleep(0.1)
 
 
 def test_scrub_prints_what_is_damaged(registry: RegistryServer, tmp_path: Path) -> None:

@@ -298,5 +298,5 @@ def test_overlay_in_a_user_namespace_uses_user_attributes(tmp_path: Path, target
         "    print(sorted(os.listdir(target)))"
     )
     unshare = ("unshare", "--user", "--map-root-user", "--mount")
-    arguments = ("|".join(overlay.lowers), overlay.upper, overlay.work, target)
+    arguments = ("|".join(map(str, overlay.lowers)), overlay.upper, overlay.work, target)
     assert run(script, *arguments, prefix=unshare) == "['1']\n"

@@ -25,7 +25,7 @@ def parser_of(name: str) -> Parser:
 
 def lines(parser: Parser) -> st.SearchStrategy[list[str]]:
     """Command lines of the parser's options, in every form, between other words."""
-    names = sorted(parser._options)
+    names = sorted(parser._options) or ["--none"]
     switches = [name[1] for name in names if len(name) == 2]
     option = st.sampled_from(names)
     value = st.sampled_from(WORDS)
@@ -33,13 +33,19 @@ def lines(parser: Parser) -> st.SearchStrategy[list[str]]:
         value,
         option,
         st.builds("{}={}".format, option, value),
-        st.builds("{}{}".format, option.filter(lambda name: len(name) == 2), value),
+        st.builds(
+            "{}{}".format,
+            st.sampled_from([name for name in names if len(name) == 2] or ["-x"]),
+            value,
+        ),
         st.builds("-{}".format, st.text(st.sampled_from(switches or ["x"]), max_size=3)),
     )
     return st.lists(word, max_size=7)
 
 
-@pytest.mark.parametrize("name", ["build", "run", "images", "ps", "rmi", "tag", "exec", "history"])
+@pytest.mark.parametrize(
+    "name", ["build", "run", "images", "ps", "rmi", "tag", "exec", "history", "cache export"]
+)
 @settings(deadline=None, max_examples=150)
 @given(data=st.data())
 def test_plain_lines_mean_what_argparse_says(name: str, data: st.DataObject) -> None:

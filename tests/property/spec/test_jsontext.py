@@ -38,7 +38,17 @@ def outcome(read: Any, text: str | bytes, **options: Any) -> object:
 
 
 pieces = st.sampled_from(
-    [*"{}[],: \t\n\r\"'\\0123-+.eE", "true", "null", "NaN", "Infinity", '"a"', "\ufeff", "\x00", "\xa0"]
+    [
+        *"{}[],: \t\n\r\"'\\0123-+.eE",
+        "true",
+        "null",
+        "NaN",
+        "Infinity",
+        '"a"',
+        "\ufeff",
+        "\x00",
+        "\xa0",
+    ]
 )
 
 

@@ -97,7 +97,7 @@ def test_proxy_values_are_in_the_op_but_neither_in_its_key_nor_in_the_image() ->
     args = (("HTTP_PROXY", "http://u:secret@p"), ("no_proxy", "x"))
     lowered = lower("FROM a\nRUN x\n", replace(OPTIONS, build_args=args))
     op = last_exec(lowered)
-    assert op.proxy_args == args
+    assert op.proxy_args == (*args, ("http_proxy", "http://u:secret@p"), ("NO_PROXY", "x"))
     assert proxy_excluded(op) == last_exec(lower("FROM a\nRUN x\n"))
     assert b"secret" not in lowered.config.serialise()
     assert lowered.unused_build_args == ()

@@ -9,7 +9,16 @@ from pathlib import Path
 import pytest
 
 from lamina.errors import Cancelled
-from lamina.store.cachemounts import CacheDirectory, open_cache, remove_idle, walk
+from lamina.store.cachemounts import (
+    CacheDirectory,
+    CacheInUse,
+    hold_cache,
+    is_in_use,
+    open_cache,
+    put_cache,
+    remove_idle,
+    walk,
+)
 from lamina.tasks import CancelToken
 
 
@@ -129,8 +138,59 @@ def test_garbage_collection_leaves_what_is_in_use(tmp_path: Path) -> None:
 
 
 def test_walk_tells_what_there_is(tmp_path: Path) -> None:
-    with hold(tmp_path, "apt") as cache:
-        pass
-    ((id, path, used),) = walk(str(tmp_path))
-    assert (id, path) == ("apt", cache.path)
-    assert used > 0
+    with hold(tmp_path, "ns/apt") as cache:
+        assert is_in_use(str(tmp_path), next(walk(str(tmp_path))))
+    (found,) = walk(str(tmp_path))
+    assert (found.namespace, found.name, found.path) == ("ns", "apt", cache.path)
+    assert found.last_used > 0
+    assert not is_in_use(str(tmp_path), found)
+
+
+def put(root: Path, text: str, *, wait: bool = False, cancel: CancelToken | None = None) -> None:
+    """Replace the content of cache `/id` with a directory that holds `file` with the text."""
+    content = root / f"content-{text}"
+    content.mkdir()
+    (content / "file").write_text(text)
+    put_cache(str(root), "/id", str(content), variant="", wait=wait, cancel=cancel or CancelToken())
+
+
+def test_a_cache_is_put_where_the_next_step_finds_it(tmp_path: Path) -> None:
+    put(tmp_path, "one")
+    with hold(tmp_path, "/id", sharing="locked") as cache:
+        assert Path(cache.path, "file").read_text() == "one"
+    put(tmp_path, "two")
+    with hold(tmp_path, "/id") as cache:
+        assert Path(cache.path, "file").read_text() == "two"
+    assert [each.number for each in walk(str(tmp_path))] == [0]
+
+
+def test_a_cache_in_use_is_neither_replaced_nor_held(tmp_path: Path) -> None:
+    with hold(tmp_path, "/id") as cache:
+        (found,) = walk(str(tmp_path))
+        with pytest.raises(CacheInUse, match="the cache id"):
+            hold_cache(str(tmp_path), found, cancel=CancelToken())
+        with pytest.raises(CacheInUse, match="the cache id"):
+            put(tmp_path, "new")
+        assert os.listdir(cache.path) == []
+        with hold(tmp_path, "/id") as shared:  # looking took nothing away
+            assert shared.path == cache.path
+
+
+def test_waiting_ends_with_the_user_or_the_token(tmp_path: Path) -> None:
+    cancel = CancelToken()
+    with hold(tmp_path, "/id"):
+        threading.Timer(0.05, cancel.cancel).start()
+        with pytest.raises(Cancelled):
+            put(tmp_path, "never", wait=True, cancel=cancel)
+        waiting = threading.Thread(target=lambda: put(tmp_path, "late", wait=True))
+        waiting.start()
+    waiting.join(60)
+    with hold(tmp_path, "/id") as cache:
+        assert Path(cache.path, "file").read_text() == "late"
+
+
+def test_a_damaged_note_of_the_user_is_none(tmp_path: Path) -> None:
+    with hold(tmp_path, "/id") as cache:
+        Path(cache.path, "../used.json").write_text("[1")
+    (found,) = walk(str(tmp_path))
+    assert found.build == ""

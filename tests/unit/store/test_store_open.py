@@ -16,6 +16,7 @@ from lamina.errors import Kind, LaminaError
 from lamina.spec import mediatype
 from lamina.spec.descriptor import Descriptor
 from lamina.store import LocalStore, open_store
+from lamina.store.local import MIGRATIONS, VERSION
 
 
 def test_new_store_is_private_and_a_valid_image_layout(store: LocalStore) -> None:
@@ -135,9 +136,9 @@ def test_older_store_is_migrated_once(root: str) -> None:
     Path(root, "lamina-store").write_text("0\n")
     ran: list[str] = []
     for _ in range(2):
-        open_store(root, migrations={0: ran.append}).close()
+        open_store(root, migrations={**MIGRATIONS, 0: ran.append}).close()
     assert ran == [root]
-    assert Path(root, "lamina-store").read_text() == "1\n"
+    assert Path(root, "lamina-store").read_text() == f"{VERSION}\n"
 
 
 def test_interrupted_migration_is_run_again(root: str) -> None:
@@ -150,7 +151,7 @@ def test_interrupted_migration_is_run_again(root: str) -> None:
     with pytest.raises(KeyboardInterrupt):
         open_store(root, migrations={0: killed})
     ran: list[str] = []
-    open_store(root, migrations={0: ran.append}).close()
+    open_store(root, migrations={**MIGRATIONS, 0: ran.append}).close()
     assert ran == [root]
 
 

@@ -10,6 +10,7 @@ from lamina.events import (
     Diagnostic,
     Notice,
     Outcome,
+    Phase,
     Progress,
     VertexDone,
     VertexExplained,
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
     from lamina.events import Event
     from lamina.spec.digest import Digest
+
+_PROGRESS_EVERY = 5.0  # seconds between lines of one transfer
 
 
 class PlainView:
@@ -40,7 +43,7 @@ class PlainView:
         self._started: dict[Digest, float] = {}
         self._lines = LogLines()
         self._failed: Digest | None = None
-        self._progress_shown: set[str] = set()
+        self._progress_shown: dict[str, Progress] = {}
 
     def __call__(self, event: Event) -> None:
         # one write a call: lines of parallel steps do not mix, and the GIL makes the dicts safe
@@ -53,9 +56,10 @@ class PlainView:
         """Print the last lines of the step that failed, if one did."""
         if self._failed is None:
             return
-        name = self._planned[self._failed].name
+        failed, self._failed = self._failed, None  # told once, if closed twice
+        name = self._planned[failed].name
         self._out.write(f"------\n > {printable(name)}:\n")
-        for line in self._lines.tail(self._failed):
+        for line in self._lines.tail(failed):
             self._out.write(line + "\n")
         self._out.write("------\n")
         self._out.flush()
@@ -117,12 +121,28 @@ class PlainView:
         return [*lines, ""]
 
     def _transfer(self, event: Progress) -> list[str]:
-        if event.done:
-            return [f"{printable(event.name)} done"]
-        if event.id in self._progress_shown:
+        """A line when it begins, when it ends, and now and then between if it takes long."""
+        name = printable(event.name)
+        if event.phase is Phase.WAITING:
             return []
-        self._progress_shown.add(event.id)
-        return [printable(event.name)]
+        if event.phase is Phase.PRESENT:
+            return [f"{name}: already exists"]
+        if event.done:
+            return [f"{name} done"]
+        shown = self._progress_shown.get(event.id)
+        if shown is not None and event.at - shown.at < _PROGRESS_EVERY:
+            return []
+        self._progress_shown[event.id] = event
+        return [name] if shown is None else [f"{name} {_moved(event, shown)}"]
+
+
+def _moved(event: Progress, before: Progress) -> str:
+    """`12MB/40MB 2.4MB/s` since the event before."""
+    from lamina.cli.format import human_size
+
+    total = f"/{human_size(event.total)}" if event.total else ""
+    speed = max(0.0, event.current - before.current) / (event.at - before.at)
+    return f"{human_size(event.current)}{total} {human_size(speed)}/s"
 
 
 def diagnostic_lines(event: Diagnostic) -> list[str]:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from rich.live import Live
 
+    from lamina.cli.ui.transfers import Transfers
     from lamina.events import Event
     from lamina.spec.digest import Digest
 
@@ -44,20 +45,30 @@ class LiveView:
     """Keeps the state of the build and draws it. Call `close` at the end, whatever happened."""
 
     def __init__(
-        self, out: TextIO, *, clock: Callable[[], float], width: int, explain: bool = False
+        self,
+        out: TextIO,
+        *,
+        clock: Callable[[], float],
+        width: int,
+        explain: bool = False,
+        builds: bool = True,
     ) -> None:
+        """`builds` False: nothing but transfers is shown, as by `pull` and `push`."""
         self._out = out
         self._explains = explain
         self._why: dict[Digest, str] = {}
         self._clock = clock
-        self._width = max(40, width)
+        self._width = max(40, width) if builds else max(20, width)
+        self._builds = builds
         self._lock = threading.RLock()
         self._lines = LogLines()
         self._planned: dict[Digest, VertexPlanned] = {}
         self._started: dict[Digest, float] = {}
         self._done: dict[Digest, VertexDone] = {}
-        self._transfers: dict[str, Progress] = {}
+        self._exports: dict[str, Progress] = {}
+        self._transfers: Transfers | None = None
         self._notes: list[str] = []
+        self._closed = False
         self._result: list[str] = []
         self._begin = clock()
         self._live: Live | None = None
@@ -79,8 +90,10 @@ class LiveView:
                     self._done[event.vertex] = event
                 case VertexLog():
                     self._lines.feed(event.vertex, event.stream, event.data)
+                case Progress() if event.subject is not None:
+                    self._feed(event)
                 case Progress():
-                    self._transfers[event.id] = event
+                    self._exports[event.id] = event
                 case Diagnostic():
                     self._notes += diagnostic_lines(event)
                 case Notice():
@@ -92,6 +105,9 @@ class LiveView:
         """Stop the live view and print the final state, the log of a failed step last."""
         self._timer.cancel()
         with self._lock:
+            if self._closed:
+                return
+            self._closed = True
             live, self._live = self._live, None
         if live is not None:
             live.stop()
@@ -99,19 +115,40 @@ class LiveView:
         self._out.write("".join(f"{line}\n" for line in final))
         self._out.flush()
 
-    def frame(self, *, finished: bool = False) -> list[str]:
-        """The lines of the view as it stands."""
+    def frame(self, *, finished: bool = False, height: int | None = None) -> list[str]:
+        """The lines of the view as it stands; transfers alone fit into `height` lines."""
         with self._lock:
             now = self._clock()
+            if not self._builds:
+                return self._transfer_frame(now, finished=finished, height=height)
             total = len(self._planned)
             state = " FINISHED" if finished and self._succeeded() else ""
             lines = [f"[+] Building {now - self._begin:.1f}s ({len(self._done)}/{total}){state}"]
             for vertex, planned in self._planned.items():
                 lines += self._vertex_lines(vertex, planned, now, finished=finished)
-            for transfer in self._transfers.values():
-                lines.append(self._line(transfer.name, "", _amount(transfer)))
+            if self._transfers is not None:
+                lines.append(self._line(self._transfers.summary(now, finished=finished), "", ""))
+                lines += [
+                    f" => => {line}" for line in self._transfers.lines(self._width - len(" => => "))
+                ]
+            for export in self._exports.values():
+                lines.append(self._line(export.name, "", _amount(export)))
             lines += [self._line(text, "", "") for text in self._result]
             return lines
+
+    def _feed(self, event: Progress) -> None:
+        if self._transfers is None:
+            from lamina.cli.ui.transfers import Transfers
+
+            self._transfers = Transfers()
+        self._transfers.feed(event)
+
+    def _transfer_frame(self, now: float, *, finished: bool, height: int | None) -> list[str]:
+        if self._transfers is None:
+            return []
+        head = f"[+] {self._transfers.summary(now, finished=finished)}"[: self._width]
+        limit = height - 1 if height is not None else None
+        return [head, *self._transfers.lines(self._width, limit=limit)]
 
     def _go_live(self) -> None:
         from rich.console import Console
@@ -122,7 +159,7 @@ class LiveView:
 
         def draw() -> Text:
             height = max(5, console.size.height - 2)
-            lines = self.frame()
+            lines = self.frame(height=height)
             if len(lines) > height:
                 lines = [lines[0], *lines[len(lines) - height + 1 :]]
             return Text("\n".join(lines), no_wrap=True, overflow="crop")

@@ -2,8 +2,8 @@
 """Garbage collection and scrubbing of the filesystem driver, while it is in use.
 
 What may go: a blob's link to a repository in which no manifest needs it, older than the grace
-period and without a lease; a manifest without a tag, if that is asked for; a blob that no
-repository holds. Everything is removed in short transactions of `_BATCH` rows, and each condition
+period and without a lease; a manifest without a tag, if that is asked for; a removed manifest
+after the window (`history`); a blob that no repository holds. Everything is removed in short transactions of `_BATCH` rows, and each condition
 is checked again inside the transaction, as are a manifest's blobs when it is pushed: one of the two
 sees the other.
 
@@ -21,7 +21,7 @@ import hashlib
 import os
 from contextlib import suppress
 
-from lamina.registry.server.manifeststore import remove_manifest
+from lamina.registry.server.history import UNNEEDED, Act, expire, remove_manifest
 from lamina.registry.server.ports import Collected
 
 TYPE_CHECKING = False
@@ -91,6 +91,7 @@ class FilesystemUpkeep:
         clock: Callable[[], float],
         uploads: FilesystemUploads,
         upload_expiry: float,
+        window: float = 0.0,
     ) -> None:
         self._database = database
         self._places = places
@@ -98,6 +99,7 @@ class FilesystemUpkeep:
         self._clock = clock
         self._uploads = uploads
         self._upload_expiry = upload_expiry
+        self._window = window
 
     def collect(self, *, untagged_after: float | None = None, dry_run: bool = False) -> Collected:
         uploads = list(self._uploads.expired(self._clock() - self._upload_expiry))
@@ -107,6 +109,8 @@ class FilesystemUpkeep:
         manifests = 0
         if untagged_after is not None:
             manifests = self._collect_untagged(untagged_after, dry_run=dry_run)
+        if not dry_run:
+            expire(self._database, self._clock() - self._window)
         links = self._collect_links(dry_run=dry_run)
         blobs, size = self._collect_blobs(dry_run=dry_run)
         self._leases.forget_expired()
@@ -144,13 +148,7 @@ class FilesystemUpkeep:
         return removed
 
     def _collect_untagged(self, after: float, *, dry_run: bool) -> int:
-        condition = (
-            " m.pushed < ? AND NOT EXISTS (SELECT 1 FROM tags t WHERE t.repository = m.repository"
-            " AND t.digest = m.digest) AND NOT EXISTS (SELECT 1 FROM children c"
-            " WHERE c.repository = m.repository AND c.child = m.digest)"
-            " AND (m.subject = '' OR NOT EXISTS (SELECT 1 FROM manifests s"
-            " WHERE s.repository = m.repository AND s.digest = m.subject))"
-        )
+        condition = f" m.pushed < ? AND {UNNEEDED}"
         before = self._clock() - after
         candidates = self._database.reader.execute(
             f"SELECT m.repository, m.digest FROM manifests m WHERE {condition}",  # noqa: S608  # constant
@@ -159,6 +157,7 @@ class FilesystemUpkeep:
         if dry_run:
             return len(candidates)
         removed = 0
+        act = Act(self._clock(), "", "untagged-after", self._window > 0)
         for batch in _batches(candidates):
             with self._database.writing() as connection:
                 for number, digest in batch:
@@ -168,7 +167,7 @@ class FilesystemUpkeep:
                         (number, digest, before),
                     ).fetchone()
                     if still is not None:
-                        removed += remove_manifest(connection, number, digest)
+                        removed += remove_manifest(connection, number, digest, act=act)
         return removed
 
     def _collect_links(self, *, dry_run: bool) -> int:

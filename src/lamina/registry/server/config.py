@@ -13,6 +13,11 @@ import re
 from lamina.errors import Kind, LaminaError, SourceError
 from lamina.record import record, replace
 from lamina.registry.server.handlers import Limits
+from lamina.registry.server.ledger import DEFAULT_WINDOW
+from lamina.registry.server.objectstore.bucket import Location
+from lamina.registry.server.policies import Proxy, read_proxies, read_quotas, read_retention
+from lamina.registry.server.quotas import Quota
+from lamina.registry.server.retention import RetentionRule
 from lamina.registry.server.rights import ACTIONS, Rule
 from lamina.registry.server.rsgi import EdgeLimits
 from lamina.spec.span import SourceText, Span
@@ -46,13 +51,16 @@ class TokenTrust:
     keys: tuple[str, ...] = ()
     signing_key: str = ""
     lifetime: float = 300.0
+    refresh_lifetime: float = 30 * 86400.0
 
 
 @record
 class Config:
     """Everything that can be configured; times in seconds, sizes in bytes, paths absolute."""
 
-    root: str
+    root: str = ""
+    bucket: Location | None = None
+    share_store: str = ""
     listen: str = "127.0.0.1:5000"
     tls_certificate: str = ""
     tls_key: str = ""
@@ -73,11 +81,24 @@ class Config:
     token: TokenTrust | None = None
     rules: tuple[Rule, ...] = ()
     webhooks: tuple[Webhook, ...] = ()
+    window: float = DEFAULT_WINDOW
+    retention: tuple[RetentionRule, ...] = ()
+    retention_interval: float = 3600.0
+    quotas: tuple[Quota, ...] = ()
+    proxies: tuple[Proxy, ...] = ()
+    web: bool = True
 
     @property
     def authenticates(self) -> bool:
         """Whether anything but "everybody may do everything" is configured."""
         return bool(self.htpasswd or self.token is not None or self.rules)
+
+    @property
+    def place(self) -> str:
+        """Where everything is kept, for people."""
+        if self.bucket is None:
+            return self.root
+        return f"s3://{self.bucket.bucket}/{self.bucket.prefix}".rstrip("/")
 
     def address(self) -> tuple[str, int]:
         """(host, port) of `listen`.
@@ -122,12 +143,12 @@ def parse_config(text: str, *, name: str, root: str = "") -> Config:
         line = int(place[1]) if place is not None else max(1, len(source.lines))
         what = re.sub(r" \(at .*\)$", "", str(error))
         raise SourceError(what, span=Span(source, line, line)) from error
-    reader = _Reader(source, document, os.path.dirname(os.path.abspath(name)))
+    reader = Reader(source, document, os.path.dirname(os.path.abspath(name)))
     return reader.config(root)
 
 
-class _Reader:
-    """Reads a parsed document; `_fail` finds the line of a key."""
+class Reader:
+    """Reads values of a parsed document; `place` is a table's name (`rules#1`: the second one)."""
 
     def __init__(self, source: SourceText, document: dict[str, object], directory: str) -> None:
         self._source = source
@@ -135,46 +156,56 @@ class _Reader:
         self._directory = directory
 
     def config(self, root: str) -> Config:
-        self._known(self._document, "", _TABLES)
+        self.known(self._document, "", _TABLES)
         http = self._table("http")
         storage = self._table("storage")
         limits = self._table("limits")
         gc = self._table("gc")
         auth = self._table("auth")
+        history = self._table("history")
         for table, keys in _KEYS.items():
-            self._known(self._table(table), table, keys)
+            self.known(self._table(table), table, keys)
+        bucket = self._bucket(storage)
         found = Config(
-            root=root or self._path(storage, "storage", "root"),
-            listen=self._text(http, "http", "listen", "127.0.0.1:5000"),
-            tls_certificate=self._path(http, "http", "tls-certificate"),
-            tls_key=self._path(http, "http", "tls-key"),
-            threads=self._number(http, "http", "threads", 1, least=1),
-            access_log=self._text(http, "http", "access-log", ""),
-            header_timeout=self._time(http, "http", "header-timeout", 30.0),
-            read_only=self._boolean(storage, "storage", "read-only"),
+            root=root or self.path(storage, "storage", "root"),
+            bucket=bucket,
+            share_store=self.path(storage, "storage", "share-store"),
+            listen=self.text(http, "http", "listen", "127.0.0.1:5000"),
+            tls_certificate=self.path(http, "http", "tls-certificate"),
+            tls_key=self.path(http, "http", "tls-key"),
+            threads=self.number(http, "http", "threads", 1, least=1),
+            access_log=self.text(http, "http", "access-log", ""),
+            header_timeout=self.time(http, "http", "header-timeout", 30.0),
+            read_only=self.boolean(storage, "storage", "read-only"),
             limits=Limits(
-                manifest=self._size(limits, "limits", "manifest", 4 << 20),
-                blob=self._size(limits, "limits", "blob", 0),
-                page=self._number(limits, "limits", "page", 1000, least=1),
+                manifest=self.size(limits, "limits", "manifest", 4 << 20),
+                blob=self.size(limits, "limits", "blob", 0),
+                page=self.number(limits, "limits", "page", 1000, least=1),
             ),
             edge=EdgeLimits(
-                idle=self._time(limits, "limits", "idle-timeout", 60.0),
-                body=self._time(limits, "limits", "body-timeout", 6 * 3600.0),
-                per_client=self._number(limits, "limits", "requests-per-client", 0, least=0),
+                idle=self.time(limits, "limits", "idle-timeout", 60.0),
+                body=self.time(limits, "limits", "body-timeout", 6 * 3600.0),
+                per_client=self.number(limits, "limits", "requests-per-client", 0, least=0),
             ),
-            max_uploads=self._number(limits, "limits", "uploads", 10_000, least=1),
-            upload_expiry=self._time(limits, "limits", "upload-expiry", 86400.0),
-            gc_interval=self._time(gc, "gc", "interval", 600.0),
-            grace=self._time(gc, "gc", "grace", 3600.0),
+            max_uploads=self.number(limits, "limits", "uploads", 10_000, least=1),
+            upload_expiry=self.time(limits, "limits", "upload-expiry", 86400.0),
+            gc_interval=self.time(gc, "gc", "interval", 600.0),
+            grace=self.time(gc, "gc", "grace", 3600.0),
             untagged_after=(
-                self._time(gc, "gc", "untagged-after", 0.0) if "untagged-after" in gc else None
+                self.time(gc, "gc", "untagged-after", 0.0) if "untagged-after" in gc else None
             ),
-            scrub_interval=self._time(gc, "gc", "scrub-interval", 0.0),
-            htpasswd=self._path(auth, "auth", "htpasswd"),
-            basic_realm=self._text(auth, "auth", "realm", "lamina registry"),
+            scrub_interval=self.time(gc, "gc", "scrub-interval", 0.0),
+            htpasswd=self.path(auth, "auth", "htpasswd"),
+            basic_realm=self.text(auth, "auth", "realm", "lamina registry"),
             token=self._token(auth),
             rules=self._rules(),
             webhooks=self._webhooks(),
+            window=self.time(history, "history", "window", DEFAULT_WINDOW),
+            retention=read_retention(self),
+            retention_interval=self.time(gc, "gc", "retention-interval", 3600.0),
+            quotas=read_quotas(self),
+            proxies=read_proxies(self),
+            web=self.boolean(self._table("web"), "web", "enabled", default=True),
         )
         self._check(found, http, auth)
         return found
@@ -182,75 +213,112 @@ class _Reader:
     def _check(self, found: Config, http: Mapping[str, object], auth: Mapping[str, object]) -> None:
         if bool(found.tls_certificate) != bool(found.tls_key):
             present = "tls-certificate" if found.tls_certificate else "tls-key"
-            self._fail("http", present, "tls-certificate and tls-key go together")
+            self.fail("http", present, "tls-certificate and tls-key go together")
         if '"' in found.basic_realm or not found.basic_realm.isprintable():
-            self._fail("auth", "realm", "quotes and control characters are not possible in a realm")
+            self.fail("auth", "realm", "quotes and control characters are not possible in a realm")
         try:
             found.address()
         except LaminaError as error:
-            self._fail("http", "listen", error.what)
-        if not found.root:
+            self.fail("http", "listen", error.what)
+        if found.bucket is not None and found.root:
+            self.fail("storage.s3", "", "a registry is in a bucket or in a directory, not in both")
+        if found.bucket is not None:
+            for name in ("retention", "quotas", "proxy", "history"):
+                if name in self._document:
+                    place = name if name == "history" else f"{name}#0"
+                    self.fail(place, "", f"{name} is not possible for a registry in a bucket")
+        if not found.root and found.bucket is None:
             raise SourceError("storage.root is missing", span=None, hint="or give --root DIR")
+
+    def _bucket(self, storage: Mapping[str, object]) -> Location | None:
+        if "s3" not in storage:
+            return None
+        place = "storage.s3"
+        table = self._table(place)
+        found = Location(
+            bucket=self.text(table, place, "bucket", ""),
+            prefix=self.text(table, place, "prefix", "").strip("/"),
+            endpoint=self.text(table, place, "endpoint", "").rstrip("/"),
+            region=self.text(table, place, "region", ""),
+            access_key_id=self.text(table, place, "access-key-id", ""),
+            secret_access_key=self.text(table, place, "secret-access-key", ""),
+            session_token=self.text(table, place, "session-token", ""),
+            path_style=self.boolean(table, place, "path-style", default=True),
+            ca_certificate=self.path(table, place, "ca-certificate"),
+            redirect=self.boolean(table, place, "redirect"),
+            signed_for=self.time(table, place, "signed-for", 1200.0),
+        )
+        if not _BUCKET.fullmatch(found.bucket):
+            self.fail(place, "bucket", f"invalid bucket name {found.bucket!r}")
+        if found.endpoint and not found.endpoint.startswith(("http://", "https://")):
+            self.fail(place, "endpoint", "endpoint must begin with http:// or https://")
+        if bool(found.access_key_id) != bool(found.secret_access_key):
+            present = "access-key-id" if found.access_key_id else "secret-access-key"
+            self.fail(place, present, "access-key-id and secret-access-key go together")
+        if found.signed_for < 1:
+            self.fail(place, "signed-for", "signed-for must be at least a second")
+        return found
 
     def _token(self, auth: Mapping[str, object]) -> TokenTrust | None:
         value = auth.get("token")
         if value is None:
             return None
         table = self._table("auth.token")
-        keys = self._texts(table, "auth.token", "keys")
+        keys = self.texts(table, "auth.token", "keys")
         trust = TokenTrust(
-            issuer=self._text(table, "auth.token", "issuer", ""),
-            service=self._text(table, "auth.token", "service", ""),
-            realm=self._text(table, "auth.token", "realm", ""),
+            issuer=self.text(table, "auth.token", "issuer", ""),
+            service=self.text(table, "auth.token", "service", ""),
+            realm=self.text(table, "auth.token", "realm", ""),
             keys=tuple(self._absolute(key) for key in keys),
-            signing_key=self._path(table, "auth.token", "signing-key"),
-            lifetime=self._time(table, "auth.token", "lifetime", 300.0),
+            signing_key=self.path(table, "auth.token", "signing-key"),
+            lifetime=self.time(table, "auth.token", "lifetime", 300.0),
+            refresh_lifetime=self.time(table, "auth.token", "refresh-lifetime", 30 * 86400.0),
         )
         for key, given in (("issuer", trust.issuer), ("service", trust.service)):
             if not given or '"' in given:
-                self._fail("auth.token", key, f"{key} is missing or contains a quote")
+                self.fail("auth.token", key, f"{key} is missing or contains a quote")
         if not trust.keys and not trust.signing_key:
-            self._fail("auth.token", "", "keys (of another issuer) or signing-key is needed")
+            self.fail("auth.token", "", "keys (of another issuer) or signing-key is needed")
         if trust.signing_key and "htpasswd" not in auth:
-            self._fail(
+            self.fail(
                 "auth.token", "signing-key", "tokens are issued to the users of auth.htpasswd"
             )
         if not trust.realm or '"' in trust.realm:
-            self._fail("auth.token", "realm", "realm, the address of the token service, is missing")
+            self.fail("auth.token", "realm", "realm, the address of the token service, is missing")
         return trust
 
     def _rules(self) -> tuple[Rule, ...]:
         found = []
-        for position, table in enumerate(self._tables("rules")):
+        for position, table in enumerate(self.tables("rules")):
             place = f"rules#{position}"
-            self._known(table, place, ("repositories", "users", "actions"))
-            actions = self._texts(table, place, "actions")
+            self.known(table, place, ("repositories", "users", "actions"))
+            actions = self.texts(table, place, "actions")
             for action in actions:
                 if action not in ACTIONS:
-                    self._fail(place, "actions", f"unknown action {action!r}: {', '.join(ACTIONS)}")
+                    self.fail(place, "actions", f"unknown action {action!r}: {', '.join(ACTIONS)}")
             if not actions:
-                self._fail(place, "actions", "actions are missing")
-            users = self._texts(table, place, "users")
+                self.fail(place, "actions", "actions are missing")
+            users = self.texts(table, place, "users")
             if not users:
-                self._fail(place, "users", "users are missing")
-            pattern = self._text(table, place, "repositories", "")
+                self.fail(place, "users", "users are missing")
+            pattern = self.text(table, place, "repositories", "")
             if not pattern:
-                self._fail(place, "repositories", "repositories is missing")
+                self.fail(place, "repositories", "repositories is missing")
             found.append(Rule(pattern, frozenset(users), frozenset(actions)))
         return tuple(found)
 
     def _webhooks(self) -> tuple[Webhook, ...]:
         found = []
-        for position, table in enumerate(self._tables("webhooks")):
+        for position, table in enumerate(self.tables("webhooks")):
             place = f"webhooks#{position}"
-            self._known(table, place, ("url", "events", "secret"))
-            url = self._text(table, place, "url", "")
+            self.known(table, place, ("url", "events", "secret"))
+            url = self.text(table, place, "url", "")
             if not url.startswith(("http://", "https://")):
-                self._fail(place, "url", "url must begin with http:// or https://")
-            events = frozenset(self._texts(table, place, "events")) or Webhook(url).events
+                self.fail(place, "url", "url must begin with http:// or https://")
+            events = frozenset(self.texts(table, place, "events")) or Webhook(url).events
             for event in events - Webhook(url).events:
-                self._fail(place, "events", f"unknown event {event!r}: push, delete")
-            found.append(Webhook(url, events, self._text(table, place, "secret", "")))
+                self.fail(place, "events", f"unknown event {event!r}: push, delete")
+            found.append(Webhook(url, events, self.text(table, place, "secret", "")))
         return tuple(found)
 
     # ---- values
@@ -261,92 +329,121 @@ class _Reader:
             assert isinstance(value, dict)
             value = value.get(part, {})
             if not isinstance(value, dict):
-                self._fail("", part, f"{name} must be a table: [{name}]")
+                self.fail("", part, f"{name} must be a table: [{name}]")
         assert isinstance(value, dict)
         return value
 
-    def _tables(self, name: str) -> list[dict[str, object]]:
+    def tables(self, name: str) -> list[dict[str, object]]:
         value = self._document.get(name, [])
         if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
-            self._fail("", name, f"{name} must be an array of tables: [[{name}]]")
+            self.fail("", name, f"{name} must be an array of tables: [[{name}]]")
         assert isinstance(value, list)
         return value
 
-    def _known(self, table: Mapping[str, object], place: str, keys: tuple[str, ...]) -> None:
+    def known(self, table: Mapping[str, object], place: str, keys: tuple[str, ...]) -> None:
         for key in table:
             if key not in keys:
                 import difflib
 
                 close = difflib.get_close_matches(key, keys, n=1)
                 hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(keys)}"
-                self._fail(place, key, f"unknown key {key!r}", hint=hint)
+                self.fail(place, key, f"unknown key {key!r}", hint=hint)
 
-    def _text(self, table: Mapping[str, object], place: str, key: str, default: str) -> str:
+    def text(self, table: Mapping[str, object], place: str, key: str, default: str) -> str:
         value = table.get(key, default)
         if not isinstance(value, str):
-            self._fail(place, key, f"{key} must be a string")
+            self.fail(place, key, f"{key} must be a string")
         assert isinstance(value, str)
         return value
 
-    def _texts(self, table: Mapping[str, object], place: str, key: str) -> tuple[str, ...]:
+    def texts(self, table: Mapping[str, object], place: str, key: str) -> tuple[str, ...]:
         value = table.get(key, [])
         if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
-            self._fail(place, key, f"{key} must be a list of strings")
+            self.fail(place, key, f"{key} must be a list of strings")
         assert isinstance(value, list)
         return tuple(value)
 
-    def _boolean(self, table: Mapping[str, object], place: str, key: str) -> bool:
-        value = table.get(key, False)
+    def boolean(
+        self, table: Mapping[str, object], place: str, key: str, *, default: bool = False
+    ) -> bool:
+        value = table.get(key, default)
         if not isinstance(value, bool):
-            self._fail(place, key, f"{key} must be true or false")
+            self.fail(place, key, f"{key} must be true or false")
         return bool(value)
 
-    def _number(
+    def number(
         self, table: Mapping[str, object], place: str, key: str, default: int, *, least: int
     ) -> int:
         value = table.get(key, default)
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            self._fail(place, key, f"{key} must be a number of at least {least}")
+            self.fail(place, key, f"{key} must be a number of at least {least}")
         assert isinstance(value, int)
         return value
 
-    def _size(self, table: Mapping[str, object], place: str, key: str, default: int) -> int:
+    def size(self, table: Mapping[str, object], place: str, key: str, default: int) -> int:
         value = table.get(key, default)
         if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
             return value
         match = _SIZE.fullmatch(value) if isinstance(value, str) else None
         if match is None:
-            self._fail(place, key, f"{key} must be a size: bytes, or like '4MiB'")
+            self.fail(place, key, f"{key} must be a size: bytes, or like '4MiB'")
         assert match is not None
         return int(match[1]) * _UNITS[match[2] or ""]
 
-    def _time(self, table: Mapping[str, object], place: str, key: str, default: float) -> float:
+    def time(self, table: Mapping[str, object], place: str, key: str, default: float) -> float:
         value = table.get(key, default)
         if isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0:
             return float(value)
         match = _TIME.fullmatch(value) if isinstance(value, str) else None
         if match is None:
-            self._fail(place, key, f"{key} must be a time: seconds, or like '90s', '15m', '30d'")
+            self.fail(place, key, f"{key} must be a time: seconds, or like '90s', '15m', '30d'")
         assert match is not None
         return float(match[1]) * _SECONDS[match[2]]
 
-    def _path(self, table: Mapping[str, object], place: str, key: str) -> str:
-        value = self._text(table, place, key, "")
+    def path(self, table: Mapping[str, object], place: str, key: str) -> str:
+        value = self.text(table, place, key, "")
         return self._absolute(value) if value else ""
 
     def _absolute(self, path: str) -> str:
         return os.path.join(self._directory, path)
 
-    def _fail(self, place: str, key: str, what: str, *, hint: str = "") -> None:
+    def fail(self, place: str, key: str, what: str, *, hint: str = "") -> None:
+        """Raise SourceError with the line of the key (of the table, if it is not there)."""
         line = _line_of(self._source.lines, place, key)
         span = Span(self._source, line, line) if line else None
         raise SourceError(what, span=span, hint=hint)
 
 
-_TABLES = ("http", "storage", "limits", "gc", "auth", "rules", "webhooks")
+_TABLES = (
+    "http",
+    "storage",
+    "limits",
+    "gc",
+    "auth",
+    "rules",
+    "webhooks",
+    "history",
+    "retention",
+    "quotas",
+    "proxy",
+    "web",
+)
 _KEYS = {
     "http": ("listen", "tls-certificate", "tls-key", "threads", "access-log", "header-timeout"),
-    "storage": ("root", "read-only"),
+    "storage": ("root", "read-only", "share-store", "s3"),
+    "storage.s3": (
+        "bucket",
+        "prefix",
+        "endpoint",
+        "region",
+        "access-key-id",
+        "secret-access-key",
+        "session-token",
+        "path-style",
+        "ca-certificate",
+        "redirect",
+        "signed-for",
+    ),
     "limits": (
         "manifest",
         "blob",
@@ -357,10 +454,21 @@ _KEYS = {
         "uploads",
         "upload-expiry",
     ),
-    "gc": ("interval", "grace", "untagged-after", "scrub-interval"),
+    "gc": ("interval", "grace", "untagged-after", "scrub-interval", "retention-interval"),
+    "history": ("window",),
     "auth": ("htpasswd", "realm", "token"),
-    "auth.token": ("issuer", "service", "realm", "keys", "signing-key", "lifetime"),
+    "auth.token": (
+        "issuer",
+        "service",
+        "realm",
+        "keys",
+        "signing-key",
+        "lifetime",
+        "refresh-lifetime",
+    ),
+    "web": ("enabled",),
 }
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")  # S3, "Bucket naming rules"
 _HEADER = re.compile(r"\s*(\[\[?)\s*([A-Za-z0-9_.\"' -]+?)\s*\]\]?\s*(?:#.*)?")
 
 
@@ -389,7 +497,12 @@ def _line_of(lines: tuple[str, ...], place: str, key: str) -> int:
 
 
 def with_flags(
-    config: Config, *, listen: str = "", read_only: bool = False, access_log: str = ""
+    config: Config,
+    *,
+    listen: str = "",
+    read_only: bool = False,
+    access_log: str = "",
+    share_store: str = "",
 ) -> Config:
     """The configuration with what the command line said instead."""
     if listen:
@@ -398,4 +511,6 @@ def with_flags(
         config = replace(config, read_only=True)
     if access_log:
         config = replace(config, access_log=access_log)
+    if share_store:
+        config = replace(config, share_store=share_store)
     return config

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tables of the filesystem driver: who holds which blob, manifests, tags, referrers.
+"""The tables of the filesystem driver: who holds which blob, manifests, tags and their past.
 
 One sqlite file in WAL mode. Reads use a connection of the calling thread and see the last commit;
 writes go through `writing()`, one at a time, each flushed before it returns (synchronous=FULL).
@@ -18,7 +18,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-VERSION = 1
 _SCHEMA = """
 CREATE TABLE repositories (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
 CREATE TABLE blobs (digest TEXT PRIMARY KEY, size INTEGER NOT NULL) WITHOUT ROWID;
@@ -43,13 +42,66 @@ CREATE TABLE tags (
   updated REAL NOT NULL, PRIMARY KEY (repository, folded, tag)) WITHOUT ROWID;
 CREATE INDEX tags_by_digest ON tags (repository, digest);
 """
+# What each format adds to the one before it; a new registry goes through all of them too.
+_STEPS = {
+    # 2: how many bytes a repository holds, moves of tags, removed manifests, pulls, cached tags
+    2: """
+ALTER TABLE repositories ADD COLUMN bytes INTEGER NOT NULL DEFAULT 0;
+UPDATE repositories SET bytes =
+  (SELECT coalesce(sum(b.size), 0) FROM links l JOIN blobs b ON b.digest = l.digest
+   WHERE l.repository = repositories.id)
+  + (SELECT coalesce(sum(m.size), 0) FROM manifests m WHERE m.repository = repositories.id);
+CREATE TABLE moves (
+  id INTEGER PRIMARY KEY, repository INTEGER NOT NULL, tag TEXT NOT NULL, digest TEXT NOT NULL,
+  previous TEXT NOT NULL, moved REAL NOT NULL, user TEXT NOT NULL, why TEXT NOT NULL);
+CREATE INDEX moves_by_tag ON moves (repository, tag, id);
+CREATE INDEX moves_by_previous ON moves (repository, previous, moved);
+CREATE INDEX moves_by_time ON moves (moved);
+CREATE TABLE graves (
+  repository INTEGER NOT NULL, digest TEXT NOT NULL, media_type TEXT NOT NULL,
+  subject TEXT NOT NULL, artifact_type TEXT NOT NULL, annotations TEXT NOT NULL,
+  size INTEGER NOT NULL, depth INTEGER NOT NULL, pushed REAL NOT NULL,
+  removed REAL NOT NULL, user TEXT NOT NULL, why TEXT NOT NULL,
+  PRIMARY KEY (repository, digest)) WITHOUT ROWID;
+CREATE INDEX graves_by_digest ON graves (digest);
+CREATE INDEX graves_by_time ON graves (removed);
+CREATE TABLE pulls (
+  repository INTEGER NOT NULL, digest TEXT NOT NULL, pulled REAL NOT NULL,
+  PRIMARY KEY (repository, digest)) WITHOUT ROWID;
+CREATE TABLE cached (
+  repository INTEGER NOT NULL, tag TEXT NOT NULL, checked REAL NOT NULL,
+  PRIMARY KEY (repository, tag)) WITHOUT ROWID;
+CREATE TRIGGER link_made AFTER INSERT ON links BEGIN
+  UPDATE repositories
+  SET bytes = bytes + coalesce((SELECT size FROM blobs WHERE digest = NEW.digest), 0)
+  WHERE id = NEW.repository; END;
+CREATE TRIGGER link_gone AFTER DELETE ON links BEGIN
+  UPDATE repositories
+  SET bytes = bytes - coalesce((SELECT size FROM blobs WHERE digest = OLD.digest), 0)
+  WHERE id = OLD.repository; END;
+CREATE TRIGGER manifest_made AFTER INSERT ON manifests BEGIN
+  UPDATE repositories SET bytes = bytes + NEW.size WHERE id = NEW.repository; END;
+CREATE TRIGGER manifest_gone AFTER DELETE ON manifests BEGIN
+  UPDATE repositories SET bytes = bytes - OLD.size WHERE id = OLD.repository; END;
+CREATE TRIGGER grave_made AFTER INSERT ON graves BEGIN
+  UPDATE repositories SET bytes = bytes + NEW.size WHERE id = NEW.repository; END;
+CREATE TRIGGER grave_gone AFTER DELETE ON graves BEGIN
+  UPDATE repositories SET bytes = bytes - OLD.size WHERE id = OLD.repository; END;
+""",
+}
+VERSION = max(_STEPS)
 
 
 class Database:
-    """The tables in the file at `path`, made if it is not there."""
+    """The tables in the file at `path`, made if it is not there, brought to the current format.
 
-    def __init__(self, path: str) -> None:
+    `beside` is for a second process beside the one that serves the registry: it neither makes nor
+    changes the tables, only rows, in transactions that sqlite keeps apart from the other's.
+    """
+
+    def __init__(self, path: str, *, beside: bool = False) -> None:
         self._path = path
+        self._beside = beside
         self._local = threading.local()
         self._guard = threading.RLock()
         self._opened: list[sqlite3.Connection] = []
@@ -69,16 +121,23 @@ class Database:
 
     def _prepare(self) -> None:
         (version,) = self._writer.execute("PRAGMA user_version").fetchone()
-        if version == 0:
-            self._writer.executescript(
-                f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version={VERSION}; COMMIT;"
-            )
-        elif version != VERSION:
+        if version == VERSION:
+            return
+        if version > VERSION or self._beside:
             raise LaminaError(
-                f"{self._path}: format {version} of a registry is not known to this lamina",
+                f"{self._path}: format {version} of a registry is not known to this lamina"
+                if version > VERSION
+                else f"{self._path} has the format of an older lamina ({version})",
                 kind=Kind.UNSUPPORTED,
-                hint=f"this version reads format {VERSION}",
+                hint=f"this version reads format {VERSION}"
+                if version > VERSION
+                else "'lamina registry serve' brings it to the current one at its start",
             )
+        steps = [text for number, text in sorted(_STEPS.items()) if number > version]
+        self._writer.executescript(
+            f"BEGIN IMMEDIATE; {'' if version else _SCHEMA} {' '.join(steps)}"
+            f" PRAGMA user_version={VERSION}; COMMIT;"
+        )
 
     @property
     def reader(self) -> sqlite3.Connection:

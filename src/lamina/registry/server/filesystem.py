@@ -14,6 +14,7 @@ being removed keeps its file.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from contextlib import suppress
@@ -21,9 +22,17 @@ from contextlib import suppress
 from lamina.errors import Kind, LaminaError
 from lamina.registry.server.collect import FilesystemUpkeep, Leases
 from lamina.registry.server.database import Database, repository_id
-from lamina.registry.server.manifeststore import SqliteManifests
+from lamina.registry.server.manifeststore import (
+    SqliteCachedTags,
+    SqliteManifests,
+    held,
+    within_quota,
+)
+from lamina.registry.server.overview import SqliteOverview
 from lamina.registry.server.ports import BlobFile
+from lamina.registry.server.quotas import Quotas, check_bytes
 from lamina.registry.server.sessions import FilesystemUploads
+from lamina.registry.server.sqliteledger import SqliteLedger
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,13 +45,16 @@ DEFAULT_GRACE = 3600.0  # seconds; longer than the push of one image takes (zot'
 
 
 class FilesystemStorage:
-    """The storage in `root`, for one process at a time.
+    """The storage in `root`, for one process at a time (ADR 91).
 
-    `grace` is for how many seconds an unused blob is kept after it was pushed or asked for.
+    `grace` is for how many seconds an unused blob is kept after it was pushed or asked for,
+    `window` for how many a removed manifest can be had back.
 
     Raises:
         LaminaError: kind CONFLICT if another process serves it.
     """
+
+    remote = False
 
     def __init__(
         self,
@@ -52,17 +64,31 @@ class FilesystemStorage:
         grace: float = DEFAULT_GRACE,
         upload_expiry: float = 86400.0,
         max_uploads: int = 10_000,
+        window: float = 0.0,
+        quotas: Quotas | None = None,
     ) -> None:
         os.makedirs(root, mode=0o700, exist_ok=True)
         self._lock = _take(os.path.join(root, "lock"))
         places = Places(root)
         self.database = Database(os.path.join(root, "registry.sqlite"))
         leases = Leases(clock=clock, grace=grace)
-        self.blobs = FilesystemBlobs(self.database, places, leases=leases, clock=clock)
+        quotas = quotas or Quotas()
+        self.blobs = FilesystemBlobs(
+            self.database, places, leases=leases, clock=clock, quotas=quotas
+        )
         self.uploads = FilesystemUploads(
             places.uploads, blobs=self.blobs, clock=clock, limit=max_uploads
         )
-        self.manifests = SqliteManifests(self.database, clock=clock)
+        self.manifests = SqliteManifests(
+            self.database, clock=clock, keep_history=window > 0, quotas=quotas
+        )
+        self.cached_tags = SqliteCachedTags(
+            self.database, clock=clock, keep_history=window > 0, quotas=quotas
+        )
+        self.ledger = SqliteLedger(
+            self.database, clock=clock, window=window, grace=grace, quotas=quotas
+        )
+        self.overview = SqliteOverview(self.database)
         self.upkeep = FilesystemUpkeep(
             self.database,
             places,
@@ -70,10 +96,14 @@ class FilesystemStorage:
             clock=clock,
             uploads=self.uploads,
             upload_expiry=upload_expiry,
+            window=window,
         )
         self.upkeep.remove_orphans()
 
     def close(self) -> None:
+        if self._lock >= 0:
+            with suppress(LaminaError):  # a full disk: only times of pulls are lost
+                self.ledger.flush()
         self.database.close()
         if self._lock >= 0:
             os.close(self._lock)
@@ -107,13 +137,15 @@ class FilesystemBlobs:
         *,
         leases: Leases,
         clock: Callable[[], float],
+        quotas: Quotas,
     ) -> None:
         self._database = database
         self._places = places
         self._leases = leases
         self._clock = clock
+        self._quotas = quotas
 
-    def find(self, repository: str, digest: Digest) -> BlobFile | None:
+    def find(self, repository: str, digest: Digest, *, keep: bool = True) -> BlobFile | None:
         name = str(digest)
         if not self._leases.renew(repository, name):
             return None
@@ -130,14 +162,16 @@ class FilesystemBlobs:
     def mount(self, digest: Digest, *, source: str, target: str) -> bool:
         name = str(digest)
         with self._database.writing() as connection:
-            held = connection.execute(
+            found = connection.execute(
                 "SELECT 1 FROM repositories r JOIN links l ON l.repository = r.id"
                 " WHERE r.name = ? AND l.digest = ?",
                 (source, name),
             ).fetchone()
-            if held is None:
+            if found is None:
                 return False
-            self._link(connection, target, name)
+            number = repository_id(connection, target, make=True)
+            with within_quota(connection, number, target, self._quotas):
+                self._link(connection, number, name)
         return True
 
     def holders(self, digest: Digest) -> Sequence[str]:
@@ -160,28 +194,60 @@ class FilesystemBlobs:
     def adopt(self, path: str, *, repository: str, digest: Digest, size: int) -> None:
         """Make the flushed file at `path`, whose digest was checked, a blob of the repository.
 
-        The file is moved, or removed if the blob is there already.
+        The file stays where it is, as another name of the same bytes, and the caller removes it: after
+        a crash before the row is there the upload goes on with all that it had.
         """
         name = str(digest)
         target = self._places.blob(name)
         with self._database.writing() as connection:
+            number = repository_id(connection, repository, make=True)
+            self._check_quota(connection, number, repository, digest=name, size=size)
             known = connection.execute("SELECT 1 FROM blobs WHERE digest = ?", (name,)).fetchone()
-            if known is not None and _size(target) == size:
-                os.unlink(path)
-            else:
-                os.rename(path, target)
+            if known is None or _size(target) != size:
+                _link(path, target)
                 sync_directory(os.path.dirname(target))
             connection.execute(
                 "INSERT OR REPLACE INTO blobs (digest, size) VALUES (?, ?)", (name, size)
             )
-            self._link(connection, repository, name)
+            self._link(connection, number, name)
 
-    def _link(self, connection: sqlite3.Connection, repository: str, digest: str) -> None:
+    def _check_quota(
+        self,
+        connection: sqlite3.Connection,
+        number: int,
+        repository: str,
+        *,
+        digest: str,
+        size: int,
+    ) -> None:
+        """As `within_quota`, but before the file is moved."""
+        quota = self._quotas.of(repository)
+        if quota is None:
+            return
+        linked = connection.execute(
+            "SELECT 1 FROM links WHERE repository = ? AND digest = ?", (number, digest)
+        ).fetchone()
+        if linked is None:
+            check_bytes(quota, held=held(connection, number)[0], more=size)
+
+    def _link(self, connection: sqlite3.Connection, number: int, digest: str) -> None:
         connection.execute(
             "INSERT INTO links (repository, digest, linked) VALUES (?, ?, ?)"
             " ON CONFLICT DO UPDATE SET linked = excluded.linked",
-            (repository_id(connection, repository, make=True), digest, self._clock()),
+            (number, digest, self._clock()),
         )
+
+
+def _link(path: str, target: str) -> None:
+    """Give the file a second name, in place of whatever has it."""
+    with suppress(FileNotFoundError):
+        os.unlink(target)  # left by a crash, or damaged: no row says that it is whole
+    try:
+        os.link(path, target)
+    except OSError as error:
+        if error.errno not in {errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK}:
+            raise
+        os.rename(path, target)  # a file system without second names
 
 
 def _size(path: str) -> int:

@@ -8,9 +8,6 @@ and where there are no rules every user may everything.
 
 from __future__ import annotations
 
-import base64
-import binascii
-
 from lamina.registry.server.passwords import Htpasswd
 from lamina.registry.server.rights import (
     ADMIN,
@@ -18,22 +15,19 @@ from lamina.registry.server.rights import (
     DELETE,
     PULL,
     PUSH,
-    Grant,
     Identity,
     Rules,
 )
-from lamina.registry.server.tokens import Issuer, Verifier, parse_scopes
-from lamina.registry.server.wire import Refusal, Work, json_response
+from lamina.registry.server.tokens import Issuer, Verifier
+from lamina.registry.server.tokenservice import TokenService, parse_basic
+from lamina.registry.server.wire import Refusal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from lamina.registry.server.config import Config
-    from lamina.registry.server.wire import Answer, Request, Response
-
-
-_OWN = "/metrics"  # no repository's: no token is for it, so passwords are taken
+    from lamina.registry.server.wire import Answer, Request
 
 
 class ConfiguredGate:
@@ -47,14 +41,22 @@ class ConfiguredGate:
         self._rules = Rules(config.rules) if config.rules else None
         self._realm = config.basic_realm
         self._htpasswd = Htpasswd(config.htpasswd, clock=clock) if config.htpasswd else None
+        self.signs_in = self._htpasswd is not None
         self._trust = config.token
         self._verifier: Verifier | None = None
-        self._issuer: Issuer | None = None
+        self._token_service: TokenService | None = None
         if config.token is not None:
             self._verifier = Verifier(config.token, clock=clock)
-            if config.token.signing_key:
-                self._issuer = Issuer(config.token, clock=clock)
-                self._verifier.trust_also(self._issuer.algorithm, self._issuer.public_key)
+            if config.token.signing_key and self._htpasswd is not None:
+                issuer = Issuer(config.token, clock=clock)
+                self._verifier.trust_also(issuer.algorithm, issuer.public_key)
+                self._token_service = TokenService(
+                    config.token,
+                    issuer,
+                    self._htpasswd,
+                    may=self._may,
+                    refuse=lambda what: self._unauthorized(what, basic=True),
+                )
 
     def known(self, request: Request) -> Identity | None:
         header = request.header("authorization")
@@ -66,19 +68,21 @@ class ConfiguredGate:
                 return self._verifier.identity(rest.strip())
             except Refusal as error:
                 raise self._unauthorized(error.what, error="invalid_token") from error
-        user, password = self._basic(scheme, rest, own=request.path == _OWN)
+        own = _own(request)
+        user, password = self._basic(scheme, rest, own=own)
         if not user and not password:
             return ANONYMOUS  # what some clients send when they have no credentials
         if self._htpasswd is not None and self._htpasswd.remembered(user, password):
-            return Identity(user)
+            return Identity(user, by_password=own)
         return None
 
     def identify(self, request: Request) -> Identity:
         scheme, _, rest = request.header("authorization").partition(" ")
-        user, password = self._basic(scheme, rest, own=request.path == _OWN)
+        own = _own(request)
+        user, password = self._basic(scheme, rest, own=own)
         if self._htpasswd is not None and self._htpasswd.check(user, password):
-            return Identity(user)
-        raise self._unauthorized("user or password is wrong")
+            return Identity(user, by_password=own)
+        raise self._unauthorized("user or password is wrong", basic=own)
 
     def allows(self, identity: Identity, repository: str, action: str) -> bool:
         if identity.grants is not None:
@@ -86,7 +90,7 @@ class ConfiguredGate:
                 grant.repository == repository and action in grant.actions
                 for grant in identity.grants
             )
-        if self._verifier is not None and repository:
+        if self._verifier is not None and repository and not identity.by_password:
             # credentials belong to the token service; without a token only what is open to all
             return self._rules is not None and self._rules.allow("", repository, action)
         if self._rules is None:
@@ -98,7 +102,7 @@ class ConfiguredGate:
             raise self._unauthorized("authentication required")
 
     def refusal(self, identity: Identity, repository: str, action: str) -> Refusal:
-        if self._verifier is not None and repository:
+        if self._verifier is not None and repository and action != ADMIN:
             needed = {PULL: "pull", PUSH: "pull,push", DELETE: "delete"}.get(action, "*")
             error = "insufficient_scope" if identity.grants is not None else ""
             return self._unauthorized(
@@ -108,65 +112,32 @@ class ConfiguredGate:
             )
         if identity.user:
             return Refusal("DENIED", f"{identity.user} may not {action} here")
-        return self._unauthorized("authentication required", basic=not repository)
+        return self._unauthorized(
+            "authentication required", basic=not repository or action == ADMIN
+        )
 
     def token(self, request: Request) -> Answer:
-        if self._issuer is None:
+        if self._token_service is None:
             raise Refusal("UNSUPPORTED", "no tokens are issued here", status=404)
-        if request.method != "GET":
-            raise Refusal("UNSUPPORTED", "only GET", headers=(("allow", "GET"),))
-        return Work(lambda: self._issue(request))
+        return self._token_service.answer(request)
 
-    def _issue(self, request: Request) -> Response:
-        """A token for what was asked and the rules allow; nobody in particular gets one too."""
-        from urllib.parse import parse_qs
-
-        assert self._issuer is not None
-        assert self._trust is not None
-        user = ""
-        header = request.header("authorization")
-        if header:
-            scheme, _, rest = header.partition(" ")
-            name, password = self._basic(scheme, rest, own=True)
-            if name or password:
-                if self._htpasswd is None or not self._htpasswd.check(name, password):
-                    raise self._unauthorized("user or password is wrong", basic=True)
-                user = name
-        try:
-            asked = parse_qs(request.query, max_num_fields=64)
-        except ValueError as error:
-            raise Refusal("UNSUPPORTED", "invalid query string", status=400) from error
-        if asked.get("service", [self._trust.service]) != [self._trust.service]:
-            raise Refusal("UNSUPPORTED", "tokens for that service are not issued here", status=400)
-        grants = [
-            Grant(
-                grant.repository, frozenset(a for a in grant.actions if self._may(user, grant, a))
-            )
-            for grant in parse_scopes(asked.get("scope", []))
-        ]
-        document = self._issuer.token(user, [grant for grant in grants if grant.actions])
-        return json_response(document, headers=(("cache-control", "no-store"),))
-
-    def _may(self, user: str, grant: Grant, action: str) -> bool:
+    def _may(self, user: str, repository: str, action: str) -> bool:
+        """Whether a token of the user (empty: of nobody in particular) may allow it."""
         if self._rules is None:
             return bool(user)
         if action == ADMIN:
             return False
-        return self._rules.allow(user, grant.repository, action)
+        return self._rules.allow(user, repository, action)
 
     def _basic(self, scheme: str, rest: str, *, own: bool = False) -> tuple[str, str]:
         if scheme.lower() != "basic":
-            raise self._unauthorized("credentials of this kind are not taken here")
+            raise self._unauthorized("credentials of this kind are not taken here", basic=own)
         if self._verifier is not None and not own:
             raise self._unauthorized("a token is needed")
-        try:
-            text = base64.b64decode(rest.strip(), validate=True).decode()
-        except (binascii.Error, ValueError) as error:
-            raise self._unauthorized("invalid credentials") from error
-        user, colon, password = text.partition(":")
-        if not colon:
-            raise self._unauthorized("invalid credentials")
-        return user, password
+        found = parse_basic(rest)
+        if found is None:
+            raise self._unauthorized("invalid credentials", basic=own)
+        return found
 
     def _unauthorized(
         self, what: str, *, error: str = "", scope: str = "", basic: bool = False
@@ -178,3 +149,8 @@ class ConfiguredGate:
         else:
             challenge = f'Basic realm="{self._realm}"'
         return Refusal("UNAUTHORIZED", what, headers=(("www-authenticate", challenge),))
+
+
+def _own(request: Request) -> bool:
+    """Whether the path is one of the registry's own: no repository's, so no token is for it."""
+    return not request.path.startswith("/v2/")

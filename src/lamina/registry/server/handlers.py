@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl, quote
 from lamina.errors import LaminaError
 from lamina.record import record
 from lamina.registry.server import manifests, routes
+from lamina.registry.server.ports import BlobFile
 from lamina.registry.server.rights import DELETE, PULL, PUSH
 from lamina.registry.server.wire import (
     API_VERSION,
@@ -22,6 +23,7 @@ from lamina.registry.server.wire import (
     Refusal,
     Request,
     Response,
+    Stream,
     Streamed,
     Work,
     json_response,
@@ -35,9 +37,11 @@ from lamina.spec.digest import HEX_LENGTH
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from lamina.registry.server.ports import BlobFile, Storage, UploadSession
+    from lamina.registry.server.ledger import Ledger
+    from lamina.registry.server.ports import Referrer, Storage, StoredBlob, UploadSession
+    from lamina.registry.server.pullthrough import PullThrough
     from lamina.registry.server.rights import Gate, Identity
     from lamina.registry.server.wire import Answer
     from lamina.spec.digest import Digest
@@ -67,12 +71,16 @@ class Registry:
         limits: Limits | None = None,
         read_only: bool = False,
         notify: Callable[[str, str, str, str], None] | None = None,
+        ledger: Ledger | None = None,
+        upstreams: PullThrough | None = None,
     ) -> None:
         self._storage = storage
         self._gate = gate
         self._limits = limits or Limits()
         self._read_only = read_only
         self._notify = notify or _nobody
+        self._ledger = ledger
+        self._upstreams = upstreams
 
     def answer(self, request: Request) -> Answer:
         """The response, or the first step towards it.
@@ -83,14 +91,18 @@ class Registry:
         """
         try:
             found = routes.route(request.path)
+            if self._upstreams is not None and "ns=" in request.query:
+                found = self._upstreams.namespaced(found, request)
         except Refusal as error:
             if error.code == "TAG_INVALID" and request.method != "PUT":
                 # what cannot be a tag is none that exists
                 raise Refusal("MANIFEST_UNKNOWN", error.what) from error
             raise
         identity = self._gate.known(request)
-        if identity is None:
-            return Work(lambda: self._serve(request, found, self._gate.identify(request)))
+        if identity is None or self._storage.remote:
+            return Work(
+                lambda: self._serve(request, found, identity or self._gate.identify(request))
+            )
         return self._serve(request, found, identity)
 
     def _serve(self, request: Request, found: routes.Route, identity: Identity) -> Answer:
@@ -112,12 +124,12 @@ class Registry:
             case routes.Tags():
                 self._check(identity, found.repository, PULL)
                 if method in _READS:
-                    return self._tags(request, found)
+                    return self._through(request, found, lambda: self._tags(request, found))
                 raise _not_allowed(method, "GET, HEAD")
             case routes.Referrers():
                 self._check(identity, found.repository, PULL)
                 if method in _READS:
-                    return self._referrers(request, found)
+                    return self._through(request, found, lambda: self._referrers(request, found))
                 raise _not_allowed(method, "GET, HEAD")
             case routes.Catalog():
                 self._gate.check_known(identity)
@@ -132,24 +144,32 @@ class Registry:
             case routes.Page():
                 raise Refusal("UNSUPPORTED", "no such page", status=404)
 
+    def _through(
+        self, request: Request, found: routes.Route, local: Callable[[], Response]
+    ) -> Answer:
+        """The answer of a read: `local`, after what an upstream has was fetched."""
+        if self._upstreams is None:
+            return local()
+        return self._upstreams.answer(request, found, local)
+
     # ---- manifests
 
     def _manifest(self, request: Request, at: routes.ManifestAt, identity: Identity) -> Answer:
         method = request.method
         if method in _READS:
             self._check(identity, at.repository, PULL)
-            return self._get_manifest(request, at)
+            return self._through(request, at, lambda: self._get_manifest(request, at))
         if method == "PUT":
             self._check(identity, at.repository, PUSH)
             self._check_writable()
             return Buffered(
                 self._limits.manifest,
-                lambda raw: self._put_manifest(request, at, raw),
+                lambda raw: self._put_manifest(request, at, raw, user=identity.user),
             )
         if method == "DELETE":
             self._check(identity, at.repository, DELETE)
             self._check_writable()
-            return Work(lambda: self._delete_manifest(at))
+            return Work(lambda: self._delete_manifest(at, user=identity.user))
         raise _not_allowed(method, "GET, HEAD, PUT, DELETE")
 
     def _get_manifest(self, request: Request, at: routes.ManifestAt) -> Response:
@@ -165,16 +185,22 @@ class Registry:
             ("etag", f'"{found.digest}"'),
             API_VERSION,
         )
+        if self._ledger is not None and request.method == "GET":
+            self._ledger.pulled(at.repository, found.digest)
         if _matches(request.header("if-none-match"), found.digest):
             return Response(304, headers)
         return Response(200, headers, found.raw)
 
-    def _put_manifest(self, request: Request, at: routes.ManifestAt, raw: bytes) -> Response:
+    def _put_manifest(
+        self, request: Request, at: routes.ManifestAt, raw: bytes, *, user: str
+    ) -> Response:
         manifest = manifests.parse(
             raw, content_type=request.header("content-type"), digest=at.digest
         )
         tags = (at.tag,) if at.tag else _tags_asked(request)
-        self._storage.manifests.put(at.repository, manifest, tags=tags)
+        if self._upstreams is not None:
+            self._upstreams.complete(at.repository, manifest)
+        self._storage.manifests.put(at.repository, manifest, tags=tags, user=user)
         digest = str(manifest.digest)
         for tag in tags or ("",):
             self._notify("push", at.repository, digest, tag)
@@ -189,11 +215,11 @@ class Registry:
             headers.append(("oci-subject", manifest.subject))
         return Response(201, tuple(headers))
 
-    def _delete_manifest(self, at: routes.ManifestAt) -> Response:
+    def _delete_manifest(self, at: routes.ManifestAt, *, user: str) -> Response:
         if at.digest is None:
-            removed = self._storage.manifests.untag(at.repository, at.tag)
+            removed = self._storage.manifests.untag(at.repository, at.tag, user=user)
         else:
-            removed = self._storage.manifests.remove(at.repository, at.digest)
+            removed = self._storage.manifests.remove(at.repository, at.digest, user=user)
         if not removed:
             raise Refusal("MANIFEST_UNKNOWN", "manifest unknown")
         self._notify("delete", at.repository, str(at.digest or ""), at.tag)
@@ -205,7 +231,7 @@ class Registry:
         method = request.method
         if method in _READS:
             self._check(identity, at.repository, PULL)
-            return self._get_blob(request, at)
+            return self._through(request, at, lambda: self._get_blob(request, at))
         if method == "DELETE":
             self._check(identity, at.repository, DELETE)
             self._check_writable()
@@ -214,15 +240,9 @@ class Registry:
 
     def _get_blob(self, request: Request, at: routes.Blob) -> Response:
         digest = str(at.digest)
-        headers = (
-            _OCTETS,
-            ("docker-content-digest", digest),
-            ("etag", f'"{digest}"'),
-            ("accept-ranges", "bytes"),
-            ("cache-control", "max-age=31536000"),
-            API_VERSION,
-        )
-        found = self._storage.blobs.find(at.repository, at.digest)
+        headers = blob_headers(digest)
+        # only HEAD asks whether a push can leave the blob out
+        found = self._storage.blobs.find(at.repository, at.digest, keep=request.method == "HEAD")
         if found is None:
             # containerd fetches manifests of an index as blobs too
             manifest = self._storage.manifests.find(at.repository, digest=digest)
@@ -231,7 +251,7 @@ class Registry:
             return Response(200, headers, manifest.raw)
         if _matches(request.header("if-none-match"), digest):
             return Response(304, headers)
-        return _file_response(request, found, headers)
+        return _blob_response(request, found, headers)
 
     def _delete_blob(self, at: routes.Blob) -> Response:
         if not self._storage.blobs.remove(at.repository, at.digest):
@@ -250,6 +270,7 @@ class Registry:
             digest = routes.parse_digest(parameters["digest"])
             length = _length(request)
             self._check_size(length)
+            self._check_room(at.repository, length, digest=digest)
             session = self._storage.uploads.start(
                 at.repository, user=identity.user, algorithm=digest.algorithm
             )
@@ -325,6 +346,7 @@ class Registry:
                         headers=_progress_headers(at.repository, at.id, session.offset),
                     )
             self._check_size(session.offset + (length or 0))
+            self._check_room(at.repository, session.offset + (length or 0), digest=digest)
         except BaseException:
             session.release()
             raise
@@ -391,11 +413,7 @@ class Registry:
         found = self._storage.manifests.tags(at.repository, n=n + 1, last=last)
         if found is None:
             raise Refusal("NAME_UNKNOWN", "repository unknown", detail={"name": at.repository})
-        page = list(found[:n])
-        headers: tuple[tuple[str, str], ...] = ()
-        if len(found) > n and page:
-            headers = (next_link(f"/v2/{at.repository}/tags/list", n=n, last=page[-1]),)
-        return json_response({"name": at.repository, "tags": page}, headers=headers)
+        return tags_page(at.repository, found, n=n)
 
     def _referrers(self, request: Request, at: routes.Referrers) -> Response:
         parameters = request.parameters()
@@ -404,16 +422,7 @@ class Registry:
         found = self._storage.manifests.referrers(
             at.repository, at.digest, n=n + 1, last=last, artifact_type=wanted
         )
-        headers = [("content-type", mediatype.OCI_INDEX), API_VERSION]
-        extra = ""
-        if wanted:
-            headers.append(("oci-filters-applied", "artifactType"))
-            extra = f"&artifactType={quote(wanted, safe='')}"
-        page = found[:n]
-        if len(found) > n and page:
-            path = f"/v2/{at.repository}/referrers/{at.digest}"
-            headers.append(next_link(path, n=n, last=page[-1].digest, extra=extra))
-        return Response(200, tuple(headers), manifests.referrers_index(page))
+        return referrers_page(at, found, n=n, artifact_type=wanted)
 
     def _catalog(self, request: Request, identity: Identity) -> Response:
         n, last = parse_page(request.parameters(), limit=self._limits.page)
@@ -447,8 +456,49 @@ class Registry:
                 status=413,
             )
 
+    def _check_room(self, repository: str, size: int | None, *, digest: Digest | None) -> None:
+        if self._ledger is not None and size:
+            self._ledger.check_room(repository, size, digest=digest)
+
 
 _READS = ("GET", "HEAD")
+
+
+def tags_page(repository: str, found: Sequence[str], *, n: int) -> Response:
+    """At most `n` of the tags that were found, and where the others are."""
+    page = list(found[:n])
+    headers: tuple[tuple[str, str], ...] = ()
+    if len(found) > n and page:
+        headers = (next_link(f"/v2/{repository}/tags/list", n=n, last=page[-1]),)
+    return json_response({"name": repository, "tags": page}, headers=headers)
+
+
+def referrers_page(
+    at: routes.Referrers, found: Sequence[Referrer], *, n: int, artifact_type: str
+) -> Response:
+    """At most `n` of the referrers that were found, and where the others are."""
+    headers = [("content-type", mediatype.OCI_INDEX), API_VERSION]
+    extra = ""
+    if artifact_type:
+        headers.append(("oci-filters-applied", "artifactType"))
+        extra = f"&artifactType={quote(artifact_type, safe='')}"
+    page = found[:n]
+    if len(found) > n and page:
+        path = f"/v2/{at.repository}/referrers/{at.digest}"
+        headers.append(next_link(path, n=n, last=page[-1].digest, extra=extra))
+    return Response(200, tuple(headers), manifests.referrers_index(page))
+
+
+def blob_headers(digest: str) -> tuple[tuple[str, str], ...]:
+    """The headers of a blob, but for its length."""
+    return (
+        _OCTETS,
+        ("docker-content-digest", digest),
+        ("etag", f'"{digest}"'),
+        ("accept-ranges", "bytes"),
+        ("cache-control", "max-age=31536000"),
+        API_VERSION,
+    )
 
 
 def answer_of_error(error: LaminaError) -> Response:
@@ -458,19 +508,27 @@ def answer_of_error(error: LaminaError) -> Response:
     return refusal_of(error).response()
 
 
-def _file_response(
-    request: Request, blob: BlobFile, headers: tuple[tuple[str, str], ...]
+def _blob_response(
+    request: Request, blob: StoredBlob, headers: tuple[tuple[str, str], ...]
 ) -> Response:
+    if not isinstance(blob, BlobFile) and blob.address is not None and request.method == "GET":
+        # what is signed expires, and the client repeats its Range there (RFC 9110 §15.4.8)
+        kept = tuple(header for header in headers if header[0] not in {"cache-control", "etag"})
+        return Response(307, (*kept, ("cache-control", "no-store"), ("location", blob.address())))
     asked = request.header("range")
     if asked and request.method == "GET":
         region = parse_range(asked, size=blob.size)
         if region is not None:
             offset, length = region
             span = ("content-range", f"bytes {offset}-{offset + length - 1}/{blob.size}")
-            return Response(
-                206, (*headers, span), FileRegion(blob.path, offset, length, whole=False)
-            )
-    return Response(200, headers, FileRegion(blob.path, 0, blob.size))
+            return Response(206, (*headers, span), _region(blob, offset, length, whole=False))
+    return Response(200, headers, _region(blob, 0, blob.size, whole=True))
+
+
+def _region(blob: StoredBlob, offset: int, length: int, *, whole: bool) -> FileRegion | Stream:
+    if isinstance(blob, BlobFile):
+        return FileRegion(blob.path, offset, length, whole=whole)
+    return Stream(lambda: blob.read(offset, length), length)
 
 
 def _blob_created(repository: str, digest: Digest) -> Response:

@@ -1,18 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Manifests, tags and referrers as rows (the `Manifests` port)."""
+"""Manifests, tags and referrers as rows (the `Manifests` and `CachedTags` ports)."""
 
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 
 from lamina.registry.server.database import Database, repository_id
+from lamina.registry.server.history import Act, drop_tag, remove_manifest, rescue, set_tag
+from lamina.registry.server.ledger import CachedTag
 from lamina.registry.server.ports import NewManifest, Referrer, StoredManifest
+from lamina.registry.server.quotas import Quotas, check_bytes, check_tags
 from lamina.registry.server.wire import Refusal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from lamina.spec.digest import Digest
 
@@ -32,11 +36,20 @@ _BY_DIGEST = (
 
 
 class SqliteManifests:
-    """The `Manifests` port on the driver's database."""
+    """The `Manifests` port on the driver's database. `keep_history`: removal is not final."""
 
-    def __init__(self, database: Database, *, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        clock: Callable[[], float],
+        keep_history: bool = False,
+        quotas: Quotas | None = None,
+    ) -> None:
         self._database = database
         self._clock = clock
+        self._keep = keep_history
+        self._quotas = quotas or Quotas()
 
     def find(self, repository: str, *, tag: str = "", digest: str = "") -> StoredManifest | None:
         reader = self._database.reader
@@ -46,58 +59,38 @@ class SqliteManifests:
             row = reader.execute(_BY_TAG, (tag.lower(), tag, repository)).fetchone()
         return None if row is None else StoredManifest(*row)
 
-    def put(self, repository: str, manifest: NewManifest, *, tags: Sequence[str] = ()) -> None:
-        digest = str(manifest.digest)
-        now = self._clock()
+    def put(
+        self,
+        repository: str,
+        manifest: NewManifest,
+        *,
+        tags: Sequence[str] = (),
+        user: str = "",
+    ) -> None:
+        act = self._act(user, "push")
         with self._database.writing() as connection:
             number = repository_id(connection, repository, make=True)
-            children = {str(child) for child in (*manifest.blobs, *manifest.manifests)}
+            for child in manifest.manifests:
+                rescue(connection, number, str(child), at=act.at)
             _check_blobs(connection, number, manifest.blobs)
             depth = 1 + _depth(connection, number, manifest.manifests)
-            if depth > MAX_NESTING:
-                raise Refusal("MANIFEST_INVALID", f"indexes are nested deeper than {MAX_NESTING}")
-            connection.execute(
-                "INSERT INTO documents (digest, raw) VALUES (?, ?) ON CONFLICT DO NOTHING",
-                (digest, manifest.raw),
-            )
-            connection.execute(
-                "INSERT OR REPLACE INTO manifests (repository, digest, media_type, subject,"
-                " artifact_type, annotations, size, depth, pushed)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    number,
-                    digest,
-                    manifest.media_type,
-                    manifest.subject,
-                    manifest.artifact_type,
-                    json.dumps(dict(manifest.annotations)),
-                    len(manifest.raw),
-                    depth,
-                    now,
-                ),
-            )
-            connection.executemany(
-                "INSERT OR IGNORE INTO children (repository, parent, child) VALUES (?, ?, ?)",
-                [(number, digest, child) for child in children],
-            )
-            connection.executemany(
-                "INSERT OR REPLACE INTO tags (repository, folded, tag, digest, updated)"
-                " VALUES (?, ?, ?, ?, ?)",
-                [(number, tag.lower(), tag, digest, now) for tag in tags],
-            )
+            with within_quota(connection, number, repository, self._quotas):
+                _store(connection, number, manifest, depth=depth, now=act.at)
+                for tag in tags:
+                    set_tag(connection, number, tag, str(manifest.digest), act=act)
 
-    def remove(self, repository: str, digest: Digest) -> bool:
+    def remove(self, repository: str, digest: Digest, *, user: str = "") -> bool:
         with self._database.writing() as connection:
             number = repository_id(connection, repository)
-            return remove_manifest(connection, number, str(digest))
+            return remove_manifest(connection, number, str(digest), act=self._act(user, "delete"))
 
-    def untag(self, repository: str, tag: str) -> bool:
+    def untag(self, repository: str, tag: str, *, user: str = "") -> bool:
         with self._database.writing() as connection:
-            removed = connection.execute(
-                "DELETE FROM tags WHERE repository = ? AND folded = ? AND tag = ?",
-                (repository_id(connection, repository), tag.lower(), tag),
-            ).rowcount
-        return removed > 0
+            number = repository_id(connection, repository)
+            return drop_tag(connection, number, tag, act=self._act(user, "delete"))
+
+    def _act(self, user: str, why: str) -> Act:
+        return Act(self._clock(), user, why, self._keep)
 
     def tags(self, repository: str, *, n: int, last: str) -> Sequence[str] | None:
         reader = self._database.reader
@@ -143,21 +136,134 @@ class SqliteManifests:
         return [name for (name,) in rows]
 
 
-def remove_manifest(connection: sqlite3.Connection, number: int, digest: str) -> bool:
-    """Remove the manifest, its tags, and its bytes if no other repository holds them."""
-    removed = connection.execute(
-        "DELETE FROM manifests WHERE repository = ? AND digest = ?", (number, digest)
-    ).rowcount
-    if not removed:
-        return False
-    connection.execute("DELETE FROM tags WHERE repository = ? AND digest = ?", (number, digest))
-    connection.execute("DELETE FROM children WHERE repository = ? AND parent = ?", (number, digest))
+class SqliteCachedTags:
+    """The `CachedTags` port: manifests of upstreams beside those that were pushed here."""
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        clock: Callable[[], float],
+        keep_history: bool = False,
+        quotas: Quotas | None = None,
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._keep = keep_history
+        self._quotas = quotas or Quotas()
+
+    def tag(self, repository: str, tag: str) -> CachedTag | None:
+        row = self._database.reader.execute(
+            "SELECT t.digest, c.checked FROM repositories r"
+            " JOIN tags t ON t.repository = r.id AND t.folded = ? AND t.tag = ?"
+            " LEFT JOIN cached c ON c.repository = r.id AND c.tag = t.tag WHERE r.name = ?",
+            (tag.lower(), tag, repository),
+        ).fetchone()
+        return None if row is None else CachedTag(*row)
+
+    def put(self, repository: str, manifest: NewManifest, *, tag: str = "") -> None:
+        act = Act(self._clock(), "", "upstream", self._keep)
+        with self._database.writing() as connection:
+            number = repository_id(connection, repository, make=True)
+            with within_quota(connection, number, repository, self._quotas):
+                _store(connection, number, manifest, depth=1, now=act.at)
+                if tag and not self._is_local(connection, number, tag):
+                    set_tag(connection, number, tag, str(manifest.digest), act=act)
+                    connection.execute(
+                        "INSERT OR REPLACE INTO cached (repository, tag, checked) VALUES (?, ?, ?)",
+                        (number, tag, act.at),
+                    )
+
+    def confirm(self, repository: str, tag: str, digest: str) -> None:
+        with self._database.writing() as connection:
+            connection.execute(
+                "UPDATE cached SET checked = ? WHERE tag = ? AND repository ="
+                " (SELECT r.id FROM repositories r JOIN tags t ON t.repository = r.id"
+                " WHERE r.name = ? AND t.folded = ? AND t.tag = ? AND t.digest = ?)",
+                (self._clock(), tag, repository, tag.lower(), tag, digest),
+            )
+
+    def forget(self, repository: str, tag: str) -> None:
+        act = Act(self._clock(), "", "upstream", self._keep)
+        with self._database.writing() as connection:
+            number = repository_id(connection, repository)
+            if not self._is_local(connection, number, tag):
+                drop_tag(connection, number, tag, act=act)
+
+    def _is_local(self, connection: sqlite3.Connection, number: int, tag: str) -> bool:
+        """Whether the tag was pushed here."""
+        row = connection.execute(
+            "SELECT 1 FROM tags t WHERE t.repository = ? AND t.folded = ? AND t.tag = ?"
+            " AND NOT EXISTS (SELECT 1 FROM cached c WHERE c.repository = t.repository"
+            " AND c.tag = t.tag)",
+            (number, tag.lower(), tag),
+        ).fetchone()
+        return row is not None
+
+
+@contextmanager
+def within_quota(
+    connection: sqlite3.Connection, number: int, repository: str, quotas: Quotas
+) -> Iterator[None]:
+    """A block of a transaction; at its end DENIED if it made the repository exceed its quota."""
+    quota = quotas.of(repository)
+    if quota is None:
+        yield
+        return
+    bytes_before, tags_before = held(connection, number)
+    yield
+    bytes_after, tags_after = held(connection, number)
+    if bytes_after > bytes_before:
+        check_bytes(quota, held=bytes_before, more=bytes_after - bytes_before)
+    if tags_after > tags_before:
+        check_tags(quota, held=tags_before, more=tags_after - tags_before)
+
+
+def held(connection: sqlite3.Connection, number: int) -> tuple[int, int]:
+    """(bytes, tags) that the repository holds."""
+    row = connection.execute(
+        "SELECT bytes, (SELECT count(*) FROM tags WHERE repository = repositories.id)"
+        " FROM repositories WHERE id = ?",
+        (number,),
+    ).fetchone()
+    return (0, 0) if row is None else (int(row[0]), int(row[1]))
+
+
+def _store(
+    connection: sqlite3.Connection, number: int, manifest: NewManifest, *, depth: int, now: float
+) -> None:
+    """The manifest's rows, without its tags; one that was removed lives again."""
+    if depth > MAX_NESTING:
+        raise Refusal("MANIFEST_INVALID", f"indexes are nested deeper than {MAX_NESTING}")
+    digest = str(manifest.digest)
     connection.execute(
-        "DELETE FROM documents WHERE digest = ?"
-        " AND NOT EXISTS (SELECT 1 FROM manifests m WHERE m.digest = documents.digest)",
-        (digest,),
+        "INSERT INTO documents (digest, raw) VALUES (?, ?) ON CONFLICT DO NOTHING",
+        (digest, manifest.raw),
     )
-    return True
+    connection.execute(
+        "INSERT INTO manifests (repository, digest, media_type, subject,"
+        " artifact_type, annotations, size, depth, pushed)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
+        " media_type = excluded.media_type, depth = max(depth, excluded.depth),"
+        " pushed = excluded.pushed",
+        (
+            number,
+            digest,
+            manifest.media_type,
+            manifest.subject,
+            manifest.artifact_type,
+            json.dumps(dict(manifest.annotations)),
+            len(manifest.raw),
+            depth,
+            now,
+        ),
+    )
+    connection.execute("DELETE FROM graves WHERE repository = ? AND digest = ?", (number, digest))
+    children = {str(child) for child in (*manifest.blobs, *manifest.manifests)}
+    connection.executemany(
+        "INSERT OR IGNORE INTO children (repository, parent, child) VALUES (?, ?, ?)",
+        [(number, digest, child) for child in children],
+    )
 
 
 def _check_blobs(connection: sqlite3.Connection, number: int, digests: Sequence[Digest]) -> None:
@@ -168,7 +274,7 @@ def _check_blobs(connection: sqlite3.Connection, number: int, digests: Sequence[
             (number, str(digest), number, str(digest)),
         ).fetchone()
         if found is None:
-            raise _unknown(digest)
+            raise unknown(digest)
 
 
 def _depth(connection: sqlite3.Connection, number: int, digests: Sequence[Digest]) -> int:
@@ -179,12 +285,13 @@ def _depth(connection: sqlite3.Connection, number: int, digests: Sequence[Digest
             (number, str(digest)),
         ).fetchone()
         if row is None:
-            raise _unknown(digest)
+            raise unknown(digest)
         deepest = max(deepest, row[0])
     return deepest
 
 
-def _unknown(digest: Digest) -> Refusal:
+def unknown(digest: Digest) -> Refusal:
+    """That the manifest needs what its repository does not hold."""
     return Refusal(
         "MANIFEST_BLOB_UNKNOWN",
         f"the manifest needs {digest}, which the repository does not hold",

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import threading
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -12,12 +14,16 @@ _BOUNDS = (0.0005, 0.002, 0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 10.0)
 
 
 class Metrics:
-    """Requests by method and status, their durations, and gauges read when asked. One thread."""
+    """Requests by method and status, their durations, and gauges read when asked.
+
+    `add` may be called from any thread, the rest from one.
+    """
 
     def __init__(self) -> None:
         self._requests: dict[tuple[str, int], int] = {}
         self._buckets = [0] * (len(_BOUNDS) + 1)
         self._seconds = 0.0
+        self._guard = threading.Lock()
         self._counters: dict[str, tuple[str, float]] = {}
         self.gauges: dict[str, tuple[str, Callable[[], float]]] = {}
 
@@ -34,8 +40,9 @@ class Metrics:
 
     def add(self, name: str, amount: float, *, help: str) -> None:
         """Raise a counter."""
-        before = self._counters.get(name, (help, 0.0))[1]
-        self._counters[name] = (help, before + amount)
+        with self._guard:
+            before = self._counters.get(name, (help, 0.0))[1]
+            self._counters[name] = (help, before + amount)
 
     def text(self) -> str:
         """Everything, as `/metrics` gives it."""
@@ -58,9 +65,9 @@ class Metrics:
             lines.append(f'lamina_registry_request_seconds_bucket{{le="{bound}"}} {total}')
         lines.append(f"lamina_registry_request_seconds_sum {self._seconds:.6f}")
         lines.append(f"lamina_registry_request_seconds_count {total}")
-        for name, (help, value) in sorted(self._counters.items()):
+        for name, (help, value) in sorted(dict(self._counters).items()):
             lines += [f"# HELP {name} {help}", f"# TYPE {name} counter", f"{name} {value:g}"]
-        for name, (help, read) in sorted(self.gauges.items()):
+        for name, (help, read) in sorted(dict(self.gauges).items()):
             lines += [f"# HELP {name} {help}", f"# TYPE {name} gauge", f"{name} {read():g}"]
         return "\n".join(lines) + "\n"
 

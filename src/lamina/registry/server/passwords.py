@@ -62,6 +62,15 @@ class Htpasswd:
                 self._right[self._mark(user, password)] = self._clock() + _REMEMBERED
         return right
 
+    def stamp(self, user: str) -> str:
+        """What changes with the user's password; empty for a user who is not known.
+
+        Tells nothing of the password: a hash with a salt is behind it.
+        """
+        self._refresh()
+        known = self._users.get(user)
+        return "" if known is None else hashlib.sha256(b"lamina refresh\0" + known).hexdigest()
+
     def _mark(self, user: str, password: str) -> bytes:
         message = f"{len(user)}:{user}:{password}".encode(errors="surrogatepass")
         return hmac.digest(self._key, message, hashlib.sha256)

@@ -13,7 +13,7 @@ from lamina.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Protocol
 
     from lamina.spec.digest import Digest
@@ -27,6 +27,23 @@ class BlobFile:
 
     path: str
     size: int
+
+
+@record
+class BlobStream:
+    """A blob that is no file of its own: how many bytes, and how they are had.
+
+    `read(offset, length)` gives the bytes in pieces and may block; it raises LaminaError. `address`
+    makes a URL that anybody may fetch the whole blob from for a short time; None: there is none.
+    """
+
+    size: int
+    read: Callable[[int, int], Iterator[bytes]]
+    address: Callable[[], str] | None = None
+
+
+if TYPE_CHECKING:
+    StoredBlob = BlobFile | BlobStream
 
 
 @record
@@ -74,12 +91,23 @@ class Collected:
     bytes: int = 0
 
 
+@record
+class Summary:
+    """What a repository holds: bytes of blobs and manifests, and when something was last pushed."""
+
+    tags: int
+    manifests: int
+    bytes: int
+    pushed: float
+
+
 class Blobs(Protocol):
     """The blobs of repositories."""
 
-    def find(self, repository: str, digest: Digest) -> BlobFile | None:
-        """The blob, if the repository holds it. Keeps it from the garbage collector for the grace
-        period: a client that was told that a blob exists will not push it.
+    def find(self, repository: str, digest: Digest, *, keep: bool = True) -> StoredBlob | None:
+        """The blob, if the repository holds it. `keep` keeps it from the garbage collector for the
+        grace period: a client that was told that a blob exists will not push it. A driver may
+        round the period down by an eighth.
         """
 
     def mount(self, digest: Digest, *, source: str, target: str) -> bool:
@@ -112,7 +140,7 @@ class UploadSession(Protocol):
         """Make the bytes a blob of the repository, durably, and end the session.
 
         Raises:
-            Refusal: DIGEST_INVALID, and the session is gone.
+            Refusal: DIGEST_INVALID or (a quota) DENIED, and the session is gone.
         """
 
     def cancel(self) -> None:
@@ -150,23 +178,31 @@ class Manifests(Protocol):
     def find(self, repository: str, *, tag: str = "", digest: str = "") -> StoredManifest | None:
         """The manifest by tag or digest, if the repository holds it."""
 
-    def put(self, repository: str, manifest: NewManifest, *, tags: Sequence[str] = ()) -> None:
-        """Store the manifest and set the tags, in one transaction.
+    def put(
+        self,
+        repository: str,
+        manifest: NewManifest,
+        *,
+        tags: Sequence[str] = (),
+        user: str = "",
+    ) -> None:
+        """Store the manifest and set the tags, in one transaction; `user` is who does it, for a
+        driver that keeps a ledger.
 
         Raises:
             Refusal: MANIFEST_BLOB_UNKNOWN if the repository lacks something that it needs,
                 MANIFEST_INVALID if indexes are nested too deeply.
         """
 
-    def remove(self, repository: str, digest: Digest) -> bool:
+    def remove(self, repository: str, digest: Digest, *, user: str = "") -> bool:
         """Remove the manifest and its tags; False if the repository does not hold it."""
 
-    def untag(self, repository: str, tag: str) -> bool:
+    def untag(self, repository: str, tag: str, *, user: str = "") -> bool:
         """Remove the tag; False if there is none."""
 
     def tags(self, repository: str, *, n: int, last: str) -> Sequence[str] | None:
         """At most `n` tags after `last`, in alphanumeric order without regard to case; None for a
-        repository that holds nothing.
+        repository that holds nothing; a driver may say so too of one without a manifest.
         """
 
     def referrers(
@@ -193,9 +229,27 @@ class Upkeep(Protocol):
         """
 
 
-class Storage(Protocol):
-    """A driver."""
+class Overview(Protocol):
+    """Sizes and times for the web page. Not every driver can tell them at a bearable price."""
 
+    def summary(self, repository: str) -> Summary:
+        """What the repository holds; zeros for one that is not known."""
+
+    def tagged(self, repository: str) -> Mapping[str, float]:
+        """When each tag was set."""
+
+    def pushed(self, repository: str, digest: str) -> float:
+        """When the manifest was pushed last; 0 if it is not there."""
+
+
+class Storage(Protocol):
+    """A driver. `remote` says that every method waits for a network: none runs on an event loop.
+
+    One that has an attribute `overview` can tell what an `Overview` tells.
+    """
+
+    @property
+    def remote(self) -> bool: ...
     @property
     def blobs(self) -> Blobs: ...
     @property

@@ -17,6 +17,7 @@ else:
     Protocol = object
 
 PULL, PUSH, DELETE, ADMIN = "pull", "push", "delete", "admin"
+ADMIN_PATH = "/lamina/v1/"  # of pages that need the right `admin`
 ACTIONS = (PULL, PUSH, DELETE, ADMIN)
 
 
@@ -30,10 +31,15 @@ class Grant:
 
 @record
 class Identity:
-    """Who asks. `user` is empty for nobody in particular; `grants` are a token's (None: no token)."""
+    """Who asks. `user` is empty for nobody in particular; `grants` are a token's (None: no token).
+
+    `by_password`: said on one of the registry's own pages, where a password counts though the API
+    takes only tokens.
+    """
 
     user: str = ""
     grants: tuple[Grant, ...] | None = None
+    by_password: bool = False
 
 
 ANONYMOUS = Identity()
@@ -41,6 +47,10 @@ ANONYMOUS = Identity()
 
 class Gate(Protocol):
     """Says who asks and what they may. Methods may be called from several threads."""
+
+    @property
+    def signs_in(self) -> bool:
+        """Whether somebody can say who they are with a password."""
 
     def known(self, request: Request) -> Identity | None:
         """Who asks, if that can be said without blocking.
@@ -67,6 +77,8 @@ class Gate(Protocol):
 
 class OpenGate:
     """Everybody may do everything: no authentication is configured."""
+
+    signs_in = False
 
     def known(self, request: Request) -> Identity | None:
         return ANONYMOUS

@@ -14,20 +14,26 @@ import time
 
 from lamina.errors import LaminaError
 from lamina.record import record
+from lamina.registry.server.feeds import send_feed
 from lamina.registry.server.handlers import answer_of_error
+from lamina.registry.server.pipes import PipeWriter, fifo
+from lamina.registry.server.quotas import OverQuota
 from lamina.registry.server.wire import (
     Buffered,
+    Feed,
     FileRegion,
+    Later,
     Refusal,
     Request,
     Response,
+    Stream,
     Streamed,
     Work,
 )
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
     from concurrent.futures import Executor
     from typing import Protocol
 
@@ -108,7 +114,7 @@ class Edge:
         active = self._active[client] = self._active.get(client, 0) + 1
         try:
             response = await self._respond(request, sender, active=active)
-            sent = _send(request, response, sender, closing=self.closing)
+            sent = await self._send(request, response, sender)
         finally:
             self.in_flight -= 1
             left = self._active[client] - 1
@@ -120,6 +126,14 @@ class Edge:
         self._metrics.count(request.method, response.status, took)
         if self._access is not None:
             self._access(request, response.status, sent, took)
+
+    async def _send(self, request: Request, response: Response, sender: Sender) -> int:
+        body = response.body
+        if isinstance(body, Feed):
+            return await send_feed(response, body, sender, pool=self._pool, idle=self._limits.idle)
+        if isinstance(body, Stream) and request.method != "HEAD":
+            return await self._send_stream(request, response, body, sender)
+        return _send(request, response, sender, closing=self.closing)
 
     async def _respond(self, request: Request, sender: Sender, *, active: int) -> Response:
         try:
@@ -133,6 +147,10 @@ class Edge:
             return step
         except LaminaError as error:
             response = answer_of_error(error)
+            if isinstance(error, OverQuota):
+                self._metrics.add(
+                    "lamina_registry_quota_refusals_total", 1, help="Requests over a quota."
+                )
             if response.status >= 500:
                 _log.error("%s %s: %s", request.method, request.path, error)
             return response
@@ -146,9 +164,12 @@ class Edge:
             return Refusal("UNKNOWN", "internal error").response()
 
     async def _do(
-        self, step: Work | Buffered | Streamed, request: Request, sender: Sender
+        self, step: Work | Later | Buffered | Streamed, request: Request, sender: Sender
     ) -> Answer:
         loop = asyncio.get_running_loop()
+        if isinstance(step, Later):
+            # shielded: others wait for the same result
+            return step.then(await asyncio.shield(asyncio.wrap_future(step.result)))
         if isinstance(step, Work):
             return await loop.run_in_executor(self._pool, step.run)
         if isinstance(step, Buffered):
@@ -214,6 +235,62 @@ class Edge:
                 writing.exception()  # looked at: the first error is the one that is told
             await loop.run_in_executor(self._pool, step.close)
 
+    async def _send_stream(
+        self, request: Request, response: Response, body: Stream, sender: Sender
+    ) -> int:
+        """The pieces; the next one is fetched while one is sent. Returns the bytes sent.
+
+        A body that is short, because the source failed, ends the connection: that is how a client
+        learns of it (RFC 9112 §8).
+        """
+        loop = asyncio.get_running_loop()
+        pieces = body.pieces()
+        try:
+            try:
+                first = await loop.run_in_executor(self._pool, next, pieces, b"")
+            except LaminaError as error:
+                _log.error("%s %s: %s", request.method, request.path, error)
+                return _send(request, answer_of_error(error), sender, closing=self.closing)
+            headers = [*response.headers, ("content-length", str(body.length))]
+            if self.closing:
+                headers.append(("connection", "close"))
+            if not first:
+                sender.response_bytes(response.status, headers, b"")
+                return 0
+            async with fifo() as (path, opened):
+                sender.response_file(response.status, headers, path)
+                return await self._copy(request, first, pieces, await opened())
+        finally:
+            close = getattr(pieces, "close", None)
+            if close is not None:
+                await loop.run_in_executor(self._pool, close)
+
+    async def _copy(
+        self, request: Request, piece: bytes, pieces: Iterator[bytes], writer: PipeWriter | None
+    ) -> int:
+        """Send the pieces as fast as the client takes them, and close the writer."""
+        if writer is None:  # the client has gone
+            return 0
+        loop = asyncio.get_running_loop()
+        sent = 0
+        try:
+            while piece:
+                reading = loop.run_in_executor(self._pool, next, pieces, b"")
+                try:
+                    await writer.write(piece)
+                    sent += len(piece)
+                finally:
+                    await asyncio.wait([reading])
+                    reading.exception()  # looked at: the first error is the one that is told
+                piece = reading.result()
+        except ConnectionError:  # the client has gone
+            pass
+        except LaminaError as error:
+            _log.error("%s %s: %s", request.method, request.path, error)
+        finally:
+            writer.close()
+        return sent
+
 
 def _send(request: Request, response: Response, sender: Sender, *, closing: bool) -> int:
     """Hand the response to the server; returns the body's length."""
@@ -221,11 +298,13 @@ def _send(request: Request, response: Response, sender: Sender, *, closing: bool
     if closing:
         headers.append(("connection", "close"))
     body = response.body
-    if isinstance(body, FileRegion):
+    assert not isinstance(body, Feed)
+    if isinstance(body, (FileRegion, Stream)):
         headers.append(("content-length", str(body.length)))
         if request.method == "HEAD":
             sender.response_empty(response.status, headers)
             return 0
+        assert isinstance(body, FileRegion)
         if body.length == 0:
             sender.response_bytes(response.status, headers, b"")
         elif body.whole:

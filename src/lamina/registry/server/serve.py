@@ -17,12 +17,16 @@ from functools import partial
 
 from lamina.errors import EXIT_INTERRUPTED, Kind, LaminaError
 from lamina.registry.server import routes
-from lamina.registry.server.filesystem import FilesystemStorage
+from lamina.registry.server.admin import AdminPages
+from lamina.registry.server.caches import Caches
 from lamina.registry.server.handlers import Registry
 from lamina.registry.server.metrics import Metrics
-from lamina.registry.server.rights import ADMIN, OpenGate
+from lamina.registry.server.past import Past
+from lamina.registry.server.rights import ADMIN, ADMIN_PATH, OpenGate
 from lamina.registry.server.rsgi import Edge
-from lamina.registry.server.wire import Refusal, Request, Response
+from lamina.registry.server.storage import open_storage
+from lamina.registry.server.web.site import Site
+from lamina.registry.server.wire import Refusal, Request, Response, Work
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,6 +35,7 @@ if TYPE_CHECKING:
 
     from granian.server.embed import Server
 
+    from lamina.registry.endpoints import NetworkSettings
     from lamina.registry.server.config import Config
     from lamina.registry.server.ports import Storage
     from lamina.registry.server.rights import Gate
@@ -38,6 +43,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _THREADS = 16  # for writes, hashes and flushes; they release the GIL
+_WAITING = 64  # threads for a storage that is remote: most of them wait
 _CONNECTIONS = 8192
 _SHUTDOWN = 20.0  # seconds that requests in flight get; below Kubernetes' 30
 
@@ -48,8 +54,11 @@ def serve(
     ready: Callable[[str], None],
     clock: Callable[[], float] = time.time,
     access_log: TextIO | None = None,
+    network: NetworkSettings | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT; `ready` is called with the address once it accepts requests.
+
+    `network` is how the upstreams of pull-through caches are reached.
 
     Raises:
         LaminaError: the port is taken, the configuration names files that are not there, another
@@ -63,16 +72,20 @@ def serve(
     check_tls(config)
     gate = make_gate(config, clock=clock)
     with _reserved(host, port) as number:
-        storage = FilesystemStorage(
-            config.root,
-            clock=clock,
-            grace=config.grace,
-            upload_expiry=config.upload_expiry,
-            max_uploads=config.max_uploads,
-        )
+        storage = open_storage(config, clock=clock)
         try:
             asyncio.run(
-                _run(config, storage, gate, host, number, ready=ready, access_log=access_log)
+                _run(
+                    config,
+                    storage,
+                    gate,
+                    host,
+                    number,
+                    ready=ready,
+                    access_log=access_log,
+                    clock=clock,
+                    network=network,
+                )
             )
         finally:
             storage.close()
@@ -127,30 +140,42 @@ def _not_installed(error: ImportError) -> LaminaError:
 
 async def _run(
     config: Config,
-    storage: FilesystemStorage,
+    storage: Storage,
     gate: Gate,
     host: str,
     port: int,
     *,
     ready: Callable[[str], None],
     access_log: TextIO | None,
+    clock: Callable[[], float],
+    network: NetworkSettings | None,
 ) -> None:
     metrics = Metrics()
-    pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="registry")
+    threads = _WAITING if storage.remote else _THREADS
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="registry")
     stop = threading.Event()
     hooks = None
     if config.webhooks:
         from lamina.registry.server.webhooks import Webhooks
 
         hooks = Webhooks(config.webhooks)
+    notify = None if hooks is None else hooks.notify
+    past = Past(storage, config)
+    caches = Caches(config, storage, clock=clock, metrics=metrics, network=network)
     registry = Registry(
         storage,
         gate,
         limits=config.limits,
         read_only=config.read_only,
-        notify=None if hooks is None else hooks.notify,
+        notify=notify,
+        ledger=past.ledger,
+        upstreams=caches.through,
     )
-    pages = Pages(registry, gate, storage, metrics)
+    admin = AdminPages(past, gate, read_only=config.read_only)
+    scheme = "https" if config.tls_certificate else "http"
+    address = f"{f'[{host}]' if ':' in host else host}:{port}"
+    site = Site(storage, gate, address=address, clock=time.time) if config.web else None
+    pages = Pages(registry, gate, storage, metrics, site=site, admin=admin)
     edge = Edge(
         pages.answer,
         pool=pool,
@@ -162,7 +187,11 @@ async def _run(
         "Requests being answered.",
         lambda: float(edge.in_flight),
     )
-    keepers = []
+    keepers = [
+        threading.Thread(
+            target=past.keep, kwargs={"metrics": metrics, "stop": stop, "notify": notify}
+        )
+    ]
     if config.gc_interval:
         keepers.append(
             threading.Thread(target=_collect_forever, args=(storage, config, metrics, stop))
@@ -188,8 +217,7 @@ async def _run(
         keeper.start()
     try:
         await _accepting(host, port)
-        scheme = "https" if config.tls_certificate else "http"
-        ready(f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}")
+        ready(f"{scheme}://{address}")
         await ended.wait()
     finally:
         stop.set()
@@ -202,23 +230,41 @@ async def _run(
             await asyncio.wait_for(task, max(1.0, deadline - loop.time()))
         for keeper in keepers:
             await loop.run_in_executor(None, keeper.join)
+        await loop.run_in_executor(None, caches.close)
         if hooks is not None:
             await loop.run_in_executor(None, hooks.close)
         pool.shutdown(cancel_futures=True)
 
 
 class Pages:
-    """The registry's own pages beside the API."""
+    """The registry's own pages beside the API. `site` is the web page, if there is one."""
 
-    def __init__(self, registry: Registry, gate: Gate, storage: Storage, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        gate: Gate,
+        storage: Storage,
+        metrics: Metrics,
+        *,
+        admin: AdminPages,
+        site: Site | None = None,
+    ) -> None:
         self._registry = registry
+        self._admin = admin
         self._gate = gate
         self._storage = storage
         self._metrics = metrics
+        self._site = site
 
     def answer(self, request: Request) -> Answer:
+        if request.method not in _READS:
+            _check_origin(request)
+        if self._site is not None and self._site.owns(request.path):
+            return self._site.answer(request)
         if request.path.startswith("/v2/"):
             return self._registry.answer(request)
+        if request.path.startswith(ADMIN_PATH):
+            return self._admin.answer(request)
         found = routes.route(request.path)
         if isinstance(found, routes.Page):
             return self._page(found.name, request)
@@ -228,11 +274,10 @@ class Pages:
         text = ("content-type", "text/plain; charset=utf-8")
         if name == "token":
             return self._gate.token(request)
-        if request.method not in {"GET", "HEAD"}:
+        if request.method not in _READS:
             raise Refusal("UNSUPPORTED", "only GET and HEAD", headers=(("allow", "GET, HEAD"),))
         if name == "healthz":
-            self._storage.manifests.repositories(n=1, last="")
-            return Response(200, (text,), b"ok\n")
+            return Work(lambda: self._healthy(text))
         if name == "metrics":
             identity = self._gate.known(request)
             if identity is None:
@@ -242,6 +287,26 @@ class Pages:
             kind = ("content-type", "text/plain; version=0.0.4; charset=utf-8")
             return Response(200, (kind,), self._metrics.text().encode())
         return Response(200, (text,), b"a lamina registry; its API is at /v2/\n")
+
+    def _healthy(self, text: tuple[str, str]) -> Response:
+        self._storage.manifests.repositories(n=1, last="")
+        return Response(200, (text,), b"ok\n")
+
+
+_READS = frozenset({"GET", "HEAD"})
+
+
+def _check_origin(request: Request) -> None:
+    """Nothing, unless a browser sends the request for a page of somebody else.
+
+    The browser of a user who has signed in adds the password to such a request too. Other clients
+    do not send the header (Fetch Metadata, W3C).
+
+    Raises:
+        Refusal: DENIED.
+    """
+    if request.header("sec-fetch-site") not in {"", "same-origin", "none"}:
+        raise Refusal("DENIED", "requests from other sites' pages are not taken")
 
 
 class AccessLog:
@@ -266,7 +331,7 @@ class AccessLog:
 
 
 def _collect_forever(
-    storage: FilesystemStorage, config: Config, metrics: Metrics, stop: threading.Event
+    storage: Storage, config: Config, metrics: Metrics, stop: threading.Event
 ) -> None:
     while not stop.wait(config.gc_interval):
         try:
@@ -279,7 +344,7 @@ def _collect_forever(
 
 
 def _scrub_forever(
-    storage: FilesystemStorage, config: Config, metrics: Metrics, stop: threading.Event
+    storage: Storage, config: Config, metrics: Metrics, stop: threading.Event
 ) -> None:
     while not stop.wait(config.scrub_interval):
         try:

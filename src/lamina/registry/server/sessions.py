@@ -147,6 +147,7 @@ class FilesystemUploadSession:
         self.offset = os.lseek(self._file, 0, os.SEEK_END)
 
     def write(self, data: bytes) -> None:
+        self._unshare()
         view = memoryview(data)
         start = self.offset
         try:
@@ -164,6 +165,7 @@ class FilesystemUploadSession:
             self._uploads._hashes[self.id] = (known[0], self.offset, known[2])
 
     def cut(self, offset: int) -> None:
+        self._unshare()
         os.ftruncate(self._file, offset)
         os.lseek(self._file, offset, os.SEEK_SET)
         self.offset = offset
@@ -179,9 +181,13 @@ class FilesystemUploadSession:
                 detail={"digest": str(digest), "found": f"{digest.algorithm}:{found}"},
             )
         os.fsync(self._file)
-        self._uploads._blobs.adopt(
-            self._path, repository=self._repository, digest=digest, size=self.offset
-        )
+        try:
+            self._uploads._blobs.adopt(
+                self._path, repository=self._repository, digest=digest, size=self.offset
+            )
+        except Refusal:  # the quota: the bytes would only wait for their expiry
+            self.cancel()
+            raise
         self.cancel()
 
     def cancel(self) -> None:
@@ -193,6 +199,27 @@ class FilesystemUploadSession:
             os.close(self._file)
             self._file = -1
             self._uploads.let_go(self.id)
+
+    def reader(self) -> int:
+        """A new descriptor of the bytes, good for `pread` also after the session has ended."""
+        return os.dup(self._file)
+
+    def _unshare(self) -> None:
+        """Copy the bytes if they are a blob too: a crash came between the two of `commit`."""
+        if os.fstat(self._file).st_nlink < 2:
+            return
+        copy = f"{self._path}.copy"
+        target = os.open(copy, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        position = 0
+        try:
+            while data := os.pread(self._file, _READ, position):
+                position += os.write(target, data)
+            os.rename(copy, self._path)
+        except BaseException:
+            os.close(target)
+            raise
+        os.close(self._file)
+        self._file = target
 
     def _digest(self, algorithm: str) -> str:
         known = self._uploads._hashes.get(self.id)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _LEEWAY = 30  # seconds by which clocks may differ
 _MAX_SCOPES = 32
+_MAX_TOKEN = 16384  # characters
 
 
 class Verifier:
@@ -60,7 +61,7 @@ class Verifier:
     def _claims(self, token: str) -> dict[str, object]:
         import jwt
 
-        if len(token) > 16384:
+        if len(token) > _MAX_TOKEN:
             raise _invalid("the token is too long")
         for algorithm, key in self._keys:
             try:
@@ -105,6 +106,58 @@ class Issuer:
         self._trust = trust
         self._clock = clock
         self._key, self.algorithm, self.public_key = load_private_key(trust.signing_key)
+
+    def refresh_token(self, user: str, stamp: str) -> str:
+        """A token that is good for access tokens of the user, as long as `stamp` is the user's."""
+        import jwt
+
+        now = int(self._clock())
+        claims = {
+            "iss": self._trust.issuer,
+            "sub": user,
+            "aud": self._refresh_audience(),
+            "exp": now + int(self._trust.refresh_lifetime),
+            "iat": now,
+            "jti": secrets.token_urlsafe(16),
+            "stamp": stamp,
+        }
+        return jwt.encode(claims, self._key, algorithm=self.algorithm)  # type: ignore[arg-type]  # a key object of cryptography
+
+    def refreshed(self, token: str) -> tuple[str, str]:
+        """(user, stamp) of a refresh token of this issuer.
+
+        Raises:
+            Refusal: UNAUTHORIZED for one that has expired or was not issued here.
+        """
+        import jwt
+
+        if len(token) > _MAX_TOKEN:
+            raise _invalid("the token is too long")
+        try:
+            claims: dict[str, object] = jwt.decode(
+                token,
+                self.public_key,  # type: ignore[arg-type]  # as above
+                algorithms=[self.algorithm],
+                audience=self._refresh_audience(),
+                issuer=self._trust.issuer,
+                options={
+                    "require": ["exp", "iss", "aud", "sub"],
+                    "verify_exp": False,
+                    "verify_iat": False,
+                },
+            )
+        except (jwt.PyJWTError, ValueError, TypeError) as error:
+            raise _invalid("the refresh token is not one of this registry") from error
+        expiry, stamp = claims["exp"], claims.get("stamp")
+        if not isinstance(expiry, (int, float)) or not isinstance(stamp, str):
+            raise _invalid("the refresh token is not one of this registry")
+        if expiry < self._clock():
+            raise _invalid("the refresh token has expired")
+        return _subject(claims), stamp
+
+    def _refresh_audience(self) -> str:
+        """Another audience than access tokens have: a refresh token opens nothing by itself."""
+        return f"refresh {self._trust.service}"
 
     def token(self, user: str, grants: Sequence[Grant]) -> dict[str, object]:
         """The document a token service answers with."""

@@ -16,16 +16,35 @@ from lamina.spec.document import dump
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from typing import Protocol
+    from collections.abc import Callable, Iterator, Mapping
+    from concurrent.futures import Future
+    from typing import Any, Protocol
 
     class Headers(Protocol):
         """Header values by lower-case name."""
 
         def get(self, name: str, default: str, /) -> str: ...
 
+    class Arriving(Protocol):
+        """Bytes that arrive while they are sent. Any thread may call it; nothing blocks for long."""
+
+        def ready(self) -> int:
+            """How many bytes may be sent. Raises LaminaError once it is known that they will not
+            be whole, or not be what they should be.
+            """
+
+        def read(self, offset: int, size: int, /) -> bytes:
+            """Bytes below `ready`."""
+
+        def watch(self, wake: Callable[[], None]) -> None:
+            """Call `wake`, from any thread, whenever `ready` may say something new."""
+
+        def unwatch(self, wake: Callable[[], None]) -> None:
+            """Idempotent."""
+
 
 API_VERSION = ("docker-distribution-api-version", "registry/2.0")
+RETRY = (("retry-after", "1"),)
 _JSON = ("content-type", "application/json")
 
 # distribution-spec spec.md §Error Codes, and the status each is sent with.
@@ -69,7 +88,10 @@ CODE_OF_KIND: dict[Kind, str] = {
 
 
 class Refusal(LaminaError):
-    """An error that a client is told: an error code of the specification, and a status."""
+    """An error that a client is told: an error code of the specification, and a status.
+
+    `members` stand beside `errors` in the document, for clients of another specification.
+    """
 
     kind = Kind.INVALID
 
@@ -81,19 +103,23 @@ class Refusal(LaminaError):
         status: int = 0,
         detail: object = None,
         headers: tuple[tuple[str, str], ...] = (),
+        members: Mapping[str, object] | None = None,
     ) -> None:
         super().__init__(what)
         self.code = code
         self.status = status or STATUS[code]
         self.detail = detail
         self.headers = headers
+        self.members = members or {}
 
     def response(self) -> Response:
         """The answer with the error document of the specification."""
         error: dict[str, object] = {"code": self.code, "message": self.what}
         if self.detail is not None:
             error["detail"] = self.detail
-        return json_response({"errors": [error]}, status=self.status, headers=self.headers)
+        return json_response(
+            {"errors": [error], **self.members}, status=self.status, headers=self.headers
+        )
 
 
 def refusal_of(error: LaminaError) -> Refusal:
@@ -102,7 +128,7 @@ def refusal_of(error: LaminaError) -> Refusal:
         return error
     code = CODE_OF_KIND[error.kind]
     told = error.what if STATUS[code] < 500 else "the registry cannot do this now"
-    return Refusal(code, told)
+    return Refusal(code, told, headers=RETRY if code == "UNAVAILABLE" else ())
 
 
 @record
@@ -151,12 +177,29 @@ class FileRegion:
 
 
 @record
+class Feed:
+    """`length` bytes from `offset` of what is still arriving. If it fails, so does the connection."""
+
+    source: Arriving
+    offset: int
+    length: int
+
+
+@record
+class Stream:
+    """`length` bytes in pieces; each step of the iterator may block. It is closed in every case."""
+
+    pieces: Callable[[], Iterator[bytes]]
+    length: int
+
+
+@record
 class Response:
-    """A complete answer. `body` is bytes or a region of a file; with HEAD only headers are sent."""
+    """A complete answer. With HEAD only headers are sent."""
 
     status: int
     headers: tuple[tuple[str, str], ...] = ()
-    body: bytes | FileRegion = b""
+    body: bytes | FileRegion | Stream | Feed = b""
 
 
 @record
@@ -164,6 +207,14 @@ class Work:
     """A step that may block (on the disk, on a password hash) and is done in a thread."""
 
     run: Callable[[], Answer]
+
+
+@record
+class Later:
+    """A step that waits, without a thread, for what another request may wait for too."""
+
+    result: Future[Any]  # of what `then` takes
+    then: Callable[[Any], Answer]
 
 
 @record
@@ -188,7 +239,7 @@ class Streamed:
 
 
 if TYPE_CHECKING:
-    Answer = Response | Work | Buffered | Streamed
+    Answer = Response | Work | Later | Buffered | Streamed
 
 
 def json_response(

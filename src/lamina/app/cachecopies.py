@@ -1,0 +1,438 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cache mounts taken to other machines: to and from image layouts, archives and registries.
+
+What travels is an OCI artifact: a manifest with one layer a cache, the layer's tar being the cache's
+tree as it is, and a config (`CONFIG`) that says which cache each layer is. The same trees give the
+same bytes, so that only caches that changed are sent again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import ExitStack, contextmanager
+
+from lamina.app.cachemounts import first_of_each
+from lamina.app.copying import Place, parse_place
+from lamina.errors import Kind, LaminaError
+from lamina.record import record
+from lamina.spec import mediatype
+from lamina.spec.descriptor import Descriptor
+from lamina.spec.digest import Digest
+from lamina.spec.document import MAX_DOCUMENT, dump
+from lamina.spec.manifest import Manifest
+from lamina.spec.reference import Reference
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import IO
+
+    from lamina.events import Emitter
+    from lamina.layer.entry import Items
+    from lamina.registry.client import Registries
+    from lamina.registry.local import LayoutEnd
+    from lamina.registry.ports import Source
+    from lamina.store.cachemounts import StoredCache
+    from lamina.store.ports import Store
+    from lamina.tasks import CancelToken
+
+CONFIG = "application/vnd.lamina.cachemounts.config.v1+json"
+_NAME = "latest"  # in layouts and archives, unless another is given
+_KINDS = ("docker", "oci", "oci-archive")
+_TYPES = {"local": "oci", "oci": "oci-archive", "registry": "docker"}
+
+
+def parse_destination(text: str, *, absolute: Callable[[str], str]) -> Place:
+    """Where caches go to or come from: a directory (`/...`, `./...`), a reference, a place as of
+    `lamina copy` (`oci:DIR[:NAME]`, `oci-archive:FILE[:NAME]`, `docker://NAME`), or
+    `type=local,dest=DIR`, `type=oci,dest=FILE`, `type=registry,ref=NAME` (`src=` for `dest=`).
+
+    Raises:
+        LaminaError: USAGE, or UNSUPPORTED for places that cannot hold artifacts.
+    """
+    if text.startswith("type="):
+        return _parse_fields(text, absolute)
+    if text in {".", ".."} or text.startswith(("/", "./", "../")):
+        return Place("oci", absolute(text), _NAME)
+    place = parse_place(text, absolute=absolute)
+    if place.kind not in _KINDS:
+        raise LaminaError(
+            f"caches cannot be kept in {place.kind}:",
+            kind=Kind.UNSUPPORTED,
+            hint="a directory, oci:DIR, oci-archive:FILE or a reference",
+        )
+    if place.kind == "docker":
+        Reference.parse(place.name)
+        return place
+    return Place(place.kind, place.path, place.name or _NAME)
+
+
+def _parse_fields(text: str, absolute: Callable[[str], str]) -> Place:
+    fields: dict[str, str] = {}
+    for part in text.split(","):
+        key, equals, value = part.partition("=")
+        if key not in {"type", "dest", "src", "ref"} or not equals or key in fields:
+            raise LaminaError(
+                f"invalid field {part!r} in {text!r}",
+                kind=Kind.USAGE,
+                hint="type=local,dest=DIR; type=oci,dest=FILE; type=registry,ref=NAME",
+            )
+        fields[key] = value
+    kind = _TYPES.get(fields.pop("type"))
+    if kind is None:
+        raise LaminaError(
+            f"unknown type in {text!r}", kind=Kind.UNSUPPORTED, hint="local, oci or registry"
+        )
+    wanted = "ref" if kind == "docker" else "dest"
+    values = [value for key, value in fields.items() if (key == "ref") == (wanted == "ref")]
+    if len(fields) != 1 or len(values) != 1 or not values[0]:
+        raise LaminaError(f"{text!r} needs {wanted}= and nothing else", kind=Kind.USAGE)
+    if kind == "docker":
+        Reference.parse(values[0])
+        return Place(kind, name=values[0])
+    return Place(kind, absolute(values[0]), _NAME)
+
+
+# The artifact -------------------------------------------------------------------------------------
+
+
+@record
+class Entry:
+    """A cache of an artifact: its mount's id (with namespace), its first content, its layer."""
+
+    id: str
+    variant: str
+    layer: Descriptor
+
+
+def encode(entries: Sequence[Entry]) -> tuple[Manifest, bytes]:
+    """The manifest and the config of an artifact that holds these caches."""
+    ordered = sorted(entries, key=lambda entry: (entry.id, entry.variant))
+    caches = [
+        {"id": entry.id, "variant": entry.variant, "layer": str(entry.layer.digest)}
+        for entry in ordered
+    ]
+    config = dump({"version": 1, "caches": caches})
+    descriptor = Descriptor(CONFIG, Digest.of(config), len(config))
+    return Manifest.make(descriptor, [entry.layer for entry in ordered]), config
+
+
+def decode(manifest: Manifest, config: bytes) -> list[Entry]:
+    """The caches of an artifact. Raises LaminaError of kind INVALID."""
+    try:
+        document = json.loads(config)
+        caches = [(str(c["id"]), str(c["variant"]), str(c["layer"])) for c in document["caches"]]
+        version = document["version"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise _invalid("its config is malformed") from error
+    if version != 1:
+        raise _invalid(f"it has version {version!r}, made by a newer lamina")
+    if [layer for *_, layer in caches] != [str(layer.digest) for layer in manifest.layers]:
+        raise _invalid("its config and its manifest name other layers")
+    if len({(id, variant) for id, variant, _ in caches}) != len(caches):
+        raise _invalid("it has one cache twice")
+    if any("/" not in id for id, *_ in caches):
+        raise _invalid("a cache has no namespace")
+    for layer in manifest.layers:
+        if layer.media_type not in mediatype.OCI_LAYER_OF.values():
+            raise _invalid(f"a layer has the type {layer.media_type!r}")
+    return [
+        Entry(id, variant, layer)
+        for (id, variant, _), layer in zip(caches, manifest.layers, strict=True)
+    ]
+
+
+def _invalid(why: str) -> LaminaError:
+    return LaminaError(f"invalid artifact of cache mounts: {why}", kind=Kind.INVALID)
+
+
+# Export -------------------------------------------------------------------------------------------
+
+
+def export_caches(
+    store: Store,
+    registries: Registries,
+    caches: Sequence[StoredCache],
+    target: Place,
+    *,
+    compression: str = "zstd",
+    wait: bool = False,
+    emit: Emitter,
+    cancel: CancelToken,
+    clock: Callable[[], float],
+) -> Digest:
+    """Write the caches to `target` as one artifact, in place of what had its name; its digest.
+
+    Each cache is held alone while it is read: it is written as it was at one moment.
+
+    Raises:
+        CacheInUse: a step holds one of them, and not `wait`.
+        LaminaError: INVALID for two directories of one cache, or a file that no layer can hold;
+            what the target refuses.
+    """
+    if len({cache.key for cache in caches}) != len(caches):
+        raise LaminaError("two directories of one cache cannot go together", kind=Kind.INVALID)
+    with store.lease("cache export"), _scratch(store) as scratch:
+        entries = [
+            _pack(store, cache, scratch, compression, wait=wait, cancel=cancel) for cache in caches
+        ]
+        manifest, config = encode(entries)
+        scratch.put_document(manifest.config, config)
+        root = manifest.descriptor()
+        scratch.put_document(root, manifest.raw)
+        _deliver(store, registries, scratch, root, target, emit=emit, cancel=cancel, clock=clock)
+    return root.digest
+
+
+@contextmanager
+def _scratch(store: Store) -> Iterator[LayoutEnd]:
+    """An image layout on the store's disk, gone at the end."""
+    from lamina.registry.local import LayoutEnd
+    from lamina.system.temporary import make_temporary
+
+    place = make_temporary(os.path.join(store.root, "tmp", "caches"), "cache-")
+    try:
+        layout = LayoutEnd(os.path.join(place.path, "layout"))
+        layout.create()
+        yield layout
+    finally:
+        place.remove()
+
+
+def _pack(
+    store: Store,
+    cache: StoredCache,
+    scratch: LayoutEnd,
+    compression: str,
+    *,
+    wait: bool,
+    cancel: CancelToken,
+) -> Entry:
+    """The cache's tree as a layer in the scratch layout."""
+    from lamina.layer.create import create_layer
+    from lamina.layer.walk import tree_items
+    from lamina.store.cachemounts import hold_cache
+
+    blobs = os.path.join(scratch.path, "blobs", "sha256")
+    os.makedirs(blobs, exist_ok=True)
+    aside = os.path.join(blobs, "new")
+    held = hold_cache(store.root, cache, cancel=cancel, wait=wait)
+    try:
+        with open(aside, "wb") as file:
+            made = create_layer(
+                tree_items(held.path, include_root=True),
+                file.write,
+                compression=compression,
+                cancel=cancel,
+            )
+    except LaminaError as error:
+        raise error.about(f"the cache {cache.name} ({cache.short})") from error
+    finally:
+        held.release()
+    assert made.digest is not None
+    os.rename(aside, os.path.join(blobs, made.digest.hex))
+    layer = Descriptor(mediatype.OCI_LAYER_OF[compression], made.digest, made.compressed_size)
+    return Entry(cache.id, cache.variant, layer)
+
+
+def _deliver(
+    store: Store,
+    registries: Registries,
+    scratch: LayoutEnd,
+    root: Descriptor,
+    target: Place,
+    *,
+    emit: Emitter,
+    cancel: CancelToken,
+    clock: Callable[[], float],
+) -> None:
+    from lamina.registry.graph import copy_graph
+    from lamina.registry.local import LayoutEnd, StoreJournal
+    from lamina.registry.upload import RegistrySink
+
+    if target.kind == "oci-archive":
+        _write_archive(scratch, root, target, cancel)
+        return
+    with ExitStack() as stack:
+        if target.kind == "docker":
+            reference = Reference.parse(target.name).with_default_tag()
+            if reference.digest is not None:
+                raise LaminaError(
+                    f"cannot export to {target.name!r}: a name with a digest", kind=Kind.USAGE
+                )
+            sink: RegistrySink | LayoutEnd = RegistrySink(
+                registries.repository(reference, for_push=True).own,
+                root=root.digest,
+                tags=(reference.tag,),
+                journal=StoreJournal(store, clock=clock),
+                mounts=None,
+            )
+        else:
+            sink = LayoutEnd(target.path)
+            sink.create()
+            stack.enter_context(sink.locked())
+        copy_graph(scratch, sink, root, emit=emit, cancel=cancel, clock=clock)
+        if isinstance(sink, LayoutEnd):
+            sink.replace_ref(root, target.name)
+
+
+def _write_archive(
+    scratch: LayoutEnd, root: Descriptor, target: Place, cancel: CancelToken
+) -> None:
+    """The scratch layout as a tar, the same bytes for the same caches."""
+    from lamina.exporter.destination import write_aside
+    from lamina.exporter.ports import Exported
+    from lamina.layer.create import create_layer
+    from lamina.layer.walk import tree_items
+    from lamina.record import replace
+
+    scratch.set_ref(root, target.name)
+
+    def plain() -> Items:
+        for entry, content in tree_items(scratch.path, owner=(0, 0)):
+            mode = 0o755 if entry.mode & 0o100 else 0o644
+            yield replace(entry, mode=mode, mtime_ns=0), content
+
+    def fill(write: Callable[[bytes], object]) -> None:
+        create_layer(plain(), write, compression="uncompressed", cancel=cancel)
+
+    write_aside(target.path, fill, Exported(None, None)).finalize()
+
+
+# Import -------------------------------------------------------------------------------------------
+
+
+def import_caches(
+    store: Store,
+    registries: Registries,
+    source: Place,
+    *,
+    ids: Sequence[str] = (),
+    wait: bool = False,
+    emit: Emitter,
+    cancel: CancelToken,
+    clock: Callable[[], float],
+) -> list[StoredCache]:
+    """Make the caches of an artifact (of these mounts' `ids`, or all) the store's, each in place of
+    what the store has of it, one after the other; what was made.
+
+    A cache is unpacked aside by the code that unpacks layers, then put in place while nobody holds
+    the old one: a build sees the old content or the new.
+
+    Raises:
+        CacheInUse: a step holds one of them, and not `wait`.
+        LaminaError: INTEGRITY, INVALID for a hostile or damaged artifact; NOT_FOUND.
+    """
+    from lamina.registry.graph import copy_graph
+    from lamina.store.cachemounts import put_cache, walk
+
+    made = []
+    with store.lease("cache import"), _scratch(store) as scratch:
+        with _opened(registries, source, scratch, cancel) as (end, root):
+            if root.media_type not in mediatype.MANIFESTS:
+                raise _not_caches(source)
+            manifest = Manifest.parse(end.document(root), media_type=root.media_type)
+            if manifest.config.media_type != CONFIG:
+                raise _not_caches(source)
+            if manifest.config.size > MAX_DOCUMENT:
+                raise _invalid("its config is too large")
+            copy_graph(end, scratch, manifest.config, emit=emit, cancel=cancel, clock=clock)
+            for entry in _wanted(decode(manifest, scratch.document(manifest.config)), ids):
+                copy_graph(
+                    end,
+                    scratch,
+                    entry.layer,
+                    emit=emit,
+                    cancel=cancel,
+                    clock=clock,
+                )
+                content = os.path.join(os.path.dirname(scratch.path), "fs")
+                os.mkdir(content)
+                try:
+                    _unpack(scratch, entry, content, cancel)
+                except LaminaError as error:
+                    raise error.about(f"cache {entry.id.partition('/')[2]}") from error
+                key = put_cache(
+                    store.root, entry.id, content, variant=entry.variant, cancel=cancel, wait=wait
+                )
+                made.append(key)
+        return first_of_each(cache for cache in walk(store.root) if cache.key in made)
+
+
+def _wanted(entries: list[Entry], ids: Sequence[str]) -> list[Entry]:
+    names = {entry.id.partition("/")[2] for entry in entries}
+    for id in ids:
+        if id not in names:
+            raise LaminaError(
+                f"the artifact has no cache {id}",
+                kind=Kind.NOT_FOUND,
+                hint=f"it has: {', '.join(sorted(names))}",
+            )
+    return [entry for entry in entries if not ids or entry.id.partition("/")[2] in ids]
+
+
+def _not_caches(source: Place) -> LaminaError:
+    return LaminaError(
+        f"{source.name if source.kind == 'docker' else source.path} does not hold cache mounts",
+        kind=Kind.INVALID,
+        hint="'lamina cache export' makes what can be imported",
+    )
+
+
+@contextmanager
+def _opened(
+    registries: Registries, source: Place, scratch: LayoutEnd, cancel: CancelToken
+) -> Iterator[tuple[Source, Descriptor]]:
+    from lamina.registry.local import LayoutEnd
+
+    if source.kind == "docker":
+        reference = Reference.parse(source.name).with_default_tag()
+        repository = registries.repository(reference)
+        yield repository, repository.resolve(str(reference.digest or reference.tag)).descriptor
+        return
+    path = source.path
+    if source.kind == "oci-archive":
+        path = os.path.join(os.path.dirname(scratch.path), "archive")
+        os.mkdir(path)
+        _read_archive(source.path, path, cancel)
+    layout = LayoutEnd(path)
+    yield layout, layout.find(source.name)
+
+
+class _Checked:
+    """A stream whose reading ends when the token is set."""
+
+    def __init__(self, stream: IO[bytes], cancel: CancelToken) -> None:
+        self._stream = stream
+        self._cancel = cancel
+
+    def read(self, size: int = -1, /) -> bytes:
+        self._cancel.check()
+        return self._stream.read(size)
+
+
+def _read_archive(path: str, target: str, cancel: CancelToken) -> None:
+    """Unpack an archive of a layout, which has nothing but files and directories."""
+    from lamina.layer.apply import extract
+    from lamina.layer.entry import EntryType
+    from lamina.layer.tarread import read_tar
+
+    def plain(file: IO[bytes]) -> Items:
+        for entry, content in read_tar(_Checked(file, cancel)):  # type: ignore[arg-type]  # only read() is used
+            if entry.type not in {EntryType.FILE, EntryType.DIR}:
+                raise _invalid(f"{path} has something that is neither a file nor a directory")
+            yield entry, content
+
+    with open(path, "rb") as file:
+        extract(plain(file), target)
+
+
+def _unpack(scratch: LayoutEnd, entry: Entry, target: str, cancel: CancelToken) -> None:
+    from lamina.layer.apply import extract
+    from lamina.layer.compress import decompressed
+
+    with scratch.open(entry.layer) as file:
+        stream = decompressed(_Checked(file, cancel))  # type: ignore[arg-type]  # only read() is used
+        extract(stream, target, owners=True, privileged=os.geteuid() == 0)
+    os.unlink(os.path.join(scratch.path, "blobs", "sha256", entry.layer.digest.hex))

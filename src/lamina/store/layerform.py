@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether layers are kept as EROFS files here: what was asked for, and what the kernel can do."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import tempfile
+
+from lamina.errors import Kind, LaminaError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from lamina.store.ports import LayerForm
+
+_log = logging.getLogger(__name__)
+_EMPTY_TAR = bytes(1024)
+
+
+def makes_images(directory: str, wanted: LayerForm) -> bool:
+    """Whether new layers in the store's `directory` of snapshots become images.
+
+    `auto` asks the kernel, by an image of nothing mounted as the lower layer of an overlay, and
+    does without loop devices, which every user of the host shares; `erofs` takes them.
+
+    Raises:
+        LaminaError: kind UNSUPPORTED if `erofs` is wanted and cannot be had.
+    """
+    if wanted == "directories" or (wanted == "auto" and os.geteuid() != 0):
+        return False
+    try:
+        _try(directory, loop=wanted == "erofs")
+    except LaminaError as error:
+        if wanted == "erofs":
+            raise LaminaError(
+                f"layers cannot be EROFS images here: {error}",
+                kind=Kind.UNSUPPORTED,
+                hint="set layers to auto or directories",
+            ) from error
+        _log.debug("layers are unpacked, not mounted: %s", error)
+        return False
+    return True
+
+
+def _try(directory: str, *, loop: bool) -> None:
+    from lamina.layer.wrap import wrap_layer
+    from lamina.system.mounts import LayerImage, OverlayMount, image_fd, overlay_fd
+
+    # a name that is no number: GC removes what a killed process leaves
+    with tempfile.TemporaryDirectory(prefix="probe.", dir=directory) as place:
+        path = os.path.join(place, "layer.erofs")
+        wrap_layer(io.BytesIO(_EMPTY_TAR), path, expected=None, lowers=())
+        image = LayerImage(path)
+        os.close(image_fd(image, loop=loop))
+        lower = os.path.join(place, "fs")
+        os.mkdir(lower)
+        os.close(overlay_fd(OverlayMount((image, lower))))
