@@ -8,7 +8,7 @@ while the error rises (`raise ... from`, or `error.about("layer sha256:...")`). 
 
 from __future__ import annotations
 
-from enum import Enum
+from lamina.enumeration import Enumeration
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from lamina.spec.span import Span
 
 
-class Kind(Enum):
+class Kind(Enumeration):
     """What went wrong, from the user's point of view. Each has one exit status."""
 
     USAGE = "usage"  # the command line itself: unknown flag, bad port, missing argument

@@ -8,8 +8,7 @@ docs/events.md gives the JSON form of each.
 
 from __future__ import annotations
 
-from enum import Enum
-
+from lamina.enumeration import Enumeration
 from lamina.record import record
 
 TYPE_CHECKING = False
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from lamina.spec.span import Span
 
 
-class Outcome(Enum):
+class Outcome(Enumeration):
     """How a vertex ended."""
 
     RAN = "ran"
@@ -29,7 +28,7 @@ class Outcome(Enum):
     CANCELLED = "cancelled"
 
 
-class Severity(Enum):
+class Severity(Enumeration):
     """How grave a diagnostic is."""
 
     WARNING = "warning"
@@ -98,7 +97,7 @@ class VertexLog:
     at: float
 
 
-class Phase(Enum):
+class Phase(Enumeration):
     """What happens to a blob. WAITING and PRESENT have no bytes: it will move, or need not."""
 
     WAITING = "waiting"

@@ -8,12 +8,13 @@ concurrent callers of one key share one computation.
 
 from __future__ import annotations
 
-import threading
+import _thread
 
 from lamina.errors import Cancelled
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable, Hashable
     from types import TracebackType
     from typing import Self, TypeVar
@@ -25,8 +26,11 @@ class CancelToken:
     """Set once, never unset. A child is cancelled with its parent, not the other way round."""
 
     def __init__(self, parent: CancelToken | None = None) -> None:
-        self._event = threading.Event()
-        self._lock = threading.Lock()
+        # a plain flag and a gate that is shut until then: `threading` costs 1 ms of each start
+        self._is_set = False
+        self._gate = _thread.allocate_lock()
+        self._gate.acquire()
+        self._lock = _thread.allocate_lock()
         self._callbacks: list[Callable[[], None]] = []
         if parent is not None:
             parent.on_cancel(self.cancel)
@@ -34,7 +38,9 @@ class CancelToken:
     def cancel(self) -> None:
         """Ask everything that holds this token to stop. Idempotent; runs the callbacks."""
         with self._lock:
-            self._event.set()
+            if not self._is_set:
+                self._is_set = True
+                self._gate.release()
             callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
             callback()
@@ -42,21 +48,23 @@ class CancelToken:
     @property
     def is_cancelled(self) -> bool:
         """Whether `cancel` was called."""
-        return self._event.is_set()
+        return self._is_set
 
     def check(self) -> None:
         """Raise Cancelled if the token is set."""
-        if self._event.is_set():
+        if self._is_set:
             raise Cancelled
 
     def wait(self, timeout: float) -> bool:
         """Sleep up to `timeout` seconds; True as soon as the token is set."""
-        return self._event.wait(timeout)
+        if self._gate.acquire(timeout=max(timeout, 0)):
+            self._gate.release()  # for the next one that waits
+        return self._is_set
 
     def on_cancel(self, callback: Callable[[], None]) -> None:
         """Call `callback` once when cancelled (at once if it is), from the cancelling thread."""
         with self._lock:
-            if not self._event.is_set():
+            if not self._is_set:
                 self._callbacks.append(callback)
                 return
         callback()
@@ -79,11 +87,13 @@ class TaskGroup:
     def __init__(self, parent: CancelToken | None = None) -> None:
         self.token = CancelToken(parent)
         self._threads: list[threading.Thread] = []
-        self._lock = threading.Lock()
+        self._lock = _thread.allocate_lock()
         self._errors: list[BaseException] = []
 
     def start(self, function: Callable[[], object], *, name: str = "task") -> None:
         """Run `function` in a thread of its own."""
+        import threading
+
         thread = threading.Thread(target=self._run, args=(function,), name=name)
         self._threads.append(thread)
         thread.start()
@@ -122,6 +132,8 @@ class TaskGroup:
 
 class _Flight:
     def __init__(self) -> None:
+        import threading
+
         self.done = threading.Event()
         self.value: object = None
         self.error: BaseException | None = None
@@ -134,7 +146,7 @@ class SingleFlight:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = _thread.allocate_lock()
         self._flights: dict[Hashable, _Flight] = {}
 
     def do(self, key: Hashable, function: Callable[[], T]) -> T:

@@ -12,7 +12,6 @@ becomes a Notice. docs/adr/0059 says what is kept how long.
 from __future__ import annotations
 
 import _thread
-import json
 import os
 
 from lamina.errors import Cancelled, LaminaError, SourceError
@@ -26,6 +25,7 @@ from lamina.events import (
     VertexPlanned,
     VertexStarted,
 )
+from lamina.jsontext import dumps, loads
 from lamina.plan.ops import Exec, FileOp, MkdirAction
 from lamina.spec.identity import chain_id
 from lamina.store.ports import Document
@@ -164,7 +164,7 @@ class Recorder:
         """Write that the build runs."""
         try:
             prune(self._store, keep=MAX_RECORDS - 1)
-            body = json.dumps(self._body("running"))
+            body = dumps(self._body("running"))
             document = Document(KIND, self.id, self.id, body, self._created)
             self._store.documents.insert(document)
         except (LaminaError, OSError) as error:
@@ -220,7 +220,7 @@ class Recorder:
             "warnings": self._warnings,
             **outcome,
         }
-        self._store.documents.update(KIND, self.id, json.dumps(body))
+        self._store.documents.update(KIND, self.id, dumps(body))
 
     def _body(self, status: str) -> dict[str, Any]:
         process = this_process()
@@ -264,7 +264,7 @@ class _LogFile:
         self._compressor = zlib.compressobj(1, zlib.DEFLATED, 31)
 
     def add(self, line: dict[str, object]) -> None:
-        data = self._compressor.compress(json.dumps(line).encode() + b"\n")
+        data = self._compressor.compress(dumps(line).encode() + b"\n")
         # flushed each time, or the last words before a kill would be missing: 10 us a line
         os.write(self._fd, data + self._compressor.flush(self._zlib.Z_SYNC_FLUSH))
 
@@ -365,7 +365,7 @@ def is_running(document: Document) -> bool:
     from lamina.system.process import ProcessIdentity
 
     try:
-        body = json.loads(document.body)
+        body = loads(document.body)
         holder = body["process"]
         identity = ProcessIdentity(int(holder["pid"]), int(holder["start_ticks"]))
         return bool(body["status"] == "running") and identity.alive()
@@ -377,13 +377,13 @@ def unpin_older(store: Store, *, keep: int) -> None:
     """Drop the pins of all failed builds but the newest `keep`."""
     seen = 0
     for document in reversed(store.documents.list(KIND)):
-        body = json.loads(document.body)
+        body = loads(document.body)
         if not body.get("pins"):
             continue
         seen += 1
         if seen > keep:
             body["pins"] = []
-            store.documents.update(KIND, document.id, json.dumps(body))
+            store.documents.update(KIND, document.id, dumps(body))
 
 
 def _unlink(path: str) -> None:

@@ -9,13 +9,13 @@ a directory whose contents are copied is not copied, so it does not count either
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 
 from lamina.builder.statcache import stamp
 from lamina.builder.tree import changed, entry_type, shown
 from lamina.errors import Kind, LaminaError
+from lamina.hashing import sha256, sha256_of
 from lamina.layer.entry import EntryType
 from lamina.record import record, replace
 from lamina.spec.digest import Digest
@@ -24,6 +24,7 @@ from lamina.system.xattrs import CAPABILITY, is_overlay_private, read_xattrs
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from hashlib import _Hash
 
     from lamina.builder.changes import Lazy
     from lamina.builder.filtering import Filter
@@ -102,7 +103,7 @@ def select(
         wanted = _excluding(exclude)
         for path in expand(tree, pattern):
             matches += picker.pick(path, wanted)
-    sha = hashlib.sha256(_VERSION)
+    sha = sha256(_VERSION)
     for match in matches:
         sha.update(_framed(match.path, b"match"))
         sha.update(b"".join([_line(p, tree) for p in match.picked]))
@@ -155,7 +156,7 @@ def select_path(
         LaminaError: as `select`.
     """
     (match,) = _Picker(tree, cache, cancel).pick(os.fsencode(path))
-    sha = hashlib.sha256(_VERSION)
+    sha = sha256(_VERSION)
     if match.is_dir:
         status = tree.status(tree.resolve(match.path))
         if status is not None:
@@ -188,7 +189,7 @@ def _row(picked: Picked, tree: Tree) -> str:
     elif kind is EntryType.SYMLINK:
         content = shown(picked.link)
     elif picked.xattrs:
-        content = "attributes " + hashlib.sha256(repr(picked.xattrs).encode()).hexdigest()[:_SHOWN]
+        content = "attributes " + sha256(repr(picked.xattrs).encode()).hexdigest()[:_SHOWN]
     elif kind in {EntryType.CHAR, EntryType.BLOCK}:
         content = f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
     return f"{kind.name.lower()} {mode} {owner} {content}"
@@ -196,10 +197,10 @@ def _row(picked: Picked, tree: Tree) -> str:
 
 def _summed_up(rows: dict[str, str]) -> dict[str, str]:
     for depth in range(40, 0, -1):
-        sums: dict[str, hashlib._Hash] = {}
+        sums: dict[str, _Hash] = {}
         for path, row in rows.items():
             place = "/".join(path.split("/")[:-1][:depth]) + "/"
-            sums.setdefault(place, hashlib.sha256()).update(f"{path}\0{row}\n".encode())
+            sums.setdefault(place, sha256()).update(f"{path}\0{row}\n".encode())
             if len(sums) > MAX_LISTING:
                 break
         else:
@@ -362,7 +363,7 @@ class _Picker:
 
 def _hash(file: int) -> bytes:
     first = os.read(file, _CHUNK)
-    sha = hashlib.sha256(first)
+    sha = sha256_of(first)
     if len(first) == _CHUNK:
         while chunk := os.read(file, _CHUNK):
             sha.update(chunk)
@@ -373,7 +374,7 @@ def payload_digest(content: bytes, xattrs: Sequence[tuple[bytes, bytes]]) -> byt
     """The digest of a file from that of its bytes and its copied attributes (usually none)."""
     if not xattrs:
         return content
-    sha = hashlib.sha256(content)
+    sha = sha256(content)
     for name, value in xattrs:
         sha.update(_framed(name, value))
     return sha.digest()

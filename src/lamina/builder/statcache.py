@@ -9,8 +9,9 @@ clock (git calls such entries racy). A cache that cannot be read is an empty one
 
 from __future__ import annotations
 
-import hashlib
 import struct
+
+from lamina.hashing import sha256_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -79,12 +80,12 @@ class StatCache:
             parts += (_HEAD.pack(len(path), status, digest), path)
         self._is_dirty = False
         body = b"".join(parts)
-        return _MAGIC + hashlib.sha256(body).digest() + body
+        return _MAGIC + sha256_of(body).digest() + body
 
 
 def _parse(blob: bytes) -> dict[bytes, tuple[bytes, bytes]]:
     at, end = len(_MAGIC) + _SUM, len(blob)
-    if not blob.startswith(_MAGIC) or hashlib.sha256(blob[at:]).digest() != blob[at - _SUM : at]:
+    if not blob.startswith(_MAGIC) or sha256_of(blob[at:]).digest() != blob[at - _SUM : at]:
         return {}
     entries = {}
     while at + _HEAD.size <= end:

@@ -3,18 +3,18 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 
+from lamina.cli.arguments import REMAINDER, Parser
 from lamina.errors import Kind, LaminaError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable
     from typing import Any
 
     from lamina.app.builds import Build, Step
-    from lamina.cli.arguments import Parser
     from lamina.cli.context import Context
 
 USAGE = "[ls | inspect | logs | rm] [OPTIONS] [BUILD...]"
@@ -36,11 +36,10 @@ _COLUMNS = ("Ref", "Name", "Status", "CreatedSince", "Duration")
 def configure(parser: Parser) -> None:
     parser.stops_at_positional = True
     _configure_list(parser)
-    parser.add_argument("words", nargs=argparse.REMAINDER, metavar="VERB")
+    parser.add_argument("words", nargs=REMAINDER, metavar="VERB")
 
 
 def run(args: argparse.Namespace, context: Context) -> int:
-    from lamina.cli.arguments import Parser
 
     if not args.words:
         return _list(args, context)

@@ -94,7 +94,11 @@ class Context:
 
 def _signalled_token() -> CancelToken:
     import os
-    import signal
+
+    if TYPE_CHECKING:
+        import signal as _signal
+    else:
+        import _signal  # what `signal` wraps in enums, at 3 ms of each start
 
     from lamina.errors import EXIT_INTERRUPTED
     from lamina.tasks import CancelToken
@@ -107,6 +111,6 @@ def _signalled_token() -> CancelToken:
             os._exit(EXIT_INTERRUPTED)
         token.cancel()
 
-    signal.signal(signal.SIGINT, stop)
-    signal.signal(signal.SIGTERM, stop)
+    _signal.signal(_signal.SIGINT, stop)
+    _signal.signal(_signal.SIGTERM, stop)
     return token

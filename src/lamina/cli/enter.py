@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-import argparse
-
+from lamina.cli.arguments import REMAINDER
 from lamina.errors import Kind, LaminaError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import argparse
+
     from lamina.app.builds import Place
     from lamina.builder.execution import StepFailed
     from lamina.cli.arguments import Parser
@@ -25,7 +26,7 @@ def configure(parser: Parser) -> None:
     parser.add_argument("--runtime", default="", help="OCI runtime: a name or a path")
     parser.add_argument("-u", "--user", default="", help="user (default: the step's)")
     parser.add_argument("-w", "--workdir", default="", help="directory (default: the step's)")
-    parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="BUILD:STEP")
+    parser.add_argument("rest", nargs=REMAINDER, metavar="BUILD:STEP")
 
 
 def run(args: argparse.Namespace, context: Context) -> int:

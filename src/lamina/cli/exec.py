@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-import argparse
-
+from lamina.cli.arguments import REMAINDER
 from lamina.errors import Kind, LaminaError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import argparse
+
     from lamina.cli.arguments import Parser
     from lamina.cli.context import Context
 
@@ -29,7 +30,7 @@ def configure(parser: Parser) -> None:
     parser.add_argument("-w", "--workdir", default="", help="working directory")
     parser.switch("--privileged", help="all capabilities")
     parser.refuse("--detach-keys", why="a command of exec cannot be attached to again")
-    parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="CONTAINER COMMAND [ARG...]")
+    parser.add_argument("rest", nargs=REMAINDER, metavar="CONTAINER COMMAND [ARG...]")
 
 
 def run(args: argparse.Namespace, context: Context) -> int:

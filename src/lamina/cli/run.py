@@ -3,15 +3,16 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import signal
 
+from lamina.cli.arguments import REMAINDER
 from lamina.cli.run_flags import add_run_flags, run_options
 from lamina.errors import Kind, LaminaError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import argparse
     from typing import Self
 
     from lamina.app.containers import Container, Host
@@ -31,7 +32,7 @@ def configure(parser: Parser) -> None:
     parser.add_argument("--detach-keys", default="", help="keys that detach: ctrl-p,ctrl-q")
     parser.switch("-q", "--quiet", help="no progress of a pull")
     add_run_flags(parser)
-    parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="IMAGE [COMMAND] [ARG...]")
+    parser.add_argument("rest", nargs=REMAINDER, metavar="IMAGE [COMMAND] [ARG...]")
 
 
 def run(args: argparse.Namespace, context: Context) -> int:

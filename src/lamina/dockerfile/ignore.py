@@ -7,12 +7,11 @@ patterns between two negations is tried as one expression, so a path costs a few
 
 from __future__ import annotations
 
-import re
-
 from lamina.errors import Kind, LaminaError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import re
     from collections.abc import Iterable
 
 MAX_PATTERNS = 10_000
@@ -133,6 +132,8 @@ def _whole(pattern: str) -> re.Pattern[str]:
 
 
 def _compile(expression: str, pattern: str) -> re.Pattern[str]:
+    import re
+
     try:
         return re.compile(expression, re.DOTALL)
     except (re.error, OverflowError, RecursionError) as error:
@@ -155,6 +156,10 @@ def _parse(text: str) -> tuple[bool, str] | None:
 
 def _runs(parsed: list[tuple[bool, str]]) -> list[tuple[bool, _Match]]:
     """Neighbours of one sign as one expression, last run first."""
+    if not parsed:
+        return []
+    import re  # only contexts with a .dockerignore pay for it
+
     runs: list[tuple[bool, list[str]]] = []
     for negated, pattern in parsed:
         expression = f"(?:{_translate(pattern)})"
@@ -216,6 +221,8 @@ def _last_gap(pattern: str, tokens: list[str], text: str) -> str:
 
 def _tokens(pattern: str) -> list[str]:
     """`*`, `**` (with the slash after it; neighbours merged), or an expression of one character."""
+    import re
+
     out: list[str] = []
     at = 0
     while at < len(pattern):
@@ -275,6 +282,8 @@ def _part(tokens: list[str], pattern: str) -> str:
 
 def _bracket(pattern: str, at: int, out: list[str]) -> int:
     """Translate `[^a-z]` from after the `[`; return the position after the `]`."""
+    import re
+
     negated = pattern[at : at + 1] == "^"
     at += negated
     ranges: list[str] = []

@@ -7,12 +7,11 @@ came from, so that an error can point at it.
 
 from __future__ import annotations
 
-import re
-
 from lamina.dockerfile.ast import Directive, Heredoc
 from lamina.dockerfile.expand import BadExpansion, expand
 from lamina.dockerfile.words import parse_json, printable, split_flags
 from lamina.errors import Kind, SourceError
+from lamina.pattern import pattern
 from lamina.record import record
 from lamina.spec.span import SourceText, Span
 
@@ -23,9 +22,9 @@ DIRECTIVES = frozenset({"syntax", "escape", "check"})
 _BOM = b"\xef\xbb\xbf"
 _SPACE = " \t\v\f\r\n\x85\xa0"  # unicode.IsSpace in the Latin-1 range, what Go trims
 # compiled on first use, as few files need them: start-up time
-_DIRECTIVE = r"([a-zA-Z][a-zA-Z0-9]*)\s*=\s*(.+?)\s*$"
-_HEREDOC = r"(\d*)<<(-?)(\s*)([^<]*)$"
-_TAKES_HEREDOC = r"(?i:\s*(?:ONBUILD\s+)*(?:RUN|COPY|ADD)\s)"
+_DIRECTIVE = pattern(r"([a-zA-Z][a-zA-Z0-9]*)\s*=\s*(.+?)\s*$")
+_HEREDOC = pattern(r"(\d*)<<(-?)(\s*)([^<]*)$")
+_TAKES_HEREDOC = pattern(r"(?i:\s*(?:ONBUILD\s+)*(?:RUN|COPY|ADD)\s)")
 
 
 @record
@@ -118,7 +117,7 @@ class Lexer:
         seen: set[str] = set()
         for index, line in enumerate(self._lines):
             text = line.lstrip(_SPACE)
-            match = re.match(_DIRECTIVE, text[1:].lstrip(_SPACE)) if text.startswith("#") else None
+            match = _DIRECTIVE.match(text[1:].lstrip(_SPACE)) if text.startswith("#") else None
             name = match[1].lower() if match else ""
             if match is None or name not in DIRECTIVES:
                 return
@@ -181,7 +180,7 @@ class Lexer:
 
     def _with_heredocs(self, logical: Logical) -> Logical:
         text = logical.text
-        if "<<" not in text or not re.match(_TAKES_HEREDOC, text) or _is_exec_form(text):
+        if "<<" not in text or not _TAKES_HEREDOC.match(text) or _is_exec_form(text):
             return logical
         documents: list[Heredoc] = []
         for opening in find_heredocs(text):
@@ -245,7 +244,7 @@ def find_heredocs(text: str) -> list[Opening]:
 
 def parse_heredoc(word: str) -> Opening | None:
     """The heredoc that `word` opens, if it is one (`<<EOF`, `<<-"EOF"`, `3<<EOF`)."""
-    match = re.match(_HEREDOC, word)
+    match = _HEREDOC.match(word)
     if match is None or not match[4] or len(match[1]) > 9:
         return None
     try:
@@ -265,7 +264,7 @@ def _quotes(text: str) -> int:
 
 def _is_exec_form(text: str) -> bool:
     """Whether the arguments are a JSON array (flags before it may be there)."""
-    opening = re.match(_TAKES_HEREDOC, text)
+    opening = _TAKES_HEREDOC.match(text)
     rest = text[opening.end() :] if opening else ""
     if rest.lstrip(_SPACE)[:1] not in {"[", "-"}:
         return False

@@ -7,8 +7,6 @@ keyword, flags and rest). Adding an instruction or a flag is one entry in `_PARS
 
 from __future__ import annotations
 
-import re
-
 from lamina.dockerfile import ast
 from lamina.dockerfile.lexer import Lexer, Logical, parse_heredoc
 from lamina.dockerfile.words import (
@@ -21,13 +19,13 @@ from lamina.dockerfile.words import (
     suggest,
 )
 from lamina.errors import Kind, SourceError
+from lamina.pattern import pattern
 from lamina.record import record
+from lamina.spec.span import Span
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from lamina.spec.span import Span
 
 # Flags of the whole language, whether lowering knows them or not; True: it may be repeated,
 # None: it is a boolean.
@@ -60,9 +58,12 @@ _FLAGS: dict[str, dict[str, bool | None]] = {
     },
 }
 # compiled on first use, as few files need them all: start-up time
-_STAGE_NAME = r"[a-z][a-z0-9-_.]*"
-_ONBUILD = r"(?i:\s*ONBUILD\s*)"
-_SYNTAX = r"(?:docker\.io/)?docker/dockerfile(?:-upstream)?(?::[\w.-]+)?(?:@sha256:[0-9a-f]{64})?"
+_BLANK = pattern(r"[\t\v\f\r ]")
+_STAGE_NAME = pattern(r"[a-z][a-z0-9-_.]*")
+_ONBUILD = pattern(r"(?i:\s*ONBUILD\s*)")
+_SYNTAX = pattern(
+    r"(?:docker\.io/)?docker/dockerfile(?:-upstream)?(?::[\w.-]+)?(?:@sha256:[0-9a-f]{64})?"
+)
 
 
 @record
@@ -159,7 +160,7 @@ def _first_line(lexer: Lexer) -> Span:
 def _check_syntax(directives: list[ast.Directive]) -> None:
     for directive in directives:
         frontend = directive.value.split(" ")[0]
-        if directive.name == "syntax" and not re.fullmatch(_SYNTAX, frontend):
+        if directive.name == "syntax" and not _SYNTAX.fullmatch(frontend):
             raise SourceError(
                 f"syntax {frontend} is not supported: lamina reads the language of docker/dockerfile",
                 span=directive.span,
@@ -171,7 +172,7 @@ def _check_syntax(directives: list[ast.Directive]) -> None:
 def _cut(logical: Logical, escape: str) -> _Line:
     text = logical.text
     begin = len(text) - len(text.lstrip())
-    keyword = re.split(r"[\t\v\f\r ]", text[begin:], maxsplit=1)[0]
+    keyword = _BLANK.split(text[begin:], maxsplit=1)[0]
     after = begin + len(keyword)
     name = keyword.upper()
     if name not in _PARSERS:
@@ -251,7 +252,7 @@ def _from(line: _Line) -> ast.From:
     if len(words) != 3 or words[1].lower() != "as":
         raise line.error("FROM requires either one or three arguments")
     name = words[2].lower()
-    if not re.fullmatch(_STAGE_NAME, name):
+    if not _STAGE_NAME.fullmatch(name):
         offset = line.logical.text.rfind(words[2])
         raise SourceError(
             f'invalid name for build stage: "{words[2]}", '
@@ -430,7 +431,7 @@ def _onbuild(line: _Line) -> ast.OnBuild:
         logical.heredocs,
     )
     trigger = _trigger(inner, line.escape)
-    expression = re.sub(_ONBUILD, "", logical.text, count=1).strip()
+    expression = _ONBUILD.sub("", logical.text, count=1).strip()
     for heredoc in logical.heredocs:
         expression += "\n" + heredoc.content + heredoc.name
     return ast.OnBuild(*_base(line), expression=expression, trigger=trigger)

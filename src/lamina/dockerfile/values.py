@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-import re
-
 from lamina.errors import Kind, LaminaError
+from lamina.pattern import pattern
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ _UNITS = {
     "h": 3_600_000_000_000,
 }
 # compiled on first use, as few files need it
-_DURATION = r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)"
+_DURATION = pattern(r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
 _MAX_DURATION = 2**63 - 1
 MINIMUM_DURATION = 1_000_000  # ns: Docker's container.MinimumDuration
 _ESCAPES = {
@@ -79,7 +78,7 @@ _SIGNALS = frozenset(
         "RTMAX",
     ]
 )
-_REAL_TIME = r"RTMIN\+(?:[1-9]|1[0-5])|RTMAX-(?:[1-9]|1[0-4])"
+_REAL_TIME = pattern(r"RTMIN\+(?:[1-9]|1[0-5])|RTMAX-(?:[1-9]|1[0-4])")
 
 
 _SIZE_UNITS = {"": 1, "b": 1} | {u: 1 << (10 * n) for n, u in enumerate("kmgtp", start=1)}
@@ -121,9 +120,8 @@ def parse_duration(text: str) -> int:
         return 0
     total = 0
     at = 0
-    units = re.compile(_DURATION)
     while at < len(rest):
-        match = units.match(rest, at)
+        match = _DURATION.match(rest, at)
         if match is None:
             break
         whole, _, fraction = match[1].partition(".")
@@ -232,4 +230,4 @@ def is_signal(text: str) -> bool:
     if text.isascii() and text.isdigit():
         return len(text) <= 3 and int(text) > 0
     name = text.upper().removeprefix("SIG")
-    return name in _SIGNALS or re.fullmatch(_REAL_TIME, name) is not None
+    return name in _SIGNALS or _REAL_TIME.fullmatch(name) is not None

@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import re
+from lamina.pattern import pattern
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SPACE = re.compile(r"[\t\v\f\r ]+")
+SPACE = pattern(r"[\t\v\f\r ]+")
 
 
 class NotStrings(ValueError):
@@ -91,10 +91,10 @@ def parse_json(text: str) -> tuple[str, ...] | None:
     """
     if not text.lstrip().startswith("["):
         return None
-    import json
+    from lamina.jsontext import loads
 
     try:
-        found = json.loads(text, parse_constant=_no_constant)
+        found = loads(text, parse_constant=_no_constant)
     except (ValueError, RecursionError):
         return None
     if not all(isinstance(item, str) for item in found):

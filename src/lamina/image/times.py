@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-import re
+from lamina.pattern import ASCII, pattern
 
 _DAYS_TO_1970 = 719_468  # from 0000-03-01, the era's origin in days_from_civil
-_RFC3339 = re.compile(
-    r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII
+_RFC3339 = pattern(
+    r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(\.\d+)?([Zz]|[+-]\d\d:\d\d)", ASCII
 )
 
 

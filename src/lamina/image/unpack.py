@@ -9,7 +9,6 @@ missing; both check the diffID of every byte that they make something of.
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 import time
 from functools import partial
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
     from lamina.system.mounts import OverlayMount
     from lamina.tasks import CancelToken
 
-_log = logging.getLogger(__name__)
 _CHUNK = 1024 * 1024
 _REPORT_EVERY = 8 * 1024 * 1024  # bytes between progress events of one layer
 _FASTEST_FIRST = ("uncompressed", "zstd", "gzip")
@@ -204,7 +202,11 @@ class _Unpacking:
                     wrapping = self._wrapping(image, diff_id, mount, lowers)
                     return self._read(open, blob, diff_id, wrapping)
                 except NotWrappable as error:
-                    _log.debug("layer %s is unpacked: it has %s", diff_id, error)
+                    import logging  # 9 ms, and rarely needed
+
+                    logging.getLogger(__name__).debug(
+                        "layer %s is unpacked: it has %s", diff_id, error
+                    )
                     os.unlink(image)
             return self._read(open, blob, diff_id, self._applying(mount, lowers))
 

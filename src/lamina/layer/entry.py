@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-from enum import Enum
-
+from lamina.enumeration import Enumeration
 from lamina.record import record
 
 TYPE_CHECKING = False
@@ -13,7 +12,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
 
-class EntryType(Enum):
+class EntryType(Enumeration):
     """What an entry is; the values are the ustar type flags."""
 
     FILE = "0"

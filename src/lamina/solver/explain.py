@@ -12,9 +12,8 @@ from the bottom: where they part is where the cause lies, whichever step asks.
 
 from __future__ import annotations
 
-import json
-import re
-
+from lamina.jsontext import dumps, loads
+from lamina.pattern import DOTALL, pattern
 from lamina.record import record, replace
 
 TYPE_CHECKING = False
@@ -52,9 +51,7 @@ FORMAT = "format"
 
 _ABOUT = ',"about":'
 _FILES = ',"files":'
-_NAME = re.compile(
-    r"^\[(?:(?P<stage>.*\S) +|(?P<none> *))(?P<number>\d+)/\d+\] (?P<text>.*)$", re.DOTALL
-)
+_NAME = pattern(r"^\[(?:(?P<stage>.*\S) +|(?P<none> *))(?P<number>\d+)/\d+\] (?P<text>.*)$", DOTALL)
 _SECRET_WORDS = frozenset(
     {"apikey", "auth", "credential", "credentials", "key", "password", "pword", "passwd", "secret",
      "token"}
@@ -176,7 +173,7 @@ class KeyTree:
         _, _, rest = self.text.partition(_ABOUT)
         _, found, text = rest.partition(_FILES)
         try:
-            listed = json.loads(text[:-1]) if found else []
+            listed = loads(text[:-1]) if found else []
         except ValueError:
             return []
         return [each if isinstance(each, dict) else {} for each in listed]
@@ -199,9 +196,9 @@ def annotated(
         about["images"] = images
     if merges:
         about["merges"] = merges
-    text = f"{tree[:-1]}{_ABOUT}{json.dumps(about, separators=(',', ':'))}"
+    text = f"{tree[:-1]}{_ABOUT}{dumps(about, separators=(',', ':'))}"
     if any(files):
-        text += f"{_FILES}{json.dumps(list(files), separators=(',', ':'))}"
+        text += f"{_FILES}{dumps(list(files), separators=(',', ':'))}"
     return text + "}"
 
 
@@ -213,7 +210,7 @@ def with_site(tree: str, site: str) -> str:
     about, more, files = rest.partition(_FILES)
     known = _object(about if more else about[:-1])
     known["site"] = site
-    text = f"{head}{_ABOUT}{json.dumps(known, separators=(',', ':'))}"
+    text = f"{head}{_ABOUT}{dumps(known, separators=(',', ':'))}"
     return f"{text}{more}{files}" if more else text + "}"
 
 
@@ -436,7 +433,7 @@ def _values(name: str, old: str | None, new: str | None) -> tuple[str, str]:
 
 
 def _value(value: str | None) -> str:
-    return "not set" if value is None else json.dumps(value, ensure_ascii=False)
+    return "not set" if value is None else dumps(value, ensure_ascii=False)
 
 
 def _mount_causes(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[Cause]:
@@ -617,7 +614,7 @@ def _clip(text: str, limit: int = 120) -> str:
 def _text(value: object) -> str:
     if value is None or value == "":
         return "not set"
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return value if isinstance(value, str) else dumps(value, ensure_ascii=False)
 
 
 def _short(digest: str) -> str:
@@ -637,7 +634,7 @@ def _identity(value: object) -> tuple[str, str]:
 
 def _object(text: str) -> dict[str, Any]:
     try:
-        found = json.loads(text)
+        found = loads(text)
     except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

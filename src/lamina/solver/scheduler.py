@@ -24,8 +24,7 @@ which outcomes are fed.
 
 from __future__ import annotations
 
-from enum import Enum
-
+from lamina.enumeration import Enumeration
 from lamina.events import Outcome
 from lamina.plan.ops import Exec, FileOp, GivenSource, ImageSource, Merge
 from lamina.record import record
@@ -124,7 +123,7 @@ class Failed:
 Fed = Selected | Found | Missed | Ran | Failed
 
 
-class _Phase(Enum):
+class _Phase(Enumeration):
     NEW = "new"
     DEFINED = "defined"
     LOOKUP = "lookup"

@@ -304,9 +304,9 @@ def _unknown(document: Mapping[str, object], known: frozenset[str]) -> tuple[tup
 
 
 def _known_again(unknown: Sequence[tuple[str, str]]) -> dict[str, object]:
-    import json  # almost no config has unknown fields
+    from lamina.jsontext import loads
 
-    return {name: json.loads(text) for name, text in unknown}
+    return {name: loads(text) for name, text in unknown}
 
 
 def _get(document: Mapping[str, Any], field: str, wanted: type) -> Any:

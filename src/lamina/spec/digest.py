@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-import hashlib
-
 from lamina.errors import Kind, LaminaError
+from lamina.hashing import sha256_of
 from lamina.record import record
 
 TYPE_CHECKING = False
@@ -55,6 +54,10 @@ class Digest:
         """The digest of `data`."""
         if algorithm not in HEX_LENGTH:
             raise InvalidDigest(f"unsupported digest algorithm {algorithm!r}")
+        if algorithm == "sha256":
+            return Digest(algorithm, sha256_of(data).hexdigest())
+        import hashlib
+
         return Digest(algorithm, hashlib.new(algorithm, data).hexdigest())
 
     def short(self) -> str:

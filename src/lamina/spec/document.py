@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-import json
-
 from lamina.errors import Kind, LaminaError
+from lamina.jsontext import dumps, loads
 
 MAX_DOCUMENT = 4 * 1024 * 1024  # bytes; what registries accept for a manifest (distribution)
 MAX_DEPTH = 64
@@ -26,7 +25,7 @@ def parse_object(raw: bytes, *, what: str, limit: int = MAX_DOCUMENT) -> dict[st
     try:
         # decoded here: json.loads would also accept UTF-16 and UTF-32 bytes
         text = raw.decode()
-        document = json.loads(text, parse_float=_finite, parse_constant=_finite)
+        document = loads(text, parse_float=_finite, parse_constant=_finite)
         if "\\u" in text:
             dump(document)  # an escaped lone surrogate is JSON but no text that can be written
     except (ValueError, RecursionError) as error:
@@ -39,7 +38,7 @@ def parse_object(raw: bytes, *, what: str, limit: int = MAX_DOCUMENT) -> dict[st
 
 def dump(document: object) -> bytes:
     """Compact UTF-8 JSON with keys in the order given; the same document gives the same bytes."""
-    return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
+    return dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def _finite(text: str) -> float:

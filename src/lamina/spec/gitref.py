@@ -15,18 +15,23 @@ no refspec.
 
 from __future__ import annotations
 
-import re
-
 from lamina.errors import Kind, LaminaError
+from lamina.pattern import DOTALL, pattern
 from lamina.record import record, replace
 
 _IMPLIED = "github.com/"
-_PROTOCOL = r"([a-zA-Z0-9]+)://"
-_SCP = r"([a-zA-Z0-9_][a-zA-Z0-9_-]*)@([a-zA-Z0-9.][a-zA-Z0-9.-]*):([^?#]*)(?:\?([^#]*))?(?:#(.*))?"
-_AUTHORITY = r"(?:[^@/?#]*@)?(?:[a-zA-Z0-9][a-zA-Z0-9.-]*|\[[0-9a-fA-F:.]+\])(?::[0-9]{1,5})?"
-_BAD_REF = r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|\.lock(?:/|\Z)|\A[-/.]|/\.|[./]\Z"
-_COMMIT = r"[0-9a-f]{40}|[0-9a-f]{64}"
-_CHECKSUM = r"[0-9a-f]{7,64}"
+_PROTOCOL = pattern(r"([a-zA-Z0-9]+)://")
+_SCP = pattern(
+    r"([a-zA-Z0-9_][a-zA-Z0-9_-]*)@([a-zA-Z0-9.][a-zA-Z0-9.-]*):([^?#]*)(?:\?([^#]*))?(?:#(.*))?",
+    DOTALL,
+)
+_AUTHORITY = pattern(
+    r"(?:[^@/?#]*@)?(?:[a-zA-Z0-9][a-zA-Z0-9.-]*|\[[0-9a-fA-F:.]+\])(?::[0-9]{1,5})?"
+)
+_BAD_REF = pattern(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|\.lock(?:/|\Z)|\A[-/.]|/\.|[./]\Z")
+_QUERY = pattern(r"[?#]")
+_COMMIT = pattern(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_CHECKSUM = pattern(r"[0-9a-f]{7,64}")
 _TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
 _FALSE = frozenset({"0", "f", "F", "false", "FALSE", "False"})
 
@@ -55,7 +60,7 @@ class GitRef:
 
 def is_commit(text: str) -> bool:
     """Whether the text is a full commit hash."""
-    return re.fullmatch(_COMMIT, text) is not None
+    return _COMMIT.fullmatch(text) is not None
 
 
 def parse_git_ref(text: str) -> GitRef | None:
@@ -69,9 +74,9 @@ def parse_git_ref(text: str) -> GitRef | None:
         return None
     if text.startswith(_IMPLIED):
         return replace(_from_url("https://" + text), implied=True)
-    protocol = re.match(_PROTOCOL, text)
+    protocol = _PROTOCOL.match(text)
     if protocol is None:
-        scp = re.fullmatch(_SCP, text, re.DOTALL)
+        scp = _SCP.fullmatch(text)
         if scp is None:
             return None
         remote = f"{scp[1]}@{scp[2]}:{scp[3]}"
@@ -81,7 +86,7 @@ def parse_git_ref(text: str) -> GitRef | None:
         return _from_url(text)
     if protocol[1].lower() not in {"http", "https"}:
         return None
-    path = re.split(r"[?#]", text, maxsplit=1)[0]
+    path = _QUERY.split(text, maxsplit=1)[0]
     return _from_url(text) if path.endswith(".git") else None
 
 
@@ -90,7 +95,7 @@ def _from_url(text: str) -> GitRef:
     remote, _, query = rest.partition("?")
     scheme, _, after = remote.partition("://")
     authority = after.partition("/")[0]
-    if not re.fullmatch(_AUTHORITY, authority) or authority.startswith("-"):
+    if not _AUTHORITY.fullmatch(authority) or authority.startswith("-"):
         raise InvalidGitRef(f"invalid git repository {shown(text)!r}: bad host")
     _check_text(remote)
     return _refined(GitRef(f"{scheme.lower()}://{after}"), query=query, fragment=fragment)
@@ -195,13 +200,13 @@ def _boolean(name: str, text: str) -> bool:
 
 def check_ref(ref: str) -> None:
     """Raise InvalidGitRef for what is no name of a branch, tag or commit (git-check-ref-format)."""
-    if re.search(_BAD_REF, ref) or not ref.isprintable() or ref == "@" or len(ref) > 255:
+    if _BAD_REF.search(ref) or not ref.isprintable() or ref == "@" or len(ref) > 255:
         raise InvalidGitRef(f"invalid git ref {ref!r}")
 
 
 def check_checksum(checksum: str) -> None:
     """Raise InvalidGitRef for what is not (the beginning of) a commit hash."""
-    if not re.fullmatch(_CHECKSUM, checksum):
+    if not _CHECKSUM.fullmatch(checksum):
         raise InvalidGitRef(
             f"invalid checksum {checksum!r} of a git repository: 7 to 64 hexadecimal digits needed"
         )

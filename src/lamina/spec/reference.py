@@ -8,9 +8,8 @@ letter; otherwise the registry is docker.io, and a single-component name lives u
 
 from __future__ import annotations
 
-import re
-
 from lamina.errors import Kind, LaminaError
+from lamina.pattern import ASCII, pattern
 from lamina.record import record, replace
 from lamina.spec.digest import HEX_LENGTH, Digest
 
@@ -21,11 +20,11 @@ _OFFICIAL = "library/"
 MAX_REPOSITORY = 255  # of registry/repository together, as distribution counts since v3
 
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
-_PATH = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*", re.ASCII)
+_PATH = pattern(rf"{_COMPONENT}(?:/{_COMPONENT})*", ASCII)
 _LABEL = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
-_REGISTRY = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[a-fA-F0-9:]+\])(?::[0-9]+)?", re.ASCII)
-_TAG = re.compile(r"[\w][\w.-]{0,127}", re.ASCII)
-_HEX64 = re.compile(r"[a-f0-9]{64}", re.ASCII)
+_REGISTRY = pattern(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[a-fA-F0-9:]+\])(?::[0-9]+)?", ASCII)
+_TAG = pattern(r"[\w][\w.-]{0,127}", ASCII)
+_HEX64 = pattern(r"[a-f0-9]{64}", ASCII)
 
 
 class InvalidReference(LaminaError):

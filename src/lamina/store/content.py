@@ -10,11 +10,11 @@ reads that), both by the store's clock.
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import io
 import os
 
 from lamina.errors import Kind, LaminaError
+from lamina.hashing import sha256
 from lamina.spec.digest import HEX_LENGTH, Digest
 from lamina.store.faults import disk_error
 from lamina.store.ports import BlobInfo
@@ -23,6 +23,7 @@ from lamina.system.locks import FileLock
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from hashlib import _Hash
     from typing import IO, Self
 
     from lamina.spec.descriptor import Descriptor
@@ -101,7 +102,7 @@ class Content:
         """Hash the blob. Raises kind NOT_FOUND, INTEGRITY."""
         fd = self._open(digest)
         try:
-            hasher = hashlib.new(digest.algorithm)
+            hasher = _new_hasher(digest.algorithm)
             _hash_file(fd, hasher)
         except OSError as error:
             raise disk_error(error, f"cannot read blob {digest}") from error
@@ -111,7 +112,7 @@ class Content:
             raise _corrupt_on_disk(digest)
 
     def ingest(self, ref: str, *, expected: Descriptor | None = None) -> FileIngest:
-        path = os.path.join(self._ingests, hashlib.sha256(ref.encode()).hexdigest())
+        path = os.path.join(self._ingests, sha256(ref.encode()).hexdigest())
         lock = FileLock(path)
         try:
             lock.acquire()
@@ -205,7 +206,7 @@ class FileIngest:
         self._ref = ref
         self._expected = expected
         self._algorithm = expected.digest.algorithm if expected is not None else "sha256"
-        self._hasher = hashlib.new(self._algorithm)
+        self._hasher = _new_hasher(self._algorithm)
         self.offset = 0
         try:
             self._resume()
@@ -226,7 +227,7 @@ class FileIngest:
         """Throw away what was written and begin again at offset 0, still holding the ingest."""
         os.ftruncate(self._lock.fd, 0)
         os.lseek(self._lock.fd, 0, os.SEEK_SET)
-        self._hasher = hashlib.new(self._algorithm)
+        self._hasher = _new_hasher(self._algorithm)
         self.offset = 0
 
     def write(self, data: bytes) -> None:
@@ -263,7 +264,7 @@ class FileIngest:
     def _digest_in(self, algorithm: str) -> Digest:
         if algorithm == self._algorithm:
             return Digest(algorithm, self._hasher.hexdigest())
-        hasher = hashlib.new(algorithm)
+        hasher = _new_hasher(algorithm)
         os.lseek(self._lock.fd, 0, os.SEEK_SET)
         _hash_file(self._lock.fd, hasher)
         return Digest(algorithm, hasher.hexdigest())
@@ -325,7 +326,13 @@ def _lock_existing(lock: FileLock) -> bool:
     return True
 
 
-def _hash_file(fd: int, hasher: hashlib._Hash) -> None:
+def _new_hasher(algorithm: str) -> _Hash:
+    import hashlib
+
+    return hashlib.new(algorithm)
+
+
+def _hash_file(fd: int, hasher: _Hash) -> None:
     """Feed the file from its current position to its end."""
     while chunk := os.read(fd, CHUNK):
         hasher.update(chunk)

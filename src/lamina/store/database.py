@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import _thread
 import os
-import sqlite3
 
 from lamina.errors import Kind, LaminaError
 from lamina.store.faults import FULL_HINT, StoreFull
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Callable, Sequence
     from typing import Any, TypeVar
 
@@ -28,7 +28,14 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
     Row = tuple[Any, ...]
+else:
+    # the module behind `sqlite3`, which adds date adapters (and `datetime`) that nothing here uses
+    try:
+        import _sqlite3 as sqlite3
+    except ImportError:
+        import sqlite3
 
+SqliteError = sqlite3.DatabaseError  # for others, which should not import `sqlite3` for it
 FILE = "meta.sqlite"
 SCHEMA_VERSION = 2
 _BUSY_SECONDS = 60.0  # transactions are short; a process that holds one longer is stopped or dead

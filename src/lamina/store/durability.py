@@ -19,7 +19,6 @@ from __future__ import annotations
 import _thread
 import itertools
 import os
-from contextlib import suppress
 
 from lamina.system.process import ProcessIdentity, this_process
 
@@ -137,8 +136,10 @@ class Durability:
         return ProcessIdentity(int(pid), int(start)).alive()
 
     def _unlink(self, name: str) -> None:
-        with suppress(FileNotFoundError):
+        try:
             os.unlink(os.path.join(self._directory, name))
+        except FileNotFoundError:
+            return
 
 
 class _Publishing:

@@ -19,9 +19,9 @@ from __future__ import annotations
 import _thread
 import fcntl
 import itertools
-import json
 import os
 
+from lamina.jsontext import dumps, loads
 from lamina.store.faults import disk_error
 from lamina.system.locks import FileLock, same_file
 from lamina.system.process import this_process
@@ -119,7 +119,7 @@ class Leases:
         try:
             since = self._clock()
             holder = {"pid": process.pid, "start_ticks": process.start_ticks}
-            text = json.dumps({"since": since, **holder, "purpose": purpose}).encode()
+            text = dumps({"since": since, **holder, "purpose": purpose}).encode()
             self._reserve.retry(lambda: os.pwrite(lock.fd, text, 0))
         except BaseException:
             lock.release()
@@ -166,7 +166,7 @@ class Lease:
 
 def _since_of(text: bytes) -> float:
     try:
-        since = json.loads(text)["since"]
+        since = loads(text)["since"]
     except (ValueError, KeyError, TypeError):
         return 0.0  # being written, or unreadable: GC removes nothing this time
     return float(since) if isinstance(since, int | float) else 0.0

@@ -7,14 +7,13 @@ marks that an earlier boot left (durability).
 
 from __future__ import annotations
 
-import hashlib
 import os
-import sqlite3
 import stat
 import time
 
 from lamina.errors import Kind, LaminaError
 from lamina.events import Notice, silent
+from lamina.hashing import sha256
 from lamina.store import database as databases
 from lamina.store import layoutindex
 from lamina.store.content import Content
@@ -55,7 +54,7 @@ def _add_form(root: str) -> None:
             connection.execute(f"PRAGMA user_version={databases.SCHEMA_VERSION}")
         finally:
             connection.close()
-    except sqlite3.DatabaseError as error:
+    except databases.SqliteError as error:
         fault = databases.database_fault(error, path)
         if not isinstance(fault, databases.DatabaseDamaged):  # else its first use rebuilds it
             raise fault from error
@@ -132,7 +131,7 @@ class LocalStore:
         return self.leases.lease(purpose)
 
     def lock(self, name: str, *, cancel: CancelToken | None = None) -> FileLock:
-        hashed = hashlib.sha256(name.encode()).hexdigest()
+        hashed = sha256(name.encode()).hexdigest()
         return FileLock(os.path.join(self.root, "locks", hashed), cancel=cancel)
 
     def close(self) -> None:
@@ -169,6 +168,8 @@ class LocalStore:
         return [path for path in paths if _changed(path) >= since]
 
     def _is_sound(self, path: str) -> bool:
+        import hashlib
+
         hasher = hashlib.new(os.path.basename(os.path.dirname(path)))
         with open(path, "rb") as file:
             while chunk := file.read(1024 * 1024):

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 
 from lamina.errors import Kind, LaminaError
 from lamina.events import Notice
+from lamina.hashing import sha256_of
+from lamina.jsontext import dumps, loads
 from lamina.spec.descriptor import Descriptor
 from lamina.spec.digest import DiffID, Digest
 from lamina.spec.document import dump
@@ -290,7 +290,7 @@ def parse_cache_row(row: Row) -> CacheRecord | None:
         key, result, tree, name, created, _, checksum = row
         if checksum != _checksum(key, result, tree, name):
             return None
-        diff_ids = tuple(DiffID(Digest.parse(text)) for text in json.loads(result))
+        diff_ids = tuple(DiffID(Digest.parse(text)) for text in loads(result))
         return CacheRecord(Digest.parse(key), diff_ids, tree, name, float(created))
     except (LaminaError, ValueError, TypeError, AttributeError):
         return None
@@ -298,7 +298,7 @@ def parse_cache_row(row: Row) -> CacheRecord | None:
 
 def result_text(result: Sequence[DiffID]) -> str:
     """A result as the table has it."""
-    return json.dumps([str(diff_id) for diff_id in result])
+    return dumps([str(diff_id) for diff_id in result])
 
 
 def _cache_row(record: CacheRecord, used: float) -> Row:
@@ -310,7 +310,7 @@ def _cache_row(record: CacheRecord, used: float) -> Row:
 
 def _checksum(*texts: str) -> str:
     """Guards a row against flipped bits: sqlite does not check the pages it reads."""
-    return hashlib.sha256("\0".join(texts).encode(errors="surrogatepass")).hexdigest()[:16]
+    return sha256_of("\0".join(texts).encode(errors="surrogatepass")).hexdigest()[:16]
 
 
 def _next_generation(transaction: Transaction, work: Callable[[Transaction], None]) -> str:
@@ -335,7 +335,7 @@ def _named(row: Row) -> NamedImage:
 
 def _descriptor(text: object) -> Descriptor | None:
     try:
-        return Descriptor.from_json(json.loads(str(text)))
+        return Descriptor.from_json(loads(str(text)))
     except (LaminaError, ValueError):
         return None
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import stat
-from contextlib import suppress
 
 from lamina.store.faults import disk_error
 
@@ -54,12 +53,16 @@ class _Removal:
                 self._remove_entry(fd, entry, depth=depth)
         finally:
             os.close(fd)
-        with suppress(FileNotFoundError):
+        try:
             os.rmdir(name, dir_fd=parent)
+        except FileNotFoundError:
+            return
 
     def _remove_entry(self, fd: int, entry: str, *, depth: int) -> None:
-        with suppress(FileNotFoundError):
+        try:
             self._remove_present(fd, entry, depth=depth)
+        except FileNotFoundError:
+            return
 
     def _remove_present(self, fd: int, entry: str, *, depth: int) -> None:
         found = os.stat(entry, dir_fd=fd, follow_symlinks=False)

@@ -35,7 +35,7 @@ DEVICE = st.integers(0, 0o7777777)
 
 @st.composite
 def filled(draw: st.DrawFn) -> Filled:
-    kind = draw(st.sampled_from(EntryType))
+    kind = draw(st.sampled_from(list(EntryType)))
     content = draw(st.binary(max_size=1500)) if kind is EntryType.FILE else b""
     link = b""
     if kind is EntryType.SYMLINK:

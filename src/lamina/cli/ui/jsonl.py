@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import json
-from enum import Enum
 
+from lamina.enumeration import Enumeration
 from lamina.record import fields
 from lamina.spec.digest import Digest
 from lamina.spec.span import Span
@@ -51,7 +51,7 @@ def event_to_json(event: Event) -> dict[str, object]:
 def _plain(value: object) -> object:
     if isinstance(value, Digest):
         return str(value)
-    if isinstance(value, Enum):
+    if isinstance(value, Enumeration):
         return value.value
     if isinstance(value, Span):
         return {

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the hot commands import and write: budgets that are counted, not timed."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import subprocess
+
+import pytest
+
+from lamina import patterncodes
+from lamina.testing.command import Lamina
+
+pytestmark = pytest.mark.root
+
+DOCKERFILE = (
+    "FROM busybox\nLABEL a=b\nENV X=1\nWORKDIR /app\nRUN echo deps > /deps\n"
+    'COPY . /app\nEXPOSE 8000\nCMD ["sh"]\n'
+)
+# of the standard library, beyond what the interpreter itself starts with; a new one costs every user
+# of every cached build its import time, so weigh it against a lazy import first
+ALLOWED = {
+    "__future__", "_functools", "_json", "_operator", "_sha2", "_sha256", "_sqlite3", "_sre",
+    "_struct", "_collections", "atexit", "collections", "contextlib", "errno", "fcntl", "functools",
+    "gc", "itertools", "keyword", "operator", "reprlib", "struct", "types", "zlib",
+}  # fmt: skip
+MODULES_OF_A_CACHED_BUILD = 112  # of lamina's own
+
+
+@pytest.fixture
+def built(lamina: Lamina) -> Lamina:
+    for number in range(40):
+        place = lamina.cwd / f"pkg{number % 5}"
+        place.mkdir(exist_ok=True)
+        (place / f"module{number}.py").write_text(f"VALUE = {number}\n" * 20)
+    (lamina.cwd / "Dockerfile").write_text(DOCKERFILE)
+    lamina("build", "-t", "lean", ".")
+    return lamina
+
+
+def imports(lamina: Lamina, *words: str) -> tuple[set[str], set[str]]:
+    """The modules that the command imported: (of the standard library, lamina's)."""
+    bare = [lamina.argv()[0], "-X", "importtime", "-c", "pass"]
+    found = []
+    for argv in (bare, [lamina.argv()[0], "-X", "importtime", *lamina.argv()[1:], *words]):
+        done = subprocess.run(
+            argv, env=lamina.env, cwd=lamina.cwd, capture_output=True, text=True, check=True
+        )
+        found.append(set(re.findall(r"^import time:.*\| +([\w.]+)$", done.stderr, re.MULTILINE)))
+    own = {name for name in found[1] if name.partition(".")[0] == "lamina"}
+    # `-m` itself imports runpy and what that needs
+    runpy = {
+        "runpy",
+        "importlib",
+        "importlib.machinery",
+        "importlib.util",
+        "importlib._abc",
+        "pkgutil",
+        "warnings",
+    }
+    return found[1] - found[0] - own - runpy, own
+
+
+def needs_kept_patterns() -> None:
+    if importlib.import_module("_sre").MAGIC != patterncodes.MAGIC:
+        pytest.skip("patterns are kept for the engine of another Python")
+
+
+@pytest.mark.tool("busybox")
+def test_a_cached_build_imports_what_it_needs(built: Lamina) -> None:
+    needs_kept_patterns()
+    standard, own = imports(built, "build", "-t", "lean", ".")
+    assert standard - ALLOWED == set()
+    assert len(own) <= MODULES_OF_A_CACHED_BUILD, sorted(own)
+
+
+@pytest.mark.tool("busybox")
+@pytest.mark.parametrize("verb", ["images", "ps"])
+def test_lists_import_no_argument_parser(built: Lamina, verb: str) -> None:
+    standard, _ = imports(built, verb)
+    assert standard & {"argparse", "gettext", "datetime", "sqlite3", "ssl", "dataclasses"} == set()
+
+
+@pytest.mark.tool("busybox")
+@pytest.mark.tool("strace")
+def test_a_cached_build_flushes_little(built: Lamina) -> None:
+    trace = built.cwd.parent / "trace"
+    argv = [
+        "strace",
+        "-f",
+        "-o",
+        str(trace),
+        "-e",
+        "trace=fsync,fdatasync,syncfs,sync,clone,clone3,vfork",
+    ]
+    subprocess.run(
+        [*argv, *built.argv("build", "-t", "lean", ".")],
+        env=built.env, cwd=built.cwd, capture_output=True, check=True,
+    )  # fmt: skip
+    calls = re.findall(r"^\d+ +(\w+)\(", trace.read_text(), re.MULTILINE)
+    # sqlite: the new log and its directory, then log and database when the last user closes
+    assert len(calls) <= 4, calls
+
+
+def test_the_command_ends_with_its_output_complete(built: Lamina) -> None:
+    listed = built("images", "--format", "{{.Repository}}").stdout.split()
+    assert set(listed) == {"busybox", "lean"}
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            built.argv("images"), env=built.env, stdout=full, stderr=subprocess.PIPE, check=False
+        )
+    assert done.returncode != 0
