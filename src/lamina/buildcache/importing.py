@@ -131,10 +131,25 @@ class Imports:
 
     # Records --------------------------------------------------------------------------------
 
-    def look_up(self, keys: Sequence[Key]) -> Stack | None:
-        """The result that some place has under the first of these keys that it has."""
+    def look_up(self, keys: Sequence[Key], *, fits: Callable[[Stack], bool]) -> Stack | None:
+        """The result that some place has under the first of these keys that it has; one that does
+        not fit is told and forgotten.
+        """
+        self._read()
+        for key in keys:
+            for wrong in [p for p in self._records.get(key.digest, ()) if not fits(p[0].result)]:
+                self._forget(*wrong)
         found = self.find([key.digest for key in keys])
         return found[0].result if found is not None else None
+
+    def _forget(self, remembered: Remembered, origin: str) -> None:
+        with self._guard:
+            known = self._records.get(remembered.key, [])
+            self._records[remembered.key] = [pair for pair in known if pair[0] is not remembered]
+        self._warn(
+            f"a record of the cache {origin} is not used: no result of"
+            f" {remembered.name[:100] or 'its step'} has such layers"
+        )
 
     def find(self, keys: Sequence[Digest]) -> tuple[Remembered, str] | None:
         """The record of the first key that has a usable one, and the place that it is from."""
@@ -372,7 +387,7 @@ class _JoinedHistory:
         theirs = [
             (pairs[0][0].name, str(key))
             for key, pairs in self._records.items()
-            if pairs[0][0].tree and split_name(pairs[0][0].name)[0] == stage
+            if pairs and pairs[0][0].tree and split_name(pairs[0][0].name)[0] == stage
         ]
         return [*mine, *(pair for pair in theirs if pair[1] not in known)]
 
@@ -381,7 +396,7 @@ class _JoinedHistory:
         theirs = [
             str(key)
             for key, pairs in self._records.items()
-            if pairs[0][0].tree and pairs[0][0].name.endswith(f"] {text}")
+            if pairs and pairs[0][0].tree and pairs[0][0].name.endswith(f"] {text}")
         ]
         return list(dict.fromkeys([*mine, *theirs]))
 

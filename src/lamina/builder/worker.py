@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from lamina.plan.graph import Plan, Vertex
     from lamina.solver.driver import Made
     from lamina.solver.keys import Key
+    from lamina.solver.stacks import Form
     from lamina.spec.digest import ChainID, DiffID, Digest
     from lamina.spec.span import Span
     from lamina.store.ports import KeyHistory, Store
@@ -39,8 +40,10 @@ if TYPE_CHECKING:
     class Imported(Protocol):
         """Results that other machines made. Any thread may call it."""
 
-        def look_up(self, keys: Sequence[Key]) -> Result | None:
-            """The result under the first of these keys; its layers need not be here yet."""
+        def look_up(self, keys: Sequence[Key], *, fits: Callable[[Result], bool]) -> Result | None:
+            """The result under the first of these keys; its layers need not be here yet. What does
+            not fit is wrong: it is told, and not believed again.
+            """
 
         def take(self, vertex: Digest, keys: Sequence[Key], records: list[CacheRecord]) -> None:
             """Note a result that is used; the records are for the store when it has the layers."""
@@ -97,6 +100,7 @@ class BuildWorker:
         self._on_made = on_made
         self._began = clock()
         self._explains: Explainer | None = None
+        self._forms: dict[Digest, Form] | None = None
         self._usable: set[ChainID] = set()
         self._gone: set[Digest] = set()  # vertices with a record whose layers are not here
         self._reported: set[Digest] = set()  # those of which it was told
@@ -126,13 +130,22 @@ class BuildWorker:
         trusted = keys[1:] if vertex.digest in self._unsure else keys
         found = self._look_up_here(vertex, keys, trusted)
         if found is None and self._imported is not None and trusted:
-            found = self._imported.look_up(trusted)
+            found = self._imported.look_up(trusted, fits=self._fits(vertex))
             if found is not None:
                 self._imported.take(vertex.digest, trusted, self._records(vertex, keys, found))
         if found is None and vertex.digest in self._gone - self._reported:
             self._reported.add(vertex.digest)
             self._emit(Notice(f"cached layers of {vertex.meta.name} are gone: it runs again"))
         return found
+
+    def _fits(self, vertex: Vertex) -> Callable[[Result], bool]:
+        """Whether a result can be the vertex's at all; asked of what other machines say."""
+        from lamina.solver.stacks import forms, has_form
+
+        if self._forms is None:
+            self._forms = forms(self._plan)
+        form = self._forms[vertex.digest]
+        return lambda result: has_form(result, form)
 
     def _look_up_here(
         self, vertex: Vertex, keys: tuple[Key, ...], trusted: tuple[Key, ...]

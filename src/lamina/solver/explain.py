@@ -15,6 +15,7 @@ from __future__ import annotations
 from lamina.jsontext import dumps, loads
 from lamina.pattern import DOTALL, pattern
 from lamina.record import record, replace
+from lamina.solver.treeform import is_about, is_key, is_listing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -113,7 +114,8 @@ class KeyTree:
             head, found, _ = self.text.partition(_ABOUT)
             if not found:
                 head, found, _ = self.text.partition(_FILES)
-            self._document = _object(head + "}" if found else head)
+            document = _object(head + "}" if found else head)
+            self._document = document if is_key(document) else {}
         return self._document
 
     @property
@@ -122,7 +124,8 @@ class KeyTree:
         if self._about is None:
             _, found, rest = self.text.partition(_ABOUT)
             head, more, _ = rest.partition(_FILES)
-            self._about = _object(head if more else head[:-1]) if found else {}
+            about = _object(head if more else head[:-1]) if found else {}
+            self._about = about if is_about(about) else {}
         return self._about
 
     @property
@@ -174,9 +177,11 @@ class KeyTree:
         _, found, text = rest.partition(_FILES)
         try:
             listed = loads(text[:-1]) if found else []
-        except ValueError:
+        except (ValueError, RecursionError):
             return []
-        return [each if isinstance(each, dict) else {} for each in listed]
+        if not isinstance(listed, list):
+            return []
+        return [each if is_listing(each) else {} for each in listed]
 
 
 def annotated(

@@ -3,6 +3,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from lamina.solver import explain as reasons
 from lamina.solver.explain import Cause, Explanation, KeyTree, explain, file_causes, nearest
 
@@ -85,6 +87,36 @@ def test_damaged_trees_are_no_error() -> None:
     assert broken.document == {}
     assert broken.files() == []
     assert explain(tree("2", "[1/1] RUN x", run("x")), broken, lambda _: None).cause.kind
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"op":{"type":"Exec","argv":7}}',
+        '{"op":{"type":"Exec","env":[3]}}',
+        '{"op":{"type":"Exec","env":[["A",1]]}}',
+        '{"op":{"type":"Exec","mounts":[1]}}',
+        '{"op":{"type":"FileOp","actions":7}}',
+        '{"op":{"type":"FileOp","actions":[{"patterns":1}]}}',
+        '{"op":[],"sources":[]}',
+        '{"op":{"type":"Exec"},"sources":5}',
+        '{"op":{"type":"Exec","argv":["x"]},"about":{"images":4}}',
+        '{"op":{"type":"Exec","argv":["x"]},"about":{"images":{"b":["i"]}}}',
+        '{"op":{"type":"Exec","argv":["x"]},"about":{"args":3}}',
+        '{"op":{"type":"Exec","argv":["x"]},"about":{"merges":5}}',
+        '{"op":{"type":"Exec","argv":["x"]},"about":{},"files":4}',
+        '{"op":{"type":"Exec","argv":["x"]},"about":{},"files":[{"a":1}]}',
+        '{"op":{"type":"Exec","argv":["x"]},"about":{},"files":' + "[" * 100_000 + "}",
+    ],
+)
+def test_trees_of_another_form_are_no_error(text: str) -> None:
+    strange = KeyTree("1", "[1/1] RUN x", text)
+    copy: dict[str, object] = {"type": "FileOp", "actions": [{"patterns": ["a"], "dest": "/"}]}
+    for op in (run("x"), copy):
+        new = tree("2", "[1/1] RUN x", op, sources=[{"content": "c"}])
+        assert explain(new, strange, lambda _: None).cause.kind
+        assert explain(strange, new, lambda _: None).cause.kind
+        nearest(new, [strange], site="", follows="", present=frozenset())
 
 
 def test_every_kind_has_words() -> None:
