@@ -23,7 +23,7 @@ from lamina.spec.digest import ChainID, Digest
 from lamina.store.faults import disk_error
 from lamina.store.ports import SnapshotInfo
 from lamina.store.removal import remove_tree
-from lamina.system.mounts import LayerImage, OverlayMount
+from lamina.system.overlay import LayerImage, OverlayMount
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
