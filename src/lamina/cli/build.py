@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from lamina.cli.arguments import Parser
     from lamina.cli.context import Context
     from lamina.events import Event
-    from lamina.exporter.options import Output
+    from lamina.exporter.output import Output
     from lamina.spec.platform import Platform
 
     class View(Protocol):
@@ -339,7 +339,10 @@ def _refuse_values(args: argparse.Namespace) -> None:
 
 
 def _outputs(args: argparse.Namespace, context: Context) -> tuple[Output, ...]:
-    from lamina.exporter.options import Output, parse_output
+    if not (args.output or args.load or args.push):
+        return ()
+    from lamina.exporter.options import parse_output
+    from lamina.exporter.output import Output
 
     if args.iidfile and args.output and not args.load:
         kinds = {parse_output(text).type for text in args.output}
