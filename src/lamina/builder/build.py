@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 @record
 class StepLimits:
-    """What each RUN step may take; never part of a cache key.
+    """What each RUN step may take; no part of a cache key, except that an op has its `ulimits`.
 
     `memory` and `memory_swap` (with swap) in bytes, `cpus` in CPUs, 0 for no limit (`memory_swap`
     -1: no limit on swap); `ulimits` are (name, soft, hard), -1 for unlimited.

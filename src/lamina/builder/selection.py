@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _CHUNK = 1 << 20
 _TRIES = 3  # a file that changes while it is read is read again, then given up
 _VERSION = b"lamina selection 1\n"
-_SHOWN = 16  # hexadecimal digits of a file's digest in a listing
+SHOWN = 16  # hexadecimal digits of a file's digest in a listing
 MAX_LISTING = 10_000  # lines of a listing
 
 
@@ -43,7 +43,8 @@ MAX_LISTING = 10_000  # lines of a listing
 class Picked:
     """One file of a selection. `path` is relative to the match (`b""`: the match itself), `place`
     to the tree's root. `digest` (32 bytes) covers a FILE's bytes and attributes; `status` is
-    what it was when they were read. `inode` is set if the file has several hard links. `is_parent`
+    what it was when they were read; `content` is that of the bytes alone, if the file has attributes
+    and was read just now. `inode` is set if the file has several hard links. `is_parent`
     is a directory that is only there for what is below it (--parents). `given` is content that is
     in no tree (a download, a heredoc).
     """
@@ -54,6 +55,7 @@ class Picked:
     status: os.stat_result
     link: bytes = b""
     digest: bytes = b""
+    content: bytes = b""
     xattrs: tuple[tuple[bytes, bytes], ...] = ()
     inode: tuple[int, int] | None = None
     is_parent: bool = False
@@ -71,10 +73,13 @@ class Match:
 
 @record
 class Selection:
-    """The matches of a copy action's patterns, in the order in which they are copied."""
+    """The matches of a copy action's patterns, in the order in which they are copied. `mounted` is
+    the status of the directory that a mount shows, which counts too.
+    """
 
     digest: Digest
     matches: tuple[Match, ...]
+    mounted: os.stat_result | None = None
 
 
 def select(
@@ -157,23 +162,27 @@ def select_path(
     """
     (match,) = _Picker(tree, cache, cancel).pick(os.fsencode(path))
     sha = sha256(_VERSION)
+    status = None
     if match.is_dir:
         status = tree.status(tree.resolve(match.path))
         if status is not None:
             owner = (status.st_uid, status.st_gid) if tree.keeps_owner else ()
             sha.update(b"mounted %o " % tree.mode(status) + repr(owner).encode())
     sha.update(b"".join([_line(p, tree) for p in match.picked]))
-    return Selection(Digest("sha256", sha.hexdigest()), (match,))
+    return Selection(Digest("sha256", sha.hexdigest()), (match,), status)
 
 
 def listing(selection: Selection, tree: Tree) -> dict[str, str]:
     """The selection for people, by path: `type mode owner digest-or-target`, `-` for what does not
-    count. What an explanation of a cache miss compares (`solver.explain.file_causes`).
+    count, and the digest of the bytes alone where it is another. What an explanation of a cache miss compares (`solver.explain.file_causes`).
 
     More than `MAX_LISTING` files are summed up by directory, as deep as that many lines allow.
     """
     rows: dict[str, str] = {}
     for match in selection.matches:
+        if selection.mounted is not None:
+            root = Picked(b"", match.path, EntryType.DIR, selection.mounted)
+            rows[shown(match.path) or "."] = _row(root, tree)
         for picked in match.picked:
             rows[shown(_join(match.path, picked.path)) or "."] = _row(picked, tree)
     return rows if len(rows) <= MAX_LISTING else _summed_up(rows)
@@ -185,11 +194,13 @@ def _row(picked: Picked, tree: Tree) -> str:
     owner = f"{status.st_uid}:{status.st_gid}" if tree.keeps_owner else "-"
     content = "-"
     if kind is EntryType.FILE:
-        content = picked.digest.hex()[:_SHOWN]
+        content = picked.digest.hex()[:SHOWN]
+        if picked.content:
+            content += " " + picked.content.hex()[:SHOWN]
     elif kind is EntryType.SYMLINK:
         content = shown(picked.link)
     elif picked.xattrs:
-        content = "attributes " + sha256(repr(picked.xattrs).encode()).hexdigest()[:_SHOWN]
+        content = "attributes " + sha256(repr(picked.xattrs).encode()).hexdigest()[:SHOWN]
     elif kind in {EntryType.CHAR, EntryType.BLOCK}:
         content = f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
     return f"{kind.name.lower()} {mode} {owner} {content}"
@@ -200,12 +211,14 @@ def _summed_up(rows: dict[str, str]) -> dict[str, str]:
         sums: dict[str, _Hash] = {}
         for path, row in rows.items():
             place = "/".join(path.split("/")[:-1][:depth]) + "/"
+            if row.startswith("file "):
+                row = " ".join(row.split(" ")[:4])  # noqa: PLW2901  # without what may be missing
             sums.setdefault(place, sha256()).update(f"{path}\0{row}\n".encode())
             if len(sums) > MAX_LISTING:
                 break
         else:
             return {
-                place: f"dir - - {digest.hexdigest()[:_SHOWN]}" for place, digest in sums.items()
+                place: f"dir - - {digest.hexdigest()[:SHOWN]}" for place, digest in sums.items()
             }
     return {}
 
@@ -320,12 +333,14 @@ class _Picker:
         if kind is EntryType.FILE:
             cache = self._cache
             digest = cache.get(place, status) if cache is not None else None
+            content = b""
             if digest is None:
-                digest, status = self._read(place, fd, name)
+                digest, content, status = self._read(place, fd, name)
                 if cache is not None:
                     cache.put(place, status, digest)
             inode = (status.st_dev, status.st_ino) if status.st_nlink > 1 else None
-            return Picked(path, place, kind, status, digest=digest, inode=inode)
+            content = content if content != digest else b""
+            return Picked(path, place, kind, status, digest=digest, content=content, inode=inode)
         if kind is EntryType.SYMLINK:
             return Picked(path, place, kind, status, link=self._tree.readlink(place, fd, name))
         if kind is EntryType.DIR:
@@ -342,8 +357,8 @@ class _Picker:
         finally:
             os.close(below)
 
-    def _read(self, place: bytes, fd: int, name: str) -> tuple[bytes, os.stat_result]:
-        """The digest of a file and the status that it had all the while."""
+    def _read(self, place: bytes, fd: int, name: str) -> tuple[bytes, bytes, os.stat_result]:
+        """The digest of a file, that of its bytes alone, and the status that it had all the while."""
         if self._cancel is not None:
             self._cancel.check()
         file = self._tree.open_at(fd, name, place)
@@ -352,9 +367,10 @@ class _Picker:
                 before = os.fstat(file)
                 if not stat.S_ISREG(before.st_mode):
                     break
-                digest = payload_digest(_hash(file), copied_xattrs(file))
+                content = _hash(file)
+                digest = payload_digest(content, copied_xattrs(file))
                 if stamp(os.fstat(file)) == stamp(before):
-                    return digest, before
+                    return digest, content, before
                 os.lseek(file, 0, os.SEEK_SET)
         finally:
             os.close(file)

@@ -98,6 +98,10 @@ class Sources:
             return given_content(op)
         return self.selection(vertex, position, inputs).digest
 
+    def probed(self, vertex: Vertex, position: int, inputs: tuple[Result | None, ...]) -> Digest:
+        """The digest of the files that a use takes, which are fetched for it if need be."""
+        return self.selection(vertex, position, inputs).digest
+
     def selection(
         self, vertex: Vertex, position: int, inputs: tuple[Result | None, ...]
     ) -> Selection:
@@ -219,7 +223,14 @@ class Sources:
         rows: list[dict[str, str]] = []
         for position, use in enumerate(found):
             selection = self._selections.get((vertex.digest, position))
-            if selection is None:
+            op = self.op(vertex, use)
+            if isinstance(op, InlineSource | HttpSource) or (
+                isinstance(op, GitSource) and op.keep_git_dir
+            ):
+                from lamina.builder.given import given_listing
+
+                rows.append(given_listing(op))
+            elif selection is None:
                 rows.append({})
             else:
                 rows.append(listing(selection, self._looks_of(vertex, use)))

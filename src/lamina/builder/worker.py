@@ -115,11 +115,17 @@ class BuildWorker:
             self._sources.close()
 
     def select(
-        self, vertex: Vertex, positions: tuple[int, ...], inputs: tuple[Result | None, ...]
+        self,
+        vertex: Vertex,
+        positions: tuple[int, ...],
+        inputs: tuple[Result | None, ...],
+        *,
+        is_probe: bool,
     ) -> tuple[tuple[int, Digest], ...]:
         """The digests of what these uses (`solver.keys.uses`) take from their inputs."""
+        digest = self._sources.probed if is_probe else self._sources.selected
         with _Located(vertex):
-            return tuple((p, self._sources.selected(vertex, p, inputs)) for p in positions)
+            return tuple((p, digest(vertex, p, inputs)) for p in positions)
 
     # Cache records --------------------------------------------------------------------------
 

@@ -92,6 +92,7 @@ class BuildScope:
     ignore: tuple[str, ...]
     extra_hosts: tuple[tuple[str, str], ...]
     shm_size: int
+    ulimits: tuple[tuple[str, int, int], ...]
     network: str
     several_platforms: bool
     context: str
@@ -275,6 +276,7 @@ class StageState:
             security=security,
             extra_hosts=self.scope.extra_hosts,
             shm_size=self.scope.shm_size,
+            ulimits=self.scope.ulimits,
             platform=str(self.platform),
             proxy_args=_proxies(self.scope.build_args),
             mounts=mounts + script,

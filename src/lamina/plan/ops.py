@@ -106,6 +106,7 @@ class Exec:
     proxy_args: tuple[tuple[str, str], ...] = ()  # given as --build-arg; never in the key
     mounts: tuple[RunMount, ...] = ()
     hostname: str = ""  # empty: BuildKit's
+    ulimits: tuple[tuple[str, int, int], ...] = ()  # (name, soft, hard), -1 for unlimited
 
 
 @record

@@ -64,6 +64,7 @@ _SETTINGS = {
     "security": "--security",
     "extra_hosts": "--add-host",
     "shm_size": "--shm-size",
+    "ulimits": "--ulimit",
 }
 _COPY_FLAGS = {
     "owner": "--chown",
@@ -372,7 +373,7 @@ def _op_causes(old: KeyTree, new: KeyTree) -> list[Cause]:
             continue
         label = _SETTINGS.get(field, field)
         causes.append(Cause(SETTING, label, _text(was.get(field)), _text(now.get(field))))
-    return causes + _mount_causes(was, now)
+    return causes + _mount_causes(was, now, new)
 
 
 def _argv_causes(old: KeyTree, new: KeyTree) -> list[Cause]:
@@ -441,7 +442,7 @@ def _value(value: str | None) -> str:
     return "not set" if value is None else dumps(value, ensure_ascii=False)
 
 
-def _mount_causes(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[Cause]:
+def _mount_causes(was: Mapping[str, Any], now: Mapping[str, Any], new: KeyTree) -> list[Cause]:
     before, after = (
         {
             str(m.get("target") or m.get("id") or number): m
@@ -452,8 +453,12 @@ def _mount_causes(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[Cause]
     causes = []
     for target in [*after, *[target for target in before if target not in after]]:
         if before.get(target) != after.get(target):
-            old, new = before.get(target), after.get(target)
-            causes.append(Cause(MOUNT, target, *_mount_texts(old, new)))
+            one, other = before.get(target), after.get(target)
+            if one and other and one.get("content") != other.get("content"):  # a heredoc's program
+                texts = str(one.get("content")), str(other.get("content"))
+                causes.append(Cause(INSTRUCTION, new.instruction, *_first_different_lines(*texts)))
+            else:
+                causes.append(Cause(MOUNT, target, *_mount_texts(one, other)))
     if not causes and list(before.values()) != list(after.values()):
         causes.append(Cause(MOUNT, "order", " ".join(before), " ".join(after)))
     return causes
@@ -467,7 +472,7 @@ def _mount_texts(old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -
             texts.append("not there")
             continue
         fields = [k for k in one if other is None or one.get(k) != other.get(k)]
-        shown = [f"{k}={_text(one[k])}" for k in fields if k != "content"]
+        shown = [f"{k}={_text(one[k])}" for k in fields]
         texts.append(",".join(shown) or str(one.get("type", "")))
     return texts[0], texts[1]
 
@@ -523,7 +528,9 @@ def _same_step(one: KeyTree, other: KeyTree) -> bool:
 
 
 def file_causes(old: Mapping[str, str], new: Mapping[str, str]) -> list[Cause]:
-    """What differs between two listings: `path` -> `type mode owner digest-or-target`."""
+    """What differs between two listings: `path` -> `type mode owner digest-or-target`. The row of a
+    file with extended attributes that was read may end with the digest of its bytes alone.
+    """
     if not old or not new:
         return []
     added = [path for path in new if path not in old]
@@ -533,7 +540,7 @@ def file_causes(old: Mapping[str, str], new: Mapping[str, str]) -> list[Cause]:
     causes = [
         _file_cause(path, old[path], row)
         for path, row in new.items()
-        if path in old and old[path] != row
+        if path in old and old[path] != row and _columns(old[path])[:4] != _columns(row)[:4]
     ]
     causes += [Cause(FILE_ADDED, path, "", new[path]) for path in added]
     causes += [Cause(FILE_REMOVED, path, old[path], "") for path in removed]
@@ -541,19 +548,28 @@ def file_causes(old: Mapping[str, str], new: Mapping[str, str]) -> list[Cause]:
 
 
 def _file_cause(path: str, old: str, new: str) -> Cause:
-    was, now = ((text.split(" ", 3) + [""] * 4)[:4] for text in (old, new))
+    was, now = _columns(old), _columns(new)
     if was[0] != now[0]:
         return Cause(FILE_TYPE, path, was[0], now[0])
     differ = [number for number in (3, 1, 2) if was[number] != now[number]]
     more = len(differ) - 1
     if was[3] != now[3]:
         kind = FILE_LINK if now[0] == "symlink" else FILE_CONTENT
+        has_attributes = was[3].startswith("attributes") or now[3].startswith("attributes")
         if now[0] == "dir":
-            kind = FILE_ATTRIBUTES if was[3].startswith("attributes") else FILES
+            kind = FILE_ATTRIBUTES if has_attributes else FILES
+        elif now[0] == "file" and (was[4] or was[3]) == (now[4] or now[3]):
+            kind = FILE_ATTRIBUTES
         return Cause(kind, path, was[3], now[3], more)
     if was[1] != now[1]:
         return Cause(FILE_MODE, path, was[1], now[1], more)
     return Cause(FILE_OWNER, path, was[2], now[2], more)
+
+
+def _columns(row: str) -> list[str]:
+    """A row's five columns; only files have the last, and only targets of links have spaces."""
+    columns = row.split(" ", 4 if row.startswith("file ") else 3)
+    return columns + [""] * (5 - len(columns))
 
 
 # Words ------------------------------------------------------------------------------------------
