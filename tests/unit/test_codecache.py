@@ -111,7 +111,7 @@ def test_damaged_code_is_compiled_again(package: Path) -> None:
 
 def test_another_version_reads_its_modules_again(package: Path) -> None:
     run(package, "-m", "lamina.codecache")
-    (package / "__init__.py").write_text("__version__ = '2'\n")
+    (package / "__init__.py").write_text("__version__ = '2.0'\n")
     assert run(package, "-c", PROBE).startswith("SourceFileLoader")
     assert run(package, "-c", PROBE).startswith("_Loader")
 
