@@ -12,6 +12,7 @@ import os
 
 from lamina.errors import LaminaError, SourceError
 from lamina.events import Notice
+from lamina.plan.ops import Exec
 from lamina.spec.identity import chain_ids
 from lamina.store.ports import CacheRecord
 
@@ -268,10 +269,23 @@ class BuildWorker:
     ) -> Result:
         with _Located(vertex):
             result = self._get_maker().make(vertex, inputs, cancel)
+            if isinstance(vertex.op, Exec):
+                result = self._settled(vertex, result, cancel)
             self._record(vertex, keys, result)
         if self._on_made is not None:
             self._on_made(vertex, result)
         return result
+
+    def _settled(self, vertex: Vertex, made: Result, cancel: CancelToken) -> Result:
+        """The result of the record that explained the run, if only times differ; else `made`."""
+        nearest = self._explainer().nearest_to(vertex.digest)
+        known = self._store.metadata.get_cache([nearest]) if nearest is not None else None
+        if known is None:
+            return made
+        from lamina.builder.cutoff import is_alike
+
+        alike = is_alike(self._store, made, known.result, cancel=cancel)
+        return known.result if alike and self._is_usable(known.result) else made
 
     def prepare(self) -> None:
         """Remove what killed builds left, and get the executor while no thread exists: it may have to unshare this process's mounts.
