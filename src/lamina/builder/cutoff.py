@@ -3,7 +3,7 @@
 
 What stands on a RUN knows it by its chainID, and a layer has the times of its making, so that it would
 always be another one. Only the layer that is nearest by its key is looked at, on the same base and of
-the same size; then both are digested with their times taken away (docs/adr/0102).
+the same size; then both are digested with their times taken away (docs/adr/0106).
 """
 
 from __future__ import annotations
