@@ -133,6 +133,7 @@ def solve(
         store=store,
         contexts=contexts,
         git_modes=options.git_modes,
+        remembers=not options.no_cache,
         remote=remote,
         imported=imported,
         emit=emit,

@@ -56,6 +56,7 @@ class Sources:
         store: Store,
         contexts: Mapping[str, Context],
         git_modes: bool,
+        remembers: bool,
         remote: Fetcher | None,
         imported: Imported | None,
         emit: Emitter,
@@ -63,7 +64,9 @@ class Sources:
         cancel: CancelToken | None,
     ) -> None:
         self._store = store
-        self._contexts = Contexts(contexts, store.metadata, clock=clock, git_modes=git_modes)
+        self._contexts = Contexts(
+            contexts, store.metadata, clock=clock, git_modes=git_modes, remembers=remembers
+        )
         self._remote = remote
         self._imported = imported
         self._emit = emit
