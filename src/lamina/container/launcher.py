@@ -305,6 +305,13 @@ def remove_cgroups(name: str) -> bool:
         return True
     tops = [f"{CGROUP_ROOT}/{name}", *(f"{CGROUP_ROOT}/{entry}/{name}" for entry in hierarchies)]
     for top in tops:
+        try:  # nearly always: the container made no groups of its own
+            os.rmdir(top)
+            continue
+        except FileNotFoundError:
+            continue
+        except OSError:
+            pass
         for directory, _, files in os.walk(top, topdown=False):
             try:
                 os.rmdir(directory)

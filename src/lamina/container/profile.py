@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 from lamina.container.seccomp import InvalidProfile, container_seccomp
 from lamina.container.spec import granted_capabilities
+from lamina.jsontext import loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,18 +34,22 @@ def seccomp_for(process: ProcessSpec, host: HostFacts) -> dict[str, object] | No
     )
 
 
-@lru_cache(maxsize=1)
+_default: Mapping[str, Any] | None = None
+
+
 def default_profile() -> Mapping[str, Any]:
     """Docker's default profile, as it is in the package."""
-    with open(f"{__file__.rpartition('/')[0]}/seccomp_default.json", encoding="utf-8") as file:
-        return _parse(file.read())
+    global _default
+    if _default is None:
+        path = f"{__file__.rpartition('/')[0]}/seccomp_default.json"
+        with open(path, encoding="utf-8") as file:
+            _default = _parse(file.read())
+    return _default
 
 
 def _parse(text: str) -> Mapping[str, Any]:
-    import json  # costs 8 ms to import; a cached build runs no container
-
     try:
-        document = json.loads(text)
+        document = loads(text)
     except ValueError as error:
         raise InvalidProfile(f"invalid seccomp profile: {error}") from error
     if not isinstance(document, dict):

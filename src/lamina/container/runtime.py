@@ -12,6 +12,7 @@ import os
 from lamina.container.host import Cgroups, has_seccomp, read_cgroups, read_facts
 from lamina.container.spec import HostFacts
 from lamina.errors import Kind, LaminaError
+from lamina.jsontext import loads
 from lamina.record import fields, record, replace
 
 TYPE_CHECKING = False
@@ -152,11 +153,9 @@ def _key(path: str, cgroups: Cgroups) -> list[object]:
 
 def _load(file: str, keys: list[list[object]], override: str) -> Runtime | None:
     """The remembered runtime; None if there is none, it is damaged, or something changed."""
-    import json
-
     try:
         with open(file, encoding="utf-8") as stream:
-            document = json.load(stream)
+            document = loads(stream.read())
         if (document["version"], document["keys"]) != (RECORD_VERSION, keys):
             return None
         if document["override"] != override:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from contextlib import contextmanager
 
 from lamina.errors import Kind, LaminaError
 from lamina.record import record
@@ -22,7 +21,7 @@ from lamina.record import record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import ctypes
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from typing import Self
 
 # <linux/mount.h>, <sched.h>, <sys/mount.h>
@@ -148,8 +147,7 @@ class mounted:  # noqa: N801  # used as `with mounted(mount, target):`
         unmount(self.target)
 
 
-@contextmanager
-def opened_layers(layers: Sequence[str | LayerImage]) -> Iterator[list[str]]:
+class opened_layers:  # noqa: N801  # used as `with opened_layers(layers) as paths:`
     """Directories that show the layers, valid inside the block and in this process.
 
     An image is mounted nowhere but in a descriptor, which its path names: nothing is left behind.
@@ -157,19 +155,27 @@ def opened_layers(layers: Sequence[str | LayerImage]) -> Iterator[list[str]]:
     Raises:
         LaminaError: as `image_fd`.
     """
-    fds: list[int] = []
-    try:
-        paths = []
-        for layer in layers:
-            if isinstance(layer, LayerImage):
-                fds.append(image_fd(layer))
-                paths.append(f"/proc/self/fd/{fds[-1]}/.")
-            else:
-                paths.append(layer)
-        yield paths
-    finally:
-        for fd in fds:
-            os.close(fd)
+
+    def __init__(self, layers: Sequence[str | LayerImage]) -> None:
+        self._layers = layers
+        self._fds: list[int] = []
+
+    def __enter__(self) -> list[str]:
+        try:
+            return [self._open(layer) for layer in self._layers]
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def _open(self, layer: str | LayerImage) -> str:
+        if not isinstance(layer, LayerImage):
+            return layer
+        self._fds.append(image_fd(layer))
+        return f"/proc/self/fd/{self._fds[-1]}/."
+
+    def __exit__(self, *exc: object) -> None:
+        while self._fds:
+            os.close(self._fds.pop())
 
 
 def image_fd(image: LayerImage, *, loop: bool = True) -> int:
