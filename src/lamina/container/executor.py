@@ -9,7 +9,6 @@ removes it when this process dies, and the next executor what is left of a kille
 from __future__ import annotations
 
 import os
-import time
 from contextlib import suppress
 from itertools import count
 
@@ -21,7 +20,8 @@ from lamina.container.bundle import (
 )
 from lamina.container.emulation import require_emulation
 from lamina.container.errorlog import command_status, late_failure, read_error
-from lamina.container.launcher import remove_cgroups, remove_tree
+from lamina.container.filterprogram import hand_back
+from lamina.container.launcher import remove_cgroups, remove_cgroups_soon, remove_tree
 from lamina.container.limits import check_limits
 from lamina.container.profile import seccomp_for
 from lamina.container.spawn import Launch, Launcher
@@ -94,7 +94,7 @@ class RuntimeExecutor:
             with _InMemory(step.bundle):
                 return self._run_in(step, process, on_output, cancel)
         except BaseException:
-            _remove_cgroups_soon(step.id)
+            remove_cgroups_soon(step.id)  # the launcher may be dead too
             raise
         finally:
             remove_tree(step.bundle)
@@ -145,6 +145,7 @@ class RuntimeExecutor:
             cgroup=runtime.cgroup_path(step.id),
             devices=_devices(process),
         )
+        hand_back(runtime, spec)
         argv = runtime.command(
             "run",
             "--bundle",
@@ -226,14 +227,6 @@ class _Step:
     id: str
     rootfs: str
     bundle: str = ""
-
-
-def _remove_cgroups_soon(id: str) -> None:
-    """Remove the control groups of a container that is dying: the launcher may be dead too."""
-    for _ in range(100):
-        if remove_cgroups(id):
-            return
-        time.sleep(0.01)
 
 
 def sweep(state_dir: str) -> None:

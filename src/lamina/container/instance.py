@@ -11,15 +11,15 @@ from __future__ import annotations
 import errno
 import os
 import sys
-import time
 
 from lamina.container import console, state
 from lamina.container.bundle import write_bundle, write_etc_files, write_text
 from lamina.container.console import StartFailed
 from lamina.container.emulation import require_emulation
 from lamina.container.errorlog import command_status, read_error
+from lamina.container.filterprogram import hand_back
 from lamina.container.host import list_devices
-from lamina.container.launcher import ENVIRONMENT, remove_cgroups
+from lamina.container.launcher import ENVIRONMENT, remove_cgroups_soon, sealed_copy
 from lamina.container.limits import check_limits
 from lamina.container.ports import Mount
 from lamina.container.profile import seccomp_for
@@ -235,6 +235,7 @@ class Instance:
             cgroup=runtime.cgroup_path(self._id),
             devices=list_devices() if process.privileged else (),
         )
+        hand_back(runtime, spec)
         write_bundle(self._directory, spec)
 
     def _run(self, runtime: Runtime, *, size: tuple[int, int] | None) -> Process:
@@ -284,7 +285,14 @@ class Instance:
         )
         stdin, stdout, stderr = streams
         # our working directory is the bundle
-        status = run_program(argv, env=ENVIRONMENT, stdin=stdin, stdout=stdout, stderr=stderr)
+        program = sealed_copy(argv[0])
+        try:
+            status = run_program(
+                argv, copy=program, env=ENVIRONMENT, stdin=stdin, stdout=stdout, stderr=stderr
+            )
+        finally:
+            if program >= 0:
+                os.close(program)
         if status != 0:
             message = read_error(log) or f"{runtime.name} ended with status {status}"
             # no shield: our mount namespace is the container's own monitor's, and has it
@@ -519,10 +527,7 @@ def _forget(id: str, *, directory: str) -> None:
     What `runtime delete` would do, without starting it (10 ms).
     """
     remove_tree(f"{directory}/{_RUNTIME}")
-    for _ in range(100):  # a process of `exec` may be leaving at this moment: EBUSY
-        if remove_cgroups(id):
-            return
-        time.sleep(0.01)
+    remove_cgroups_soon(id)  # a process of `exec` may be leaving at this moment
 
 
 def unlink_if_there(path: str) -> None:

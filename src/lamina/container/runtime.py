@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 DEFAULT_SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 NAMES = ("crun", "runc")
-RECORD_VERSION = 1  # of runtime.json
+RECORD_VERSION = 2  # of runtime.json
 
 
 class NoRuntime(LaminaError):
@@ -35,7 +35,7 @@ class Runtime:
     `manager` is crun's `--cgroup-manager` (`cgroupfs`, or `disabled` where no control group can
     be made; runc only knows `cgroupfs`). `shield` is the cgroup2 mount point that must be covered
     with an empty tmpfs in the runtime's mount namespace, or empty. `refused` are (way, why) of
-    what was tried before.
+    what was tried before. `program` is the default filter as crun compiled it: see `filterprogram`.
     """
 
     name: str
@@ -48,6 +48,8 @@ class Runtime:
     host: HostFacts
     why: str = ""
     refused: tuple[tuple[str, str], ...] = ()
+    program: str = ""
+    program_digest: str = ""
 
     def command(self, verb: str, *arguments: str, root: str, log: str = "") -> tuple[str, ...]:
         """The argument vector of `<runtime> [options] verb arguments` with its state in `root`.
@@ -165,13 +167,15 @@ def _load(file: str, keys: list[list[object]], override: str) -> Runtime | None:
         return None
 
 
+_TEXTS = (
+    *("name", "path", "version", "manager", "shield", "why"),
+    *("program", "program_digest"),
+)
 _NOT_KEPT = frozenset(("cgroups", "host"))  # read again each time: cheap, and never stale
 
 
 def _parse(document: dict[str, Any]) -> Runtime:
-    texts = {
-        name: document[name] for name in ("name", "path", "version", "manager", "shield", "why")
-    }
+    texts = {name: document[name] for name in _TEXTS}
     if not all(isinstance(value, str) for value in texts.values()):
         raise TypeError("not a text")
     return Runtime(

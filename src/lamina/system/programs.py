@@ -22,10 +22,11 @@ def run_program(
     stdin: int,
     stdout: int,
     stderr: int,
+    copy: int = -1,
 ) -> int:
     """Run `argv[0]`, a path, in this working directory; its exit status, negative for a signal.
 
-    The streams are descriptors; nothing else is inherited but what is marked so. The caller must
+    With `copy`, a descriptor, that file is executed instead if the kernel takes it. The streams are descriptors; nothing else is inherited but what is marked so. The caller must
     have no other handler of SIGCHLD that waits for any child.
 
     Raises:
@@ -33,7 +34,13 @@ def run_program(
     """
     streams = [(os.POSIX_SPAWN_DUP2, fd, n) for n, fd in enumerate((stdin, stdout, stderr))]
     # Python ignores these two; what is ignored stays so over an exec
-    pid = os.posix_spawn(
-        argv[0], list(argv), env, file_actions=streams, setsigdef=(SIGPIPE, SIGXFSZ)
-    )
+    for path in (f"/proc/self/fd/{copy}", argv[0]) if copy >= 0 else (argv[0],):
+        try:
+            pid = os.posix_spawn(
+                path, list(argv), env, file_actions=streams, setsigdef=(SIGPIPE, SIGXFSZ)
+            )
+            break
+        except OSError:
+            if path == argv[0]:
+                raise
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
