@@ -33,7 +33,7 @@ def runtime() -> Runtime:
     return with_program(plain, PROFILE, PROGRAM)
 
 
-def annotations(runtime: Runtime, profile: dict[str, Any] | None) -> dict[str, str]:
+def annotated(runtime: Runtime, profile: dict[str, Any] | None) -> dict[str, str]:
     spec: dict[str, Any] = {"linux": {} if profile is None else {"seccomp": profile}}
     hand_back(runtime, spec)
     assert spec["linux"].get("seccomp") == profile  # for a crun that does not know the annotation
@@ -42,20 +42,20 @@ def annotations(runtime: Runtime, profile: dict[str, Any] | None) -> dict[str, s
 
 
 def test_the_profile_it_was_made_from_gets_the_program(runtime: Runtime) -> None:
-    found = annotations(runtime, dict(PROFILE))
+    found = annotated(runtime, dict(PROFILE))
     assert base64.b64decode(found[ANNOTATION]) == PROGRAM
 
 
 @pytest.mark.parametrize("profile", [None, {}, {**PROFILE, "defaultAction": "SCMP_ACT_KILL"}])
 def test_another_profile_gets_none(runtime: Runtime, profile: dict[str, Any] | None) -> None:
-    assert annotations(runtime, profile) == {}
+    assert annotated(runtime, profile) == {}
 
 
 def test_a_damaged_program_is_not_used(runtime: Runtime) -> None:
-    damaged = replace(runtime, program="A" + runtime.program[1:])
+    damaged = replace(runtime, program="B" + runtime.program[1:])
     assert runtime.program != damaged.program
-    assert annotations(damaged, dict(PROFILE)) == {}
+    assert annotated(damaged, dict(PROFILE)) == {}
 
 
 def test_a_runtime_without_a_program_is_given_none(runtime: Runtime) -> None:
-    assert annotations(replace(runtime, program="", program_digest=""), dict(PROFILE)) == {}
+    assert annotated(replace(runtime, program="", program_digest=""), dict(PROFILE)) == {}
