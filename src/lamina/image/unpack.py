@@ -13,6 +13,7 @@ import time
 
 from lamina.errors import Kind, LaminaError
 from lamina.events import Phase, Progress
+from lamina.hashing import Sha256
 from lamina.spec.descriptor import Descriptor
 from lamina.spec.digest import DiffID, Digest
 from lamina.spec.identity import chain_id, chain_ids
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from lamina.layer.apply import AppliedLayer
     from lamina.spec.digest import ChainID
     from lamina.store.ports import Ingest, Store
-    from lamina.system.mounts import OverlayMount
+    from lamina.system.overlay import OverlayMount
     from lamina.tasks import CancelToken
 
 _CHUNK = 1024 * 1024
@@ -418,7 +419,7 @@ class _Making:
 
         from lamina.layer.compress import compressor, decompressed
 
-        hasher = hashlib.sha256()
+        hasher = Sha256()
         size = 0
         with self._store.content.open(blob.digest) as file, _Discarding(self._ingest()) as ingest:
             packer = compressor(self._compression, ingest.write, level=self._level)
