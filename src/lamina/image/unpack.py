@@ -415,8 +415,6 @@ class _Making:
         return None
 
     def _recompress(self, blob: Descriptor) -> Descriptor:
-        import hashlib
-
         from lamina.layer.compress import compressor, decompressed
 
         hasher = Sha256()
