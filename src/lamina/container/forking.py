@@ -82,15 +82,15 @@ def _overwrite_arguments(title: bytes) -> None:
     """Put `title` where the arguments of this process were, and nothing where its first environment
     was: the two lie one after the other, and proc(5) shows a title that reaches into the second.
     """
-    import ctypes
+    from lamina.system.libc import call
 
     with open("/proc/self/stat", "rb") as file:
         fields = file.read().rpartition(b")")[2].split()
     start, end, env_start, env_end = map(int, fields[_ARG_START : _ARG_START + 4])
     if not 0 < start < end:
         return
-    ctypes.memset(start, 0, end - start)
+    call("memset", start, 0, end - start)
     if end <= env_start < env_end:
-        ctypes.memset(env_start, 0, env_end - env_start)
+        call("memset", env_start, 0, env_end - env_start)
         end = env_end if env_start == end else end
-    ctypes.memmove(start, title, min(len(title), end - start - 1))
+    call("memmove", start, title, min(len(title), end - start - 1))

@@ -621,9 +621,9 @@ def become_subreaper() -> None:
     """Make orphans among our descendants our children: so the container's first process is ours
     to wait for, although the runtime that made it has ended.
     """
-    import ctypes
+    from lamina.system.libc import call
 
-    if ctypes.CDLL(None, use_errno=True).prctl(36, 1, 0, 0, 0) != 0:  # PR_SET_CHILD_SUBREAPER
+    if call("prctl", 36, 1, 0, 0, 0) != 0:  # PR_SET_CHILD_SUBREAPER
         raise LaminaError("cannot become a subreaper", kind=Kind.SYSTEM)
 
 

@@ -18,7 +18,6 @@ Rules
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import select
@@ -50,8 +49,11 @@ CGROUP_ROOT = "/sys/fs/cgroup"
 SYSTEM_PATHS = ("/bin", "/dev", "/etc", "/lib", "/lib64", "/sbin", "/usr")  # may be overlays too
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}  # of the runtime, not of the container
 
-# PyDLL keeps the interpreter lock, so that the child of clone finds it as it was.
-libc = ctypes.PyDLL(None, use_errno=True)
+if TYPE_CHECKING or __name__ == "launcher":  # lamina imports this module for what it removes only
+    import ctypes
+
+    # PyDLL keeps the interpreter lock, so that the child of clone finds it as it was.
+    libc = ctypes.PyDLL(None, use_errno=True)
 copies: dict[str, int] = {}
 
 

@@ -20,7 +20,6 @@ from lamina.system.overlay import LayerImage
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import ctypes
     from collections.abc import Sequence
     from typing import Self
 
@@ -61,7 +60,7 @@ def isolate() -> None:
     Raises:
         LaminaError: kind DENIED without the privilege.
     """
-    if _libc().unshare(_CLONE_NEWNS) != 0:
+    if _call("unshare", _CLONE_NEWNS) != 0:
         raise _error("cannot make a mount namespace", _errno())
     _mount("none", "/", flags=_MS_REC | _MS_SLAVE, what="cannot make mounts private")
     if os.path.ismount(_HYBRID_CGROUP):
@@ -266,7 +265,7 @@ def unmount(target: str) -> None:
     Raises:
         LaminaError: nothing is mounted there, or the privilege is missing.
     """
-    if _libc().umount2(os.fsencode(target), _MNT_DETACH | _UMOUNT_NOFOLLOW) != 0:
+    if _call("umount2", os.fsencode(target), _MNT_DETACH | _UMOUNT_NOFOLLOW) != 0:
         number = _errno()
         if number == errno.EINVAL:
             raise LaminaError(f"cannot unmount {target}: it is not a mount point")
@@ -484,7 +483,7 @@ def _mount(  # mount(2)'s own parameters
     source: str, target: str, *, what: str, kind: str = "none", flags: int = 0, options: str = ""
 ) -> None:
     paths = (os.fsencode(source), os.fsencode(target))
-    if _libc().mount(*paths, kind.encode(), flags, os.fsencode(options) or None) != 0:
+    if _call("mount", *paths, kind.encode(), flags, os.fsencode(options) or None) != 0:
         raise _error(what, _errno())
 
 
@@ -514,48 +513,21 @@ def _error(what: str, number: int) -> LaminaError:
     )
 
 
-_library: ctypes.CDLL | None = None
+def _call(name: str, *arguments: int | bytes | None) -> int:
+    """A function of the C library, loaded on the first use because most commands mount nothing."""
+    from lamina.system.libc import call
 
-
-def _libc() -> ctypes.CDLL:
-    """The C library; ctypes is loaded on the first use (3.5 ms) because most commands mount
-    nothing.
-    """
-    global _library
-    if _library is None:
-        import ctypes
-
-        library = ctypes.CDLL(None, use_errno=True)
-        library.mount.argtypes = [
-            ctypes.c_char_p,
-            ctypes.c_char_p,
-            ctypes.c_char_p,
-            ctypes.c_ulong,
-            ctypes.c_char_p,
-        ]
-        library.syscall.restype = ctypes.c_long
-        _library = library
-    return _library
+    return call(name, *arguments)
 
 
 def _errno() -> int:
-    import ctypes
+    from lamina.system.libc import get_errno
 
-    return ctypes.get_errno()
+    return get_errno()
 
 
 def _syscall(number: int, *arguments: int | bytes | None) -> int:
-    """syscall(2). ctypes passes a Python int as a C int, but the kernel reads whole registers: every
-    argument is made a long (negative fds are sign-extended), every pointer a char pointer.
-    """
-    import ctypes
-
-    values = [
-        ctypes.c_long(value) if isinstance(value, int) else ctypes.c_char_p(value)
-        for value in arguments
-    ]
-    result: int = _libc().syscall(ctypes.c_long(number), *values)
-    return result
+    return _call("syscall", number, *arguments)
 
 
 def syncfs(path: str) -> None:
@@ -566,7 +538,7 @@ def syncfs(path: str) -> None:
     """
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        if _libc().syncfs(fd) != 0:
+        if _call("syncfs", fd) != 0:
             raise _error(f"cannot flush {path} to the disk", _errno())
     finally:
         os.close(fd)

@@ -96,11 +96,10 @@ def _run_in_thread(function: Callable[[], None]) -> None:
 
 def _call(name: str, *arguments: int) -> None:
     # os.unshare and os.setns exist only since Python 3.12.
-    import ctypes
+    from lamina.system.libc import call, get_errno
 
-    libc = ctypes.CDLL(None, use_errno=True)
-    if getattr(libc, name)(*[ctypes.c_int(argument) for argument in arguments]) != 0:
-        code = ctypes.get_errno()
+    if call(name, *arguments) != 0:
+        code = get_errno()
         raise OSError(code, f"{name}: {os.strerror(code)}")
 
 
