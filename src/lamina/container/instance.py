@@ -28,7 +28,7 @@ from lamina.container.spec import make_spec
 from lamina.container.users import read_accounts
 from lamina.errors import Kind, LaminaError
 from lamina.jsontext import dumps
-from lamina.record import record, replace
+from lamina.record import Record, replace
 from lamina.store.removal import remove_tree as remove_whole_tree
 from lamina.system import mounts
 from lamina.system.paths import open_in_root, realpath_in_root
@@ -407,8 +407,7 @@ def _open_peer(master: int) -> int:
     return fcntl.ioctl(master, _TIOCGPTPEER, flags)
 
 
-@record
-class ExecRequest:
+class ExecRequest(Record):
     """A process to run beside a container's first one. `env` is added to the container's."""
 
     command: tuple[str, ...]
