@@ -58,14 +58,21 @@ class Host(Record):
 class Container:
     """A container in a store: a handle, which may outlive what it names."""
 
-    def __init__(self, store: Store, document: Document, *, host: Host = Host()) -> None:  # noqa: B008  # immutable
+    def __init__(
+        self,
+        store: Store,
+        document: Document,
+        *,
+        host: Host = Host(),  # noqa: B008  # immutable
+        config: ContainerConfig | None = None,
+    ) -> None:
         self._store = store
         self._host = host
         self.id = document.id
         self.name = document.name
         self.created = document.created
         self._body = document.body
-        self._config: ContainerConfig | None = None
+        self._config = config
 
     def __repr__(self) -> str:
         return f"<Container {self.id[:12]} {self.name}>"
@@ -322,12 +329,14 @@ def create(
         while True:
             chosen = name or new_name(random)
             try:
-                lifecycle.create(store, merged, id=id, name=chosen, created=clock(), chain=chain)
+                made = lifecycle.create(
+                    store, merged, id=id, name=chosen, created=clock(), chain=chain
+                )
             except LaminaError as error:
                 if name or error.kind is not Kind.CONFLICT:
                     raise
                 continue
-            return get(store, id, host=host)
+            return Container(store, made, host=host, config=merged)
 
 
 def _unpacked(

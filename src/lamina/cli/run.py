@@ -105,7 +105,7 @@ def _ensure_image(args: argparse.Namespace, context: Context) -> None:
     """Pull the image if `--pull` says so: `missing` looks into the store only, if it is there."""
     if args.pull == "never":
         return
-    from lamina.app.images import why_missing
+    from lamina.image.resolve import why_missing
 
     name = args.rest[0]
     missing = why_missing(context.store(), name, platform=_platform(args))

@@ -135,17 +135,18 @@ class RuntimeExecutor:
             process = _with_ca(process)
         process, binds = _rebind_proc(process, step.bundle)
         runtime = self._runtime
+        seccomp = seccomp_for(process, runtime.host) if runtime.seccomp else None
         spec = make_spec(
             process,
             rootfs=step.rootfs,
             user=user,
             host=runtime.host,
-            seccomp=seccomp_for(process, runtime.host) if runtime.seccomp else None,
+            seccomp=seccomp,
             etc_mounts=etc,
             cgroup=runtime.cgroup_path(step.id),
             devices=_devices(process),
         )
-        hand_back(runtime, spec)
+        hand_back(runtime, spec, seccomp)
         argv = runtime.command(
             "run",
             "--bundle",

@@ -9,8 +9,6 @@ itself stays in `config.json`: a crun that does not know the annotation compiles
 
 from __future__ import annotations
 
-from binascii import b2a_base64
-
 from lamina.hashing import sha256_of
 from lamina.jsontext import dumps
 from lamina.record import replace
@@ -27,15 +25,26 @@ ANNOTATION = "run.oci.seccomp_bpf_data"  # crun(1)
 
 def with_program(runtime: Runtime, profile: Mapping[str, object], program: bytes) -> Runtime:
     """The runtime that knows what it compiled `profile` (`linux.seccomp`) to."""
+    from binascii import b2a_base64
+
     text = b2a_base64(program, newline=False).decode()
     return replace(runtime, program=text, program_digest=_digest(profile, text))
 
 
-def hand_back(runtime: Runtime, spec: dict[str, Any]) -> None:
-    """Add the program to the container's spec if it is for the spec's own profile."""
-    profile = spec["linux"].get("seccomp")
-    if profile and runtime.program and runtime.program_digest == _digest(profile, runtime.program):
-        spec["annotations"] = {ANNOTATION: runtime.program}
+_checked: tuple[object, str, str] = (None, "", "")  # profile, program and digest that agreed last
+
+
+def hand_back(runtime: Runtime, spec: dict[str, Any], profile: Mapping[str, object] | None) -> None:
+    """Add the program to the spec of a container with `profile`, if it was compiled from that."""
+    global _checked
+    program, digest = runtime.program, runtime.program_digest
+    if not profile or not program:
+        return
+    if _checked[0] is not profile or _checked[1:] != (program, digest):
+        if _digest(profile, program) != digest:
+            return
+        _checked = (profile, program, digest)
+    spec["annotations"] = {ANNOTATION: program}
 
 
 def _digest(profile: Mapping[str, object], program: str) -> str:

@@ -225,17 +225,18 @@ class Instance:
             user = read_accounts(root_fd, process.user, process.groups)
         finally:
             os.close(root_fd)
+        seccomp = seccomp_for(process, runtime.host) if runtime.seccomp else None
         spec = make_spec(
             process,
             rootfs=rootfs,
             user=user,
             host=runtime.host,
-            seccomp=seccomp_for(process, runtime.host) if runtime.seccomp else None,
+            seccomp=seccomp,
             etc_mounts=write_etc_files(self._directory, process),
             cgroup=runtime.cgroup_path(self._id),
             devices=list_devices() if process.privileged else (),
         )
-        hand_back(runtime, spec)
+        hand_back(runtime, spec, seccomp)
         write_bundle(self._directory, spec)
 
     def _run(self, runtime: Runtime, *, size: tuple[int, int] | None) -> Process:
@@ -299,7 +300,7 @@ class Instance:
             unshielded = replace(runtime, shield="")
             delete_from_runtime(unshielded, self._id, directory=self._directory)
             raise start_failure(message)
-        with open(f"{self._directory}/{_PID}", encoding="ascii") as file:
+        with open(f"{self._directory}/{_PID}", encoding="utf-8") as file:
             return int(file.read())
 
 
@@ -554,7 +555,7 @@ def was_oom_killed(id: str) -> bool:
         f"/sys/fs/cgroup/{id}/memory.events",
     ):
         try:
-            with open(path, encoding="ascii") as file:
+            with open(path, encoding="utf-8") as file:
                 counts = dict(line.split() for line in file)
         except (OSError, ValueError):
             continue

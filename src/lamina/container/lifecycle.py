@@ -38,8 +38,8 @@ def create(
     name: str,
     created: float,
     chain: ChainID | None,
-) -> None:
-    """Record the container and prepare its rootfs; nothing runs yet.
+) -> Document:
+    """Record the container and prepare its rootfs; nothing runs yet. What was recorded.
 
     Raises LaminaError of kind CONFLICT if the name is taken, NOT_FOUND if `chain` is not unpacked.
     """
@@ -56,6 +56,7 @@ def create(
     except BaseException:
         delete(store, id)
         raise
+    return document
 
 
 def name_conflict(store: Store, name: str) -> LaminaError:

@@ -478,7 +478,7 @@ def main(argv: Sequence[str]) -> NoReturn:
 def serve(argv: Sequence[str]) -> NoReturn:
     """Supervise the container in this process, which has nothing else to do; ends it."""
     root, id, lock, connection, runtime, subnet = argv
-    with open("/proc/self/comm", "w", encoding="ascii") as file:
+    with open("/proc/self/comm", "w", encoding="utf-8") as file:
         file.write("lamina-monitor")
     for inherited in (int(lock), int(connection)):
         os.set_inheritable(inherited, False)

@@ -9,7 +9,7 @@ from lamina.jsontext import loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from typing import Any
 
     from lamina.container.ports import ProcessSpec
@@ -24,16 +24,29 @@ def seccomp_for(process: ProcessSpec, host: HostFacts) -> dict[str, object] | No
     """
     if process.privileged or process.seccomp == "unconfined":
         return None
-    profile = _parse(process.seccomp) if process.seccomp else default_profile()
+    capabilities = granted_capabilities(process, host)
+    if process.seccomp:
+        return _reduced(_parse(process.seccomp), process, host, capabilities)
+    # the same for nearly every step of a build; callers do not change it
+    key = (tuple(capabilities), host.architecture, host.kernel, process.architecture)
+    if key not in _defaults:
+        _defaults[key] = _reduced(default_profile(), process, host, capabilities)
+    return _defaults[key]
+
+
+def _reduced(
+    profile: Mapping[str, Any], process: ProcessSpec, host: HostFacts, capabilities: Collection[str]
+) -> dict[str, object]:
     return container_seccomp(
         profile,
         architecture=host.architecture,
-        capabilities=granted_capabilities(process, host),
+        capabilities=capabilities,
         kernel=host.kernel,
         image_architecture=process.architecture,
     )
 
 
+_defaults: dict[tuple[object, ...], dict[str, object]] = {}
 _default: Mapping[str, Any] | None = None
 
 

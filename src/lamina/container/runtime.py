@@ -145,7 +145,7 @@ def _kind(path: str) -> str:
 def _key(path: str, cgroups: Cgroups) -> list[object]:
     """What a probe's result depends on."""
     status = os.stat(path)
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+    with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:
         boot = file.read().strip()
     with open("/proc/self/status", encoding="utf-8") as file:
         powers = [line.split()[1] for line in file if line.startswith(("CapPrm", "CapBnd"))]

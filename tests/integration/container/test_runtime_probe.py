@@ -35,8 +35,8 @@ def test_crun_leaves_its_filter_to_be_handed_back(tmp_path: Path) -> None:
     process = ProcessSpec(argv=("true",), env=())
     profile = seccomp_for(process, found.host)
     assert profile is not None
-    spec: dict[str, Any] = {"linux": {"seccomp": profile}}
-    hand_back(found, spec)
+    spec: dict[str, Any] = {}
+    hand_back(found, spec, profile)
     program = base64.b64decode(spec["annotations"][ANNOTATION])
     assert len(program) % 8 == 0
     assert len(program) > 8 * 100  # a filter of some hundred system calls

@@ -34,9 +34,8 @@ def runtime() -> Runtime:
 
 
 def annotated(runtime: Runtime, profile: dict[str, Any] | None) -> dict[str, str]:
-    spec: dict[str, Any] = {"linux": {} if profile is None else {"seccomp": profile}}
-    hand_back(runtime, spec)
-    assert spec["linux"].get("seccomp") == profile  # for a crun that does not know the annotation
+    spec: dict[str, Any] = {}
+    hand_back(runtime, spec, profile)
     found: dict[str, str] = spec.get("annotations", {})
     return found
 
@@ -51,10 +50,19 @@ def test_another_profile_gets_none(runtime: Runtime, profile: dict[str, Any] | N
     assert annotated(runtime, profile) == {}
 
 
+def test_a_program_is_checked_for_every_profile_and_runtime(runtime: Runtime) -> None:
+    other = {**PROFILE, "defaultAction": "SCMP_ACT_KILL"}
+    for _ in range(2):
+        assert annotated(runtime, PROFILE)
+        assert not annotated(runtime, other)
+        assert not annotated(replace(runtime, program_digest="0" * 64), PROFILE)
+
+
 def test_a_damaged_program_is_not_used(runtime: Runtime) -> None:
     damaged = replace(runtime, program="B" + runtime.program[1:])
     assert runtime.program != damaged.program
-    assert annotated(damaged, dict(PROFILE)) == {}
+    assert annotated(runtime, PROFILE)
+    assert annotated(damaged, PROFILE) == {}
 
 
 def test_a_runtime_without_a_program_is_given_none(runtime: Runtime) -> None:
