@@ -9,7 +9,6 @@ removes it when this process dies, and the next executor what is left of a kille
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from itertools import count
 
 from lamina.container.bundle import (
@@ -70,6 +69,10 @@ class RuntimeExecutor:
         self._name = f"{own.pid}-{own.start_ticks}-{next(_numbers)}"
         self._launcher = Launcher(state=f"{state_dir}/{self._name}")
         self._swept = False
+
+    def start(self) -> None:
+        """Start the launcher, which takes a moment, before the first step needs it."""
+        self._launcher.start()
 
     def run(
         self,
@@ -187,8 +190,10 @@ class RuntimeExecutor:
     def close(self) -> None:
         """End the launcher, and remove this process's state. Idempotent."""
         self._launcher.close()
-        with suppress(OSError):  # never made, or removed by the launcher
+        try:
             os.rmdir(f"{self._state_dir}/{self._name}")
+        except OSError:
+            return  # never made, or removed by the launcher
 
     def __enter__(self) -> Self:
         return self
@@ -239,10 +244,12 @@ def sweep(state_dir: str) -> None:
             continue
         if ProcessIdentity(int(parts[0]), int(parts[1])).alive():
             continue
-        with suppress(FileNotFoundError):  # another process sweeps at the same time
+        try:
             removed = [remove_cgroups(id) for id in os.listdir(f"{state_dir}/{name}")]
-            if all(removed):  # else the names are kept, for the next sweep
-                remove_tree(f"{state_dir}/{name}")
+        except FileNotFoundError:
+            continue  # another process sweeps at the same time
+        if all(removed):  # else the names are kept, for the next sweep
+            remove_tree(f"{state_dir}/{name}")
 
 
 def _open_rootfs(rootfs: str) -> int:
