@@ -7,6 +7,7 @@ when the holder dies, kill -9 included.
 
 from __future__ import annotations
 
+import _thread
 import errno
 import os
 
@@ -87,11 +88,17 @@ def setns(descriptor: int, flags: int) -> None:
 
 
 def _run_in_thread(function: Callable[[], None]) -> None:
-    import threading
+    done = _thread.allocate_lock()
+    done.acquire()
 
-    thread = threading.Thread(target=function, name="netns")
-    thread.start()
-    thread.join()
+    def body() -> None:
+        try:
+            function()
+        finally:
+            done.release()
+
+    _thread.start_new_thread(body, ())
+    done.acquire()
 
 
 def _call(name: str, *arguments: int) -> None:
