@@ -162,11 +162,6 @@ class Poll:
             found.append((source, ready & wanted))
         return found
 
-    @property
-    def is_idle(self) -> bool:
-        """Whether nothing is watched."""
-        return not self._watched
-
 
 def _number(source: Source) -> int:
     return source if isinstance(source, int) else source.fileno()
