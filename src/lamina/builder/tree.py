@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
     # path relative to the root, status, descriptor of its directory, name there
     Step = tuple[bytes, os.stat_result, int, str]
+    # path relative to the root, descriptor, names, their statuses
+    Listing = tuple[bytes, int, list[str], list[os.stat_result]]
 
+_FORMAT = 0o170000  # S_IFMT: a call for each file would be half of the loop
 MAX_SYMLINKS = 40  # what Linux follows in one lookup (path_resolution(7))
 
 _TYPES = {
@@ -160,6 +163,69 @@ class Tree:
             for frame in frames:
                 os.close(frame.fd)
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether an ignored directory never holds something that is not ignored."""
+        return self._ignore is None or not self._ignore.has_exclusions
+
+    def directories(self, path: bytes) -> Iterator[Listing]:
+        """A directory of a plain tree and all below it, parents first, else sorted as by `walk`.
+
+        Yields path, descriptor (valid until the next step), names, their statuses. What `walk`
+        leaves out is not there.
+        """
+        assert self.is_plain
+        frames: list[tuple[int, bytes, list[str]]] = []
+        fd = self._open_dir(path)
+        try:
+            while True:
+                frames.append((fd, path, []))
+                names, statuses = self._listed(fd, path)
+                yield path, fd, names, statuses
+                frames[-1][2].extend(_subdirectories(names, statuses))
+                while frames and not frames[-1][2]:
+                    os.close(frames.pop()[0])
+                if not frames:
+                    return
+                above, parent, rest = frames[-1]
+                name = rest.pop()
+                path = _join(parent, os.fsencode(name))
+                fd = self._open_below(above, name, path)
+        finally:
+            for frame in frames:
+                os.close(frame[0])
+
+    def _listed(self, fd: int, path: bytes) -> tuple[list[str], list[os.stat_result]]:
+        """Names and statuses in a directory, sorted by bytes, without sockets and the ignored."""
+        status_of = os.stat
+        try:
+            names = os.listdir(fd)
+            if self._ignore is not None:
+                prefix = os.fsdecode(path) + "/" if path else ""
+                excludes = self._ignore.excludes
+                names = [name for name in names if not excludes(prefix + name)]
+            names.sort(key=None if "".join(names).isascii() else os.fsencode)
+            try:
+                found = [status_of(name, dir_fd=fd, follow_symlinks=False) for name in names]
+            except FileNotFoundError:  # removed since the directory was read
+                return self._still_there(fd, names)
+        except OSError as error:
+            raise self._failure(error, path) from error
+        if stat.S_IFSOCK in [status.st_mode & _FORMAT for status in found]:
+            return self._still_there(fd, names)
+        return names, found
+
+    def _still_there(self, fd: int, names: list[str]) -> tuple[list[str], list[os.stat_result]]:
+        kept: dict[str, os.stat_result] = {}
+        for name in names:
+            try:
+                found = os.stat(name, dir_fd=fd, follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            if not stat.S_ISSOCK(found.st_mode):
+                kept[name] = found
+        return list(kept), list(kept.values())
+
     def _may_include_below(self, place: bytes) -> bool:
         return self._ignore is not None and self._ignore.may_include_below(os.fsdecode(place))
 
@@ -255,6 +321,15 @@ def _announced(frames: list[_Frame]) -> Iterator[Step]:
         if frame.step is not None:
             step, frame.step = frame.step, None
             yield step
+
+
+def _subdirectories(names: list[str], statuses: list[os.stat_result]) -> list[str]:
+    """Those of the names that are directories, the last one first."""
+    formats = [status.st_mode & _FORMAT for status in statuses]
+    if stat.S_IFDIR not in formats:
+        return []
+    found = [n for n, kind in zip(names, formats, strict=True) if kind == stat.S_IFDIR]
+    return found[::-1]
 
 
 def _join(path: bytes, name: bytes) -> bytes:
