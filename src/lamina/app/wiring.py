@@ -198,11 +198,11 @@ class BuildHost:
             return self._remote
 
     def download(self, op: HttpSource, *, cancel: CancelToken) -> int:
-        """See `builder.worker.Fetcher`."""
+        """See `builder.sources.Fetcher`."""
         return self.remote().download(op, cancel=cancel)
 
     def checkout(self, op: GitSource, *, cancel: CancelToken) -> str:
-        """See `builder.worker.Fetcher`."""
+        """See `builder.sources.Fetcher`."""
         return self.remote().checkout(op, cancel=cancel)
 
     def __enter__(self) -> Self:

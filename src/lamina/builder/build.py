@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 
 from lamina.builder.scratch import Scratch
+from lamina.builder.sources import Sources
 from lamina.builder.worker import BuildWorker
 from lamina.errors import SourceError
 from lamina.record import record
@@ -23,9 +24,11 @@ if TYPE_CHECKING:
 
     from lamina.builder.context import Context
     from lamina.builder.execution import NetworkProvider, StepFailed
+    from lamina.builder.making import Maker
     from lamina.builder.secrets import Secrets
+    from lamina.builder.sources import Fetcher
     from lamina.builder.sshagents import SshAgents
-    from lamina.builder.worker import Fetcher, Imported
+    from lamina.builder.worker import Imported
     from lamina.container.ports import Executor
     from lamina.events import Emitter, Outcome
     from lamina.plan.graph import Plan, Vertex
@@ -128,19 +131,43 @@ def solve(
     for edge in plan.outputs:
         scheduler.request(edge)
     scratch = Scratch(options.scratch_dir or os.path.join(store.root, "build"))
-    worker = BuildWorker(
+    sources = Sources(
         plan,
         store=store,
-        executor=executor,
         contexts=contexts,
-        options=options,
-        network=network,
-        scratch=scratch,
+        git_modes=options.git_modes,
         remote=remote,
+        imported=imported,
+        emit=emit,
+        clock=clock,
+        cancel=cancel,
+    )
+
+    def maker() -> Maker:
+        from lamina.builder.making import Maker
+
+        return Maker(
+            sources,
+            store=store,
+            executor=executor,
+            options=options,
+            network=network,
+            scratch=scratch,
+            emit=emit,
+            clock=clock,
+            cancel=cancel,
+        )
+
+    worker = BuildWorker(
+        plan,
+        sources=sources,
+        maker=maker,
+        store=store,
+        options=options,
+        scratch=scratch,
         emit=emit,
         clock=clock,
         key_of=scheduler.key_of,
-        cancel=cancel,
         unsure=frozenset(scheduler.unsure),
         imported=imported,
         on_made=on_made,
