@@ -22,7 +22,7 @@ import os
 
 from lamina.builder.changes import Lazy, entry_of
 from lamina.builder.selection import copied_xattrs, payload_digest
-from lamina.builder.statcache import stamp
+from lamina.builder.statcache import is_same
 from lamina.builder.tree import changed, shown
 from lamina.errors import Kind, LaminaError
 from lamina.layer.entry import Entry, EntryType
@@ -65,14 +65,22 @@ class FileContent(Lazy):
         picked = self._picked
         fd = self._tree.open(picked.place)
         try:
-            if stamp(os.fstat(fd)) != stamp(picked.status):
+            if not is_same(os.fstat(fd), picked.status):
                 raise changed(picked.place, self._tree.what)
             xattrs = copied_xattrs(fd)
-            reader = _HashingReader(fd)
-            yield (replace(entry, xattrs=xattrs) if xattrs else entry), reader
+            if xattrs:
+                entry = replace(entry, xattrs=xattrs)
+            if entry.size < _CHUNK:
+                data = os.read(fd, entry.size + 1)
+                digest = hashlib.sha256(data).digest()
+                yield entry, data
+            else:
+                reader = _HashingReader(fd)
+                yield entry, reader
+                digest = reader.digest()
             if self._tree.keeps_owner:
                 return  # a snapshot does not change
-            if payload_digest(reader.digest(), xattrs) != picked.digest:
+            if payload_digest(digest, xattrs) != picked.digest:
                 raise changed(picked.place, self._tree.what)
         finally:
             os.close(fd)

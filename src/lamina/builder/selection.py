@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import stat
 
-from lamina.builder.statcache import stamp, stamps
+from lamina.builder.statcache import is_same, stamps
 from lamina.builder.tree import changed, entry_type, shown
 from lamina.errors import Kind, LaminaError
 from lamina.hashing import sha256, sha256_of
@@ -499,7 +499,7 @@ class _Picker:
                 if not stat.S_ISREG(before.st_mode):
                     break
                 digest = payload_digest(_hash(file), copied_xattrs(file))
-                if stamp(os.fstat(file)) == stamp(before):
+                if is_same(os.fstat(file), before):
                     return digest, before
                 os.lseek(file, 0, os.SEEK_SET)
         finally:

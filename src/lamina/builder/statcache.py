@@ -42,6 +42,11 @@ def stamp(status: os.stat_result) -> bytes:
     return _STAMP.pack(*_FIELDS(status))
 
 
+def is_same(status: os.stat_result, other: os.stat_result) -> bool:
+    """Whether the stamps are equal."""
+    return _FIELDS(status) == _FIELDS(other)
+
+
 def stamps(statuses: Iterable[os.stat_result]) -> bytes:
     """The stamps of several files, one after the other."""
     return b"".join(starmap(_STAMP.pack, map(_FIELDS, statuses)))

@@ -73,9 +73,12 @@ class Tree:
         self.keeps_owner = keeps_owner
         self.git_modes = git_modes
         self._ignore = ignore
+        self._held: list[tuple[bytes, int]] = []  # directories that stay open
 
     def close(self) -> None:
         """Close the root. Idempotent."""
+        while self._held:
+            os.close(self._held.pop()[1])
         if self.root_fd >= 0:
             os.close(self.root_fd)
             self.root_fd = -1
@@ -279,11 +282,19 @@ class Tree:
         if not path:
             return self._open_dir(path)
         parent, _, name = path.rpartition(b"/")
-        fd = self._open_dir(parent)
+        # the directory of the last file stays open: most are opened one after the other
+        try:
+            held, fd = self._held.pop()
+        except IndexError:
+            fd = self._open_dir(parent)
+        else:
+            if held != parent:
+                os.close(fd)
+                fd = self._open_dir(parent)
         try:
             return self.open_at(fd, os.fsdecode(name), path)
         finally:
-            os.close(fd)
+            self._held.append((parent, fd))  # one for each thread that opens files
 
     def readlink(self, place: bytes, fd: int, name: str) -> bytes:
         """The target of a link that `walk` has just yielded, as stored."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from lamina.layer.entry import Items
+    from lamina.layer.twin import Twin
     from lamina.tasks import CancelToken
 
 DEPTH = 8  # chunks of about 1 MiB between the two threads
@@ -148,6 +149,16 @@ class _Pipeline:
         return CreatedLayer(diff_id, self.size, digest, self._blob.size)
 
 
+def _both(
+    first: Callable[[bytes], object], second: Callable[[bytes], object]
+) -> Callable[[bytes], object]:
+    def take(data: bytes) -> None:
+        first(data)
+        second(data)
+
+    return take
+
+
 def create_layer(
     items: Items,
     write: Callable[[bytes], object] | None,
@@ -156,11 +167,13 @@ def create_layer(
     level: int | None = None,
     clamp_mtime: int | None = None,
     cancel: CancelToken | None = None,
+    twin: Twin | None = None,
 ) -> CreatedLayer:
     """Make a layer of `items`, which must be in `entry.sort_key` order to be reproducible.
 
     `write` gets the compressed bytes in order, from one thread at a time but not always the
-    caller's; None computes the diffID only. The bytes do not depend on threads or timing.
+    caller's; None computes the diffID only. The bytes do not depend on threads or timing. `twin`
+    makes another form of the layer in the same pass.
 
     Raises:
         LaminaError: what `write_tar`, `compressor` and `write` raise.
@@ -169,7 +182,11 @@ def create_layer(
     blob = None if write is None else _Blob(write, compression=compression, level=level)
     pipeline = _Pipeline(blob, cancel)
     try:
-        write_tar(items, pipeline.take, clamp_mtime=clamp_mtime)
+        if twin is None:
+            write_tar(items, pipeline.take, clamp_mtime=clamp_mtime)
+        else:
+            take = _both(twin.take, pipeline.take)
+            write_tar(twin.items(items), take, clamp_mtime=clamp_mtime, member=twin.member)
         return pipeline.finish()
     except BaseException:
         pipeline.stop()
