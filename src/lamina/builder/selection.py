@@ -73,9 +73,12 @@ class Match:
 
 
 class Selection:
-    """What a copy action's patterns select. `load` is asked for the matches when they are needed."""
+    """What a copy action's patterns select. `load` is asked for the matches when they are needed.
 
-    __slots__ = ("_load", "_matches", "digest")
+    `count` files and directories; `sums` of directories by path in the tree, if they are known.
+    """
+
+    __slots__ = ("_load", "_matches", "count", "digest", "sums")
 
     def __init__(
         self,
@@ -83,8 +86,12 @@ class Selection:
         matches: tuple[Match, ...] | None = None,
         *,
         load: Callable[[], tuple[Match, ...]] | None = None,
+        count: int = 0,
+        sums: tuple[tuple[bytes, bytes], ...] = (),
     ) -> None:
         self.digest = digest
+        self.count = count
+        self.sums = sums
         self._matches = matches
         self._load = load
 
@@ -105,13 +112,14 @@ class Selection:
 class _Found:
     """A match, and the sums of what it holds by directory (relative to it), in walking order.
 
-    `picked` is None if all was remembered: then nothing is known of single files.
+    `picked` is None if all was remembered: then only the `count` of files is known.
     """
 
     path: bytes
     is_dir: bool
     sums: tuple[tuple[bytes, bytes], ...]
     picked: tuple[Picked, ...] | None
+    count: int
 
 
 def select(
@@ -151,8 +159,10 @@ def _selection(tree: Tree, find: Callable[..., list[_Found]], head: bytes) -> Se
     """The selection of what `find` finds; it is asked again if the files have to be known."""
     found = find(remembered=True)
     digest = _digest(found, head)
+    sums = tuple([(_join(f.path, path), sum_) for f in found for path, sum_ in f.sums])
+    count = sum([each.count for each in found])
     if all(each.picked is not None for each in found):
-        return Selection(digest, _matches(found))
+        return Selection(digest, _matches(found), count=count, sums=sums)
 
     def load() -> tuple[Match, ...]:
         again = find(remembered=False)
@@ -160,7 +170,7 @@ def _selection(tree: Tree, find: Callable[..., list[_Found]], head: bytes) -> Se
             raise changed(_differing(found, again), tree.what)
         return _matches(again)
 
-    return Selection(digest, load=load)
+    return Selection(digest, load=load, count=count, sums=sums)
 
 
 def _digest(found: Sequence[_Found], head: bytes) -> Digest:
@@ -249,10 +259,14 @@ def listing(selection: Selection, tree: Tree) -> dict[str, str]:
     More than `MAX_LISTING` files are summed up by directory, as deep as that many lines allow.
     """
     rows: dict[str, str] = {}
+    if selection.count > MAX_LISTING:
+        for path, sum_ in selection.sums:
+            rows[shown(path) + "/"] = f"dir - - {sum_.hex()[:_SHOWN]}"
+        return rows if len(rows) <= MAX_LISTING else _summed_up(rows)
     for match in selection.matches:
         for picked in match.picked:
             rows[shown(_join(match.path, picked.path)) or "."] = _row(picked, tree)
-    return rows if len(rows) <= MAX_LISTING else _summed_up(rows)
+    return rows
 
 
 def _row(picked: Picked, tree: Tree) -> str:
@@ -381,7 +395,7 @@ class _Picker:
             parent, _, name = each.path.rpartition(b"/")
             lines.setdefault(parent, []).append(_line(each, name, self._tree))
         sums = [(parent, sha256_of(b"".join(held)).digest()) for parent, held in lines.items()]
-        return _Found(path, is_dir, tuple(sums), picked)
+        return _Found(path, is_dir, tuple(sums), picked, len(picked))
 
     def _whole(self, path: bytes, place: bytes) -> _Found:
         """A directory with all that is not ignored, by directories."""
@@ -391,9 +405,11 @@ class _Picker:
         if cache is not None and self._uses_sums and cache.directory(place) is not None:
             held = None
         sums: list[tuple[bytes, bytes]] = []
+        count = 0
         for inner, fd, names, statuses in self._tree.directories(place):
             if not names:
                 continue
+            count += len(names)
             joined = os.fsencode("\0".join(names))
             listed = cache.directory(inner) if cache is not None and held is None else None
             if (
@@ -415,7 +431,7 @@ class _Picker:
             if held is not None:
                 held[inner[start:]] = picked
         picked_all = tuple(_in_order(held)) if held is not None else None
-        return _Found(path, True, tuple(sums), picked_all)
+        return _Found(path, True, tuple(sums), picked_all, count)
 
     def _children(
         self,

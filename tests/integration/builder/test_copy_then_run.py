@@ -35,7 +35,8 @@ def unpacked(site: Site) -> set[object]:
 def has_snapshot(site: Site, stack: tuple[DiffID, ...]) -> bool:
     chain = chain_id(stack)
     assert chain is not None
-    return site.store.snapshots.exists(chain)
+    found: bool = site.store.snapshots.exists(chain)
+    return found
 
 
 def filled(context: Path) -> None:
