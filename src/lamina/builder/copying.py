@@ -67,20 +67,19 @@ class FileContent(Lazy):
         try:
             if not is_same(os.fstat(fd), picked.status):
                 raise changed(picked.place, self._tree.what)
-            xattrs = copied_xattrs(fd)
-            if xattrs:
-                entry = replace(entry, xattrs=xattrs)
             if entry.size < _CHUNK:
                 data = os.read(fd, entry.size + 1)
-                digest = hashlib.sha256(data).digest()
-                yield entry, data
-            else:
-                reader = _HashingReader(fd)
-                yield entry, reader
-                digest = reader.digest()
+                # equal: it had no attributes then, and as its ctime is the same it has none now
+                if hashlib.sha256(data).digest() == picked.digest:
+                    yield entry, data
+                    return
+                os.lseek(fd, 0, os.SEEK_SET)
+            xattrs = copied_xattrs(fd)
+            reader = _HashingReader(fd)
+            yield (replace(entry, xattrs=xattrs) if xattrs else entry), reader
             if self._tree.keeps_owner:
                 return  # a snapshot does not change
-            if payload_digest(digest, xattrs) != picked.digest:
+            if payload_digest(reader.digest(), xattrs) != picked.digest:
                 raise changed(picked.place, self._tree.what)
         finally:
             os.close(fd)
