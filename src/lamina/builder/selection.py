@@ -20,7 +20,7 @@ from lamina.builder.tree import changed, entry_type, shown
 from lamina.errors import Kind, LaminaError
 from lamina.hashing import sha256, sha256_of
 from lamina.layer.entry import EntryType
-from lamina.record import record, replace
+from lamina.record import Record, replace
 from lamina.spec.digest import Digest
 from lamina.system.xattrs import CAPABILITY, is_overlay_private, read_xattrs
 
@@ -42,8 +42,7 @@ _SHOWN = 16  # hexadecimal digits of a file's digest in a listing
 MAX_LISTING = 10_000  # lines of a listing
 
 
-@record
-class Picked:
+class Picked(Record):
     """One file of a selection. `path` is relative to the match (`b""`: the match itself), `place`
     to the tree's root. `digest` (32 bytes) covers a FILE's bytes and attributes; `status` is
     what it was when they were read. `inode` is set if the file has several hard links. `is_parent`
@@ -63,8 +62,7 @@ class Picked:
     given: Lazy | None = None
 
 
-@record
-class Match:
+class Match(Record):
     """A source that a pattern names: `path` as matched (its last part is the name it gets)."""
 
     path: bytes
@@ -104,12 +102,11 @@ class Selection:
         """
         if self._matches is None:
             assert self._load is not None
-            self._matches, self._load = self._load(), None
+            self._matches = self._load()
         return self._matches
 
 
-@record
-class _Found:
+class _Found(Record):
     """A match, and the sums of what it holds by directory (relative to it), in walking order.
 
     `picked` is None if all was remembered: then only the `count` of files is known.

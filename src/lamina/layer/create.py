@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from functools import partial
 
+from lamina.hashing import Sha256
 from lamina.layer.compress import CHUNK, compressor
 from lamina.layer.tarwrite import write_tar
-from lamina.record import record
+from lamina.record import Record
 from lamina.spec.digest import DiffID, Digest
 
 TYPE_CHECKING = False
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 DEPTH = 8  # chunks of about 1 MiB between the two threads
 
 
-@record
-class CreatedLayer:
+class CreatedLayer(Record):
     """A layer that was made: `size` of the tar, `digest` and `compressed_size` of what was written.
 
     Without a `write` function nothing was compressed: `digest` is None, `compressed_size` 0.
@@ -42,7 +41,7 @@ class _Blob:
         self, write: Callable[[bytes], object], *, compression: str, level: int | None
     ) -> None:
         self._write = write
-        self._hash = hashlib.sha256()
+        self._hash = Sha256()
         self._compressor = compressor(compression, self._take, level=level)
         self.size = 0
 
@@ -111,7 +110,7 @@ class _Pipeline:
         self._is_caller_busy = is_caller_busy
         self._blob = blob
         self._cancel = cancel
-        self._hash = hashlib.sha256()
+        self._hash = Sha256()
         self._thread: _Thread | None = None
         self._early: list[bytes] = []
         self.size = 0
