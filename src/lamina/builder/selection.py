@@ -27,7 +27,6 @@ from lamina.system.xattrs import CAPABILITY, is_overlay_private, read_xattrs
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from hashlib import _Hash
 
     from lamina.builder.changes import Lazy
     from lamina.builder.filtering import Filter
@@ -38,8 +37,6 @@ if TYPE_CHECKING:
 _CHUNK = 1 << 20
 _TRIES = 3  # a file that changes while it is read is read again, then given up
 _VERSION = b"lamina selection 2\n"  # a change of what a sum is needs another `statcache._MAGIC` too
-_SHOWN = 16  # hexadecimal digits of a file's digest in a listing
-MAX_LISTING = 10_000  # lines of a listing
 
 
 class Picked(Record):
@@ -149,31 +146,36 @@ def select(
                 found += picker.pick(path, wanted)
         return found
 
-    return _selection(tree, find, _VERSION)
+    return _selection(tree, find, lambda found: _digest(found, _VERSION, has_names=True))
 
 
-def _selection(tree: Tree, find: Callable[..., list[_Found]], head: bytes) -> Selection:
+def _selection(
+    tree: Tree,
+    find: Callable[..., list[_Found]],
+    digest_of: Callable[[list[_Found]], Digest],
+) -> Selection:
     """The selection of what `find` finds; it is asked again if the files have to be known."""
     found = find(remembered=True)
-    digest = _digest(found, head)
-    sums = tuple([(_join(f.path, path), sum_) for f in found for path, sum_ in f.sums])
+    digest = digest_of(found)
+    sums = tuple([(join(f.path, path), sum_) for f in found for path, sum_ in f.sums])
     count = sum([each.count for each in found])
     if all(each.picked is not None for each in found):
         return Selection(digest, _matches(found), count=count, sums=sums)
 
     def load() -> tuple[Match, ...]:
         again = find(remembered=False)
-        if _digest(again, head) != digest:
+        if digest_of(again) != digest:
             raise changed(_differing(found, again), tree.what)
         return _matches(again)
 
     return Selection(digest, load=load, count=count, sums=sums)
 
 
-def _digest(found: Sequence[_Found], head: bytes) -> Digest:
+def _digest(found: Sequence[_Found], head: bytes, *, has_names: bool) -> Digest:
     sha = sha256(head)
     for each in found:
-        sha.update(_framed(each.path, b"match"))
+        if has_names:
+            sha.update(_framed(each.path, b"match"))
         sha.update(b"".join([_framed(path, sum_) for path, sum_ in each.sums]))
     return Digest("sha256", sha.hexdigest())
 
@@ -185,7 +187,7 @@ def _matches(found: Sequence[_Found]) -> tuple[Match, ...]:
 def _differing(before: Sequence[_Found], after: Sequence[_Found]) -> bytes:
     """A directory that is not what it was."""
     sums = [
-        {_join(f.path, path): s for f in found for path, s in f.sums} for found in (before, after)
+        {join(f.path, path): s for f in found for path, s in f.sums} for found in (before, after)
     ]
     different = [path for path in {**sums[0], **sums[1]} if sums[0].get(path) != sums[1].get(path)]
     return (different or [b""])[0] or b"."
@@ -213,10 +215,10 @@ def _with_parents(
         if (
             wanted is not None
             and is_plain
-            and tree.status(_join(tree.resolve(path), _named(right))) is None
+            and tree.status(join(tree.resolve(path), _named(right))) is None
         ):
             raise LaminaError(
-                f'"/{shown(_join(path, _named(right)))}": not found', kind=Kind.NOT_FOUND
+                f'"/{shown(join(path, _named(right)))}": not found', kind=Kind.NOT_FOUND
             )
         yield from picker.pick(path, Filter(include=wanted, exclude=exclude))
 
@@ -246,55 +248,7 @@ def select_path(
     def find(*, remembered: bool) -> list[_Found]:
         return _Picker(tree, cache, cancel, remembered=remembered).pick(place)
 
-    return _selection(tree, find, head)
-
-
-def listing(selection: Selection, tree: Tree) -> dict[str, str]:
-    """The selection for people, by path: `type mode owner digest-or-target`, `-` for what does not
-    count. What an explanation of a cache miss compares (`solver.explain.file_causes`).
-
-    More than `MAX_LISTING` files are summed up by directory, as deep as that many lines allow.
-    """
-    rows: dict[str, str] = {}
-    if selection.count > MAX_LISTING:
-        for path, sum_ in selection.sums:
-            rows[shown(path) + "/"] = f"dir - - {sum_.hex()[:_SHOWN]}"
-        return rows if len(rows) <= MAX_LISTING else _summed_up(rows)
-    for match in selection.matches:
-        for picked in match.picked:
-            rows[shown(_join(match.path, picked.path)) or "."] = _row(picked, tree)
-    return rows
-
-
-def _row(picked: Picked, tree: Tree) -> str:
-    status, kind = picked.status, picked.type
-    mode = "-" if kind is EntryType.SYMLINK else f"{tree.mode(status):04o}"
-    owner = f"{status.st_uid}:{status.st_gid}" if tree.keeps_owner else "-"
-    content = "-"
-    if kind is EntryType.FILE:
-        content = picked.digest.hex()[:_SHOWN]
-    elif kind is EntryType.SYMLINK:
-        content = shown(picked.link)
-    elif picked.xattrs:
-        content = "attributes " + sha256(repr(picked.xattrs).encode()).hexdigest()[:_SHOWN]
-    elif kind in {EntryType.CHAR, EntryType.BLOCK}:
-        content = f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
-    return f"{kind.name.lower()} {mode} {owner} {content}"
-
-
-def _summed_up(rows: dict[str, str]) -> dict[str, str]:
-    for depth in range(40, 0, -1):
-        sums: dict[str, _Hash] = {}
-        for path, row in rows.items():
-            place = "/".join(path.split("/")[:-1][:depth]) + "/"
-            sums.setdefault(place, sha256()).update(f"{path}\0{row}\n".encode())
-            if len(sums) > MAX_LISTING:
-                break
-        else:
-            return {
-                place: f"dir - - {digest.hexdigest()[:_SHOWN]}" for place, digest in sums.items()
-            }
-    return {}
+    return _selection(tree, find, lambda found: _digest(found, head, has_names=False))
 
 
 # Patterns -----------------------------------------------------------------------------------
@@ -327,7 +281,7 @@ def _glob(tree: Tree, base: bytes, parts: Sequence[str]) -> Iterator[bytes]:
         return
     for name in tree.names(base):
         if match_path(parts[0], os.fsdecode(name)):
-            path = _join(base, name)
+            path = join(base, name)
             if len(parts) == 1:
                 yield path
             else:
@@ -593,5 +547,6 @@ def _framed(*fields: bytes) -> bytes:
     return b"".join((head, b":", *fields, b"\n"))
 
 
-def _join(path: bytes, name: bytes) -> bytes:
+def join(path: bytes, name: bytes) -> bytes:
+    """The path of a name below a path, of which either may be empty."""
     return path + b"/" + name if path and name else path or name
