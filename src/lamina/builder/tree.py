@@ -183,9 +183,11 @@ class Tree:
         try:
             while True:
                 frames.append((fd, path, []))
-                names, statuses = self._listed(fd, path)
+                names, statuses, formats = self._listed(fd, path)
                 yield path, fd, names, statuses
-                frames[-1][2].extend(_subdirectories(names, statuses))
+                if stat.S_IFDIR in formats:
+                    kinds = zip(names, formats, strict=True)
+                    frames[-1][2].extend([n for n, kind in kinds if kind == stat.S_IFDIR][::-1])
                 while frames and not frames[-1][2]:
                     os.close(frames.pop()[0])
                 if not frames:
@@ -198,8 +200,10 @@ class Tree:
             for frame in frames:
                 os.close(frame[0])
 
-    def _listed(self, fd: int, path: bytes) -> tuple[list[str], list[os.stat_result]]:
-        """Names and statuses in a directory, sorted by bytes, without sockets and the ignored."""
+    def _listed(self, fd: int, path: bytes) -> tuple[list[str], list[os.stat_result], list[int]]:
+        """Names, statuses and formats (`S_IFMT`) in a directory, sorted by bytes, without sockets
+        and the ignored.
+        """
         status_of = os.stat
         try:
             names = os.listdir(fd)
@@ -211,23 +215,15 @@ class Tree:
             try:
                 found = [status_of(name, dir_fd=fd, follow_symlinks=False) for name in names]
             except FileNotFoundError:  # removed since the directory was read
-                return self._still_there(fd, names)
+                names, found = _still_there(fd, names)
         except OSError as error:
             raise self._failure(error, path) from error
-        if stat.S_IFSOCK in [status.st_mode & _FORMAT for status in found]:
-            return self._still_there(fd, names)
-        return names, found
-
-    def _still_there(self, fd: int, names: list[str]) -> tuple[list[str], list[os.stat_result]]:
-        kept: dict[str, os.stat_result] = {}
-        for name in names:
-            try:
-                found = os.stat(name, dir_fd=fd, follow_symlinks=False)
-            except FileNotFoundError:
-                continue
-            if not stat.S_ISSOCK(found.st_mode):
-                kept[name] = found
-        return list(kept), list(kept.values())
+        formats = [status.st_mode & _FORMAT for status in found]
+        if stat.S_IFSOCK in formats:
+            kept = [n for n, kind in enumerate(formats) if kind != stat.S_IFSOCK]
+            names, found = [names[n] for n in kept], [found[n] for n in kept]
+            formats = [formats[n] for n in kept]
+        return names, found, formats
 
     def _may_include_below(self, place: bytes) -> bool:
         return self._ignore is not None and self._ignore.may_include_below(os.fsdecode(place))
@@ -334,13 +330,15 @@ def _announced(frames: list[_Frame]) -> Iterator[Step]:
             yield step
 
 
-def _subdirectories(names: list[str], statuses: list[os.stat_result]) -> list[str]:
-    """Those of the names that are directories, the last one first."""
-    formats = [status.st_mode & _FORMAT for status in statuses]
-    if stat.S_IFDIR not in formats:
-        return []
-    found = [n for n, kind in zip(names, formats, strict=True) if kind == stat.S_IFDIR]
-    return found[::-1]
+def _still_there(fd: int, names: list[str]) -> tuple[list[str], list[os.stat_result]]:
+    """Names and statuses of those that are there."""
+    found: dict[str, os.stat_result] = {}
+    for name in names:
+        try:
+            found[name] = os.stat(name, dir_fd=fd, follow_symlinks=False)
+        except FileNotFoundError:
+            continue
+    return list(found), list(found.values())
 
 
 def _join(path: bytes, name: bytes) -> bytes:

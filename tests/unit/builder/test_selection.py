@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from lamina.builder.changes import entry_of
+from lamina.builder.copying import FileContent
 from lamina.builder.selection import Selection, select
 from lamina.builder.statcache import RACY_NS, StatCache
 from lamina.builder.tree import Tree
@@ -480,3 +482,32 @@ def test_emptied_and_removed_directories_are_seen(remembering: Remembering) -> N
     second = remembering.digest()
     (remembering.root / "src" / "deep").rmdir()
     assert len({first, second, remembering.digest()}) == 3
+
+
+def test_file_removed_while_its_directory_is_listed_is_not_there(
+    context: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = pick(context).digest
+    real = os.listdir
+    monkeypatch.setattr(os, "listdir", lambda fd: [*real(fd), "removed"])
+    assert pick(context).digest == wanted
+
+
+def test_file_with_attributes_is_copied_with_them(context: Path) -> None:
+    try:
+        os.setxattr(context / "a.txt", "user.kept", b"1")
+    except OSError:
+        pytest.skip("this filesystem has no user attributes")
+    tree = open_tree(context)
+    try:
+        (match,) = select(tree, ("a.txt",), cache=None).matches
+        entry = entry_of(b"x", match.picked[0].status)
+        assert entry is not None
+        ((found, content),) = (
+            (found, content.read(10))  # type: ignore[union-attr]  # a file's content is a reader
+            for found, content in FileContent(tree, match.picked[0]).items(entry)
+        )
+    finally:
+        tree.close()
+    assert found.xattrs == ((b"user.kept", b"1"),)
+    assert content == b"a"
