@@ -427,7 +427,7 @@ class _Picker:
             cache = self._cache
             digest = cache.get(place, status) if cache is not None else None
             if digest is None:
-                digest, status = self._read(place, fd, name, status)
+                digest, status = self._read(place, fd, name)
             inode = (status.st_dev, status.st_ino) if status.st_nlink > 1 else None
             return Picked(path, place, kind, status, digest=digest, inode=inode)
         if kind is EntryType.SYMLINK:
@@ -455,22 +455,19 @@ class _Picker:
         finally:
             os.close(below)
 
-    def _read(
-        self, place: bytes, fd: int, name: str, before: os.stat_result
-    ) -> tuple[bytes, os.stat_result]:
-        """The digest of a file and the status that it had all the while, most often `before`."""
+    def _read(self, place: bytes, fd: int, name: str) -> tuple[bytes, os.stat_result]:
+        """The digest of a file and the status that it had all the while."""
         if self._cancel is not None:
             self._cancel.check()
         file = self._tree.open_at(fd, name, place)
         try:
             for _ in range(_TRIES):
+                before = os.fstat(file)  # it may have become a fifo since the walk
                 if not stat.S_ISREG(before.st_mode):
                     break
                 digest = payload_digest(_hash(file), copied_xattrs(file))
-                after = os.fstat(file)
-                if is_same(after, before):
+                if is_same(os.fstat(file), before):
                     return digest, before
-                before = after
                 os.lseek(file, 0, os.SEEK_SET)
         finally:
             os.close(file)
