@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from lamina.store.ports import Document, Store
     from lamina.tasks import CancelToken
 
-DEFAULT_STOP_TIMEOUT = 10  # seconds
-
 
 @record
 class Host:
@@ -423,19 +421,8 @@ def list_containers(store: Store) -> list[Container]:
     return [Container(store, document) for document in reversed(store.documents.list(KIND))]
 
 
-def inspect(store: Store, text: str, *, size: bool = False) -> dict[str, object]:
-    """The container as `docker inspect` shows it (the fields lamina has values for).
-
-    `size` adds SizeRw, what it wrote, and SizeRootFs, that and the image's layers, in bytes.
-    """
+def inspect(store: Store, text: str) -> dict[str, object]:
+    """The container as `docker inspect` shows it (the fields lamina has values for)."""
     from lamina.app.container_json import container_json
 
-    container = find(store, text)
-    document = container_json(container)
-    if size:
-        from lamina.image.resolve import find_image
-
-        written = container.size()
-        document["SizeRw"] = written
-        document["SizeRootFs"] = written + find_image(store, container.config.image_id).size
-    return document
+    return container_json(find(store, text))

@@ -49,6 +49,7 @@ PLATFORM = "platform"
 INPUT = "input"
 FORMAT = "format"
 
+_LINE = 120  # characters of a value in a sentence
 _ABOUT = ',"about":'
 _FILES = ',"files":'
 _NAME = pattern(r"^\[(?:(?P<stage>.*\S) +|(?P<none> *))(?P<number>\d+)/\d+\] (?P<text>.*)$", DOTALL)
@@ -594,7 +595,6 @@ _WORDS = {
     INPUT: "the files of {subject} changed, and its earlier record is gone",
     FORMAT: "{subject} changed: {old} -> {new}",
 }
-KINDS = tuple(_WORDS)
 
 
 def _first_different_lines(old: str, new: str) -> tuple[str, str]:
@@ -606,9 +606,9 @@ def _first_different_lines(old: str, new: str) -> tuple[str, str]:
     return rest[0], rest[1]
 
 
-def _clip(text: str, limit: int = 120) -> str:
+def _clip(text: str) -> str:
     flat = " ".join(text.split("\n"))
-    return flat if len(flat) <= limit else flat[: limit - 1] + "…"
+    return flat if len(flat) <= _LINE else flat[: _LINE - 1] + "…"
 
 
 def _text(value: object) -> str:

@@ -88,5 +88,5 @@ def test_damaged_trees_are_no_error() -> None:
 
 
 def test_every_kind_has_words() -> None:
-    for kind in reasons.KINDS:
+    for kind in reasons._WORDS:
         assert reasons.sentence(Explanation(Cause(kind, "s", "o", "n", 2), "[1/1] RUN x"))

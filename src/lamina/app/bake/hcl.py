@@ -171,7 +171,6 @@ class Scope:
         builtins: Mapping[str, str],
         lookup: Callable[[str], str | None],
     ) -> None:
-        self._builtins = builtins
         self._lookup = lookup
         self._attributes: dict[str, Any] = {}
         self.variables: dict[str, Block] = {}
