@@ -286,7 +286,7 @@ class Imports:
 
     def _fetch_from(self, source: Source, blob: Descriptor, cancel: CancelToken) -> None:
         """Fetch a blob and record what it really holds. Raises LaminaError, OSError."""
-        from lamina.registry.local import StoreEnd
+        from lamina.registry.storeend import StoreEnd
 
         end = StoreEnd(self._store)
         name = f"importing layer {blob.digest.short()}"
