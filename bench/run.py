@@ -102,6 +102,8 @@ def measure_all(work: Path, options: argparse.Namespace) -> table.Document:
     # sources without bytecode would be compiled again by every command
     source = HERE.parent / "src/lamina"
     subprocess.run([sys.executable, "-m", "compileall", "-q", str(source)], check=True)
+    env = {**os.environ, "PYTHONPATH": str(source.parent)}
+    subprocess.run([sys.executable, "-m", "lamina.codecache"], env=env, check=True)
     runner = Runner(work)  # it stops every daemon that it started
     document: table.Document = {
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),

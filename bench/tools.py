@@ -124,7 +124,7 @@ def _lamina_command(work: Path) -> str:
     script = work / "lamina-command"
     script.write_text(
         f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(_source())!r})\n"
-        "from lamina.cli.main import console\nsys.exit(console())\n"
+        "from lamina.cli.main import script\nscript()\n"
     )
     script.chmod(0o755)
     return str(script)

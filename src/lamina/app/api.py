@@ -158,7 +158,8 @@ def _sources(
     context: str, dockerfile: str, store: Store, settings: Settings, cancel: CancelToken
 ) -> Iterator[BuildContext]:
     """The build context, there until the block ends."""
-    from lamina.app.buildcontext import is_remote, read_context, remote_context
+    from lamina.app.buildcontext import is_remote, read_context
+    from lamina.app.streamedcontext import remote_context
 
     if not is_remote(context):
         yield read_context(os.path.abspath(context), dockerfile, cwd=os.getcwd())

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from lamina.dockerfile.lower import ImageRequest, Lowered, LowerOptions, ResolvedImage
     from lamina.dockerfile.remotes import Answer, NamedContext, RemoteRequest
     from lamina.events import Emitter, Event
-    from lamina.exporter.options import Output
+    from lamina.exporter.output import Output
     from lamina.exporter.platforms import PlatformsExporter
     from lamina.exporter.ports import BuildResult, Exported, Exporter, PendingExport
     from lamina.plan.graph import Plan, Vertex
@@ -729,7 +729,7 @@ def _names(tags: tuple[str, ...]) -> tuple[str, ...]:
 def _exporters(
     request: BuildRequest, stdout: IO[bytes] | None, clock: Callable[[], float]
 ) -> list[Exporter]:
-    from lamina.exporter.options import Output
+    from lamina.exporter.output import Output
     from lamina.exporter.ports import make_exporter
 
     outputs = request.outputs or (Output(),)
@@ -742,7 +742,7 @@ def _exporters(
 def _platforms_exporters(
     request: BuildRequest, stdout: IO[bytes] | None, clock: Callable[[], float]
 ) -> list[PlatformsExporter]:
-    from lamina.exporter.options import Output
+    from lamina.exporter.output import Output
     from lamina.exporter.platforms import make_platforms_exporter
 
     return [

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from lamina.buildcache.options import CacheFrom, CacheTo
     from lamina.dockerfile.lower import ImageRequest, ResolvedImage
     from lamina.events import Emitter, Event
-    from lamina.exporter.options import Output
+    from lamina.exporter.output import Output
     from lamina.exporter.ports import BuildResult
     from lamina.plan.graph import Plan, Vertex
     from lamina.registry.client import Registries

@@ -185,7 +185,7 @@ def context_trees(
 def _fetch(
     source: BuildContextSource, remote: RemoteSources, store: Store, cancel: CancelToken
 ) -> str:
-    from lamina.app.buildcontext import checkout
+    from lamina.app.streamedcontext import checkout
     from lamina.spec.gitref import parse_git_ref
 
     if source.kind == "git":

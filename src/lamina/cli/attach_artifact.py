@@ -30,7 +30,7 @@ def run(args: argparse.Namespace, context: Context) -> int:
 
     from lamina.app.artifacts import attach
     from lamina.cli.build import make_view
-    from lamina.cli.registries import registries
+    from lamina.cli.registries import connect
 
     if not args.artifact_type:
         raise LaminaError("attach needs --artifact-type", kind=Kind.USAGE)
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace, context: Context) -> int:
         files.append((os.path.basename(path), media_type or "application/octet-stream", data))
     view = make_view("auto", context, quiet=False, builds=False)
     try:
-        with registries(context) as found:
+        with connect(context) as found:
             digest = attach(
                 found,
                 args.name,

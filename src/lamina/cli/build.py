@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
 
 from lamina.cli.build_flags import (
     add_build_flags,
@@ -28,8 +27,9 @@ from lamina.record import replace
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Iterator, Mapping
-    from typing import BinaryIO, Protocol
+    from collections.abc import Callable, Mapping
+    from contextlib import AbstractContextManager
+    from typing import Protocol
 
     from lamina.app.build import BuildOutcome, BuildRequest
     from lamina.app.buildcontext import BuildContext
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from lamina.cli.arguments import Parser
     from lamina.cli.context import Context
     from lamina.events import Event
-    from lamina.exporter.options import Output
+    from lamina.exporter.output import Output
     from lamina.spec.platform import Platform
 
     class View(Protocol):
@@ -155,50 +155,28 @@ def _shell_in(
     return enter
 
 
-@contextmanager
-def _sources(args: argparse.Namespace, context: Context) -> Iterator[BuildContext]:
-    from lamina.app.buildcontext import is_remote, piped_context, read_context
+def _sources(args: argparse.Namespace, context: Context) -> AbstractContextManager[BuildContext]:
+    """The build's context; what is temporary of it is removed at the end of the block."""
+    from lamina.app.buildcontext import is_remote, read_context
 
-    if args.path != "-":
-        stdin = context.stdin.buffer if args.file == "-" else None
-        if is_remote(args.path):
-            with _remote_sources(args, context, stdin) as found:
-                yield found
-            return
-        yield read_context(args.path, args.file, cwd=context.cwd, stdin=stdin)
-        return
-    if args.file == "-":
-        raise LaminaError(
-            "context and Dockerfile cannot both come from standard input", kind=Kind.USAGE
-        )
-    context.store()  # makes the root
-    scratch = os.path.join(context.root, "tmp")
-    with piped_context(context.stdin.buffer, args.file, scratch=scratch) as found:
-        yield found
+    if args.path == "-" or is_remote(args.path):
+        from lamina.cli.buildstreams import streamed_sources
+
+        return streamed_sources(args, context, dict(_pairs(args.build_arg, context)))
+    stdin = context.stdin.buffer if args.file == "-" else None
+    return _Lasting(read_context(args.path, args.file, cwd=context.cwd, stdin=stdin))
 
 
-@contextmanager
-def _remote_sources(
-    args: argparse.Namespace, context: Context, stdin: BinaryIO | None
-) -> Iterator[BuildContext]:
-    from lamina.app.buildcontext import remote_context
-    from lamina.app.wiring import remote_sources
+class _Lasting:
+    """A context that stays when the block ends."""
 
-    store = context.store()
-    settings = context.settings()
-    if args.ca_bundle:
-        settings = replace(settings, ca_bundle=context.path(args.ca_bundle))
-    keep = dict(_pairs(args.build_arg, context)).get("BUILDKIT_CONTEXT_KEEP_GIT_DIR", "")
-    with remote_context(
-        args.path,
-        args.file,
-        remote=remote_sources(store, settings, env=context.env, clock=context.clock),
-        store=store,
-        cancel=context.token(),
-        stdin=stdin,
-        keep_git_dir=keep.lower() in {"1", "t", "true"},
-    ) as found:
-        yield found
+    def __init__(self, found: BuildContext) -> None:
+        self._found = found
+
+    def __enter__(self) -> BuildContext:
+        return self._found
+
+    def __exit__(self, *exception: object) -> None: ...
 
 
 def _build_contexts(args: argparse.Namespace, context: Context) -> tuple[BuildContextSource, ...]:
@@ -361,7 +339,10 @@ def _refuse_values(args: argparse.Namespace) -> None:
 
 
 def _outputs(args: argparse.Namespace, context: Context) -> tuple[Output, ...]:
-    from lamina.exporter.options import Output, parse_output
+    if not (args.output or args.load or args.push):
+        return ()
+    from lamina.exporter.options import parse_output
+    from lamina.exporter.output import Output
 
     if args.iidfile and args.output and not args.load:
         kinds = {parse_output(text).type for text in args.output}

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from lamina.buildcache.options import CacheFrom, CacheTo
     from lamina.cli.arguments import Parser
     from lamina.cli.context import Context
-    from lamina.exporter.options import Output
+    from lamina.exporter.output import Output
 
 if TYPE_CHECKING:
 
@@ -152,10 +152,10 @@ def parse_annotations(texts: Iterable[str]) -> tuple[tuple[str, str, str], ...]:
     Raises:
         LaminaError: kind USAGE for a malformed one.
     """
-    from lamina.exporter.options import annotation_place
-
     found: dict[tuple[str, str], str] = {}
     for text in texts:
+        from lamina.exporter.options import annotation_place
+
         key, equals, value = text.partition("=")
         if not equals:
             raise LaminaError(f'invalid annotation "{text}", expected key=value', kind=Kind.USAGE)
@@ -176,11 +176,11 @@ def annotated(
 
     Raises LaminaError of kind USAGE if none of them is.
     """
-    from lamina.exporter.options import Output
-    from lamina.record import replace
-
     if not annotations:
         return outputs
+    from lamina.exporter.output import Output
+    from lamina.record import replace
+
     outputs = outputs or (Output(),)
     images = {"image", "oci", "docker"}
     if not any(output.type in images for output in outputs):

@@ -44,7 +44,7 @@ def run(args: argparse.Namespace, context: Context) -> int:
     from lamina.app.cachecopies import export_caches, parse_destination
     from lamina.app.cachemounts import find_caches, first_of_each
     from lamina.cli.build import make_view
-    from lamina.cli.registries import registries
+    from lamina.cli.registries import connect
     from lamina.store.cachemounts import walk
 
     if args.all == bool(args.caches):
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace, context: Context) -> int:
     found = list(walk(store.root)) if args.all else find_caches(store, args.caches)
     view = make_view(args.progress or "auto", context, quiet=args.quiet)
     try:
-        with registries(context) as connected:
+        with connect(context) as connected:
             digest = export_caches(
                 store,
                 connected,

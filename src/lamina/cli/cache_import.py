@@ -24,12 +24,12 @@ def configure(parser: Parser) -> None:
 def run(args: argparse.Namespace, context: Context) -> int:
     from lamina.app.cachecopies import import_caches, parse_destination
     from lamina.cli.build import make_view
-    from lamina.cli.registries import registries
+    from lamina.cli.registries import connect
 
     source = parse_destination(args.source, absolute=context.path)
     view = make_view(args.progress or "auto", context, quiet=args.quiet)
     try:
-        with registries(context) as connected:
+        with connect(context) as connected:
             made = import_caches(
                 context.store(),
                 connected,

@@ -36,7 +36,7 @@ def run(args: argparse.Namespace, context: Context) -> int:
     from lamina.app.copying import CopyOptions, copy, parse_place
     from lamina.cli.build import make_view
     from lamina.cli.images import host_platform
-    from lamina.cli.registries import registries
+    from lamina.cli.registries import connect
     from lamina.spec.platform import Platform
 
     if args.jobs < 1:
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace, context: Context) -> int:
     )
     view = make_view(args.progress or "auto", context, quiet=args.quiet, builds=False)
     try:
-        with registries(context) as found:
+        with connect(context) as found:
             copied = copy(
                 context.store(),
                 found,

@@ -21,7 +21,7 @@ def configure(parser: Parser) -> None:
 
 def run(args: argparse.Namespace, context: Context) -> int:
     from lamina.app.pulling import choose_platform
-    from lamina.cli.registries import registries
+    from lamina.cli.registries import connect
     from lamina.record import replace
     from lamina.spec import mediatype
     from lamina.spec.manifest import Index
@@ -30,7 +30,7 @@ def run(args: argparse.Namespace, context: Context) -> int:
 
     reference = Reference.parse(args.name).with_default_tag()
     wanted = str(reference.digest or reference.tag)
-    with registries(context) as found:
+    with connect(context) as found:
         repository = found.repository(reference)
         head = None if args.platform else repository.head(wanted)
         if head is None:

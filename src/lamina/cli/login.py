@@ -26,7 +26,7 @@ def configure(parser: Parser) -> None:
 def run(args: argparse.Namespace, context: Context) -> int:
     from lamina.app.login import login, server_of
     from lamina.app.registries import credential_store
-    from lamina.cli.registries import registries
+    from lamina.cli.registries import connect
 
     store = credential_store(context.env, uid=context.uid)
     host = server_of(args.server)
@@ -35,12 +35,12 @@ def run(args: argparse.Namespace, context: Context) -> int:
     if not args.username and not args.password and not args.password_stdin:
         known = store.find(host)
         if known:
-            with registries(context) as found:
+            with connect(context) as found:
                 login(found, store, host, known)
             context.print("Login Succeeded")
             return 0
     credentials = _ask(args, context, host)
-    with registries(context) as found:
+    with connect(context) as found:
         done = login(found, store, host, credentials)
     if not done.helper:
         context.warn(

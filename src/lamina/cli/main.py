@@ -149,8 +149,13 @@ def script() -> NoReturn:
     """
     import gc
 
+    from lamina import codecache
+
     gc.set_threshold(_GC_THRESHOLD)
+    cache = codecache.install()
     status = console()
+    if cache is not None:
+        cache.keep()
     if "threading" in sys.modules:
         sys.exit(status)
     import atexit

@@ -59,7 +59,7 @@ def _inspect(args: argparse.Namespace, context: Context) -> int:
     import json
 
     from lamina.app.artifacts import has_list, list_index, read_list
-    from lamina.cli.registries import registries
+    from lamina.cli.registries import connect
     from lamina.spec.reference import Reference
 
     name = args.names[0]
@@ -68,7 +68,7 @@ def _inspect(args: argparse.Namespace, context: Context) -> int:
         descriptor, raw = index.descriptor(), index.raw
     else:
         reference = Reference.parse(name).with_default_tag()
-        with registries(context) as found:
+        with connect(context) as found:
             resolved = found.repository(reference).resolve(str(reference.digest or reference.tag))
         descriptor, raw = resolved.descriptor, resolved.raw
     if args.raw:
@@ -85,11 +85,11 @@ def _inspect(args: argparse.Namespace, context: Context) -> int:
 def _create_or_push(args: argparse.Namespace, context: Context) -> int:
     from lamina.app.artifacts import create_list, push_list, remove_list
     from lamina.cli.build import make_view
-    from lamina.cli.registries import registries
+    from lamina.cli.registries import connect
 
     view = make_view("auto", context, quiet=False, builds=False)
     try:
-        with registries(context) as found:
+        with connect(context) as found:
             if args.verb == "create":
                 name, *images = args.names
                 made = create_list(context.store(), found, name, images, amend=args.amend)

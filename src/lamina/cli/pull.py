@@ -32,7 +32,7 @@ def run(args: argparse.Namespace, context: Context) -> int:
     from lamina.app.pulling import PullOptions, pull_all_tags, pull_image
     from lamina.cli.build import make_view
     from lamina.cli.images import host_platform
-    from lamina.cli.registries import registries
+    from lamina.cli.registries import connect
     from lamina.spec.platform import Platform
     from lamina.spec.reference import Reference
 
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace, context: Context) -> int:
     view = make_view(args.progress or "auto", context, quiet=args.quiet, builds=False)
     pull = pull_all_tags if args.all_tags else pull_image
     try:
-        with registries(context) as found:
+        with connect(context) as found:
             pulled = pull(
                 context.store(),
                 found,

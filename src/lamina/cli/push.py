@@ -58,13 +58,13 @@ def push_names(
     from lamina.app.pushing import push_image
     from lamina.cli.build import make_view
     from lamina.cli.images import host_platform
-    from lamina.cli.registries import registries
+    from lamina.cli.registries import connect
     from lamina.spec.platform import Platform
 
     view = make_view(progress, context, quiet=quiet, builds=False)
     pushed = []
     try:
-        with registries(context) as found:
+        with connect(context) as found:
             for name in names:
                 one = push_image(
                     context.store(),

@@ -3,18 +3,14 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from lamina.cli.context import Context
     from lamina.registry.client import Registries
 
 
 def connect(context: Context) -> Registries:
-    """The way into registries; the caller closes it."""
+    """The way into registries: a context manager."""
     from lamina.app import registries as app
 
     return app.connect(
@@ -24,13 +20,3 @@ def connect(context: Context) -> Registries:
         clock=context.clock,
         cancel=context.token(),
     )
-
-
-@contextmanager
-def registries(context: Context) -> Iterator[Registries]:
-    """The way into registries, closed at the end of the block."""
-    found = connect(context)
-    try:
-        yield found
-    finally:
-        found.close()

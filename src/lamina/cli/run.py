@@ -112,13 +112,13 @@ def _ensure_image(args: argparse.Namespace, context: Context) -> None:
     from lamina.app.pulling import PullOptions, pull_missing
     from lamina.cli.build import make_view
     from lamina.cli.images import host_platform
-    from lamina.cli.registries import registries
+    from lamina.cli.registries import connect
 
     if missing is not None and not args.quiet:
         context.warn(f"Unable to find image '{name}' locally")
     view = make_view("auto", context, quiet=args.quiet, builds=False)
     try:
-        with registries(context) as found:
+        with connect(context) as found:
             pull_missing(
                 context.store(),
                 found,

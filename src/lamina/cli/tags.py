@@ -18,11 +18,11 @@ def configure(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace, context: Context) -> int:
-    from lamina.cli.registries import registries
+    from lamina.cli.registries import connect
     from lamina.cli.ui.escape import printable
     from lamina.spec.reference import Reference
 
-    with registries(context) as found:
+    with connect(context) as found:
         for tag in found.repository(Reference.parse(args.repository)).tags():
             context.print(printable(tag))
     return 0

@@ -7,6 +7,7 @@ patterns between two negations is tried as one expression, so a path costs a few
 
 from __future__ import annotations
 
+from lamina.dockerfile.paths import clean
 from lamina.errors import Kind, LaminaError
 
 TYPE_CHECKING = False
@@ -20,23 +21,6 @@ _MAX_STARS = 8  # of a kind that may cost a factor of the path's length each
 
 class InvalidPattern(LaminaError):
     kind = Kind.INVALID
-
-
-def clean(path: str) -> str:
-    """Go's `path.Clean`: no empty, `.` or inner `..` parts; `.` for an empty path."""
-    rooted = path.startswith("/")
-    kept: list[str] = []
-    for part in path.split("/"):
-        if part in {"", "."}:
-            continue
-        if part == "..":
-            if kept and kept[-1] != "..":
-                kept.pop()
-            elif not rooted:
-                kept.append(part)
-            continue
-        kept.append(part)
-    return ("/" if rooted else "") + "/".join(kept) or "."
 
 
 def parse_ignore(text: str) -> tuple[str, ...]:

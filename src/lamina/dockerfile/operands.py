@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 from lamina.dockerfile import ast
-from lamina.dockerfile.ignore import clean
 from lamina.dockerfile.lexer import parse_heredoc
+from lamina.dockerfile.paths import clean
 from lamina.dockerfile.values import MINIMUM_DURATION, InvalidValue, go_quote, parse_duration
 from lamina.errors import Kind, SourceError
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 from lamina.dockerfile import ast
 from lamina.dockerfile.copying import copy_parts, expand_copy, history_words, source_title
 from lamina.dockerfile.expand import BadExpansion, Expansion, expand
-from lamina.dockerfile.ignore import IgnoreMatcher, clean
 from lamina.dockerfile.operands import (
     duration_flag,
     error_at,
@@ -20,6 +19,7 @@ from lamina.dockerfile.operands import (
     refuse_flags,
     retries_flag,
 )
+from lamina.dockerfile.paths import clean
 from lamina.dockerfile.values import (
     InvalidValue,
     go_healthcheck,
@@ -409,6 +409,8 @@ class StageState:
     def _check_ignored(self, command: ast.Copy, sources: Iterable[str]) -> None:
         if not self.scope.ignore or not self.scope.checker.wants("CopyIgnoredFile"):
             return
+        from lamina.dockerfile.ignore import IgnoreMatcher
+
         matcher = IgnoreMatcher(self.scope.ignore)
         if matcher.has_exclusions:
             return  # a negation may bring some of it back: too hard to tell

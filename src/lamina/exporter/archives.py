@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from lamina.events import Emitter
     from lamina.exporter.assemble import Assembled
-    from lamina.exporter.options import Output
+    from lamina.exporter.output import Output
     from lamina.exporter.ports import BuildResult, PendingExport
     from lamina.store.ports import Store
     from lamina.tasks import CancelToken

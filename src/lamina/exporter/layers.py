@@ -16,7 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from lamina.exporter.options import Output
+    from lamina.exporter.output import Output
     from lamina.exporter.ports import BuildResult
     from lamina.exporter.progress import Tell
     from lamina.store.ports import Store

@@ -7,7 +7,7 @@ Every attribute works or is refused by name; docs/adr/0044-exporters.md lists th
 from __future__ import annotations
 
 from lamina.errors import Kind, LaminaError
-from lamina.record import record
+from lamina.exporter.output import Output
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,37 +27,6 @@ _ALLOWED: dict[str, frozenset[str]] = {
     "cacheonly": frozenset(),
 }
 _BOOLEANS = {"true": True, "1": True, "t": True, "false": False, "0": False, "f": False}
-
-
-@record
-class Output:
-    """A checked `--output`. `dest` is a path, `-` for standard output, empty for `image`.
-
-    `names` are further image names (`name=`), `annotations` go into the manifest, sorted by key.
-    `type=cacheonly` makes nothing: the build only fills the cache. `platform_split` puts the files
-    of `type=local` and `type=tar` into a directory named for the platform (`linux_amd64`); None:
-    if there are several. `placed_annotations` are for other places than every manifest: (place,
-    name, value), the place as `annotation_place` gives it. `push` sends the
-    names to their registries once they are set.
-    """
-
-    type: str = "image"
-    dest: str = ""
-    names: tuple[str, ...] = ()
-    compression: str = "gzip"
-    compression_level: int | None = None
-    force_compression: bool = False
-    oci_mediatypes: bool = True
-    annotations: tuple[tuple[str, str], ...] = ()
-    tar: bool = True
-    unpack: bool = False
-    platform_split: bool | None = None
-    push: bool = False
-    placed_annotations: tuple[tuple[str, str, str], ...] = ()
-
-    def placed(self, place: str) -> tuple[tuple[str, str], ...]:
-        """The annotations for `place`, sorted by key."""
-        return tuple((name, value) for at, name, value in self.placed_annotations if at == place)
 
 
 class InvalidOutput(LaminaError):

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from typing import IO, Protocol
 
     from lamina.events import Emitter
-    from lamina.exporter.options import Output
+    from lamina.exporter.output import Output
     from lamina.exporter.ports import BuildResult, PendingExport
     from lamina.exporter.rootfs import Tree
     from lamina.spec.descriptor import Descriptor

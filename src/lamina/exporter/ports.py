@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from lamina.errors import Kind, LaminaError
-from lamina.exporter.options import refuse_places
 from lamina.record import record
 
 TYPE_CHECKING = False
@@ -13,7 +12,7 @@ if TYPE_CHECKING:
     from typing import IO, Protocol
 
     from lamina.events import Emitter
-    from lamina.exporter.options import Output
+    from lamina.exporter.output import Output
     from lamina.spec.config import ImageConfig
     from lamina.spec.digest import DiffID, Digest
     from lamina.store.ports import Store
@@ -97,7 +96,10 @@ def make_exporter(
             kind=Kind.USAGE,
             hint="redirect standard output or give dest=FILE",
         )
-    refuse_places(output)
+    if output.placed_annotations:
+        from lamina.exporter.options import refuse_places
+
+        refuse_places(output)
     if output.type == "image":
         from lamina.exporter.stored import StoredExporter
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing import IO
 
     from lamina.events import Emitter
-    from lamina.exporter.options import Output
+    from lamina.exporter.output import Output
     from lamina.exporter.ports import BuildResult, PendingExport
     from lamina.layer.entry import Items
     from lamina.store.ports import Store

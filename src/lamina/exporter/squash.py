@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from lamina.exporter.ports import BuildResult
     from lamina.layer.entry import Item
     from lamina.store.ports import Store
-    from lamina.system.mounts import OverlayMount
+    from lamina.system.overlay import OverlayMount
     from lamina.tasks import CancelToken
 
 KIND = "squashed-layer"  # (base and new layers) -> diffID of the one layer
@@ -86,7 +86,8 @@ def _write(
     from lamina.layer.create import create_layer
     from lamina.spec.descriptor import Descriptor
     from lamina.spec.mediatype import OCI_LAYER_OF
-    from lamina.system.mounts import OverlayMount, opened_layers
+    from lamina.system.mounts import opened_layers
+    from lamina.system.overlay import OverlayMount
 
     ensure_snapshot(store, result.diff_ids, emit=emit, cancel=cancel)
     chains = chain_ids(result.diff_ids)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from lamina.layer.apply import AppliedLayer
     from lamina.spec.digest import ChainID
     from lamina.store.ports import Ingest, Store
-    from lamina.system.mounts import OverlayMount
+    from lamina.system.overlay import OverlayMount
     from lamina.tasks import CancelToken
 
 _CHUNK = 1024 * 1024

@@ -100,6 +100,12 @@ class Registries:
         """Close every connection. Idempotent."""
         self.hosts.close()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
 
 @record
 class Resolved:

@@ -45,7 +45,8 @@ def makes_images(directory: str, wanted: LayerForm) -> bool:
 
 def _try(directory: str, *, loop: bool) -> None:
     from lamina.layer.wrap import wrap_layer
-    from lamina.system.mounts import LayerImage, OverlayMount, image_fd, overlay_fd
+    from lamina.system.mounts import image_fd, overlay_fd
+    from lamina.system.overlay import LayerImage, OverlayMount
 
     # a name that is no number: GC removes what a killed process leaves
     with tempfile.TemporaryDirectory(prefix="probe.", dir=directory) as place:

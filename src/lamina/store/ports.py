@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from lamina.spec.descriptor import Descriptor
     from lamina.spec.digest import ChainID, DiffID, Digest
-    from lamina.system.mounts import LayerImage, OverlayMount
+    from lamina.system.overlay import LayerImage, OverlayMount
     from lamina.tasks import CancelToken
 
     LayerForm = str  # auto, erofs, directories

@@ -22,8 +22,7 @@ from lamina.errors import Kind, LaminaError
 from lamina.spec.digest import ChainID, Digest
 from lamina.store.faults import disk_error
 from lamina.store.ports import SnapshotInfo
-from lamina.store.removal import remove_tree
-from lamina.system.mounts import LayerImage, OverlayMount
+from lamina.system.overlay import LayerImage, OverlayMount
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -303,6 +302,8 @@ class Snapshots:
         os.utime(upper, ns=(below.st_mtime_ns, below.st_mtime_ns))
 
     def _remove_directory(self, number: int) -> None:
+        from lamina.store.removal import remove_tree
+
         remove_tree(self._home(number))
 
 

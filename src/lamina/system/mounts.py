@@ -17,13 +17,15 @@ import stat
 from contextlib import contextmanager
 
 from lamina.errors import Kind, LaminaError
-from lamina.record import record
+from lamina.system.overlay import LayerImage
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import ctypes
     from collections.abc import Iterator, Sequence
     from typing import Self
+
+    from lamina.system.overlay import OverlayMount
 
 # <linux/mount.h>, <sched.h>, <sys/mount.h>
 _CLONE_NEWNS = 0x00020000
@@ -49,26 +51,6 @@ _HYBRID_CGROUP = "/sys/fs/cgroup/unified"  # systemd's name for the v2 mount bes
 # Layers are exported from the upper directory, so nothing may be stored there that only overlayfs
 # understands (redirects, metadata-only copies), whatever the kernel's defaults are.
 _OVERLAY_OPTIONS = (("redirect_dir", "nofollow"), ("metacopy", "off"), ("index", "off"))
-
-
-@record
-class LayerImage:
-    """A layer that is an EROFS file which lamina wrote (layer.wrap): mounted when it is used."""
-
-    path: str
-
-
-@record
-class OverlayMount:
-    """How to mount a snapshot: `lowers` top layer first; `upper` and `work` empty if read-only.
-
-    Without lowers a writable mount is a bind of `upper`, a read-only one an empty directory.
-    A lower is a directory or an image.
-    """
-
-    lowers: tuple[str | LayerImage, ...]
-    upper: str = ""
-    work: str = ""
 
 
 def isolate() -> None:

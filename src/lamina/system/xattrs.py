@@ -6,8 +6,6 @@ from __future__ import annotations
 import errno
 import os
 
-from lamina.system.paths import PATH_MAX, descend
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     Xattrs = tuple[tuple[bytes, bytes], ...]
@@ -52,6 +50,8 @@ def xattrs_beneath(root: bytes, path: bytes) -> Xattrs:
     """`read_xattrs` of `root/path` of any length; the root itself is followed. Raises OSError."""
     if not path:
         return read_xattrs(root + b"/.")
+    from lamina.system.paths import PATH_MAX, descend
+
     if len(root) + len(path) + 1 < PATH_MAX:
         return read_xattrs(root + b"/" + path)
     fd, rest = descend(root, path)

@@ -17,7 +17,7 @@ from lamina.system.mounts import opened_layers
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from lamina.store.ports import Snapshotter
-    from lamina.system.mounts import LayerImage, OverlayMount
+    from lamina.system.overlay import LayerImage, OverlayMount
 
 ONE, TWO = ChainID(Digest.of(b"one")), ChainID(Digest.of(b"two"))
 

@@ -16,7 +16,7 @@ from lamina.layer.tarwrite import write_tar
 from lamina.layer.wrap import wrap_layer
 from lamina.store import open_store
 from lamina.store.ports import ContentStore, Snapshotter, Store
-from lamina.system.mounts import LayerImage, OverlayMount
+from lamina.system.overlay import LayerImage, OverlayMount
 from lamina.testing.content_suite import ContentStoreContract
 from lamina.testing.snapshot_suite import ONE, SnapshotterContract
 

@@ -17,7 +17,8 @@ import pytest
 from lamina.app.bootstrap import PATH, BootstrapOptions, bootstrap
 from lamina.app.images import load_images, save_images
 from lamina.events import Notice, silent
-from lamina.exporter import BuildResult, Output, make_exporter
+from lamina.exporter.output import Output
+from lamina.exporter.ports import BuildResult, make_exporter
 from lamina.image.resolve import find_image
 from lamina.image.view import Image
 from lamina.spec.platform import host

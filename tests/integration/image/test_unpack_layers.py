@@ -24,7 +24,8 @@ from lamina.spec.descriptor import Descriptor
 from lamina.spec.digest import DiffID, Digest
 from lamina.spec.identity import chain_id, chain_ids
 from lamina.store import LocalStore, open_store
-from lamina.system.mounts import LayerImage, mounted, opened_layers
+from lamina.system.mounts import mounted, opened_layers
+from lamina.system.overlay import LayerImage
 from lamina.system.process import identify
 from lamina.tasks import CancelToken
 

@@ -19,7 +19,8 @@ from lamina.layer.tarread import read_tar
 from lamina.layer.wrap import wrap_layer
 from lamina.spec.digest import DiffID, Digest
 from lamina.system import mounts
-from lamina.system.mounts import LayerImage, OverlayMount, image_fd, mounted, opened_layers
+from lamina.system.mounts import image_fd, mounted, opened_layers
+from lamina.system.overlay import LayerImage, OverlayMount
 
 pytestmark = pytest.mark.root
 

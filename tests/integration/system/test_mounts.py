@@ -13,15 +13,8 @@ import pytest
 
 from lamina.errors import Kind, LaminaError
 from lamina.system import mounts
-from lamina.system.mounts import (
-    OverlayMount,
-    bind,
-    mount_overlay,
-    mounted,
-    overlay_fd,
-    tmpfs,
-    unmount,
-)
+from lamina.system.mounts import bind, mount_overlay, mounted, overlay_fd, tmpfs, unmount
+from lamina.system.overlay import OverlayMount
 
 pytestmark = pytest.mark.root
 
@@ -275,7 +268,7 @@ def test_hybrid_cgroup_mount_is_covered_inside_only() -> None:
 def test_without_the_privilege_the_error_says_what_is_needed(target: str) -> None:
     script = (
         "from lamina.errors import LaminaError\n"
-        "from lamina.system.mounts import OverlayMount, isolate, mount_overlay\n"
+        "from lamina.system.mounts import isolate, mount_overlay\nfrom lamina.system.overlay import OverlayMount\n"
         "for try_it in (isolate, lambda: mount_overlay(OverlayMount(('/', '/usr')), sys.argv[1])):\n"
         "    try:\n"
         "        try_it()\n"
@@ -291,7 +284,7 @@ def test_overlay_in_a_user_namespace_uses_user_attributes(tmp_path: Path, target
     overlay = writable(tmp_path, layers(tmp_path, 2))
     script = (
         "import os\n"
-        "from lamina.system.mounts import OverlayMount, mounted\n"
+        "from lamina.system.mounts import mounted\nfrom lamina.system.overlay import OverlayMount\n"
         "lowers, upper, work, target = sys.argv[1].split('|'), *sys.argv[2:]\n"
         "with mounted(OverlayMount(tuple(lowers), upper, work), target, userxattr=True):\n"
         "    os.unlink(target + '/0')\n"

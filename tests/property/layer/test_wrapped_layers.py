@@ -20,7 +20,8 @@ from lamina.layer.entry import Entry, EntryType
 from lamina.layer.tarwrite import write_tar
 from lamina.layer.wrap import wrap_layer
 from lamina.record import replace
-from lamina.system.mounts import LayerImage, OverlayMount, opened_layers, overlay_fd
+from lamina.system.mounts import opened_layers, overlay_fd
+from lamina.system.overlay import LayerImage, OverlayMount
 from lamina.system.xattrs import read_xattrs
 
 TYPE_CHECKING = False

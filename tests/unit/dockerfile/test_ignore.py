@@ -8,11 +8,11 @@ import pytest
 from lamina.dockerfile.ignore import (
     IgnoreMatcher,
     InvalidPattern,
-    clean,
     has_wildcards,
     match_path,
     parse_ignore,
 )
+from lamina.dockerfile.paths import clean
 
 # The facts of moby/patternmatcher's own table: does the pattern match the path itself ("exact"),
 # the path or a parent of it ("inexact"), or neither ("fail")?

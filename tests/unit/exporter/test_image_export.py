@@ -13,7 +13,8 @@ import pytest
 
 from lamina.errors import Cancelled, LaminaError
 from lamina.events import Event, Progress, silent
-from lamina.exporter import Exported, Output, make_exporter
+from lamina.exporter.output import Output
+from lamina.exporter.ports import Exported, make_exporter
 from lamina.image.names import read_names
 from lamina.image.resolve import find_image
 from lamina.image.view import Image
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from lamina.exporter import BuildResult
+    from lamina.exporter.ports import BuildResult
     from lamina.store.ports import Store
 
 APP = "docker.io/library/app:latest"

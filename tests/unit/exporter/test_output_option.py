@@ -8,7 +8,9 @@ import io
 import pytest
 
 from lamina.errors import Kind, LaminaError
-from lamina.exporter import Output, make_exporter, parse_output
+from lamina.exporter.options import parse_output
+from lamina.exporter.output import Output
+from lamina.exporter.ports import make_exporter
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-from collections import deque
-
 from lamina.cli.ui.escape import decode, printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections import deque
+
     from lamina.spec.digest import Digest
 
 TAIL_LINES = 20  # kept a vertex for the report of a failure
@@ -47,5 +47,7 @@ class LogLines:
     def _shown(self, vertex: Digest, pieces: list[bytes]) -> list[str]:
         lines = [printable(decode(piece)) for piece in pieces]
         if lines:
+            from collections import deque
+
             self._tails.setdefault(vertex, deque(maxlen=TAIL_LINES)).extend(lines)
         return lines
