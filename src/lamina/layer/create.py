@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-import hashlib
-
+from lamina.hashing import Sha256
 from lamina.layer.compress import CHUNK, compressor
 from lamina.layer.tarwrite import write_tar
 from lamina.record import record
@@ -40,7 +39,7 @@ class _Blob:
         self, write: Callable[[bytes], object], *, compression: str, level: int | None
     ) -> None:
         self._write = write
-        self._hash = hashlib.sha256()
+        self._hash = Sha256()
         self._compressor = compressor(compression, self._take, level=level)
         self.size = 0
 
@@ -105,7 +104,7 @@ class _Pipeline:
     def __init__(self, blob: _Blob | None, cancel: CancelToken | None) -> None:
         self._blob = blob
         self._cancel = cancel
-        self._hash = hashlib.sha256()
+        self._hash = Sha256()
         self._thread: _Thread | None = None
         self._early: list[bytes] = []
         self.size = 0
