@@ -365,7 +365,7 @@ class _JoinedHistory:
         self._site = site
 
     def names(self, stage: str, *, before: float) -> list[tuple[str, str]]:
-        from lamina.solver.explain import split_name
+        from lamina.solver.keytree import split_name
 
         mine = self._own.names(stage, before=before)
         known = {key for _, key in mine}
@@ -386,7 +386,7 @@ class _JoinedHistory:
         return list(dict.fromkeys([*mine, *theirs]))
 
     def trees(self, keys: Sequence[str], *, before: float | None = None) -> list[EarlierKey]:
-        from lamina.solver.explain import with_site
+        from lamina.solver.keytree import with_site
 
         found = self._own.trees(keys, before=before)
         known = {row.key for row in found}
