@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from lamina.errors import Kind, LaminaError, SourceError
 from lamina.events import BuildDone, Notice
-from lamina.record import record, replace
+from lamina.record import Record, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,8 +42,7 @@ if TYPE_CHECKING:
 _MAX_ROUNDS = 20  # of lowering; each ONBUILD chain adds one, and nobody nests them deeper
 
 
-@record
-class BuildRequest:
+class BuildRequest(Record):
     """What to build.
 
     `context` is an absolute directory (`is_lasting` False: a temporary one) and `ignore` its `.dockerignore` patterns; `dockerfile` the
@@ -93,8 +92,7 @@ class BuildRequest:
     cache_to: tuple[CacheTo, ...] = ()
 
 
-@record
-class BuildOutcome:
+class BuildOutcome(Record):
     """What was built: digests are None if only files were written. `ran` and `cached` count steps.
 
     `id` is that of the build's record. For several platforms `manifest` is the index, `config` None.

@@ -8,7 +8,7 @@ depend on what it really holds are left out; `Checked.missing` names it.
 from __future__ import annotations
 
 from lamina.errors import Kind, LaminaError, SourceError
-from lamina.record import record, replace
+from lamina.record import Record, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,8 +23,7 @@ _NEEDS_BASE = frozenset({"UndefinedVar"})  # an image may set the variable
 _MAX_ROUNDS = 20
 
 
-@record
-class Checked:
+class Checked(Record):
     """Findings in file order, the error that would stop a build (if any), bases not found."""
 
     warnings: tuple[Diagnostic, ...]

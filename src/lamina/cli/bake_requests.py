@@ -7,7 +7,7 @@ import io
 import os
 
 from lamina.errors import Kind, LaminaError
-from lamina.record import record
+from lamina.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     Fields = dict[str, Any]
 
 
-@record
-class BakeHost:
+class BakeHost(Record):
     """What every request is made for: where paths begin, and the options of the command.
 
     `allow` are the entitlements that the command line grants.

@@ -8,7 +8,7 @@ import json
 
 from lamina.cli.ui.escape import printable
 from lamina.errors import Kind, LaminaError, SourceError
-from lamina.record import record
+from lamina.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,8 +27,7 @@ _ALIASES = {"lint": "check"}
 _FRAME = "--------------------"
 
 
-@record
-class Call:
+class Call(Record):
     """A parsed `--call`: `is_json` for `format=json`; `ignore_status` leaves the exit status 0."""
 
     method: str

@@ -6,7 +6,7 @@ from __future__ import annotations
 from lamina.hashing import Sha256
 from lamina.layer.compress import CHUNK, compressor
 from lamina.layer.tarwrite import write_tar
-from lamina.record import record
+from lamina.record import Record
 from lamina.spec.digest import DiffID, Digest
 
 TYPE_CHECKING = False
@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 DEPTH = 8  # chunks of about 1 MiB between the two threads
 
 
-@record
-class CreatedLayer:
+class CreatedLayer(Record):
     """A layer that was made: `size` of the tar, `digest` and `compressed_size` of what was written.
 
     Without a `write` function nothing was compressed: `digest` is None, `compressed_size` 0.

@@ -9,7 +9,7 @@ step asks.
 from __future__ import annotations
 
 from lamina.jsontext import dumps
-from lamina.record import record, replace
+from lamina.record import Record, replace
 from lamina.solver.keytree import KeyTree
 
 TYPE_CHECKING = False
@@ -66,8 +66,7 @@ _COPY_FLAGS = {
 }
 
 
-@record
-class Cause:
+class Cause(Record):
     """What made a key differ: `kind` is one of this module's constants, `subject` what differs
     (a path, a variable, an instruction), `old` and `new` its values, `more` how many further
     differences there are beside it.
@@ -80,8 +79,7 @@ class Cause:
     more: int = 0
 
 
-@record
-class Explanation:
+class Explanation(Record):
     """Why a step ran. `via` is the name of the step where the cause lies, empty for itself."""
 
     cause: Cause

@@ -15,7 +15,7 @@ import re
 from lamina.app.bake.hcl import Block, Definition, parse_hcl, parse_json
 from lamina.app.bake.scope import Scope
 from lamina.app.bake.values import BakeError, to_text
-from lamina.record import record
+from lamina.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -72,8 +72,7 @@ _SET_NAMES = {"platform": "platforms", "secrets": "secret"}
 _DEDUPLICATED = ("annotations", "tags", "platforms", "no-cache-filter", "ulimits", "entitlements")
 
 
-@record
-class Bake:
+class Bake(Record):
     """What was read: every target and group, and the variables with their values."""
 
     targets: Mapping[str, Fields]

@@ -11,7 +11,7 @@ import json
 import re
 
 from lamina.app.bake.values import BakeError
-from lamina.record import record
+from lamina.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,8 +23,7 @@ _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", '"': '"', "\\": "\\"}
 _ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|.)", re.DOTALL)
 
 
-@record
-class Block:
+class Block(Record):
     """A block: its label and its attributes, not evaluated; `origin` is the file, for messages.
 
     An attribute is a tree of the parser, or `Json` in a JSON definition.
@@ -36,15 +35,13 @@ class Block:
     origin: str
 
 
-@record
-class Json:
+class Json(Record):
     """A value of a JSON definition, whose texts are templates."""
 
     value: Any
 
 
-@record
-class Definition:
+class Definition(Record):
     """A file: its blocks in order, and its own attributes, which are variables too."""
 
     blocks: tuple[Block, ...]

@@ -12,7 +12,7 @@ from lamina.app.bootstrap.options import BootstrapOptions, debian_architecture, 
 from lamina.errors import Kind, LaminaError
 from lamina.events import Notice
 from lamina.image.pack import sorted_tar_items
-from lamina.record import record
+from lamina.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,8 +30,7 @@ _PACKAGE = re.compile(r"[a-z0-9][a-z0-9.+:~=-]*", re.ASCII)
 _KEPT_LINES = 40  # of a failed tool's output
 
 
-@record
-class DebianRequest:
+class DebianRequest(Record):
     """A checked request: what the tool is told."""
 
     suite: str

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from lamina.record import record
+from lamina.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -12,8 +12,7 @@ if TYPE_CHECKING:
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-@record
-class BootstrapOptions:
+class BootstrapOptions(Record):
     """What to make. `what` is `debian:SUITE`, `ubuntu:SUITE` or `busybox`.
 
     `names` are normalised references. `created` is now, `epoch` SOURCE_DATE_EPOCH (POSIX
