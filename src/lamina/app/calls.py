@@ -12,7 +12,7 @@ from lamina.record import Record, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from lamina.app.build import BuildRequest
+    from lamina.app.buildrequest import BuildRequest
     from lamina.dockerfile.ast import Dockerfile
     from lamina.dockerfile.lower import ImageRequest, Lowered, LowerOptions, ResolvedImage
     from lamina.dockerfile.outline import Outline, Target
@@ -85,13 +85,13 @@ def targets(request: BuildRequest) -> tuple[Target, ...]:
 
 
 def _options(request: BuildRequest) -> LowerOptions:
-    from lamina.app.build import lower_options
+    from lamina.app.lowering import lower_options
 
     return lower_options(request)
 
 
 def _lower(lowering: Lowering, store: Store, missing: list[str]) -> Lowered:
-    from lamina.app.build import resolve
+    from lamina.app.lowering import resolve
     from lamina.dockerfile.lower import NeedImages, NeedRemotes
 
     resolved: dict[tuple[str, str], ResolvedImage] = {}

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from lamina.app.build import BuildRequest
     from lamina.app.buildcontext import BuildContext
+    from lamina.app.buildrequest import BuildRequest
     from lamina.app.contexts import BuildContextSource
     from lamina.cli.context import Context
     from lamina.exporter.output import Output
@@ -113,7 +113,7 @@ def _agent_text(fields: Fields) -> str:
 
 
 def _request(fields: Fields, host: BakeHost) -> BuildRequest:
-    from lamina.app.build import BuildRequest
+    from lamina.app.buildrequest import BuildRequest
     from lamina.cli.build import is_index
     from lamina.cli.build_flags import cache_places
     from lamina.cli.values import parse_epoch

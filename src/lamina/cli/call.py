@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from typing import Any
 
-    from lamina.app.build import BuildRequest
+    from lamina.app.buildrequest import BuildRequest
     from lamina.app.calls import Checked
     from lamina.cli.context import Context
     from lamina.dockerfile.outline import MountedSecret, Outline, Target
