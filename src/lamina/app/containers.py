@@ -41,8 +41,6 @@ if TYPE_CHECKING:
 else:
     import _signal as signal  # the C module alone: `signal` imports enum (2 ms)
 
-DEFAULT_STOP_TIMEOUT = 10  # seconds
-
 
 class Host(Record):
     """What is chosen for this host: the OCI runtime and the bridge's subnet (empty: found).
@@ -444,19 +442,8 @@ def list_containers(store: Store) -> list[Container]:
     return [Container(store, document) for document in reversed(store.documents.list(KIND))]
 
 
-def inspect(store: Store, text: str, *, size: bool = False) -> dict[str, object]:
-    """The container as `docker inspect` shows it (the fields lamina has values for).
-
-    `size` adds SizeRw, what it wrote, and SizeRootFs, that and the image's layers, in bytes.
-    """
+def inspect(store: Store, text: str) -> dict[str, object]:
+    """The container as `docker inspect` shows it (the fields lamina has values for)."""
     from lamina.app.container_json import container_json
 
-    container = find(store, text)
-    document = container_json(container)
-    if size:
-        from lamina.image.resolve import find_image
-
-        written = container.size()
-        document["SizeRw"] = written
-        document["SizeRootFs"] = written + find_image(store, container.config.image_id).size
-    return document
+    return container_json(find(store, text))

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from lamina.tasks import CancelToken
 
 CONTAINER = "container"  # the kind under which containers are documents
-ARCHIVE_FORMATS = ("docker-archive", "oci-archive")
 
 
 class Filters(Record):

@@ -13,6 +13,7 @@ import stat
 
 from lamina.errors import Kind, LaminaError
 from lamina.layer.entry import EntryType
+from lamina.system.paths import resolve
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     Listing = tuple[bytes, int, list[str], list[os.stat_result]]
 
 _FORMAT = 0o170000  # S_IFMT: a call for each file would be half of the loop
-MAX_SYMLINKS = 40  # what Linux follows in one lookup (path_resolution(7))
 
 _TYPES = {
     stat.S_IFREG: EntryType.FILE,
@@ -352,39 +352,6 @@ def changed(path: bytes, what: str) -> LaminaError:
         kind=Kind.CONFLICT,
         hint="build again when nothing writes there, or exclude it with a .dockerignore",
     )
-
-
-def resolve(path: bytes, readlink: Callable[[bytes], bytes | None]) -> bytes:
-    """Where `path` leads from a root: no links, no `.` or `..`, which never leave the root.
-
-    `readlink` gives the target of the link at a resolved path, None if it is no link. Components
-    that do not exist are kept, so this also says where a file would be made.
-
-    Raises:
-        LaminaError: kind INVALID for a loop of links.
-    """
-    done: list[bytes] = []
-    todo = path.split(b"/")[::-1]
-    links = 0
-    while todo:
-        name = todo.pop()
-        if name in {b"", b"."}:
-            continue
-        if name == b"..":
-            del done[-1:]
-            continue
-        target = readlink(b"/".join([*done, name]))
-        if target is None:
-            done.append(name)
-            continue
-        links += 1
-        if links > MAX_SYMLINKS:
-            text = f"too many symbolic links in {shown(b'/' + path.lstrip(b'/'))!r}"
-            raise LaminaError(text, kind=Kind.INVALID)
-        if target.startswith(b"/"):
-            done.clear()
-        todo += target.split(b"/")[::-1]
-    return b"/".join(done)
 
 
 def _by_name(found: tuple[str, os.stat_result]) -> bytes:

@@ -12,7 +12,6 @@ import stat
 
 from lamina.jsontext import dumps, loads
 from lamina.record import Record
-from lamina.spec.digest import Digest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -107,11 +106,6 @@ def layer_sizes(store: LocalStore) -> tuple[dict[str, int], dict[str, int]]:
 def tree_bytes(path: str) -> int:
     """Bytes of everything beneath and at `path`, hard links once; 0 if it is gone."""
     return _Counter().tree(path)
-
-
-def blob_bytes(store: LocalStore, digest: Digest) -> int:
-    """Bytes on disk of a blob; 0 if it is not here."""
-    return _allocated(store.content.path(digest))
 
 
 class _Counter:

@@ -56,27 +56,6 @@ def create_namespace(configure: Callable[[], T]) -> tuple[int, T]:
     return results[0]
 
 
-def run_inside(descriptor: int, function: Callable[[], T]) -> T:
-    """Run `function` in a short-lived thread inside the namespace `descriptor`; its result.
-
-    Raises what `function` raised, and OSError if the namespace cannot be entered.
-    """
-    results: list[T] = []
-    errors: list[BaseException] = []
-
-    def enter() -> None:
-        try:
-            setns(descriptor, CLONE_NEWNET)
-            results.append(function())
-        except BaseException as error:  # noqa: BLE001  # re-raised in the caller's thread
-            errors.append(error)
-
-    _run_in_thread(enter)
-    if errors:
-        raise errors[0]
-    return results[0]
-
-
 def unshare(flags: int) -> None:
     """Give the calling thread new namespaces. Raises OSError."""
     _call("unshare", flags)
