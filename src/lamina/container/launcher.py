@@ -227,6 +227,8 @@ def sealed_copy(path: str) -> int:
             copy = os.memfd_create("lamina-runtime", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
             while size > 0 and (sent := os.sendfile(copy, source, None, size)):
                 size -= sent
+            if size > 0:  # it is being written at this moment
+                raise OSError(errno.ETXTBSY, "incomplete", path)
             fcntl.fcntl(copy, fcntl.F_ADD_SEALS, seals)
         finally:
             os.close(source)
