@@ -300,7 +300,7 @@ class Imports:
 
     def _fetch_from(self, source: Source, blob: Descriptor, cancel: CancelToken) -> None:
         """Fetch a blob and record what it really holds. Raises LaminaError, OSError."""
-        from lamina.registry.local import StoreEnd
+        from lamina.registry.storeend import StoreEnd
 
         end = StoreEnd(self._store)
         name = f"importing layer {blob.digest.short()}"
@@ -379,7 +379,7 @@ class _JoinedHistory:
         self._site = site
 
     def names(self, stage: str, *, before: float) -> list[tuple[str, str]]:
-        from lamina.solver.explain import split_name
+        from lamina.solver.keytree import split_name
 
         mine = self._own.names(stage, before=before)
         known = {key for _, key in mine}
@@ -400,7 +400,7 @@ class _JoinedHistory:
         return list(dict.fromkeys([*mine, *theirs]))
 
     def trees(self, keys: Sequence[str], *, before: float | None = None) -> list[EarlierKey]:
-        from lamina.solver.explain import with_site
+        from lamina.solver.keytree import with_site
 
         found = self._own.trees(keys, before=before)
         known = {row.key for row in found}

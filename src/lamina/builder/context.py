@@ -90,7 +90,8 @@ class Contexts:
             metadata, root = self._metadata, context.root
             now_ns = int(self._clock() * 1_000_000_000)
             load = (lambda: metadata.get_stat(root)) if self._remembers else (lambda: None)
-            known = StatCache(load, now_ns=now_ns)
+            variant = b"g" if self._git_modes else b"-"
+            known = StatCache(load, now_ns=now_ns, variant=variant)
             self._caches[root] = known
         return known
 

@@ -12,7 +12,8 @@ from lamina.errors import LaminaError
 from lamina.events import VertexExplained
 from lamina.plan.ops import ImageSource, Merge
 from lamina.solver import explain as reasons
-from lamina.solver.explain import Cause, Explanation, KeyTree, nearest, sentence, split_name
+from lamina.solver.explain import Cause, Explanation, nearest, sentence
+from lamina.solver.keytree import KeyTree, annotated, split_name
 from lamina.spec.digest import Digest
 from lamina.spec.identity import chain_id
 
@@ -63,7 +64,7 @@ class Explainer:
             op = self._vertices[edge.vertex].op if edge is not None else None
             if isinstance(op, ImageSource):
                 images[str(chain_id(op.diff_ids))] = [op.reference, str(op.manifest), op.platform]
-        return reasons.annotated(
+        return annotated(
             tree,
             site=self._site,
             images=images,

@@ -12,7 +12,8 @@ import os
 import stat
 
 from lamina.builder.changes import Lazy
-from lamina.builder.selection import SHOWN, Match, Picked, Selection
+from lamina.builder.listing import SHOWN
+from lamina.builder.selection import Match, Picked, Selection
 from lamina.errors import Kind, LaminaError
 from lamina.layer.entry import EntryType
 from lamina.plan.ops import HttpSource, InlineSource

@@ -623,10 +623,6 @@ class StageState:
             for pair in command.pairs
         ]
 
-    def _expand_flag(self, command: ast.Instruction, name: str) -> str | None:
-        value = command.flag(name)
-        return (self._expand(value, command) or None) if value is not None else None
-
     def _shown(
         self, command: ast.Instruction, *, raw_quotes: bool = False, keep_unset: bool = False
     ) -> str:

@@ -1,21 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Why a step was not cached: the first difference between its key tree and an earlier one. Pure.
 
-A stored tree is the key's JSON (`solver.keys`) with two members that are not part of the key:
-`about` (`site`: the build context's directory; `images`: chainID -> reference, manifest, platform; `args`:
-names of ARGs among the variables; `merges`: key -> name and tree of merges below, which have no
-records)
-and `files` (a source's position -> path -> what the file was). A step's key names its base by the
-base's own key, so trees form a *line* from the base image up to the step. Two lines are compared
-from the bottom: where they part is where the cause lies, whichever step asks.
+A step's key names its base by the base's own key, so trees form a *line* from the base image up to
+the step. Two lines are compared from the bottom: where they part is where the cause lies, whichever
+step asks.
 """
 
 from __future__ import annotations
 
-from lamina.jsontext import dumps, loads
-from lamina.pattern import DOTALL, pattern
+from lamina.jsontext import dumps
 from lamina.record import Record, replace
-from lamina.solver.treeform import is_about, is_key, is_listing
+from lamina.solver.keytree import KeyTree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,10 +44,7 @@ BASE = "base"
 PLATFORM = "platform"
 INPUT = "input"
 FORMAT = "format"
-
-_ABOUT = ',"about":'
-_FILES = ',"files":'
-_NAME = pattern(r"^\[(?:(?P<stage>.*\S) +|(?P<none> *))(?P<number>\d+)/\d+\] (?P<text>.*)$", DOTALL)
+_LINE = 120  # characters of a value in a sentence
 _SECRET_WORDS = frozenset(
     {"apikey", "auth", "credential", "credentials", "key", "password", "pword", "passwd", "secret",
      "token"}
@@ -93,140 +85,6 @@ class Explanation(Record):
 
     cause: Cause
     via: str = ""
-
-
-class KeyTree:
-    """A key and the tree behind it; the text is parsed as far as it is asked for."""
-
-    def __init__(self, key: str, name: str, text: str, *, created: float = 0.0) -> None:
-        self.key = key
-        self.name = name
-        self.text = text
-        self.created = created
-        self._document: dict[str, Any] | None = None
-        self._about: dict[str, Any] | None = None
-
-    @property
-    def document(self) -> dict[str, Any]:
-        """The key itself: `version`, `op`, `base`, `sources`."""
-        if self._document is None:
-            head, found, _ = self.text.partition(_ABOUT)
-            if not found:
-                head, found, _ = self.text.partition(_FILES)
-            document = _object(head + "}" if found else head)
-            self._document = document if is_key(document) else {}
-        return self._document
-
-    @property
-    def about(self) -> dict[str, Any]:
-        """What was noted beside the key."""
-        if self._about is None:
-            _, found, rest = self.text.partition(_ABOUT)
-            head, more, _ = rest.partition(_FILES)
-            about = _object(head if more else head[:-1]) if found else {}
-            self._about = about if is_about(about) else {}
-        return self._about
-
-    @property
-    def op(self) -> dict[str, Any]:
-        found = self.document.get("op")
-        return found if isinstance(found, dict) else {}
-
-    @property
-    def base(self) -> tuple[str, str]:
-        """(kind, value) of the identity of the base; of a merge: of the lowest input."""
-        if self._is_merge:
-            return self._identities[0] if self._identities else ("", "")
-        return _identity(self.document.get("base"))
-
-    @property
-    def sources(self) -> list[tuple[str, str]]:
-        """(kind, value) of what it copies from or mounts; of a merge: of what lies above."""
-        return self._identities[1:] if self._is_merge else self._identities
-
-    @property
-    def _is_merge(self) -> bool:
-        return bool(self.op.get("type") == "Merge")
-
-    @property
-    def _identities(self) -> list[tuple[str, str]]:
-        found = self.document.get("sources")
-        return [_identity(item) for item in found] if isinstance(found, list) else []
-
-    def merge(self, key: str) -> KeyTree | None:
-        """The tree of a merge below, which has no record of its own."""
-        found = self.about.get("merges", {}).get(key)
-        if not isinstance(found, list | tuple) or len(found) != 2:
-            return None
-        below = KeyTree(key, str(found[0]), str(found[1]))
-        below._about = self.about  # merges stand on merges
-        return below
-
-    @property
-    def stage(self) -> str:
-        return split_name(self.name)[0]
-
-    @property
-    def instruction(self) -> str:
-        return split_name(self.name)[2]
-
-    def files(self) -> list[dict[str, str]]:
-        """What each source's selection held, by path; empty where nothing was listed."""
-        _, _, rest = self.text.partition(_ABOUT)
-        _, found, text = rest.partition(_FILES)
-        try:
-            listed = loads(text[:-1]) if found else []
-        except (ValueError, RecursionError):
-            return []
-        if not isinstance(listed, list):
-            return []
-        return [each if is_listing(each) else {} for each in listed]
-
-
-def annotated(
-    tree: str,
-    *,
-    site: str,
-    images: Mapping[str, Sequence[str]],
-    merges: Mapping[str, Sequence[str]],
-    files: Sequence[Mapping[str, str]],
-    arguments: Sequence[str],
-) -> str:
-    """The key's tree with what explanations need beside it."""
-    about: dict[str, object] = {"site": site}
-    if arguments:
-        about["args"] = arguments
-    if images:
-        about["images"] = images
-    if merges:
-        about["merges"] = merges
-    text = f"{tree[:-1]}{_ABOUT}{dumps(about, separators=(',', ':'))}"
-    if any(files):
-        text += f"{_FILES}{dumps(list(files), separators=(',', ':'))}"
-    return text + "}"
-
-
-def with_site(tree: str, site: str) -> str:
-    """A stored tree that says it was made in another directory; not a byte of the key changes."""
-    head, found, rest = tree.partition(_ABOUT)
-    if not found:
-        return tree
-    about, more, files = rest.partition(_FILES)
-    known = _object(about if more else about[:-1])
-    known["site"] = site
-    text = f"{head}{_ABOUT}{dumps(known, separators=(',', ':'))}"
-    return f"{text}{more}{files}" if more else text + "}"
-
-
-def split_name(name: str) -> tuple[str, int, str]:
-    """(stage, number, instruction) of a step's name; no number (0) if it is in another form."""
-    found = _NAME.match(name)
-    if found is None:
-        return "", 0, name
-    return found["stage"] or "", int(found["number"]), found["text"]
-
-
-# Choosing what to compare with ------------------------------------------------------------------
 
 
 def nearest(
@@ -343,9 +201,6 @@ class _Comparison:
             line.append(below)
         line.reverse()
         return line
-
-
-# Differences ------------------------------------------------------------------------------------
 
 
 def _op_causes(old: KeyTree, new: KeyTree) -> list[Cause]:
@@ -522,9 +377,6 @@ def _same_step(one: KeyTree, other: KeyTree) -> bool:
     return one.op == other.op and [k for k, _ in one.sources] == [k for k, _ in other.sources]
 
 
-# Files ------------------------------------------------------------------------------------------
-
-
 def file_causes(old: Mapping[str, str], new: Mapping[str, str]) -> list[Cause]:
     """What differs between two listings: `path` -> `type mode owner digest-or-target`. The row of a
     file with extended attributes that was read may end with the digest of its bytes alone.
@@ -570,9 +422,6 @@ def _columns(row: str) -> list[str]:
     return columns + [""] * (5 - len(columns))
 
 
-# Words ------------------------------------------------------------------------------------------
-
-
 def sentence(explanation: Explanation) -> str:
     """The explanation in words, in one line."""
     cause = explanation.cause
@@ -613,7 +462,6 @@ _WORDS = {
     INPUT: "the files of {subject} changed, and its earlier record is gone",
     FORMAT: "{subject} changed: {old} -> {new}",
 }
-KINDS = tuple(_WORDS)
 
 
 def _first_different_lines(old: str, new: str) -> tuple[str, str]:
@@ -625,9 +473,9 @@ def _first_different_lines(old: str, new: str) -> tuple[str, str]:
     return rest[0], rest[1]
 
 
-def _clip(text: str, limit: int = 120) -> str:
+def _clip(text: str) -> str:
     flat = " ".join(text.split("\n"))
-    return flat if len(flat) <= limit else flat[: limit - 1] + "…"
+    return flat if len(flat) <= _LINE else flat[: _LINE - 1] + "…"
 
 
 def _text(value: object) -> str:
@@ -642,18 +490,3 @@ def _short(digest: str) -> str:
 
 def _at(items: Sequence[dict[str, str]], position: int) -> dict[str, str]:
     return items[position] if position < len(items) else {}
-
-
-def _identity(value: object) -> tuple[str, str]:
-    if isinstance(value, dict):
-        for kind, text in value.items():
-            return str(kind), str(text)
-    return "", ""
-
-
-def _object(text: str) -> dict[str, Any]:
-    try:
-        found = loads(text)
-    except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}

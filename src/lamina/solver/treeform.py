@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a stored key tree has the form that `solver.explain` reads. Pure.
+"""Whether a stored key tree has the form that `solver.keytree` reads. Pure.
 
 Trees come from other machines too (imported caches, `why --against`) and from other versions of
 lamina: one that is formed in another way counts as unknown, so that it can break no build.
@@ -30,7 +30,7 @@ def is_key(document: Mapping[str, object]) -> bool:
 
 
 def is_about(about: Mapping[str, object]) -> bool:
-    """Whether what was noted beside a key is (`explain.annotated`)."""
+    """Whether what was noted beside a key is (`keytree.annotated`)."""
     images, merges = about.get("images", {}), about.get("merges", {})
     return (
         _is_texts(about.get("args", []))

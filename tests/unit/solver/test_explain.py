@@ -6,7 +6,8 @@ import json
 import pytest
 
 from lamina.solver import explain as reasons
-from lamina.solver.explain import Cause, Explanation, KeyTree, explain, file_causes, nearest
+from lamina.solver.explain import Cause, Explanation, explain, file_causes, nearest
+from lamina.solver.keytree import KeyTree, annotated
 
 
 def tree(
@@ -14,7 +15,7 @@ def tree(
 ) -> KeyTree:
     document = {"version": 1, "op": op, "base": base or {"chain": "b"}, "sources": []}
     images = rest.pop("images", {})
-    text = reasons.annotated(
+    text = annotated(
         json.dumps({**document, **rest}, separators=(",", ":")),
         site="/site",
         images=images,  # type: ignore[arg-type]  # tests give what they like
@@ -120,5 +121,5 @@ def test_trees_of_another_form_are_no_error(text: str) -> None:
 
 
 def test_every_kind_has_words() -> None:
-    for kind in reasons.KINDS:
+    for kind in reasons._WORDS:
         assert reasons.sentence(Explanation(Cause(kind, "s", "o", "n", 2), "[1/1] RUN x"))
