@@ -28,7 +28,7 @@ ALLOWED = {
     "_struct", "atexit", "errno", "fcntl",
     "gc", "itertools", "mmap", "struct", "zlib",
 }  # fmt: skip
-MODULES_OF_A_CACHED_BUILD = 109  # of lamina's own
+MODULES_OF_A_CACHED_BUILD = 110  # of lamina's own
 RUN_ALSO = {"_ctypes", "_socket", "select"}
 MODULES_OF_A_RUN = 87
 
