@@ -97,20 +97,6 @@ def _listed(store: Store, platform: Platform, emit: Emitter) -> Iterator[Listed]
         yield Listed(reference, image, created_of(image))
 
 
-def why_missing(store: Store, text: str, *, platform: Platform | None) -> LaminaError | None:
-    """The error of kind NOT_FOUND if no image of that name or id (and platform) is here."""
-    from lamina.image.resolve import find_image
-
-    try:
-        with store.lease("look"):
-            find_image(store, text, platform)
-    except LaminaError as error:
-        if error.kind is not Kind.NOT_FOUND:
-            raise
-        return error
-    return None
-
-
 def created_of(image: Image) -> float:
     """POSIX seconds, 0 if the image does not say."""
     return parse_time(image.config().created) or 0.0

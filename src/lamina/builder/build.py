@@ -141,10 +141,11 @@ def solve(
     )
 
     def maker() -> Maker:
-        from lamina.builder.making import Maker
+        from lamina.builder.making import Maker, mounted_copies
 
         return Maker(
             sources,
+            mounted=mounted_copies(plan),
             store=store,
             executor=executor,
             options=options,

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 else:
     Protocol = object
 
+_SECOND = 1_000_000_000
 ROOT = Entry(b"", EntryType.DIR, 0o755)
 
 
@@ -137,7 +138,7 @@ def entry_of(
     xattrs: tuple[tuple[bytes, bytes], ...] = (),
 ) -> Entry | None:
     """The entry for a file's status, `owner` and (but for a link) `mode` overriding its own; None
-    for a socket.
+    for a socket. Its mtime has whole seconds, as in a layer's tar.
     """
     kind = entry_type(status.st_mode)
     if kind is None:
@@ -155,7 +156,7 @@ def entry_of(
         uid,
         gid,
         status.st_size if kind is EntryType.FILE else 0,
-        status.st_mtime_ns,
+        status.st_mtime_ns // _SECOND * _SECOND,
         link,
         os.major(status.st_rdev) if is_device else 0,
         os.minor(status.st_rdev) if is_device else 0,

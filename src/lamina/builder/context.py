@@ -87,7 +87,8 @@ class Contexts:
         if known is None:
             metadata, root = self._metadata, context.root
             now_ns = int(self._clock() * 1_000_000_000)
-            known = StatCache(lambda: metadata.get_stat(root), now_ns=now_ns)
+            variant = b"g" if self._git_modes else b"-"
+            known = StatCache(lambda: metadata.get_stat(root), now_ns=now_ns, variant=variant)
             self._caches[root] = known
         return known
 

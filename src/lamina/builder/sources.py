@@ -214,7 +214,7 @@ class Sources:
         found = uses(vertex.op)
         if not found:
             return []
-        from lamina.builder.selection import listing
+        from lamina.builder.listing import listing
 
         rows: list[dict[str, str]] = []
         for position, use in enumerate(found):

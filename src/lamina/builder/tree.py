@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
     # path relative to the root, status, descriptor of its directory, name there
     Step = tuple[bytes, os.stat_result, int, str]
+    # path relative to the root, descriptor, names, their statuses
+    Listing = tuple[bytes, int, list[str], list[os.stat_result]]
+
+_FORMAT = 0o170000  # S_IFMT: a call for each file would be half of the loop
 
 _TYPES = {
     stat.S_IFREG: EntryType.FILE,
@@ -68,9 +72,12 @@ class Tree:
         self.keeps_owner = keeps_owner
         self.git_modes = git_modes
         self._ignore = ignore
+        self._held: list[tuple[bytes, int]] = []  # directories that stay open
 
     def close(self) -> None:
         """Close the root. Idempotent."""
+        while self._held:
+            os.close(self._held.pop()[1])
         if self.root_fd >= 0:
             os.close(self.root_fd)
             self.root_fd = -1
@@ -158,6 +165,65 @@ class Tree:
             for frame in frames:
                 os.close(frame.fd)
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether an ignored directory never holds something that is not ignored."""
+        return self._ignore is None or not self._ignore.has_exclusions
+
+    def directories(self, path: bytes) -> Iterator[Listing]:
+        """A directory of a plain tree and all below it, parents first, else sorted as by `walk`.
+
+        Yields path, descriptor (valid until the next step), names, their statuses. What `walk`
+        leaves out is not there.
+        """
+        assert self.is_plain
+        frames: list[tuple[int, bytes, list[str]]] = []
+        fd = self._open_dir(path)
+        try:
+            while True:
+                frames.append((fd, path, []))
+                names, statuses, formats = self._listed(fd, path)
+                yield path, fd, names, statuses
+                if stat.S_IFDIR in formats:
+                    kinds = zip(names, formats, strict=True)
+                    frames[-1][2].extend([n for n, kind in kinds if kind == stat.S_IFDIR][::-1])
+                while frames and not frames[-1][2]:
+                    os.close(frames.pop()[0])
+                if not frames:
+                    return
+                above, parent, rest = frames[-1]
+                name = rest.pop()
+                path = _join(parent, os.fsencode(name))
+                fd = self._open_below(above, name, path)
+        finally:
+            for frame in frames:
+                os.close(frame[0])
+
+    def _listed(self, fd: int, path: bytes) -> tuple[list[str], list[os.stat_result], list[int]]:
+        """Names, statuses and formats (`S_IFMT`) in a directory, sorted by bytes, without sockets
+        and the ignored.
+        """
+        status_of = os.stat
+        try:
+            names = os.listdir(fd)
+            if self._ignore is not None:
+                prefix = os.fsdecode(path) + "/" if path else ""
+                excludes = self._ignore.excludes
+                names = [name for name in names if not excludes(prefix + name)]
+            names.sort(key=None if "".join(names).isascii() else os.fsencode)
+            try:
+                found = [status_of(name, dir_fd=fd, follow_symlinks=False) for name in names]
+            except FileNotFoundError:  # removed since the directory was read
+                names, found = _still_there(fd, names)
+        except OSError as error:
+            raise self._failure(error, path) from error
+        formats = [status.st_mode & _FORMAT for status in found]
+        if stat.S_IFSOCK in formats:
+            kept = [n for n, kind in enumerate(formats) if kind != stat.S_IFSOCK]
+            names, found = [names[n] for n in kept], [found[n] for n in kept]
+            formats = [formats[n] for n in kept]
+        return names, found, formats
+
     def _may_include_below(self, place: bytes) -> bool:
         return self._ignore is not None and self._ignore.may_include_below(os.fsdecode(place))
 
@@ -211,11 +277,19 @@ class Tree:
         if not path:
             return self._open_dir(path)
         parent, _, name = path.rpartition(b"/")
-        fd = self._open_dir(parent)
+        # the directory of the last file stays open: most are opened one after the other
+        try:
+            held, fd = self._held.pop()
+        except IndexError:
+            fd = self._open_dir(parent)
+        else:
+            if held != parent:
+                os.close(fd)
+                fd = self._open_dir(parent)
         try:
             return self.open_at(fd, os.fsdecode(name), path)
         finally:
-            os.close(fd)
+            self._held.append((parent, fd))  # one for each thread that opens files
 
     def readlink(self, place: bytes, fd: int, name: str) -> bytes:
         """The target of a link that `walk` has just yielded, as stored."""
@@ -253,6 +327,17 @@ def _announced(frames: list[_Frame]) -> Iterator[Step]:
         if frame.step is not None:
             step, frame.step = frame.step, None
             yield step
+
+
+def _still_there(fd: int, names: list[str]) -> tuple[list[str], list[os.stat_result]]:
+    """Names and statuses of those that are there."""
+    found: dict[str, os.stat_result] = {}
+    for name in names:
+        try:
+            found[name] = os.stat(name, dir_fd=fd, follow_symlinks=False)
+        except FileNotFoundError:
+            continue
+    return list(found), list(found.values())
 
 
 def _join(path: bytes, name: bytes) -> bytes:

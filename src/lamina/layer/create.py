@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from lamina.hashing import Sha256
 from lamina.layer.compress import CHUNK, compressor
 from lamina.layer.tarwrite import write_tar
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from lamina.layer.entry import Items
+    from lamina.layer.twin import Twin
     from lamina.tasks import CancelToken
 
 DEPTH = 8  # chunks of about 1 MiB between the two threads
@@ -100,7 +103,11 @@ class _Thread:
 class _Pipeline:
     """Takes the tar's pieces; starts the thread only when more than CHUNK bytes came."""
 
-    def __init__(self, blob: _Blob | None, cancel: CancelToken | None) -> None:
+    def __init__(
+        self, blob: _Blob | None, cancel: CancelToken | None, *, is_caller_busy: bool
+    ) -> None:
+        """With `is_caller_busy` the other thread hashes, too."""
+        self._is_caller_busy = is_caller_busy
         self._blob = blob
         self._cancel = cancel
         self._hash = Sha256()
@@ -119,31 +126,49 @@ class _Pipeline:
             self._early.append(data)
         else:
             self._hand_over(self._blob, data)
-        self._hash.update(data)
+        if not self._is_caller_busy:
+            self._hash.update(data)
 
     def _hand_over(self, blob: _Blob, data: bytes) -> None:
         if self._thread is None:
-            self._thread = _Thread(blob.put)
+            self._thread = _Thread(partial(self._put, blob))
             for piece in self._early:
                 self._thread.put(piece)
             self._early = []
         self._thread.put(data)
+
+    def _put(self, blob: _Blob, data: bytes) -> None:
+        if self._is_caller_busy:
+            self._hash.update(data)
+        blob.put(data)
 
     def stop(self) -> None:
         if self._thread is not None:
             self._thread.stop()
 
     def finish(self) -> CreatedLayer:
-        diff_id = DiffID(Digest("sha256", self._hash.hexdigest()))
         if self._blob is None:
-            return CreatedLayer(diff_id, self.size, None, 0)
+            return CreatedLayer(self._diff_id(), self.size, None, 0)
         thread, self._thread = self._thread, None
         if thread is not None:
             thread.join()
         for piece in self._early:
-            self._blob.put(piece)
+            self._put(self._blob, piece)
         digest = self._blob.close()
-        return CreatedLayer(diff_id, self.size, digest, self._blob.size)
+        return CreatedLayer(self._diff_id(), self.size, digest, self._blob.size)
+
+    def _diff_id(self) -> DiffID:
+        return DiffID(Digest("sha256", self._hash.hexdigest()))
+
+
+def _both(
+    first: Callable[[bytes], object], second: Callable[[bytes], object]
+) -> Callable[[bytes], object]:
+    def take(data: bytes) -> None:
+        first(data)
+        second(data)
+
+    return take
 
 
 def create_layer(
@@ -154,20 +179,26 @@ def create_layer(
     level: int | None = None,
     clamp_mtime: int | None = None,
     cancel: CancelToken | None = None,
+    twin: Twin | None = None,
 ) -> CreatedLayer:
     """Make a layer of `items`, which must be in `entry.sort_key` order to be reproducible.
 
     `write` gets the compressed bytes in order, from one thread at a time but not always the
-    caller's; None computes the diffID only. The bytes do not depend on threads or timing.
+    caller's; None computes the diffID only. The bytes do not depend on threads or timing. `twin`
+    makes another form of the layer in the same pass.
 
     Raises:
         LaminaError: what `write_tar`, `compressor` and `write` raise.
         Cancelled: `cancel` was set.
     """
     blob = None if write is None else _Blob(write, compression=compression, level=level)
-    pipeline = _Pipeline(blob, cancel)
+    pipeline = _Pipeline(blob, cancel, is_caller_busy=twin is not None and blob is not None)
     try:
-        write_tar(items, pipeline.take, clamp_mtime=clamp_mtime)
+        if twin is None:
+            write_tar(items, pipeline.take, clamp_mtime=clamp_mtime)
+        else:
+            take = _both(twin.take, pipeline.take)
+            write_tar(twin.items(items), take, clamp_mtime=clamp_mtime, member=twin.member)
         return pipeline.finish()
     except BaseException:
         pipeline.stop()

@@ -33,12 +33,17 @@ _PADDING = bytes(BLOCK)
 
 
 def write_tar(
-    items: Items, write: Callable[[bytes], object], *, clamp_mtime: int | None = None
+    items: Items,
+    write: Callable[[bytes], object],
+    *,
+    clamp_mtime: int | None = None,
+    member: Callable[[Entry, int], object] | None = None,
 ) -> int:
     """Write `items` in their order as a tar archive; the number of bytes written.
 
     `write` gets pieces of any size, about 1 MiB. An mtime above `clamp_mtime` (POSIX seconds)
-    becomes it; fractions of a second are cut off.
+    becomes it; fractions of a second are cut off. `member` is told of each entry and the offset
+    at which its content begins, before that is written.
 
     Raises:
         LaminaError: CONFLICT if a file's content is not as long as its entry says, INVALID for an
@@ -50,9 +55,11 @@ def write_tar(
         head = header(entry, clamp_mtime=clamp_mtime)
         batch.append(head)
         pending += len(head)
+        if member is not None:
+            member(entry, total + pending)
         size = entry.size
         if size:
-            pieces = (_small(entry, content),) if size < CHUNK else _pieces(entry, content)
+            pieces = (small_content(entry, content),) if size < CHUNK else _pieces(entry, content)
             for piece in pieces:
                 batch.append(piece)
                 pending += len(piece)
@@ -72,8 +79,10 @@ def write_tar(
     return total + pending + len(END_OF_ARCHIVE)
 
 
-def _small(entry: Entry, content: Content) -> bytes:
+def small_content(entry: Entry, content: Content) -> bytes:
     """The whole content of a file below CHUNK: one read, for the many of them."""
+    if isinstance(content, bytes) and len(content) == entry.size:
+        return content
     if not callable(content):
         return b"".join(_pieces(entry, content))
     try:

@@ -12,12 +12,9 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from struct import Struct
 
 from lamina.errors import Kind, LaminaError
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    import ctypes
 
 PATH_MAX = 4096  # limits.h; a path of this length or more must be walked in pieces
 NAME_MAX = 255
@@ -61,30 +58,21 @@ def failure(error: OSError, what: str) -> LaminaError:
     return LaminaError(f"{what}: {reason}", kind=_KINDS.get(number, Kind.SYSTEM), hint=hint)
 
 
-_libc: ctypes.CDLL | None = None
+_HOW = Struct("=QQQ")  # struct open_how: flags, mode, resolve
 
 
 def _openat2(root_fd: int, path: bytes, *, flags: int, mode: int, resolve: int) -> int:
     """openat2(2), which the C library does not wrap. Raises OSError."""
-    global _libc
-    import ctypes
+    from lamina.system.libc import call, get_errno
 
-    if _libc is None:
-        _libc = ctypes.CDLL(None, use_errno=True)
     if b"\0" in path:
         raise OSError(errno.EINVAL, "embedded NUL byte")
-    how = (ctypes.c_uint64 * 3)(flags | os.O_CLOEXEC, mode, resolve)
+    how = _HOW.pack(flags | os.O_CLOEXEC, mode, resolve)
     for _ in range(_MAX_RETRIES):
-        fd: int = _libc.syscall(
-            ctypes.c_long(_SYS_OPENAT2),
-            ctypes.c_int(root_fd),
-            ctypes.c_char_p(path),
-            ctypes.byref(how),
-            ctypes.c_size_t(ctypes.sizeof(how)),
-        )
+        fd = call("syscall", _SYS_OPENAT2, root_fd, path, how, _HOW.size)
         if fd >= 0:
             return fd
-        number = ctypes.get_errno()
+        number = get_errno()
         if number not in {errno.EAGAIN, errno.EINTR}:
             raise OSError(number, os.strerror(number))
     raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
