@@ -12,4 +12,6 @@ if [ -z "${TMPDIR:-}" ] && [ -w /dev/shm ] && roomy /dev/shm && runs_programs /d
   export TMPDIR
   trap 'rm -rf "$TMPDIR"' EXIT
 fi
-"$pytest" -n auto "$@"
+# Half as many workers again as processors: many tests wait, for a lock, a timeout or another process.
+# worksteal: the last tests are the slowest, and should not all be one worker's.
+"$pytest" -n $(($(nproc) * 3 / 2)) --dist worksteal "$@"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Markers that say what a test needs, a check that CI skips nothing it could run, and bytecode."""
+"""Markers that say what a test needs, a check that CI skips nothing it could run, bytecode, and stores."""
 
 from __future__ import annotations
 
@@ -11,6 +11,12 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from lamina import codecache
+from lamina.store import LocalStore, open_store
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 # a timing never decides a test: on a machine with other work, inputs come slowly
 settings.register_profile("lamina", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -22,6 +28,22 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     if not hasattr(session.config, "workerinput"):  # workers of xdist start after this
         compileall.compile_dir(os.path.dirname(codecache.__file__), quiet=2)
         codecache.write()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[LocalStore]:
+    """An empty store."""
+    opened = open_store(str(tmp_path / "store"))
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def other_store(tmp_path: Path) -> Iterator[LocalStore]:
+    """Another one, for what goes from store to store."""
+    opened = open_store(str(tmp_path / "other"))
+    yield opened
+    opened.close()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

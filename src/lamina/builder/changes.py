@@ -14,9 +14,8 @@ import stat
 
 from lamina.builder.tree import entry_type, shown
 from lamina.errors import Kind, LaminaError
-from lamina.layer.entry import WHITEOUT_PREFIX, Entry, EntryType, sort_key
+from lamina.layer.entry import WHITEOUT_PREFIX, Entry, EntryType, resolve, sort_key
 from lamina.record import replace
-from lamina.system.paths import resolve
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

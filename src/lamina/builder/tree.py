@@ -12,8 +12,7 @@ import os
 import stat
 
 from lamina.errors import Kind, LaminaError
-from lamina.layer.entry import EntryType
-from lamina.system.paths import resolve
+from lamina.layer.entry import EntryType, resolve
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

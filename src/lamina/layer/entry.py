@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One member of a layer, whatever it is read from or written to."""
+"""One member of a layer, whatever it is read from or written to, and how its path is read."""
 
 from __future__ import annotations
 
 from lamina.enumeration import Enumeration
+from lamina.errors import Kind, LaminaError
 from lamina.record import Record
 
 TYPE_CHECKING = False
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
 
 WHITEOUT_PREFIX = b".wh."
 OPAQUE_WHITEOUT = b".wh..wh..opq"
+_MAX_SYMLINKS = 40  # what Linux follows in one lookup (path_resolution(7))
 
 
 def split(path: bytes) -> tuple[bytes, bytes]:
@@ -76,6 +78,42 @@ def split(path: bytes) -> tuple[bytes, bytes]:
 def join(parent: bytes, name: bytes) -> bytes:
     """The path of `name` in the directory `parent`."""
     return parent + b"/" + name if parent else name
+
+
+def resolve(path: bytes, readlink: Callable[[bytes], bytes | None]) -> bytes:
+    """Where `path` leads from a root: no links, no `.` or `..`, which never leave the root.
+
+    `readlink` is asked for every place on the way, from the root down, once all above it are known
+    to be no links: it gives the target of the link there, None if it is no link. Components that do
+    not exist are kept, so this also says where a file would be made.
+
+    Raises:
+        LaminaError: kind INVALID for a loop of links; what `readlink` raises.
+    """
+    at, todo = b"", path.split(b"/")[::-1]
+    links = 0
+    while todo:
+        name = todo.pop()
+        if name in {b"", b"."}:
+            continue
+        if name == b"..":
+            at = split(at)[0]
+            continue
+        place = join(at, name)
+        target = readlink(place)
+        if target is None:
+            at = place
+            continue
+        links += 1
+        if links > _MAX_SYMLINKS:
+            from lamina.system.paths import shown
+
+            text = f"too many symbolic links in {shown(b'/' + path.lstrip(b'/'))}"
+            raise LaminaError(text, kind=Kind.INVALID)
+        if target.startswith(b"/"):
+            at = b""
+        todo += target.split(b"/")[::-1]
+    return at
 
 
 def sort_key(path: bytes) -> list[bytes]:

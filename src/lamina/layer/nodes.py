@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import os
 
-from lamina.layer.entry import Entry, EntryType, join, split
+from lamina.layer.entry import Entry, EntryType, join, resolve, split
 from lamina.layer.erofs import NotWrappable, attribute_code
 from lamina.layer.lower import Lowers, is_hidden
 from lamina.layer.rules import (
@@ -25,7 +25,7 @@ from lamina.layer.rules import (
 )
 from lamina.layer.walk import item_at
 from lamina.record import replace
-from lamina.system.paths import NAME_MAX, failure, resolve, shown
+from lamina.system.paths import NAME_MAX, failure, shown
 from lamina.system.xattrs import CAPABILITY
 
 TYPE_CHECKING = False

@@ -19,7 +19,7 @@ import os
 import stat
 
 from lamina.errors import Kind, LaminaError
-from lamina.layer.entry import WHITEOUT_PREFIX, Entry, EntryType, join, split
+from lamina.layer.entry import WHITEOUT_PREFIX, Entry, EntryType, join, resolve, split
 from lamina.layer.lower import Lowers, is_hidden
 from lamina.layer.rules import (
     check_device,
@@ -32,7 +32,7 @@ from lamina.layer.rules import (
 )
 from lamina.layer.walk import is_whiteout, item_at
 from lamina.record import Record
-from lamina.system.paths import failure, resolve, shown
+from lamina.system.paths import failure, shown
 from lamina.system.xattrs import is_overlay_private, opaque_name
 
 TYPE_CHECKING = False

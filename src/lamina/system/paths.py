@@ -16,10 +16,6 @@ from struct import Struct
 
 from lamina.errors import Kind, LaminaError
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 PATH_MAX = 4096  # limits.h; a path of this length or more must be walked in pieces
 NAME_MAX = 255
 _MAX_SYMLINKS = 40  # what Linux follows in one lookup (path_resolution(7))
@@ -135,47 +131,35 @@ def lookup_in_root(root_fd: int, path: bytes) -> os.stat_result | None:
         os.close(fd)
 
 
-def resolve(path: bytes, readlink: Callable[[bytes], bytes | None]) -> bytes:
-    """Where `path` leads from a root: no links, no `.` or `..`, which never leave the root.
+def realpath_in_root(root_fd: int, path: bytes) -> bytes:
+    """Where `path` leads inside the root: relative to it, no links, no `.` or `..`; root is `b""`.
 
-    `readlink` is asked for every place on the way, from the root down, once all above it are known
-    to be no links: it gives the target of the link there, None if it is no link. Components that do
-    not exist are kept, so this also says where a file would be made.
+    Components that do not exist are kept as written, so this also says where a file would be made.
 
     Raises:
-        LaminaError: kind INVALID for a loop of links; what `readlink` raises.
+        LaminaError: INVALID for a loop of links or a component that is not a directory.
     """
-    at, todo = b"", path.split(b"/")[::-1]
+    done: list[bytes] = []
+    todo = path.split(b"/")[::-1]
     links = 0
     while todo:
         name = todo.pop()
         if name in {b"", b"."}:
             continue
         if name == b"..":
-            at = at.rpartition(b"/")[0]
+            del done[-1:]
             continue
-        place = at + b"/" + name if at else name
-        target = readlink(place)
-        if target is None:
-            at = place
+        link = _readlink_in_root(root_fd, b"/".join([*done, name]))
+        if link is None:
+            done.append(name)
             continue
         links += 1
         if links > _MAX_SYMLINKS:
-            text = f"too many symbolic links in {shown(b'/' + path.lstrip(b'/'))}"
-            raise LaminaError(text, kind=Kind.INVALID)
-        if target.startswith(b"/"):
-            at = b""
-        todo += target.split(b"/")[::-1]
-    return at
-
-
-def realpath_in_root(root_fd: int, path: bytes) -> bytes:
-    """Where `path` leads inside the root directory, as `resolve` says.
-
-    Raises:
-        LaminaError: INVALID for a loop of links or a component that is not a directory.
-    """
-    return resolve(path, lambda place: _readlink_in_root(root_fd, place))
+            raise LaminaError(f"too many symbolic links in {shown(path)}", kind=Kind.INVALID)
+        if link.startswith(b"/"):
+            done.clear()
+        todo += link.split(b"/")[::-1]
+    return b"/".join(done)
 
 
 def _readlink_in_root(root_fd: int, path: bytes) -> bytes | None:

@@ -49,3 +49,11 @@ class Lamina:
 
     def id_of(self, name: str) -> str:
         return self("inspect", "--format", "{{.Id}}", name).stdout.strip()
+
+
+def write(folder: Path, files: dict[str, str]) -> None:
+    """Write the files, by their paths in the folder; directories are made."""
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)

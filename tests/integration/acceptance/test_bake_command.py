@@ -4,11 +4,10 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
-from lamina.testing.command import Lamina
+from lamina.testing.command import Lamina, write
 
 pytest.importorskip("hcl2")
 pytestmark = [pytest.mark.root, pytest.mark.tool("crun"), pytest.mark.tool("busybox")]
@@ -44,13 +43,6 @@ target "other" {
   tags = ["other:${TAG}"]
 }
 """
-
-
-def write(folder: Path, files: dict[str, str]) -> None:
-    for name, text in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
 
 
 @pytest.fixture

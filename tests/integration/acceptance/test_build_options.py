@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lamina.testing.command import Lamina
+from lamina.testing.command import Lamina, write
 
 pytestmark = [pytest.mark.root, pytest.mark.tool("crun"), pytest.mark.tool("busybox")]
 
@@ -23,13 +23,6 @@ FROM busybox
 COPY --from=first /id /id
 COPY --from=second /second /second
 """
-
-
-def write(folder: Path, files: dict[str, str]) -> None:
-    for name, text in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
 
 
 def outcomes(stderr: str) -> dict[str, str]:

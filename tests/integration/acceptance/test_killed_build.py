@@ -12,6 +12,7 @@ import pytest
 
 from lamina.store import open_store
 from lamina.store.gc import collect
+from lamina.testing.busybox import processes_of
 from lamina.testing.command import Lamina
 
 pytestmark = [
@@ -32,20 +33,6 @@ COPY --from=two /two /
 COPY . /app
 RUN cat /one /two > /both && sleep 0.05
 """
-
-
-def processes_of(root: Path) -> list[str]:
-    """Command lines of processes that mention this store."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-            except OSError:
-                continue
-            if str(root) in command:
-                found.append(command)
-    return found
 
 
 def snapshots_known(root: Path) -> int:
@@ -86,9 +73,9 @@ def test_store_survives_fifty_kills(lamina: Lamina) -> None:
     assert lamina.id_of("steady") == steady
     lamina("build", "-t", "app", ".")
     deadline = time.monotonic() + 5
-    while processes_of(lamina.root) and time.monotonic() < deadline:
+    while processes_of(str(lamina.root)) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert processes_of(lamina.root) == []
+    assert processes_of(str(lamina.root)) == []
     assert str(lamina.root) not in Path("/proc/self/mounts").read_text()
     store = open_store(str(lamina.root))
     # a kill between making a directory and writing its row leaves rubbish that GC removes

@@ -13,7 +13,9 @@ import pytest
 
 from lamina.testing.command import Lamina
 from lamina.testing.project import STEPS, Project, make_context
-from lamina.testing.registry import RegistryServer
+from lamina.testing.registry import registry
+
+__all__ = ["registry"]
 
 
 @pytest.fixture(scope="session")
@@ -72,10 +74,3 @@ def usual_umask() -> Iterator[None]:
     before = os.umask(0o022)
     yield
     os.umask(before)
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Iterator[RegistryServer]:
-    """An empty registry that everybody may use."""
-    with RegistryServer(tmp_path / "registry") as server:
-        yield server

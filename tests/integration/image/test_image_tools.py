@@ -50,13 +50,6 @@ def busybox_options(**changes: object) -> BootstrapOptions:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = open_store(str(tmp_path / "store"))
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
 def app(store: Store) -> Image:
     bootstrap(store, busybox_options(), key="t", emit=silent, cancel=CancelToken())
     return find_image(store, "app")

@@ -13,7 +13,6 @@ import pytest
 from lamina.app.registries import connect
 from lamina.app.settings import Settings
 from lamina.registry.client import Registries
-from lamina.store import LocalStore, open_store
 from lamina.tasks import CancelToken
 from lamina.testing.command import Lamina
 from lamina.testing.fakeregistry import FakeRegistry
@@ -30,20 +29,6 @@ def docker_registry(tmp_path: Path) -> Iterator[Distribution]:
 def fake() -> Iterator[FakeRegistry]:
     with FakeRegistry() as registry:
         yield registry
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[LocalStore]:
-    opened = open_store(str(tmp_path / "store"))
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def other_store(tmp_path: Path) -> Iterator[LocalStore]:
-    opened = open_store(str(tmp_path / "other"))
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

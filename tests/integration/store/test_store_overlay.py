@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import socket
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,13 +18,6 @@ pytestmark = pytest.mark.root
 
 # <linux/capability.h>: revision 2, effective; permitted: CAP_NET_BIND_SERVICE
 NET_BIND = bytes.fromhex("01000002" + "00040000" + "00000000" * 3)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[LocalStore]:
-    opened = open_store(str(tmp_path / "store"))
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

@@ -21,12 +21,10 @@ from lamina.image.view import Image
 from lamina.record import replace
 from lamina.spec import mediatype
 from lamina.spec.config import History
-from lamina.store import open_store
 from lamina.tasks import CancelToken
 from lamina.testing.images import ResultMaker
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from lamina.exporter.ports import BuildResult
@@ -34,13 +32,6 @@ if TYPE_CHECKING:
 
 APP = "docker.io/library/app:latest"
 EPOCH = 1_500_000_000
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = open_store(str(tmp_path / "store"))
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

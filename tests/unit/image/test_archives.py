@@ -25,12 +25,11 @@ from lamina.image.names import read_names
 from lamina.image.resolve import find_image
 from lamina.spec.manifest import Index
 from lamina.spec.platform import Platform
-from lamina.store import open_store
 from lamina.tasks import CancelToken
 from lamina.testing.images import AMD64, ImageMaker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from lamina.store.ports import Store
@@ -40,22 +39,8 @@ OTHER = "example.org/team/other:1.2"
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = open_store(str(tmp_path / "store"))
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
 def make_image(store: Store) -> ImageMaker:
     return ImageMaker(store)
-
-
-@pytest.fixture
-def other_store(tmp_path: Path) -> Iterator[Store]:
-    opened = open_store(str(tmp_path / "other"))
-    yield opened
-    opened.close()
 
 
 def load(store: Store, raw: bytes) -> list[Loaded]:

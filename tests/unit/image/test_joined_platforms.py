@@ -3,9 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from lamina.image.names import dangling_name, read_names
@@ -13,20 +10,12 @@ from lamina.image.platforms import join_names, platform_entries
 from lamina.image.resolve import find_image, preferred_image
 from lamina.image.view import PlatformNotFound
 from lamina.spec.platform import Platform
-from lamina.store import open_store
 from lamina.store.ports import Store
 from lamina.testing.images import ImageMaker
 
 AMD64, ARM64, S390X = (Platform("linux", name) for name in ("amd64", "arm64", "s390x"))
 BASE = "docker.io/library/base:latest"
 OTHER = "docker.io/library/other:latest"
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = open_store(str(tmp_path / "store"))
-    yield opened
-    opened.close()
 
 
 def join(store: Store, content: str, platform: Platform, *names: str) -> None:

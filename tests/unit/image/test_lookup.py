@@ -14,24 +14,13 @@ from lamina.image.view import Image, PlatformNotFound
 from lamina.record import replace
 from lamina.spec.manifest import Index
 from lamina.spec.platform import Platform
-from lamina.store import open_store
 from lamina.testing.images import ImageMaker
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
     from lamina.store.ports import Store
 
 APP = "docker.io/library/app:latest"
 ARM64 = Platform("linux", "arm64")
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = open_store(str(tmp_path / "store"))
-    yield opened
-    opened.close()
 
 
 @pytest.fixture
