@@ -13,24 +13,18 @@ import re
 import sys
 from pathlib import Path
 
-MODULES = (
-    "dockerfile.lexer",
-    "dockerfile.parser",
-    "dockerfile.values",
-    "dockerfile.words",
-    "image.times",
-    "solver.explain",
-    "spec.gitref",
-    "spec.reference",
-)
-TARGET = Path(__file__).parents[1] / "src/lamina/patterncodes.py"
+SOURCE = Path(__file__).parents[1] / "src/lamina"
+TARGET = SOURCE / "patterncodes.py"
 
 
 def patterns() -> list[tuple[str, int]]:
-    """(text, flags) of the lazy patterns of the modules, sorted."""
+    """(text, flags) of the lazy patterns of all modules, sorted."""
     found: set[tuple[str, int]] = set()
-    for name in MODULES:
-        for value in vars(importlib.import_module(f"lamina.{name}")).values():
+    for path in SOURCE.rglob("*.py"):
+        if "from lamina.pattern import" not in path.read_text():
+            continue
+        name = ".".join(path.relative_to(SOURCE.parent).with_suffix("").parts)
+        for value in vars(importlib.import_module(name)).values():
             if type(value).__module__ == "lamina.pattern":
                 found.add((value._text, value._flags))
     return sorted(found)

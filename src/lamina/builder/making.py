@@ -414,26 +414,36 @@ class Maker:
         A layer that no image gets is stored uncompressed: it is read once, to be unpacked. `new`
         makes its snapshot, too.
         """
-        from contextlib import ExitStack
-
         from lamina.layer.create import create_layer
+
+        if not is_wanted:
+            created = create_layer(items, None, cancel=cancel)
+            self._store.metadata.put_layer(created.diff_id, created.size)
+            return created
+        if new is None:
+            return self._write_blob(items, vertex, create_layer, cancel=cancel)
+        with new:
+            created = self._write_blob(items, vertex, new.create, cancel=cancel)
+            new.commit(created.diff_id)
+        return created
+
+    def _write_blob(
+        self,
+        items: Items,
+        vertex: Vertex,
+        create: Callable[..., CreatedLayer],
+        *,
+        cancel: CancelToken,
+    ) -> CreatedLayer:
         from lamina.spec.descriptor import Descriptor
         from lamina.spec.mediatype import OCI_LAYER_OF
 
         store, options = self._store, self._options
-        if not is_wanted:
-            created = create_layer(items, None, cancel=cancel)
-            store.metadata.put_layer(created.diff_id, created.size)
-            return created
         is_exported = vertex.meta.exported
         compression = options.compression if is_exported else "uncompressed"
         level = options.level if is_exported else None
         ref = f"build {vertex.digest} {unique_name()}"
-        create = new.create if new is not None else create_layer
-        with ExitStack() as stack:
-            if new is not None:
-                stack.enter_context(new)
-            ingest = stack.enter_context(store.content.ingest(ref))
+        with store.content.ingest(ref) as ingest:
             try:
                 created = create(
                     items, ingest.write, compression=compression, level=level, cancel=cancel
@@ -442,10 +452,8 @@ class Maker:
             except BaseException:
                 ingest.abort()
                 raise
-            blob = Descriptor(OCI_LAYER_OF[compression], digest, created.compressed_size)
-            store.metadata.put_layer(created.diff_id, created.size, blob)
-            if new is not None:
-                new.commit(created.diff_id)
+        blob = Descriptor(OCI_LAYER_OF[compression], digest, created.compressed_size)
+        store.metadata.put_layer(created.diff_id, created.size, blob)
         return created
 
     def _new_layer(self, base: Result, cancel: CancelToken) -> NewLayer:

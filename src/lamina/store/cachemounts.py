@@ -21,10 +21,10 @@ build used it last.
 
 from __future__ import annotations
 
-import hashlib
 import os
 
 from lamina.errors import Kind, LaminaError
+from lamina.hashing import sha256
 from lamina.jsontext import dumps, loads
 from lamina.record import Record
 from lamina.store.removal import remove_tree
@@ -237,7 +237,7 @@ def remove_idle(root: str, only: frozenset[str] | None = None) -> int:
 
 
 def _key(id: str, variant: str) -> str:
-    return hashlib.sha256(f"{len(id)}:{id}{variant}".encode("utf-8", "surrogateescape")).hexdigest()
+    return sha256(f"{len(id)}:{id}{variant}".encode("utf-8", "surrogateescape")).hexdigest()
 
 
 class _Place:

@@ -29,6 +29,7 @@ ALLOWED = {
     "gc", "itertools", "mmap", "struct", "zlib",
 }  # fmt: skip
 MODULES_OF_A_CACHED_BUILD = 110  # of lamina's own
+EDIT_ALSO = {"_ctypes", "encodings.ascii", "isal", "isal.isal_zlib"}  # a layer, and syncfs(2)
 RUN_ALSO = {"_ctypes", "_socket", "select"}
 MODULES_OF_A_RUN = 87
 
@@ -68,6 +69,14 @@ def test_a_cached_build_imports_what_it_needs(built: Lamina) -> None:
     standard, own = imports(built, "build", "-t", "lean", ".")
     assert standard - ALLOWED == set()
     assert len(own) <= MODULES_OF_A_CACHED_BUILD, sorted(own)
+
+
+@pytest.mark.tool("busybox")
+def test_a_build_after_one_changed_file_imports_what_it_needs(built: Lamina) -> None:
+    needs_kept_patterns()
+    (built.cwd / "pkg0/module0.py").write_text("VALUE = 'changed'\n")
+    standard, _ = imports(built, "build", "-t", "lean", ".")
+    assert standard - ALLOWED - EDIT_ALSO == set()
 
 
 @pytest.mark.tool("busybox")
