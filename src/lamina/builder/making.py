@@ -403,9 +403,14 @@ class Maker:
         with store.content.ingest(ref) as ingest:
             try:
                 created = create_layer(
-                    items, ingest.write, compression=compression, level=level, cancel=cancel
+                    items,
+                    ingest.write,
+                    compression=compression,
+                    level=level,
+                    hashed=False,
+                    cancel=cancel,
                 )
-                digest = ingest.commit(digest=created.digest, size=created.compressed_size)
+                digest = ingest.commit(size=created.compressed_size)
             except BaseException:
                 ingest.abort()
                 raise

@@ -449,6 +449,7 @@ class _Making:
                 ingest.write,
                 compression=self._compression,
                 level=self._level,
+                hashed=False,
                 clamp_mtime=clamp_mtime,
                 cancel=self._cancel,
             )

@@ -24,7 +24,7 @@ DEPTH = 8  # chunks of about 1 MiB between the two threads
 class CreatedLayer:
     """A layer that was made: `size` of the tar, `digest` and `compressed_size` of what was written.
 
-    Without a `write` function nothing was compressed: `digest` is None, `compressed_size` 0.
+    `digest` is None if nobody asked for it; without a `write` function `compressed_size` is 0.
     """
 
     diff_id: DiffID
@@ -37,24 +37,25 @@ class _Blob:
     """The second half of the pipeline: compress, hash, write."""
 
     def __init__(
-        self, write: Callable[[bytes], object], *, compression: str, level: int | None
+        self, write: Callable[[bytes], object], *, compression: str, level: int | None, hashed: bool
     ) -> None:
         self._write = write
-        self._hash = hashlib.sha256()
+        self._hash = hashlib.sha256() if hashed else None
         self._compressor = compressor(compression, self._take, level=level)
         self.size = 0
 
     def _take(self, data: bytes) -> None:
-        self._hash.update(data)
+        if self._hash is not None:
+            self._hash.update(data)
         self.size += len(data)
         self._write(data)
 
     def put(self, data: bytes) -> None:
         self._compressor.write(data)
 
-    def close(self) -> Digest:
+    def close(self) -> Digest | None:
         self._compressor.close()
-        return Digest("sha256", self._hash.hexdigest())
+        return Digest("sha256", self._hash.hexdigest()) if self._hash is not None else None
 
 
 class _Thread:
@@ -154,19 +155,23 @@ def create_layer(
     *,
     compression: str = "gzip",
     level: int | None = None,
+    hashed: bool = True,
     clamp_mtime: int | None = None,
     cancel: CancelToken | None = None,
 ) -> CreatedLayer:
     """Make a layer of `items`, which must be in `entry.sort_key` order to be reproducible.
 
     `write` gets the compressed bytes in order, from one thread at a time but not always the
-    caller's; None computes the diffID only. The bytes do not depend on threads or timing.
+    caller's; None computes the diffID only. The bytes do not depend on threads or timing. An
+    ingest hashes what it is given: with it, `hashed` is False and its commit tells the digest.
 
     Raises:
         LaminaError: what `write_tar`, `compressor` and `write` raise.
         Cancelled: `cancel` was set.
     """
-    blob = None if write is None else _Blob(write, compression=compression, level=level)
+    blob = (
+        None if write is None else _Blob(write, compression=compression, level=level, hashed=hashed)
+    )
     pipeline = _Pipeline(blob, cancel)
     try:
         write_tar(items, pipeline.take, clamp_mtime=clamp_mtime)

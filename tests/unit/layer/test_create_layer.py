@@ -67,6 +67,14 @@ def test_without_a_writer_only_the_diff_id_is_computed() -> None:
     assert (bare.digest, bare.compressed_size) == (None, 0)
 
 
+def test_what_hashes_itself_is_not_hashed_again() -> None:
+    out, same = bytearray(), bytearray()
+    made = create_layer(items(3), out.extend)
+    bare = create_layer(items(3), same.extend, hashed=False)
+    assert (bare.digest, bare.compressed_size) == (None, made.compressed_size)
+    assert (bare.diff_id, same) == (made.diff_id, out)
+
+
 def test_small_layer_needs_no_thread() -> None:
     seen: set[int] = set()
     create_layer(items(5, b"x"), lambda _: seen.add(threading.get_ident()))
