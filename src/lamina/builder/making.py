@@ -407,10 +407,10 @@ class Maker:
                     ingest.write,
                     compression=compression,
                     level=level,
-                    hashed=False,
+                    digest=ingest.digest,
                     cancel=cancel,
                 )
-                digest = ingest.commit(size=created.compressed_size)
+                digest = ingest.commit(digest=created.digest, size=created.compressed_size)
             except BaseException:
                 ingest.abort()
                 raise

@@ -199,13 +199,13 @@ def _clamp(
             ingest.write,
             compression=output.compression,
             level=output.compression_level,
-            hashed=False,
+            digest=ingest.digest,
             cancel=cancel,
         )
         if created.diff_id == result.diff_ids[position]:
             ingest.abort()
             return created.diff_id
-        digest = ingest.commit(size=created.compressed_size)
+        digest = ingest.commit(digest=created.digest, size=created.compressed_size)
     blob = Descriptor(mediatype.OCI_LAYER_OF[output.compression], digest, created.compressed_size)
     store.metadata.put_layer(created.diff_id, created.size, blob)
     return created.diff_id

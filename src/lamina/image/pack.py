@@ -74,14 +74,14 @@ def pack_image(
                 items,
                 ingest.write,
                 compression=options.compression,
-                hashed=False,
+                digest=ingest.digest,
                 clamp_mtime=options.clamp_mtime,
                 cancel=cancel,
             )
         except BaseException:
             ingest.abort()
             raise
-        digest = ingest.commit(size=created.compressed_size)
+        digest = ingest.commit(digest=created.digest, size=created.compressed_size)
     media_type = mediatype.OCI_LAYER_OF[options.compression]
     layer = Descriptor(media_type, digest, created.compressed_size)
     store.metadata.put_layer(created.diff_id, created.size, layer)

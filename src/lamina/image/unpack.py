@@ -449,7 +449,7 @@ class _Making:
                 ingest.write,
                 compression=self._compression,
                 level=self._level,
-                hashed=False,
+                digest=ingest.digest,
                 clamp_mtime=clamp_mtime,
                 cancel=self._cancel,
             )

@@ -66,17 +66,20 @@ class Compressor:
 
     def write(self, data: bytes) -> None:
         """Compress `data`, of any length."""
+        if len(data) == CHUNK and not self._buffered:
+            self._put(self._encoder.compress(data))
+            return
         buffered = self._buffered + len(data)
         if buffered < CHUNK:
-            self._parts.append(data)
+            self._parts.append(bytes(data))  # it may be a view of a buffer that is filled anew
             self._buffered = buffered
             return
-        if self._parts:
+        if self._buffered:
             data = b"".join([*self._parts, data])
         whole = buffered - buffered % CHUNK
         for at in range(0, whole, CHUNK):
             self._put(self._encoder.compress(data[at : at + CHUNK]))
-        self._parts = [data[whole:]]
+        self._parts = [bytes(data[whole:])]
         self._buffered = buffered - whole
 
     def close(self) -> None:

@@ -247,6 +247,9 @@ class FileIngest:
         except OSError as error:
             raise disk_error(error, f"cannot read {self._ref}") from error
 
+    def digest(self) -> Digest:
+        return Digest(self._algorithm, self._hasher.hexdigest())
+
     def commit(self, *, digest: Digest | None = None, size: int | None = None) -> Digest:
         found = self._digest_in(digest.algorithm if digest is not None else self._algorithm)
         try:
@@ -263,7 +266,7 @@ class FileIngest:
 
     def _digest_in(self, algorithm: str) -> Digest:
         if algorithm == self._algorithm:
-            return Digest(algorithm, self._hasher.hexdigest())
+            return self.digest()
         hasher = _new_hasher(algorithm)
         os.lseek(self._lock.fd, 0, os.SEEK_SET)
         _hash_file(self._lock.fd, hasher)

@@ -50,6 +50,9 @@ class Ingest(Protocol):
         abort. The caller closes it.
         """
 
+    def digest(self) -> Digest:
+        """The digest of what is written so far, of the algorithm that is expected or sha256."""
+
     def commit(self, *, digest: Digest | None = None, size: int | None = None) -> Digest:
         """Verify, flush and publish the blob under its digest; a blob that exists is kept.
 
