@@ -48,17 +48,23 @@ class ArchiveImage:
 
 @record
 class _Member:
-    """A file of the archive: `data` whole, or `open` gives its bytes, checked against `digest`."""
+    """A file of the archive: `data` whole, or `open` gives its bytes, checked against `digest`
+    unless they are the process's own (`BlobInfo.is_own`).
+    """
 
     name: str
     size: int
     data: bytes = b""
     open: Callable[[], IO[bytes]] | None = None
     digest: Digest | None = None
+    is_own: bool = False
 
 
 class _Verified:
-    """A member's bytes as a stream that fails if they are not what the digest says."""
+    """A member's bytes as a stream that fails if they are not what the digest says.
+
+    What it gives are views of one buffer, valid until the next call.
+    """
 
     def __init__(self, member: _Member, cancel: CancelToken) -> None:
         import hashlib
@@ -67,29 +73,32 @@ class _Verified:
         assert member.digest is not None
         self._member = member
         self._digest = member.digest
-        self._hash = hashlib.new(member.digest.algorithm)
+        self._hash = None if member.is_own else hashlib.new(member.digest.algorithm)
         self._file = member.open()
         self._cancel = cancel
         self._left = member.size
+        self._buffer = memoryview(bytearray(min(member.size, _READ) + 1))
 
     def read(self, size: int = -1, /) -> bytes:
         """Up to `size` bytes; raises kind INTEGRITY at the end if they are wrong."""
         self._cancel.check()
-        data = self._file.read(_READ if size < 0 else min(size, _READ))
-        self._hash.update(data)
-        self._left -= len(data)
-        ended = not data and size != 0
-        if (
-            self._left < 0
-            or (ended and self._left)
-            or (not self._left and self._hash.hexdigest() != self._digest.hex)
-        ):
+        wanted = len(self._buffer) if size < 0 else min(size, len(self._buffer))
+        count = self._file.readinto(self._buffer[:wanted])  # type: ignore[attr-defined]  # a buffered reader, or layer.compress.Reader
+        data = self._buffer[:count]
+        if self._hash is not None:
+            self._hash.update(data)
+        self._left -= count
+        ended = not count and size != 0
+        if self._left < 0 or (ended and self._left) or (not self._left and not self._is_right()):
             raise LaminaError(
                 f"blob {self._digest} in the store is damaged",
                 kind=Kind.INTEGRITY,
                 hint="rebuild or reload the image",
             )
-        return data
+        return data  # type: ignore[return-value]  # as good as bytes until the next call
+
+    def _is_right(self) -> bool:
+        return self._hash is None or self._hash.hexdigest() == self._digest.hex
 
     def close(self) -> None:
         """Close the file. Idempotent."""
@@ -293,6 +302,7 @@ def _stored(store: Store, descriptor: Descriptor) -> _Member:
         descriptor.size,
         open=lambda: store.content.open(digest),
         digest=digest,
+        is_own=store.content.info(digest).is_own,
     )
 
 

@@ -28,11 +28,15 @@ else:
 
 @record
 class BlobInfo:
-    """A committed blob: its size in bytes and when it was committed (POSIX seconds)."""
+    """A committed blob: its size in bytes and when it was committed (POSIX seconds).
+
+    `is_own`: this process hashed these bytes as it wrote them, so nobody need hash them again.
+    """
 
     digest: Digest
     size: int
     created: float
+    is_own: bool = False
 
 
 class Ingest(Protocol):
