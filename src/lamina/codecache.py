@@ -3,6 +3,7 @@
 
 The file lies in `__pycache__` beside the `.pyc` files it is made of, with the same rights and the same
 rule: an entry counts while its source has the modification time and size that it was compiled from.
+Another version of lamina has another file format, because an installer may give all files one time.
 What is missing, stale or unreadable is imported as usual. docs/adr/0104-code-cache.md has the figures.
 
     python -m lamina.codecache        # after compileall: all modules, whatever was used so far
@@ -14,6 +15,8 @@ import _imp
 import marshal
 import os
 import sys
+
+from lamina import __version__
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,7 +32,7 @@ else:
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__))
 # format, size of the file (a torn one has another), size of the index; then the index, then all code
-_FORMAT = b"lamina code 1\n" + importing.MAGIC_NUMBER
+_FORMAT = f"lamina {__version__} code 1\n".encode() + importing.MAGIC_NUMBER
 _HEAD = len(_FORMAT) + 16
 _PYC_HEADER = 16  # bytes: magic, flags, mtime, size (PEP 552)
 

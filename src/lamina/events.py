@@ -9,7 +9,7 @@ docs/events.md gives the JSON form of each.
 from __future__ import annotations
 
 from lamina.enumeration import Enumeration
-from lamina.record import record
+from lamina.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,8 +35,7 @@ class Severity(Enumeration):
     ERROR = "error"
 
 
-@record
-class VertexPlanned:
+class VertexPlanned(Record):
     """A vertex of the plan, announced before it starts: `number` of `total` in this build.
 
     `name` is what BuildKit prints: `[builder 2/4] RUN make`; `stage` is the stage's name.
@@ -50,16 +49,14 @@ class VertexPlanned:
     at: float
 
 
-@record
-class VertexStarted:
+class VertexStarted(Record):
     """The vertex is being looked up, hashed, loaded or run."""
 
     vertex: Digest
     at: float
 
 
-@record
-class VertexExplained:
+class VertexExplained(Record):
     """Why the vertex was not cached, before it runs: one `cause` (a kind of `solver.explain`).
 
     `subject` is what differs from the nearest earlier record (a path, a variable...), `old` and
@@ -77,8 +74,7 @@ class VertexExplained:
     text: str
 
 
-@record
-class VertexDone:
+class VertexDone(Record):
     """The vertex has ended; `error` is one line, empty unless it failed."""
 
     vertex: Digest
@@ -87,8 +83,7 @@ class VertexDone:
     error: str = ""
 
 
-@record
-class VertexLog:
+class VertexLog(Record):
     """Bytes a step wrote to `stream` 1 (stdout) or 2 (stderr), as written, any length."""
 
     vertex: Digest
@@ -108,8 +103,7 @@ class Phase(Enumeration):
     PRESENT = "present"
 
 
-@record
-class Progress:
+class Progress(Record):
     """A transfer or export: `current` of `total` bytes (None if unknown); `done` on the last.
 
     `subject` is the blob that `phase` is about; None for what an exporter writes. One blob has
@@ -127,8 +121,7 @@ class Progress:
     phase: Phase | None = None
 
 
-@record
-class Diagnostic:
+class Diagnostic(Record):
     """A finding about the user's input: a build check (`rule` is its name) or a warning."""
 
     severity: Severity
@@ -138,15 +131,13 @@ class Diagnostic:
     url: str = ""
 
 
-@record
-class Notice:
+class Notice(Record):
     """One line a person should know that belongs to no vertex (`removed`, `using runc`...)."""
 
     message: str
 
 
-@record
-class BuildDone:
+class BuildDone(Record):
     """The build is complete: the image's manifest and config digest (None for a plain export)."""
 
     manifest: Digest | None

@@ -1,58 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`@record`: frozen, slotted value classes that cost nothing to import.
+"""`Record`: frozen, slotted value classes that cost nothing to import.
 
 The type checker sees a frozen dataclass (PEP 681). At run time the standard `dataclasses` module
 costs about 17 ms to import and 0.3 ms a class, which is half of lamina's start-up budget
 (docs/adr/0002-records.md), so `__init__` is compiled when a class has had some instances.
 
-A field's default must be immutable. `__post_init__` runs if there is one. Zero-argument `super()`
-does not work inside a record (the class is rebuilt to get its slots).
+A field's default must be immutable. `__post_init__` runs if there is one. An annotated name in capitals
+is a constant of the class, no field.
 """
 
 from __future__ import annotations
 
-__all__ = ["fields", "record", "replace"]
+__all__ = ["Record", "fields", "replace"]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from dataclasses import replace
-    from typing import TypeVar
 
     from typing_extensions import dataclass_transform
 
-    _T = TypeVar("_T")
-
     @dataclass_transform(frozen_default=True)
-    def record(cls: type[_T]) -> type[_T]: ...
+    class Record: ...
 
     def fields(cls: type[object]) -> tuple[str, ...]: ...
 else:
-
-    def record(cls):
-        """Rebuild `cls` as an immutable class with slots, value equality, hash and repr."""
-        own = [name for name in cls.__dict__.get("__annotations__", {}) if not name.isupper()]
-        inherited, defaults = [], {}
-        for base in reversed(cls.__mro__[1:]):
-            inherited += [n for n in base.__dict__.get("__record_own__", ()) if n not in inherited]
-            defaults.update(base.__dict__.get("__record_defaults__", {}))
-        names = tuple(inherited + [name for name in own if name not in inherited])
-        body = dict(cls.__dict__)
-        for name in own:
-            if name in body:
-                defaults[name] = body.pop(name)
-            else:
-                defaults.pop(name, None)
-        body.pop("__dict__", None)
-        body.pop("__weakref__", None)
-        body["__slots__"] = tuple(name for name in own if name not in inherited)
-        body["__record_own__"] = tuple(own)
-        body["__record_fields__"] = names
-        body["__record_defaults__"] = defaults
-        body["__match_args__"] = names
-        for name, method in _METHODS.items():
-            body.setdefault(name, method)
-        body["__init__"] = _first_init
-        return type(cls)(cls.__name__, cls.__bases__, body)
 
     def fields(cls):
         """The field names of a record class, inherited ones first."""
@@ -128,32 +99,47 @@ else:
     def _values(self):
         return tuple([getattr(self, name) for name in self.__record_fields__])
 
-    def _eq(self, other):
-        if type(self) is not type(other):
-            return NotImplemented
-        return _values(self) == _values(other)
+    class _RecordType(type):
+        """Makes the class once, with slots for its own fields."""
 
-    def _hash(self):
-        return hash((type(self), *_values(self)))
+        def __new__(mcs, name, bases, body):
+            annotated = [field for field in body.get("__annotations__", ()) if not field.isupper()]
+            names, defaults = [], {}
+            for base in bases:
+                names += base.__record_fields__
+                defaults |= base.__record_defaults__
+            own = [field for field in annotated if field not in names]
+            for field in annotated:
+                if field in body:
+                    defaults[field] = body.pop(field)
+                else:
+                    defaults.pop(field, None)
+            body["__slots__"] = own
+            body["__record_fields__"] = body["__match_args__"] = (*names, *own)
+            body["__record_defaults__"] = defaults
+            body["__init__"] = _first_init
+            return type.__new__(mcs, name, bases, body)
 
-    def _repr(self):
-        inside = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__record_fields__)
-        return f"{type(self).__name__}({inside})"
+    class Record(metaclass=_RecordType):
+        """An immutable value: equal if of the same class with equal fields."""
 
-    def _frozen_set(self, name, value):
-        raise AttributeError(f"{type(self).__name__} is immutable: cannot set {name!r}")
+        def __eq__(self, other):
+            if type(self) is not type(other):
+                return NotImplemented
+            return _values(self) == _values(other)
 
-    def _frozen_delete(self, name):
-        raise AttributeError(f"{type(self).__name__} is immutable: cannot delete {name!r}")
+        def __hash__(self):
+            return hash((type(self), *_values(self)))
 
-    def _reduce(self):
-        return (type(self), _values(self))
+        def __repr__(self):
+            inside = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__record_fields__)
+            return f"{type(self).__name__}({inside})"
 
-    _METHODS = {
-        "__eq__": _eq,
-        "__hash__": _hash,
-        "__repr__": _repr,
-        "__setattr__": _frozen_set,
-        "__delattr__": _frozen_delete,
-        "__reduce__": _reduce,
-    }
+        def __setattr__(self, name, value):
+            raise AttributeError(f"{type(self).__name__} is immutable: cannot set {name!r}")
+
+        def __delattr__(self, name):
+            raise AttributeError(f"{type(self).__name__} is immutable: cannot delete {name!r}")
+
+        def __reduce__(self):
+            return (type(self), _values(self))

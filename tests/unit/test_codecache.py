@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[2] / "src/lamina"
+HEAD = len(b"lamina 1 code 1\n") + 4 + 16  # the format with Python's magic, two sizes
 PROBE = (
     "from lamina import codecache; cache = codecache.install(); import lamina.pattern as m; "
     "print(type(m.__loader__).__name__, getattr(m, 'MARK', 'plain'), m.pattern.__code__.co_filename); "
@@ -24,7 +25,7 @@ def package(tmp_path: Path) -> Path:
     """A lamina of a few modules, compiled, without the file."""
     place = tmp_path / "site" / "lamina"
     place.mkdir(parents=True)
-    (place / "__init__.py").write_text("")
+    (place / "__init__.py").write_text("__version__ = '1'\n")
     for name in ("codecache", "pattern", "patterncodes"):
         shutil.copy(SOURCE / f"{name}.py", place)
     run(place, "-m", "compileall", "-q", str(place))
@@ -91,8 +92,8 @@ def test_a_damaged_file_is_ignored(package: Path, damage: str) -> None:
     blob = file_of(package).read_bytes()
     broken = {
         "torn": blob[:-10],
-        "index": blob[:34] + b"\xff" * 40 + blob[74:],
-        "other": b"lamina code 0" + blob[13:],
+        "index": blob[:HEAD] + b"\xff" * 40 + blob[HEAD + 40 :],
+        "other": blob.replace(b"code 1", b"code 0", 1),
         "empty": b"",
     }
     file_of(package).write_bytes(broken[damage])
@@ -102,10 +103,17 @@ def test_a_damaged_file_is_ignored(package: Path, damage: str) -> None:
 def test_damaged_code_is_compiled_again(package: Path) -> None:
     run(package, "-m", "lamina.codecache")
     blob = bytearray(file_of(package).read_bytes())
-    length = int.from_bytes(blob[26:34], "little")
-    blob[34 + length :] = b"?" * (len(blob) - 34 - length)
+    length = int.from_bytes(blob[HEAD - 8 : HEAD], "little")
+    blob[HEAD + length :] = b"?" * (len(blob) - HEAD - length)
     file_of(package).write_bytes(blob)
     assert run(package, "-c", PROBE, PYTHONDONTWRITEBYTECODE="1").split()[1] == "plain"
+
+
+def test_another_version_reads_its_modules_again(package: Path) -> None:
+    run(package, "-m", "lamina.codecache")
+    (package / "__init__.py").write_text("__version__ = '2.0'\n")
+    assert run(package, "-c", PROBE).startswith("SourceFileLoader")
+    assert run(package, "-c", PROBE).startswith("_Loader")
 
 
 def test_other_optimisations_have_no_file(package: Path) -> None:

@@ -7,16 +7,14 @@ import threading
 
 import pytest
 
-from lamina.record import fields, record, replace
+from lamina.record import Record, fields, replace
 
 
-@record
-class Point:
+class Point(Record):
     x: int
     y: int = 0
 
 
-@record
 class Named(Point):
     name: str = "origin"
 
@@ -75,8 +73,7 @@ def test_wrong_arguments_are_refused() -> None:
 def test_many_threads_may_make_the_first_instance() -> None:
     for _ in range(50):
 
-        @record
-        class Fresh:
+        class Fresh(Record):
             a: int
             b: int = 2
 

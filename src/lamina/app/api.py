@@ -98,8 +98,8 @@ def build(
         LaminaError: anything else; see `lamina.errors`.
         Cancelled: `cancel` was set.
     """
-    from lamina.app.build import BuildRequest
     from lamina.app.build import build as build_request
+    from lamina.app.buildrequest import BuildRequest
     from lamina.app.platforms import parse_platforms
     from lamina.app.wiring import BuildHost
     from lamina.builder.secrets import Secrets

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 
-from lamina.record import record, replace
+from lamina.record import Record, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,8 +16,7 @@ _ROLLING = frozenset({"sid", "unstable", "experimental", "rc-buggy", "devel"})
 _OPTIONS = re.compile(r"\[([^\]]*)\]")
 
 
-@record
-class AptSource:
+class AptSource(Record):
     """One suite of one repository; `signed_by` is a keyring's path or empty."""
 
     uri: str

@@ -11,7 +11,7 @@ import json
 
 from lamina.errors import Kind, LaminaError
 from lamina.events import Phase
-from lamina.record import record, replace
+from lamina.record import Record, replace
 from lamina.spec import mediatype
 from lamina.spec.descriptor import Descriptor, annotations_of
 from lamina.spec.digest import Digest
@@ -36,8 +36,7 @@ CREATED = "org.opencontainers.image.created"
 _MAX_CONFIG = 4 * 1024 * 1024
 
 
-@record
-class Entry:
+class Entry(Record):
     """An image of a list: where it is, and its descriptor with the platform."""
 
     source: str

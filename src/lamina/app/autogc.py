@@ -11,7 +11,7 @@ import os
 
 from lamina.errors import LaminaError
 from lamina.events import Notice
-from lamina.record import record
+from lamina.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,8 +28,7 @@ _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
           "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "tib": 1 << 40}  # fmt: skip
 
 
-@record
-class Policy:
+class Policy(Record):
     """The limits in bytes, and `max_age` in seconds (0: no limit); `mount_max_age` is that of cache
     mounts alone.
     """

@@ -19,7 +19,7 @@ from lamina.image.pack import Packed, PackOptions, pack_image, sorted_tar_items
 from lamina.image.platforms import join_names
 from lamina.image.times import format_time
 from lamina.layer.entry import Entry, EntryType, sort_key
-from lamina.record import record
+from lamina.record import Record
 from lamina.spec.config import RunConfig
 
 TYPE_CHECKING = False
@@ -73,8 +73,7 @@ _ADDED: dict[bytes, tuple[int, bytes]] = {
 }
 
 
-@record
-class BootstrapOptions:
+class BootstrapOptions(Record):
     """What to make. `what` is `debian:SUITE`, `ubuntu:SUITE` or `busybox`.
 
     `names` are normalised references. `created` is now, `epoch` SOURCE_DATE_EPOCH (POSIX
@@ -171,8 +170,7 @@ def _pack(
 # --- Debian and Ubuntu -----------------------------------------------------------------------
 
 
-@record
-class _Request:
+class _Request(Record):
     """A checked request: what the tool is told."""
 
     suite: str

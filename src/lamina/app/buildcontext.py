@@ -7,7 +7,7 @@ import os
 import stat
 
 from lamina.errors import Kind, LaminaError
-from lamina.record import record, replace
+from lamina.record import Record, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,8 +18,7 @@ _MAX_IGNORE = 4 * 1024 * 1024
 _REMOTE = ("http://", "https://", "git://", "git@", "ssh://", "github.com/")
 
 
-@record
-class BuildContext:
+class BuildContext(Record):
     """The context directory (absolute), the Dockerfile's bytes and name, the ignore patterns."""
 
     directory: str

@@ -8,7 +8,7 @@ import os
 
 from lamina.app.history import KIND, is_running, log_path, remove
 from lamina.errors import Kind, LaminaError
-from lamina.record import record, replace
+from lamina.record import Record, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 _MAX_LINE = 64 << 20  # bytes of one line of a record's file; longer ones are not ours
 
 
-@record
-class Why:
+class Why(Record):
     """Why a step was not cached: the fields of `events.VertexExplained`."""
 
     cause: str
@@ -38,8 +37,7 @@ class Why:
     text: str
 
 
-@record
-class Step:
+class Step(Record):
     """A step of a recorded build, numbered from 1 in the order of the plan.
 
     `outcome` is ran, cached, failed, cancelled, or empty if the build was killed before it ended.
@@ -186,8 +184,7 @@ def read_lines(path: str) -> Iterator[dict[str, Any]]:
 # Entering -----------------------------------------------------------------------------------------
 
 
-@record
-class Place:
+class Place(Record):
     """Where one can go in: `chain` has the files (None: an empty tree), `stack` their layers (empty
     for the files of a step that failed), the rest is the process's. `environment` is the path, in
     the container, of a script that sets what nothing may store.

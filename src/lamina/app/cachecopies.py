@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from lamina.app.cachemounts import first_of_each
 from lamina.app.copying import Place, parse_place
 from lamina.errors import Kind, LaminaError
-from lamina.record import record
+from lamina.record import Record
 from lamina.spec import mediatype
 from lamina.spec.descriptor import Descriptor
 from lamina.spec.digest import Digest
@@ -97,8 +97,7 @@ def _parse_fields(text: str, absolute: Callable[[str], str]) -> Place:
 # The artifact -------------------------------------------------------------------------------------
 
 
-@record
-class Entry:
+class Entry(Record):
     """A cache of an artifact: its mount's id (with namespace), its first content, its layer."""
 
     id: str

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from lamina.errors import Kind, LaminaError
-from lamina.record import record
+from lamina.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 _HEX = frozenset("0123456789abcdef")
 
 
-@record
-class CacheInfo:
+class CacheInfo(Record):
     """A cache mount's directory, the bytes of disk it takes and whether a step holds it."""
 
     cache: StoredCache
@@ -113,8 +112,7 @@ def remove_cache(store: Store, cache: StoredCache) -> int:
     return freed
 
 
-@record
-class CacheFilter:
+class CacheFilter(Record):
     """Of `cache prune` and `cache ls`: only what was not used since `until` (POSIX seconds), has one
     of these `ids` (a mount's, with shell patterns), and is (not) `in_use`; None and empty: any.
     """

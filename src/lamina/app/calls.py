@@ -8,11 +8,11 @@ depend on what it really holds are left out; `Checked.missing` names it.
 from __future__ import annotations
 
 from lamina.errors import Kind, LaminaError, SourceError
-from lamina.record import record, replace
+from lamina.record import Record, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from lamina.app.build import BuildRequest
+    from lamina.app.buildrequest import BuildRequest
     from lamina.dockerfile.ast import Dockerfile
     from lamina.dockerfile.lower import ImageRequest, Lowered, LowerOptions, ResolvedImage
     from lamina.dockerfile.outline import Outline, Target
@@ -23,8 +23,7 @@ _NEEDS_BASE = frozenset({"UndefinedVar"})  # an image may set the variable
 _MAX_ROUNDS = 20
 
 
-@record
-class Checked:
+class Checked(Record):
     """Findings in file order, the error that would stop a build (if any), bases not found."""
 
     warnings: tuple[Diagnostic, ...]
@@ -86,13 +85,13 @@ def targets(request: BuildRequest) -> tuple[Target, ...]:
 
 
 def _options(request: BuildRequest) -> LowerOptions:
-    from lamina.app.build import lower_options
+    from lamina.app.lowering import lower_options
 
     return lower_options(request)
 
 
 def _lower(lowering: Lowering, store: Store, missing: list[str]) -> Lowered:
-    from lamina.app.build import resolve
+    from lamina.app.lowering import resolve
     from lamina.dockerfile.lower import NeedImages, NeedRemotes
 
     resolved: dict[tuple[str, str], ResolvedImage] = {}

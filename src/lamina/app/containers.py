@@ -23,7 +23,7 @@ from lamina.container.publish import PortMapping
 from lamina.container.state import KIND, ContainerConfig, State
 from lamina.errors import Kind, LaminaError
 from lamina.events import Notice, silent
-from lamina.record import record, replace
+from lamina.record import Record, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,8 +41,7 @@ if TYPE_CHECKING:
 DEFAULT_STOP_TIMEOUT = 10  # seconds
 
 
-@record
-class Host:
+class Host(Record):
     """What is chosen for this host: the OCI runtime and the bridge's subnet (empty: found).
 
     `forks`: this process is a command of lamina's, and a monitor may be a fork of it.

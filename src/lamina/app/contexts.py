@@ -19,7 +19,7 @@ import shutil
 
 from lamina.dockerfile.remotes import LAYOUT
 from lamina.errors import Kind, LaminaError
-from lamina.record import record
+from lamina.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,8 +42,7 @@ _TREES = frozenset({"directory", "git", "http"})
 _DOWNLOAD = "context"  # BuildKit's name for the file of a URL
 
 
-@record
-class BuildContextSource:
+class BuildContextSource(Record):
     """A named context: `kind` is `directory` (`where` is absolute), `image`, `layout`, `git`,
     `http` or `target` (of the same bake; `where` is its name).
     """

@@ -11,7 +11,7 @@ from lamina.errors import Kind, LaminaError
 from lamina.events import Phase
 from lamina.image.names import is_dangling, set_names
 from lamina.image.resolve import find_target
-from lamina.record import record, replace
+from lamina.record import Record, replace
 from lamina.spec.reference import Reference
 
 TYPE_CHECKING = False
@@ -29,8 +29,7 @@ if TYPE_CHECKING:
 TRANSPORTS = ("docker", "store", "oci", "oci-archive", "docker-archive")
 
 
-@record
-class Place:
+class Place(Record):
     """One end of a copy. `kind` is of TRANSPORTS (`docker`: a registry); `name` is the reference,
     or the name inside the layout or archive at `path`.
     """
@@ -66,8 +65,7 @@ def parse_place(text: str, *, absolute: Callable[[str], str]) -> Place:
     return Place(kind, absolute(path), name)
 
 
-@record
-class CopyOptions:
+class CopyOptions(Record):
     """`platform` picks one image of an index (None: this `host`'s, unless `all_platforms`)."""
 
     host: Platform

@@ -11,7 +11,7 @@ import os
 
 from lamina.errors import Kind, LaminaError
 from lamina.events import silent
-from lamina.record import record
+from lamina.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from lamina.store.ports import NamedImage, Store
 
 
-@record
-class Row:
+class Row(Record):
     """A kind of thing in the store: how many there are and are in use, bytes, reclaimable bytes."""
 
     type: str
@@ -37,8 +36,7 @@ class Row:
     reclaimable: int
 
 
-@record
-class ImageUse:
+class ImageUse(Record):
     """An image: the bytes it shares with others, those it alone needs, and its containers."""
 
     names: tuple[str, ...]
@@ -49,8 +47,7 @@ class ImageUse:
     containers: int
 
 
-@record
-class ContainerUse:
+class ContainerUse(Record):
     """A container and the bytes of its files, log and anonymous volumes."""
 
     container: Container
@@ -58,8 +55,7 @@ class ContainerUse:
     is_running: bool
 
 
-@record
-class DiskUsage:
+class DiskUsage(Record):
     """Everything in the store. `rows` add up to `total`, which is what the filesystem counts."""
 
     rows: tuple[Row, ...]
@@ -69,16 +65,14 @@ class DiskUsage:
     total: int
 
 
-@record
-class Pruned:
+class Pruned(Record):
     """What was removed, as lines for people, and the bytes of disk that became free."""
 
     lines: tuple[str, ...]
     bytes: int
 
 
-@record
-class PruneFilter:
+class PruneFilter(Record):
     """Of `prune --filter`: only what is older than `until` (POSIX seconds, None: whatever its age)
     and has all of `labels` and none of `without` ((name, value or None) each).
     """

@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 
 from lamina.errors import Kind, LaminaError
-from lamina.record import record
+from lamina.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,8 +31,7 @@ _NAMES = re.compile(rb"(?:\[\x00\[\[\x00)(?:[a-z0-9_.-]{1,40}\x00){20,}")
 _UNREACHABLE = ("Could not resolve", "Could not connect", "onnection failed", "timed out")
 
 
-@record
-class Program:
+class Program(Record):
     """The program's bytes, and its time in the package (POSIX seconds)."""
 
     data: bytes

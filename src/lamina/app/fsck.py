@@ -14,7 +14,7 @@ import os
 from lamina.errors import Kind, LaminaError
 from lamina.events import silent
 from lamina.image.names import is_dangling
-from lamina.record import record
+from lamina.record import Record
 from lamina.spec import mediatype
 from lamina.spec.digest import DiffID, Digest
 from lamina.spec.identity import chain_ids
@@ -39,8 +39,7 @@ if TYPE_CHECKING:
     from lamina.tasks import CancelToken
 
 
-@record
-class Outcome:
+class Outcome(Record):
     """A finding, and what became of it: `state` is `damaged` (nothing was tried), `repaired`, `lost`,
     or `stray`; `done` says what was done, or why not.
     """
@@ -55,8 +54,7 @@ class Outcome:
         return self.state in {"damaged", "lost"}
 
 
-@record
-class Report:
+class Report(Record):
     """Everything that was found; `unchecked` snapshots have nothing to be compared with."""
 
     outcomes: tuple[Outcome, ...]

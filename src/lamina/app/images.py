@@ -15,7 +15,7 @@ from lamina.image.names import (
 from lamina.image.resolve import find_target, image_ids, open_preferred, preferred_image
 from lamina.image.times import parse_time
 from lamina.image.view import Image
-from lamina.record import record
+from lamina.record import Record
 from lamina.spec.config import run_config_to_json
 from lamina.spec.reference import Reference
 
@@ -36,8 +36,7 @@ CONTAINER = "container"  # the kind under which containers are documents
 ARCHIVE_FORMATS = ("docker-archive", "oci-archive")
 
 
-@record
-class Filters:
+class Filters(Record):
     """Of `images --filter`: each tuple's members are alternatives for `reference`, and must all
     hold for `labels` ((name, value or None)). `before` and `since` are images as typed.
     """
@@ -49,8 +48,7 @@ class Filters:
     since: str = ""
 
 
-@record
-class Listed:
+class Listed(Record):
     """A line of `images`: `reference` is None for a dangling image; `created` POSIX seconds."""
 
     reference: Reference | None
@@ -153,8 +151,7 @@ def matches_reference(reference: Reference | None, pattern: str) -> bool:
 # --- one image -------------------------------------------------------------------------------
 
 
-@record
-class HistoryLine:
+class HistoryLine(Record):
     """A line of `history`: `id` is the image id for the newest, empty for the others."""
 
     id: str
@@ -287,8 +284,7 @@ def tagged_reference(name: str) -> Reference:
 # --- removal ---------------------------------------------------------------------------------
 
 
-@record
-class Removal:
+class Removal(Record):
     """A line of `rmi`: `verb` is Untagged or Deleted."""
 
     verb: str
@@ -314,8 +310,7 @@ def remove_image(store: Store, text: str, *, force: bool) -> list[Removal]:
         return _remove_id(store, found.target, names, users, force=force)
 
 
-@record
-class _User:
+class _User(Record):
     """A container that uses an image."""
 
     container: str

@@ -6,7 +6,7 @@ from __future__ import annotations
 from lamina.image.names import set_names
 from lamina.image.pack import Packed, PackOptions, pack_image, sorted_tar_items
 from lamina.image.times import format_time
-from lamina.record import record, replace
+from lamina.record import Record, replace
 from lamina.spec.config import RunConfig
 
 TYPE_CHECKING = False
@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from lamina.tasks import CancelToken
 
 
-@record
-class ImportOptions:
+class ImportOptions(Record):
     """`names` are normalised references (none: the image has only its id). `changes` are
     Dockerfile instructions. `created` is now, `epoch` SOURCE_DATE_EPOCH (POSIX seconds).
     """

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from lamina.errors import Kind, LaminaError
-from lamina.record import record
+from lamina.record import Record
 from lamina.registry.auth import Credentials
 from lamina.registry.config import normalise_key
 from lamina.registry.protocol import RegistryError, parse_challenges
@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from lamina.registry.config import CredentialStore
 
 
-@record
-class LoggedIn:
+class LoggedIn(Record):
     """Where the credentials are kept: `helper` True for a credential helper, else a plain file."""
 
     host: str

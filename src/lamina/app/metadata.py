@@ -10,7 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from lamina.app.build import BuildOutcome
+    from lamina.app.buildrequest import BuildOutcome
     from lamina.spec.digest import Digest
     from lamina.store.ports import Store
 

@@ -12,7 +12,7 @@ import posixpath
 
 from lamina.container.ports import Mount
 from lamina.errors import Kind, LaminaError
-from lamina.record import record
+from lamina.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,8 +24,7 @@ _SELINUX = frozenset({"z", "Z"})
 _TMPFS_DEFAULTS = ("noexec", "nosuid", "nodev")  # moby, volume/mounts/linux_parser.go
 
 
-@record
-class MountRequest:
+class MountRequest(Record):
     """One mount that was asked for. `volume`: an anonymous one, `mount` has only a destination.
 
     `make_source` creates a missing host directory, as Docker's `-v` does and `--mount` does not.

@@ -9,7 +9,7 @@ from lamina.errors import Kind, LaminaError
 from lamina.events import Notice, Phase
 from lamina.image.names import set_names
 from lamina.image.view import Image, PlatformNotFound
-from lamina.record import record, replace
+from lamina.record import Record, replace
 from lamina.spec import mediatype
 from lamina.spec.descriptor import Descriptor
 from lamina.spec.identity import chain_ids
@@ -28,8 +28,7 @@ if TYPE_CHECKING:
     from lamina.tasks import CancelToken
 
 
-@record
-class Pulled:
+class Pulled(Record):
     """What a pull did: `reference` is the stored name; `is_new` False if it was up to date."""
 
     reference: Reference
@@ -37,8 +36,7 @@ class Pulled:
     is_new: bool
 
 
-@record
-class PullOptions:
+class PullOptions(Record):
     """`platform` None: this host's, or whatever there is; `all_platforms` keeps every image of an
     index; `jobs` blobs at one time; `unpack` makes the layers of the image for `platform` ready to
     run while they arrive.

@@ -7,7 +7,7 @@ from lamina.errors import Kind, LaminaError
 from lamina.events import Notice, Phase
 from lamina.image.names import is_dangling
 from lamina.image.view import Image
-from lamina.record import record
+from lamina.record import Record
 from lamina.spec import mediatype
 from lamina.spec.document import MAX_DOCUMENT
 from lamina.spec.manifest import Index, Manifest
@@ -28,8 +28,7 @@ if TYPE_CHECKING:
 _MAX_MOUNTS = 3  # repositories tried a blob
 
 
-@record
-class Pushed:
+class Pushed(Record):
     """What was pushed where; `mounted` blobs came from other repositories of the registry."""
 
     reference: Reference

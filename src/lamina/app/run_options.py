@@ -10,7 +10,7 @@ from lamina.container.ports import ProcessSpec
 from lamina.container.publish import PortMapping
 from lamina.container.state import ContainerConfig
 from lamina.errors import Kind, LaminaError
-from lamina.record import record
+from lamina.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,8 +22,7 @@ NETWORKS = ("bridge", "host", "none")
 DEFAULT_SHM_SIZE = 64 << 20  # moby, daemon/config: DefaultShmSize
 
 
-@record
-class RunOptions:
+class RunOptions(Record):
     """One `run` or `create`. Fields are Docker's flags; None or empty means the image's default.
 
     `entrypoint` `("",)` resets the image's. `env` later settings win. `memory` and `shm_size` in
@@ -68,8 +67,7 @@ class RunOptions:
     log_max_file: int = 1
 
 
-@record
-class Origin:
+class Origin(Record):
     """The image a container is made from: the user's text, the config digest, the top chainID."""
 
     image: str

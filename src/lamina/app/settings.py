@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 
 from lamina.errors import Kind, LaminaError
-from lamina.record import record, replace
+from lamina.record import Record, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,8 +20,7 @@ SYSTEM_FILE = "/etc/lamina/config.toml"
 SYSTEM_ROOT = "/var/lib/lamina"
 
 
-@record
-class Settings:
+class Settings(Record):
     """What can be configured.
 
     `ca_bundle` is a PEM file put into RUN steps and never into an image; `runtime` a name or path

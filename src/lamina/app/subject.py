@@ -9,7 +9,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from lamina.app.build import BuildRequest
+    from lamina.app.buildrequest import BuildRequest
 
 
 def subject_of(request: BuildRequest, target: str = "") -> dict[str, Any]:

@@ -9,7 +9,7 @@ import json
 
 from lamina.app.builds import choose_step, find_build
 from lamina.errors import Kind, LaminaError
-from lamina.record import record
+from lamina.record import Record
 from lamina.solver.explain import KeyTree, explain, nearest, sentence, split_name
 
 TYPE_CHECKING = False
@@ -24,8 +24,7 @@ FORMAT = 1
 MAX_FILE = 256 << 20  # bytes of an exported file that are read
 
 
-@record
-class Compared:
+class Compared(Record):
     """A step of a build beside the one of the file that it was compared with.
 
     `is_same` says that both have one key. Without an `explanation` there is nothing like it in the

@@ -15,7 +15,7 @@ its digest. Inside an image (`type=inline`) there are no `layers`: those of the 
 from __future__ import annotations
 
 from lamina.errors import Kind, LaminaError
-from lamina.record import record
+from lamina.record import Record
 from lamina.spec.digest import DiffID, Digest
 from lamina.spec.document import dump, parse_object
 
@@ -42,8 +42,7 @@ class InvalidCache(LaminaError):
     kind = Kind.INVALID
 
 
-@record
-class Remembered:
+class Remembered(Record):
     """One record: `tree` is the key as JSON text (empty: left out), `created` POSIX seconds."""
 
     key: Digest
@@ -53,8 +52,7 @@ class Remembered:
     created: float = 0.0
 
 
-@record
-class BaseImage:
+class BaseImage(Record):
     """What a base image's name meant: `documents` lead from what it points to down to its config."""
 
     reference: str
@@ -62,8 +60,7 @@ class BaseImage:
     documents: tuple[str, ...]
 
 
-@record
-class CacheDocument:
+class CacheDocument(Record):
     """All that one cache says. `layers` has the blob of each diffID."""
 
     records: tuple[Remembered, ...]

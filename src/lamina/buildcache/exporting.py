@@ -18,7 +18,7 @@ from lamina.buildcache.collecting import layers_of
 from lamina.errors import Cancelled, Kind, LaminaError
 from lamina.events import Notice, Progress
 from lamina.image.unpack import LayerMissing, blobs_of, ensure_blob
-from lamina.record import record
+from lamina.record import Record
 from lamina.registry.local import LayoutEnd, StoreEnd, StoreJournal
 from lamina.spec import mediatype
 from lamina.spec.descriptor import Descriptor
@@ -119,8 +119,7 @@ class RegistryPlace:
             sink.put_document(descriptor, raw)
 
 
-@record
-class Exported:
+class Exported(Record):
     """What a cache holds now: records, layers, and how many of its blobs were sent."""
 
     records: int

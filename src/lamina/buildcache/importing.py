@@ -16,7 +16,7 @@ from itertools import pairwise
 from lamina.buildcache.places import open_place, read_cache
 from lamina.errors import Kind, LaminaError
 from lamina.events import Diagnostic, Progress, Severity
-from lamina.record import record
+from lamina.record import Record
 from lamina.spec.config import ImageConfig
 from lamina.spec.digest import Digest
 from lamina.spec.identity import chain_ids
@@ -49,8 +49,7 @@ class LayerLost(LaminaError):
     kind = Kind.UNAVAILABLE
 
 
-@record
-class ImportedImage:
+class ImportedImage(Record):
     """What a base image's name meant where the cache was made. `root` is what the name pointed to."""
 
     root: Digest

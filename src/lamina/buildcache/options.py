@@ -7,7 +7,7 @@ Every attribute works or is refused by name; docs/adr/0087 lists them.
 from __future__ import annotations
 
 from lamina.errors import Kind, LaminaError
-from lamina.record import record
+from lamina.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,8 +42,7 @@ class InvalidCacheOption(LaminaError):
     kind = Kind.USAGE
 
 
-@record
-class CacheFrom:
+class CacheFrom(Record):
     """Where cache is read. `ref` is a reference as typed, `src` a directory; `digest` and `tag` say
     which cache of the directory is meant.
     """
@@ -58,8 +57,7 @@ class CacheFrom:
         return self.ref or self.src
 
 
-@record
-class CacheTo:
+class CacheTo(Record):
     """Where cache is written, and how. `max_mode` exports every step, else those of the result.
 
     `level` None is the compression's own; without `force_compression` a blob that exists is taken

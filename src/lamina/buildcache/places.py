@@ -12,7 +12,7 @@ import os
 
 from lamina.buildcache import codec
 from lamina.errors import Kind, LaminaError
-from lamina.record import record
+from lamina.record import Record
 from lamina.spec import mediatype
 from lamina.spec.config import ImageConfig
 from lamina.spec.descriptor import Descriptor
@@ -43,8 +43,7 @@ class NoCache(LaminaError):
     kind = Kind.UNSUPPORTED
 
 
-@record
-class ReadCache:
+class ReadCache(Record):
     """A document and where the blob of each of its layers is described."""
 
     document: CacheDocument

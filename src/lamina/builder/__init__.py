@@ -3,7 +3,8 @@
 
 Start with `build.solve`. `tree` reads a directory by file descriptor, `selection` finds and
 digests what a COPY selects (with `statcache`), `changes` is a layer being composed in memory over
-a base that is only looked at, `copying` and `archive` put COPY and ADD into it, `execution` runs
+a base that is only looked at (`layeredbase`: without a mount), `copying` and `archive` put COPY and ADD
+into it, `execution` runs
 a RUN step, `sources` knows where steps take files from, `making` makes layers, `worker` joins them to
 the solver. Rules of COPY: docs/adr/0027, after BuildKit's
 `solver/llbsolver/file` and fsutil's `copy`. May import everything below `exporter`.

@@ -15,7 +15,7 @@ from lamina.builder.changes import Lazy
 from lamina.builder.tree import resolve, shown
 from lamina.errors import Kind, LaminaError
 from lamina.layer.entry import Entry, EntryType
-from lamina.record import record, replace
+from lamina.record import Record, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,8 +36,7 @@ _CHUNK = 1 << 20
 _BLOCK = 512  # bytes of a tar header
 
 
-@record
-class Spool:
+class Spool(Record):
     """A file without a name for content that can be read only once. `close` frees it."""
 
     fd: int

@@ -14,7 +14,7 @@ from lamina.builder.scratch import Scratch
 from lamina.builder.sources import Sources
 from lamina.builder.worker import BuildWorker
 from lamina.errors import SourceError
-from lamina.record import record
+from lamina.record import Record
 from lamina.solver.driver import Driver
 from lamina.solver.scheduler import Scheduler
 
@@ -39,8 +39,7 @@ if TYPE_CHECKING:
     Result = tuple[DiffID, ...]
 
 
-@record
-class StepLimits:
+class StepLimits(Record):
     """What each RUN step may take; never part of a cache key.
 
     `memory` and `memory_swap` (with swap) in bytes, `cpus` in CPUs, 0 for no limit (`memory_swap`
@@ -59,8 +58,7 @@ class StepLimits:
     ulimits: tuple[tuple[str, int, int], ...] = ()
 
 
-@record
-class SolveOptions:
+class SolveOptions(Record):
     """`jobs` limits the steps that run at one time (None: no limit; steps wait for networks and
     disks more than they compute). `compression` and `level` are for the blobs of exported layers.
     `scratch_dir` is for mount points and temporary files (empty: `build` in the store).
@@ -84,8 +82,7 @@ class SolveOptions:
     build: str = ""
 
 
-@record
-class Solved:
+class Solved(Record):
     """The stacks of the plan's outputs, and how many steps ran and were cached."""
 
     outputs: tuple[tuple[DiffID, ...], ...]

@@ -62,17 +62,12 @@ class EmptyBase:
         raise LaminaError(f"'/{shown(path)}' does not exist", kind=Kind.NOT_FOUND)
 
 
-class MountedBase:
-    """A mounted tree, looked at through the descriptor of its root, which it owns."""
+class OpenedBase:
+    """A tree whose files can be opened."""
 
-    def __init__(self, root_fd: int) -> None:
-        self._root_fd = root_fd
-
-    def close(self) -> None:
-        """Close the root. Idempotent."""
-        if self._root_fd >= 0:
-            os.close(self._root_fd)
-            self._root_fd = -1
+    def _open(self, path: bytes, flags: int) -> int:
+        """A descriptor of what is at the path; no link is followed. Raises kind NOT_FOUND, INVALID."""
+        raise NotImplementedError
 
     def lookup(self, path: bytes) -> Entry | None:
         try:
@@ -112,6 +107,19 @@ class MountedBase:
         finally:
             os.close(fd)
         return _limited(data, path, limit)
+
+
+class MountedBase(OpenedBase):
+    """A mounted tree, looked at through the descriptor of its root, which it owns."""
+
+    def __init__(self, root_fd: int) -> None:
+        self._root_fd = root_fd
+
+    def close(self) -> None:
+        """Close the root. Idempotent."""
+        if self._root_fd >= 0:
+            os.close(self._root_fd)
+            self._root_fd = -1
 
     def _open(self, path: bytes, flags: int) -> int:
         from lamina.system.paths import open_in_root

@@ -8,7 +8,7 @@ import os
 from lamina.builder.statcache import StatCache
 from lamina.builder.tree import Tree
 from lamina.errors import Kind, LaminaError
-from lamina.record import record
+from lamina.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from lamina.store.ports import Metadata
 
 
-@record
-class Context:
+class Context(Record):
     """A build context: an absolute path on this host.
 
     `is_lasting` is False for a temporary directory (a context that came as an archive): digests

@@ -17,7 +17,6 @@ context are root's, those of a stage keep their owner; `--chown` and `--chmod` o
 
 from __future__ import annotations
 
-import hashlib
 import os
 
 from lamina.builder.changes import Lazy, entry_of
@@ -25,6 +24,7 @@ from lamina.builder.selection import copied_xattrs, payload_digest
 from lamina.builder.statcache import stamp
 from lamina.builder.tree import changed, shown
 from lamina.errors import Kind, LaminaError
+from lamina.hashing import Sha256
 from lamina.layer.entry import Entry, EntryType
 from lamina.record import replace
 
@@ -83,7 +83,7 @@ class _HashingReader:
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
-        self._sha = hashlib.sha256()
+        self._sha = Sha256()
 
     def read(self, size: int = -1, /) -> bytes:
         data = os.read(self._fd, size if size >= 0 else _CHUNK)

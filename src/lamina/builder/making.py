@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from lamina.builder.build import SolveOptions
-    from lamina.builder.changes import Base, Changes
+    from lamina.builder.changes import Base, Changes, MountedBase
     from lamina.builder.execution import FailedMounts, MountProvider, NetworkProvider
+    from lamina.builder.layeredbase import LayeredBase
     from lamina.builder.mounting import Mounter, StepMounts
     from lamina.builder.scratch import Scratch
     from lamina.builder.selection import Match, Picked
@@ -116,7 +117,7 @@ class Maker:
         known = self._bases.get(result)
         if known is not None:
             return known
-        from lamina.builder.changes import EmptyBase, MountedBase
+        from lamina.builder.changes import EmptyBase
 
         base: Base
         chain = chain_id(result)
@@ -125,10 +126,22 @@ class Maker:
         elif result in self._made and not self._store.snapshots.exists(chain):
             base = self._made[result]
         else:
-            base = mounted = MountedBase(self._sources.mount(result))
-            self._closables.append(mounted)
+            base = found = self._stored_base(result, chain)
+            self._closables.append(found)
         self._bases[result] = base
         return base
+
+    def _stored_base(self, result: Result, chain: ChainID) -> LayeredBase | MountedBase:
+        if self._store.snapshots.exists(chain):
+            layers = self._store.snapshots.view(chain).lowers
+            directories = [layer for layer in layers if isinstance(layer, str)]
+            if len(directories) == len(layers):
+                from lamina.builder.layeredbase import LayeredBase
+
+                return LayeredBase(directories)
+        from lamina.builder.changes import MountedBase
+
+        return MountedBase(self._sources.mount(result))
 
     def _execute(
         self,

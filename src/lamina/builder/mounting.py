@@ -36,7 +36,7 @@ from lamina.plan.mounts import (
     SshMount,
     TmpfsMount,
 )
-from lamina.record import record, replace
+from lamina.record import Record, replace
 from lamina.store.working import working_key
 from lamina.system.paths import lookup_in_root, open_in_root
 
@@ -64,8 +64,7 @@ _O_PATH = os.O_PATH | os.O_CLOEXEC
 _CONTENT = "m"  # what is copied lies under this name
 
 
-@record
-class StepMounts:
+class StepMounts(Record):
     """What a step's process gets. `secret_env` is part of its environment and written nowhere;
     `secrets` are values that its output must not show. `environment` is a file in memory that sets
     `secret_env`, for a shell whose own environment is stored (see `Mounter.environment`).
@@ -81,8 +80,7 @@ class StepMounts:
         return Redactor(self.secrets, output)
 
 
-@record
-class MountInput:
+class MountInput(Record):
     """What a mount takes files from: a stage's `result`, or `tree` and `selection` of a context."""
 
     result: Result | None

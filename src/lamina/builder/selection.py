@@ -17,7 +17,7 @@ from lamina.builder.tree import changed, entry_type, shown
 from lamina.errors import Kind, LaminaError
 from lamina.hashing import sha256, sha256_of
 from lamina.layer.entry import EntryType
-from lamina.record import record, replace
+from lamina.record import Record, replace
 from lamina.spec.digest import Digest
 from lamina.system.xattrs import CAPABILITY, is_overlay_private, read_xattrs
 
@@ -39,8 +39,7 @@ _SHOWN = 16  # hexadecimal digits of a file's digest in a listing
 MAX_LISTING = 10_000  # lines of a listing
 
 
-@record
-class Picked:
+class Picked(Record):
     """One file of a selection. `path` is relative to the match (`b""`: the match itself), `place`
     to the tree's root. `digest` (32 bytes) covers a FILE's bytes and attributes; `status` is
     what it was when they were read. `inode` is set if the file has several hard links. `is_parent`
@@ -60,8 +59,7 @@ class Picked:
     given: Lazy | None = None
 
 
-@record
-class Match:
+class Match(Record):
     """A source that a pattern names: `path` as matched (its last part is the name it gets)."""
 
     path: bytes
@@ -69,8 +67,7 @@ class Match:
     picked: tuple[Picked, ...]
 
 
-@record
-class Selection:
+class Selection(Record):
     """The matches of a copy action's patterns, in the order in which they are copied."""
 
     digest: Digest

@@ -16,7 +16,7 @@ import os
 import threading
 
 from lamina.errors import Kind, LaminaError
-from lamina.record import record
+from lamina.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,8 +32,7 @@ _TIMEOUT = 10.0  # seconds for ssh-add
 _WAIT = "echo $SSH_AGENT_PID; exec cat"
 
 
-@record
-class AgentSource:
+class AgentSource(Record):
     """An agent's socket, or else the files of the private keys for one."""
 
     socket: str = ""

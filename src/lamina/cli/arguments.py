@@ -9,7 +9,7 @@ where this one answers: tests/property/cli/test_arguments.py compares them.
 
 from __future__ import annotations
 
-from lamina.record import record
+from lamina.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,8 +23,7 @@ TRUE = frozenset({"true", "1", "t", "T", "TRUE", "True"})  # Go's strconv.ParseB
 FALSE = frozenset({"false", "0", "f", "F", "FALSE", "False"})
 
 
-@record
-class Argument:
+class Argument(Record):
     """A declared argument. `action` is store, append, true (a switch) or refuse."""
 
     names: tuple[str, ...]

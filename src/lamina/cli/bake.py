@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from lamina.app.bake.definition import Bake
-    from lamina.app.build import BuildRequest
+    from lamina.app.buildrequest import BuildRequest
     from lamina.cli.arguments import Parser
     from lamina.cli.call import Call
     from lamina.cli.context import Context

@@ -7,15 +7,15 @@ import io
 import os
 
 from lamina.errors import Kind, LaminaError
-from lamina.record import record
+from lamina.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from lamina.app.build import BuildRequest
     from lamina.app.buildcontext import BuildContext
+    from lamina.app.buildrequest import BuildRequest
     from lamina.app.contexts import BuildContextSource
     from lamina.cli.context import Context
     from lamina.exporter.output import Output
@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     Fields = dict[str, Any]
 
 
-@record
-class BakeHost:
+class BakeHost(Record):
     """What every request is made for: where paths begin, and the options of the command.
 
     `allow` are the entitlements that the command line grants.
@@ -114,7 +113,7 @@ def _agent_text(fields: Fields) -> str:
 
 
 def _request(fields: Fields, host: BakeHost) -> BuildRequest:
-    from lamina.app.build import BuildRequest
+    from lamina.app.buildrequest import BuildRequest
     from lamina.cli.build import is_index
     from lamina.cli.build_flags import cache_places
     from lamina.cli.values import parse_epoch

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from typing import Protocol
 
-    from lamina.app.build import BuildOutcome, BuildRequest
     from lamina.app.buildcontext import BuildContext
+    from lamina.app.buildrequest import BuildOutcome, BuildRequest
     from lamina.app.contexts import BuildContextSource
     from lamina.app.wiring import BuildHost
     from lamina.builder.execution import StepFailed
@@ -189,7 +189,7 @@ def _build_contexts(args: argparse.Namespace, context: Context) -> tuple[BuildCo
 
 def make_request(args: argparse.Namespace, sources: BuildContext, context: Context) -> BuildRequest:
     """The request that the command line makes."""
-    from lamina.app.build import BuildRequest
+    from lamina.app.buildrequest import BuildRequest
     from lamina.cli.values import host_entries, parse_size
     from lamina.spec.platform import host
 

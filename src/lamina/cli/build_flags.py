@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from typing import TypedDict
 
-    from lamina.app.build import BuildRequest
+    from lamina.app.buildrequest import BuildRequest
     from lamina.buildcache.options import CacheFrom, CacheTo
     from lamina.cli.arguments import Parser
     from lamina.cli.context import Context

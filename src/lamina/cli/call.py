@@ -8,14 +8,14 @@ import json
 
 from lamina.cli.ui.escape import printable
 from lamina.errors import Kind, LaminaError, SourceError
-from lamina.record import record
+from lamina.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from typing import Any
 
-    from lamina.app.build import BuildRequest
+    from lamina.app.buildrequest import BuildRequest
     from lamina.app.calls import Checked
     from lamina.cli.context import Context
     from lamina.dockerfile.outline import MountedSecret, Outline, Target
@@ -27,8 +27,7 @@ _ALIASES = {"lint": "check"}
 _FRAME = "--------------------"
 
 
-@record
-class Call:
+class Call(Record):
     """A parsed `--call`: `is_json` for `format=json`; `ignore_status` leaves the exit status 0."""
 
     method: str

@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 
 from lamina.errors import Kind, LaminaError
-from lamina.record import record
+from lamina.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,13 +43,11 @@ class MissingField(TemplateError):
     """A template names a field that the value does not have."""
 
 
-@record
-class _Text:
+class _Text(Record):
     text: str
 
 
-@record
-class _Block:
+class _Block(Record):
     """`if`, `with` or `range`; `names` are range's variables."""
 
     word: str
@@ -59,32 +57,27 @@ class _Block:
     names: tuple[str, ...] = ()
 
 
-@record
-class _Show:
+class _Show(Record):
     pipe: object
 
 
-@record
-class _Literal:
+class _Literal(Record):
     value: object
 
 
-@record
-class _Field:
+class _Field(Record):
     """A chain of names on the dot (`start` empty), on a variable (`$x`), or on a pipeline."""
 
     start: object
     names: tuple[str, ...]
 
 
-@record
-class _Call:
+class _Call(Record):
     function: str
     arguments: tuple[object, ...]
 
 
-@record
-class _Scope:
+class _Scope(Record):
     dot: object
     variables: tuple[tuple[str, object], ...]
 

@@ -10,15 +10,14 @@ import socket
 import struct
 
 from lamina.errors import Kind, LaminaError
-from lamina.record import record
+from lamina.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 
-@record
-class Subnet:
+class Subnet(Record):
     """`ip`/`prefix`: a network, or an address with the length of its network's prefix."""
 
     ip: int

@@ -15,7 +15,7 @@ import os
 
 from lamina.container.seccomp import COMPATIBLE
 from lamina.errors import Kind, LaminaError
-from lamina.record import record
+from lamina.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,8 +50,7 @@ class NoEmulator(LaminaError):
     kind = Kind.UNSUPPORTED
 
 
-@record
-class Handler:
+class Handler(Record):
     """A handler of binfmt_misc that matches by magic: `mask` has the length of `magic`."""
 
     interpreter: str

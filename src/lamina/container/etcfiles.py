@@ -7,7 +7,7 @@ The files are bind-mounted; the image's own are never changed.
 from __future__ import annotations
 
 from lamina.errors import Kind, LaminaError
-from lamina.record import record
+from lamina.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,8 +28,7 @@ ff02::2\tip6-allrouters
 """
 
 
-@record
-class ResolvConf:
+class ResolvConf(Record):
     """A resolv.conf. `fallback` says that the public servers had to be used."""
 
     text: str

@@ -34,7 +34,7 @@ from lamina.container.spec import (
 from lamina.container.stubs import MountStubs
 from lamina.container.users import read_accounts
 from lamina.errors import Kind, LaminaError
-from lamina.record import record, replace
+from lamina.record import Record, replace
 from lamina.system.process import ProcessIdentity, this_process
 
 TYPE_CHECKING = False
@@ -219,8 +219,7 @@ class _InMemory:
         unmount(self._bundle)
 
 
-@record
-class _Step:
+class _Step(Record):
     """One run: its container id, where its root is, and its bundle directory."""
 
     id: str

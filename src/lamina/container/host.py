@@ -8,7 +8,7 @@ import stat
 
 from lamina.container.capabilities import from_mask
 from lamina.container.spec import Device, HostFacts
-from lamina.record import record
+from lamina.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,8 +28,7 @@ _MACHINES = {
 }
 
 
-@record
-class Cgroups:
+class Cgroups(Record):
     """How control groups are mounted: `mode` is v1, v2, hybrid or none.
 
     hybrid: v1 hierarchies, and beside them a v2 mount (at `unified`) that owns a controller.

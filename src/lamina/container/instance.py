@@ -33,7 +33,7 @@ from lamina.container.runtime import find_runtime
 from lamina.container.spec import make_spec
 from lamina.container.users import read_accounts
 from lamina.errors import Kind, LaminaError
-from lamina.record import record, replace
+from lamina.record import Record, replace
 from lamina.system import mounts
 from lamina.system.paths import open_in_root, realpath_in_root
 
@@ -370,8 +370,7 @@ def _open_peer(master: int) -> int:
     return fcntl.ioctl(master, _TIOCGPTPEER, flags)
 
 
-@record
-class ExecRequest:
+class ExecRequest(Record):
     """A process to run beside a container's first one. `env` is added to the container's."""
 
     command: tuple[str, ...]

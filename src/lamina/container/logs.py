@@ -14,7 +14,7 @@ import os
 import time
 
 from lamina.errors import Kind, LaminaError
-from lamina.record import record
+from lamina.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,8 +28,7 @@ _BLOCK = 64 * 1024
 NANOSECONDS = 1_000_000_000
 
 
-@record
-class Entry:
+class Entry(Record):
     """One line of output: `stream` 1 or 2, `at` in POSIX nanoseconds."""
 
     stream: int

@@ -36,7 +36,7 @@ from lamina.container.network_bridge import Bridge, explained
 from lamina.container.network_claims import ADDRESS, Claim
 from lamina.container.publish import PortMapping, parse_publish
 from lamina.errors import Kind, LaminaError
-from lamina.record import record, replace
+from lamina.record import Record, replace
 from lamina.system.netns import create_namespace
 
 TYPE_CHECKING = False
@@ -61,8 +61,7 @@ DEFAULT_BRIDGE = "lamina0"
 DEFAULT_LOCK = "/run/lamina/network.lock"
 
 
-@record
-class Attachment:
+class Attachment(Record):
     """A network namespace with an address on the bridge.
 
     `ns_path` is what an OCI runtime joins; it and `ns_fd` (close-on-exec) are valid in this

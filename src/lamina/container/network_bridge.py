@@ -20,7 +20,7 @@ from lamina.container.addresses import (
 )
 from lamina.container.netlink import Netlink
 from lamina.errors import Kind, LaminaError
-from lamina.record import record
+from lamina.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,8 +33,7 @@ _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ENO
 _MAX_ALIAS = 255  # IFALIASZ less the terminator
 
 
-@record
-class Bridge:
+class Bridge(Record):
     """A bridge that is up: its interface and the network behind it."""
 
     index: int

@@ -11,15 +11,14 @@ import json
 
 from lamina.container.publish import PortMapping
 from lamina.errors import LaminaError
-from lamina.record import record
+from lamina.record import Record
 from lamina.store.ports import Document
 
 ADDRESS = "address"
 """The documents' kind; id and name are the address in dotted form."""
 
 
-@record
-class Claim:
+class Claim(Record):
     """Who holds an address. `start` is in clock ticks since boot (proc(5), field 22)."""
 
     owner: str

@@ -15,7 +15,7 @@ import struct
 
 from lamina.container.netlink import NETFILTER, Netlink, attribute
 from lamina.errors import Kind, LaminaError
-from lamina.record import record
+from lamina.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,8 +34,7 @@ _TABLE_NAME = 1  # NFTA_TABLE_NAME
 _NO_TOOL = "install nftables (or iptables), or use `--network host`"
 
 
-@record
-class Redirect:
+class Redirect(Record):
     """Connections to `host_ip`:`host_port` (empty: any address of the host) go to `ip`:`port`."""
 
     protocol: str

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 from lamina.container.addresses import Subnet
 from lamina.container.netlink import F_CREATE, F_EXCL, Netlink, attribute, attributes, nested
-from lamina.record import record
+from lamina.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,8 +39,7 @@ _IFA_ADDRESS, _IFA_LOCAL = 1, 2
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY = 1, 4, 5
 
 
-@record
-class Link:
+class Link(Record):
     """An interface: `master` is the index of its bridge, 0 if it has none; `dying` if somebody
     marked it for removal and did not get to it; `alias` is a note for people.
     """

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from lamina.record import record
+from lamina.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,8 +15,7 @@ else:
     Protocol = object
 
 
-@record
-class Mount:
+class Mount(Record):
     """A mount into the container: `type` is `bind` or `tmpfs`; paths absolute.
 
     `options` are runtime mount options (`ro`, `rbind`, `size=64m`).
@@ -28,8 +27,7 @@ class Mount:
     options: tuple[str, ...] = ()
 
 
-@record
-class ProcessSpec:
+class ProcessSpec(Record):
     """A process in a container. `env` in order, names unique; `user` as written in the image or
     on the command line (name, uid, name:group...), resolved in the rootfs when it starts.
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import socket
 
 from lamina.errors import Kind, LaminaError
-from lamina.record import record
+from lamina.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,8 +16,7 @@ _PROTOCOLS = ("tcp", "udp")
 _HINT = "write it as in `-p 8080:80`, `-p 127.0.0.1:8080:80/udp` or `-p 8000-8010:8000-8010`"
 
 
-@record
-class PortMapping:
+class PortMapping(Record):
     """A port of a container and where the host offers it.
 
     `host_ip` empty means every address of the host, IPv6 too; `host_port` 0 means a free port,

@@ -12,7 +12,7 @@ import os
 from lamina.container.host import Cgroups, has_seccomp, read_cgroups, read_facts
 from lamina.container.spec import HostFacts
 from lamina.errors import Kind, LaminaError
-from lamina.record import fields, record, replace
+from lamina.record import Record, fields, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,8 +27,7 @@ class NoRuntime(LaminaError):
     kind = Kind.SYSTEM
 
 
-@record
-class Runtime:
+class Runtime(Record):
     """A runtime that works here, and how.
 
     `manager` is crun's `--cgroup-manager` (`cgroupfs`, or `disabled` where no control group can

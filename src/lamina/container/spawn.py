@@ -14,7 +14,7 @@ import sys
 import threading
 
 from lamina.errors import Kind, LaminaError
-from lamina.record import record
+from lamina.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,8 +29,7 @@ _BOOT = "import sys; sys.path.append({!r}); import launcher; launcher.main({!r})
 _CHUNK = 1 << 16  # bytes read from a pipe at once: the size of a pipe
 
 
-@record
-class Launch:
+class Launch(Record):
     """A runtime to run as process 1 of a PID namespace, in a mount namespace of its own.
 
     `keep` are paths inside overlay mounts the container uses; `binds` (source, target) are made

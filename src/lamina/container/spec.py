@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from lamina.container.capabilities import container_capabilities
 from lamina.errors import Kind, LaminaError
-from lamina.record import record
+from lamina.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -107,8 +107,7 @@ class InvalidMount(LaminaError):
     kind = Kind.INVALID
 
 
-@record
-class Device:
+class Device(Record):
     """A device node of the host, for privileged containers. `type` is `c` or `b`."""
 
     path: str
@@ -120,8 +119,7 @@ class Device:
     gid: int
 
 
-@record
-class HostFacts:
+class HostFacts(Record):
     """What the host allows, found out once (`host.py`).
 
     `capabilities` are those this process can pass on. `device_control` says whether a device

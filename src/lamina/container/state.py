@@ -27,7 +27,7 @@ import struct
 from lamina.container.ports import Mount, ProcessSpec
 from lamina.container.publish import PortMapping
 from lamina.errors import Kind, LaminaError
-from lamina.record import fields, record, replace
+from lamina.record import Record, fields, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,8 +48,7 @@ class ContainerNotFound(LaminaError):
     kind = Kind.NOT_FOUND
 
 
-@record
-class ContainerConfig:
+class ContainerConfig(Record):
     """Everything `run` was asked for, merged with the image's defaults.
 
     `image` is the text the user gave, `image_id` the config digest and `chain` the chainID the
@@ -109,8 +108,7 @@ class ContainerConfig:
             ) from error
 
 
-@record
-class State:
+class State(Record):
     """What the monitor wrote last. Times are POSIX seconds, 0 if it has not happened.
 
     `pid` and `pid_started` (clock ticks since boot) name the container's first process, `boot` the

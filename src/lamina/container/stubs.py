@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import stat
 
-from lamina.record import record
+from lamina.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 MAX_LINKS = 40  # as the kernel's limit on symbolic links in one path
 
 
-@record
-class _Stub:
+class _Stub(Record):
     parent: int  # an open directory descriptor, owned by MountStubs
     name: str
     device: int

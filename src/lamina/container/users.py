@@ -9,7 +9,7 @@ apply. The files are the image's and hostile: opened beneath the root, regular, 
 from __future__ import annotations
 
 from lamina.errors import Kind, LaminaError
-from lamina.record import record
+from lamina.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,8 +23,7 @@ class InvalidUser(LaminaError):
     kind = Kind.INVALID
 
 
-@record
-class ResolvedUser:
+class ResolvedUser(Record):
     """Who a process is. `groups` are the supplementary gids, the primary one first."""
 
     uid: int = 0
@@ -34,8 +33,7 @@ class ResolvedUser:
     name: str = ""
 
 
-@record
-class _Account:
+class _Account(Record):
     name: str
     uid: int
     gid: int

@@ -8,15 +8,14 @@ any bytes survive to the place that must refuse them.
 
 from __future__ import annotations
 
-from lamina.record import record
+from lamina.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from lamina.spec.span import SourceText, Span
 
 
-@record
-class Directive:
+class Directive(Record):
     """A parser directive (`# syntax=...`) at the top of the file; `name` in lower case."""
 
     name: str
@@ -24,8 +23,7 @@ class Directive:
     span: Span
 
 
-@record
-class Flag:
+class Flag(Record):
     """`--name=value` before an instruction's arguments; `value` is None for a bare `--name`."""
 
     name: str
@@ -33,8 +31,7 @@ class Flag:
     span: Span
 
 
-@record
-class Heredoc:
+class Heredoc(Record):
     """A `<<NAME` document. `expand` is False if the name was quoted, `chomp` for `<<-`.
 
     `content` is as written, with its line ends; `chomped()` drops leading tabs if asked to.
@@ -53,16 +50,14 @@ class Heredoc:
         return "\n".join(line.lstrip("\t") for line in self.content.split("\n"))
 
 
-@record
-class CommandLine:
+class CommandLine(Record):
     """A command: in shell form one text for the shell, else (`shell` False) a JSON array."""
 
     words: tuple[str, ...]
     shell: bool
 
 
-@record
-class KeyValue:
+class KeyValue(Record):
     """`name=value`; `legacy` for the old `NAME value` form."""
 
     name: str
@@ -70,8 +65,7 @@ class KeyValue:
     legacy: bool = False
 
 
-@record
-class Instruction:
+class Instruction(Record):
     """What all instructions have. `keyword` as written; `comments` stand right above it."""
 
     keyword: str
@@ -88,7 +82,6 @@ class Instruction:
         return None
 
 
-@record
 class From(Instruction):
     """FROM. `name` is in lower case, empty without AS; `as_keyword` and `as_name` as written."""
 
@@ -98,28 +91,24 @@ class From(Instruction):
     as_name: str
 
 
-@record
 class Arg(Instruction):
     """ARG: (name, default or None) each."""
 
     args: tuple[tuple[str, str | None], ...]
 
 
-@record
 class Env(Instruction):
     """ENV."""
 
     pairs: tuple[KeyValue, ...]
 
 
-@record
 class Label(Instruction):
     """LABEL."""
 
     pairs: tuple[KeyValue, ...]
 
 
-@record
 class Run(Instruction):
     """RUN."""
 
@@ -127,7 +116,6 @@ class Run(Instruction):
     heredocs: tuple[Heredoc, ...]
 
 
-@record
 class Copy(Instruction):
     """COPY, and ADD where `add` is set. Heredoc sources are in `documents`, not in `sources`."""
 
@@ -137,77 +125,66 @@ class Copy(Instruction):
     add: bool
 
 
-@record
 class Workdir(Instruction):
     """WORKDIR."""
 
     path: str
 
 
-@record
 class User(Instruction):
     """USER."""
 
     user: str
 
 
-@record
 class Expose(Instruction):
     """EXPOSE: port words, not yet expanded, sorted as BuildKit sorts them."""
 
     ports: tuple[str, ...]
 
 
-@record
 class Volume(Instruction):
     """VOLUME."""
 
     paths: tuple[str, ...]
 
 
-@record
 class Cmd(Instruction):
     """CMD."""
 
     command: CommandLine
 
 
-@record
 class Entrypoint(Instruction):
     """ENTRYPOINT."""
 
     command: CommandLine
 
 
-@record
 class Shell(Instruction):
     """SHELL."""
 
     words: tuple[str, ...]
 
 
-@record
 class StopSignal(Instruction):
     """STOPSIGNAL."""
 
     signal: str
 
 
-@record
 class HealthCheck(Instruction):
     """HEALTHCHECK; `command` is None for NONE. The options are in `flags`."""
 
     command: CommandLine | None
 
 
-@record
 class Maintainer(Instruction):
     """MAINTAINER."""
 
     maintainer: str
 
 
-@record
 class OnBuild(Instruction):
     """ONBUILD: `expression` is the trigger's text, `trigger` what it means."""
 
@@ -235,8 +212,7 @@ Command = (
 )
 
 
-@record
-class Stage:
+class Stage(Record):
     """A FROM and what follows it; `index` counts from 0."""
 
     index: int
@@ -244,8 +220,7 @@ class Stage:
     commands: tuple[Command, ...]
 
 
-@record
-class Dockerfile:
+class Dockerfile(Record):
     """A parsed Dockerfile. `escape` is the escape character, `global_args` stand before FROM.
 
     `empty_continuations` are lines that a later version of the language will refuse.

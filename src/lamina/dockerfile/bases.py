@@ -7,7 +7,7 @@ from lamina.dockerfile import ast
 from lamina.dockerfile.expand import BadExpansion, Expansion, expand
 from lamina.dockerfile.operands import is_plain
 from lamina.errors import Kind, LaminaError, SourceError
-from lamina.record import record
+from lamina.record import Record
 from lamina.spec.platform import Platform
 from lamina.spec.reference import Reference
 
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 SCRATCH = "scratch"
 
 
-@record
-class LowerOptions:
+class LowerOptions(Record):
     """What the command line says. `ignore` are the `.dockerignore` patterns of the context.
 
     `target` is a stage's name or number (empty: the last); `network`, `extra_hosts` (name,
@@ -52,8 +51,7 @@ class LowerOptions:
     allow: tuple[str, ...] = ()
 
 
-@record
-class ImageRequest:
+class ImageRequest(Record):
     """An image whose config is needed; `reference` is normalised, with tag or digest."""
 
     reference: str
@@ -66,8 +64,7 @@ class ImageRequest:
         return (self.reference, str(self.platform))
 
 
-@record
-class BuildStage:
+class BuildStage(Record):
     """A stage with its FROM understood: `parent` is the stage it stands on, else `request` is its
     image, or `context` the named context that is its tree (None of them: scratch). `original` is
     the base's name after expansion. `is_replaced`: a named context stands for the whole stage, whose

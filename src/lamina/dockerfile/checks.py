@@ -12,7 +12,7 @@ from lamina.dockerfile import ast
 from lamina.dockerfile.words import printable, suggest
 from lamina.errors import SourceError
 from lamina.events import Diagnostic, Severity
-from lamina.record import record
+from lamina.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -107,8 +107,7 @@ _SECRET = frozenset(
 _NOT_SECRET = frozenset({"public", "file", "version"})
 
 
-@record
-class CheckOptions:
+class CheckOptions(Record):
     """`# check=skip=A,B;error=true;experimental=C`. `all` in a set stands for every rule."""
 
     skip: frozenset[str] = frozenset()

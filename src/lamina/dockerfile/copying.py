@@ -11,7 +11,7 @@ from lamina.dockerfile.operands import absolute, copy_keyword, error_at, relativ
 from lamina.dockerfile.remotes import GitAnswer, GitRequest, UrlAnswer, UrlRequest
 from lamina.errors import LaminaError
 from lamina.plan.ops import CopyAction, GitSource, HttpSource, InlineSource
-from lamina.record import record, replace
+from lamina.record import Record, replace
 from lamina.spec.digest import Digest
 
 TYPE_CHECKING = False
@@ -26,8 +26,7 @@ _UNNAMED = "__unnamed__"  # BuildKit's name for a URL without a path
 _CHECKSUM_ALGORITHM = "sha256"
 
 
-@record
-class CopyRequest:
+class CopyRequest(Record):
     """The instruction with its variables replaced; None where a flag was not given."""
 
     sources: tuple[str, ...]
@@ -43,8 +42,7 @@ class CopyRequest:
     unpack: bool | None
 
 
-@record
-class Part:
+class Part(Record):
     """A copy action (its `source` is not set) and its tree: None is that of COPY --from or the
     build context; `needed` says that an answer is missing.
     """

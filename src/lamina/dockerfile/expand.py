@@ -10,7 +10,7 @@ next one. In patterns `*` and `?` are wildcards and brackets are literal.
 from __future__ import annotations
 
 from lamina.errors import Kind, LaminaError
-from lamina.record import record
+from lamina.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,8 +25,7 @@ class BadExpansion(LaminaError):
     kind = Kind.INVALID
 
 
-@record
-class Expansion:
+class Expansion(Record):
     """A text after expansion, and the same split in words.
 
     `missing` are the variables that were used without being set and without a `:-` or similar.

@@ -8,7 +8,7 @@ before. `g=u` copies bits. Clauses are applied from left to right.
 from __future__ import annotations
 
 from lamina.errors import Kind, LaminaError
-from lamina.record import record
+from lamina.record import Record
 
 _OCTAL_LIMIT = 0o7777
 _WHO = {"u": 0o4700, "g": 0o2070, "o": 0o0007, "a": 0o6777}
@@ -24,8 +24,7 @@ class InvalidMode(LaminaError):
     kind = Kind.INVALID
 
 
-@record
-class _Change:
+class _Change(Record):
     """`who` bits (0: nobody was named), one of `+-=`, and the permission letters."""
 
     who: int
@@ -33,8 +32,7 @@ class _Change:
     letters: str
 
 
-@record
-class FileMode:
+class FileMode(Record):
     """A parsed `--chmod`: `octal`, or `changes` to the mode that a file has."""
 
     octal: int | None = None

@@ -12,7 +12,7 @@ from lamina.dockerfile.expand import BadExpansion, expand
 from lamina.dockerfile.words import parse_json, printable, split_flags
 from lamina.errors import Kind, SourceError
 from lamina.pattern import pattern
-from lamina.record import record
+from lamina.record import Record
 from lamina.spec.span import SourceText, Span
 
 MAX_FILE = 4 << 20  # bytes; far above any real Dockerfile
@@ -27,8 +27,7 @@ _HEREDOC = pattern(r"(\d*)<<(-?)(\s*)([^<]*)$")
 _TAKES_HEREDOC = pattern(r"(?i:\s*(?:ONBUILD\s+)*(?:RUN|COPY|ADD)\s)")
 
 
-@record
-class Logical:
+class Logical(Record):
     """An instruction in one line. `pieces` are (offset in `text`, line, column) in order."""
 
     source: SourceText
@@ -221,8 +220,7 @@ class Lexer:
         )
 
 
-@record
-class Opening:
+class Opening(Record):
     """`<<NAME`, before its body is read; `spaced` if there was a space after `<<`."""
 
     name: str

@@ -36,7 +36,7 @@ from lamina.dockerfile.stage import (
 from lamina.errors import Kind, LaminaError, SourceError
 from lamina.plan.graph import Edge, Plan, VertexMeta, needed
 from lamina.plan.ops import CopyAction, FileOp, ImageSource, LocalSource
-from lamina.record import record, replace
+from lamina.record import Record, replace
 from lamina.spec.config import ImageConfig, RunConfig
 from lamina.spec.platform import Platform
 
@@ -55,8 +55,7 @@ _CHECK_ARG = "BUILDKIT_DOCKERFILE_CHECK"
 _NO_ARGUMENTS: Mapping[int, Mapping[str, str | None]] = {}
 
 
-@record
-class ResolvedImage:
+class ResolvedImage(Record):
     """The answer: the manifest that `reference` points to for the platform, and its config."""
 
     reference: str
@@ -64,15 +63,13 @@ class ResolvedImage:
     config: ImageConfig
 
 
-@record
-class NeedImages:
+class NeedImages(Record):
     """Lowering cannot go on without these; independent of each other, in file order."""
 
     requests: tuple[ImageRequest, ...]
 
 
-@record
-class Lowered:
+class Lowered(Record):
     """The result.
 
     `plan.outputs` is one edge, the target's filesystem (None: empty). `config` is the image's
@@ -93,8 +90,7 @@ class Lowered:
     arguments: Mapping[int, Mapping[str, str | None]] = _NO_ARGUMENTS
 
 
-@record
-class NeedRemotes:
+class NeedRemotes(Record):
     """Lowering cannot go on without knowing these URLs and repositories; in file order.
 
     `draft` is what comes out if they are left out: enough for checks and outlines.
@@ -104,8 +100,7 @@ class NeedRemotes:
     draft: Lowered
 
 
-@record
-class SourceTree:
+class SourceTree(Record):
     """What `COPY --from` or a mount names: a stage, an image, a named context, or (all None)
     nothing at all.
     """

@@ -7,7 +7,7 @@ After BuildKit's `ListTargets` and `Outline` (docker build --call=targets|outlin
 from __future__ import annotations
 
 from lamina.dockerfile import ast
-from lamina.record import record
+from lamina.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from lamina.spec.span import Span
 
 
-@record
-class Target:
+class Target(Record):
     """A stage as a target: `base` as written, `platform` the flag's text."""
 
     name: str
@@ -28,8 +27,7 @@ class Target:
     span: Span
 
 
-@record
-class BuildArgument:
+class BuildArgument(Record):
     """An ARG that the target uses, with the value that it has without more flags."""
 
     name: str
@@ -38,8 +36,7 @@ class BuildArgument:
     span: Span
 
 
-@record
-class MountedSecret:
+class MountedSecret(Record):
     """A secret or ssh agent that a RUN of the target mounts."""
 
     name: str
@@ -47,8 +44,7 @@ class MountedSecret:
     span: Span
 
 
-@record
-class Outline:
+class Outline(Record):
     """The parameters of a target, in file order."""
 
     name: str

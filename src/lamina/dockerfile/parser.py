@@ -20,7 +20,7 @@ from lamina.dockerfile.words import (
 )
 from lamina.errors import Kind, SourceError
 from lamina.pattern import pattern
-from lamina.record import record
+from lamina.record import Record
 from lamina.spec.span import Span
 
 TYPE_CHECKING = False
@@ -66,8 +66,7 @@ _SYNTAX = pattern(
 )
 
 
-@record
-class _Line:
+class _Line(Record):
     """An instruction before its arguments are understood; `rest` starts at `offset`."""
 
     logical: Logical

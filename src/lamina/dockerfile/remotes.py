@@ -8,7 +8,7 @@ for images. With `--checksum` of a URL, or a commit as ref, nothing needs to be 
 from __future__ import annotations
 
 from lamina.errors import SourceError
-from lamina.record import record
+from lamina.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 LAYOUT = "oci-layout://"  # of an ImageRequest's reference: an image layout on this host
 
 
-@record
-class UrlRequest:
+class UrlRequest(Record):
     """The content behind a URL is needed."""
 
     url: str
@@ -38,8 +37,7 @@ class UrlRequest:
         return ("url", self.url)
 
 
-@record
-class GitRequest:
+class GitRequest(Record):
     """The commit that `ref` (empty: the default branch) of the repository is now."""
 
     remote: str
@@ -52,16 +50,14 @@ class GitRequest:
         return ("git", f"{self.remote}#{self.ref}")
 
 
-@record
-class UrlAnswer:
+class UrlAnswer(Record):
     """What the URL has now; `mtime` is Last-Modified in POSIX seconds, 0 if there is none."""
 
     digest: Digest
     mtime: int
 
 
-@record
-class GitAnswer:
+class GitAnswer(Record):
     """The full hash of the commit, and the full name of the ref (`refs/heads/main`)."""
 
     commit: str
@@ -87,8 +83,7 @@ class Remotes:
         return found
 
 
-@record
-class NamedContext:
+class NamedContext(Record):
     """What `--build-context NAME=...` puts behind a name of the Dockerfile.
 
     `image` is what is asked for as an `ImageRequest` (`scratch`: nothing; empty: it is a tree, the

@@ -15,7 +15,7 @@ from lamina.dockerfile.values import InvalidValue, go_bool, go_size
 from lamina.dockerfile.words import suggest
 from lamina.errors import SourceError
 from lamina.plan.mounts import BindMount, CacheMount, SecretMount, SshMount, TmpfsMount
-from lamina.record import record
+from lamina.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,16 +53,14 @@ _SSH_SOCKET = "/run/buildkit/ssh_agent"  # BuildKit's: scripts know it
 _MAX_ID = (1 << 32) - 1
 
 
-@record
-class MountSource:
+class MountSource(Record):
     """What `from` names: an edge, or None for an empty tree; `is_given` is False without `from`."""
 
     edge: Edge | None
     is_given: bool
 
 
-@record
-class LoweredMounts:
+class LoweredMounts(Record):
     """Mounts, the vertex's inputs after the base, and SSH_AUTH_SOCK (empty: no SSH mount)."""
 
     mounts: tuple[RunMount, ...]

@@ -32,7 +32,7 @@ from lamina.dockerfile.values import (
 from lamina.errors import Kind
 from lamina.plan.graph import Edge, Plan, Vertex, VertexMeta, combined, vertex
 from lamina.plan.ops import Exec, FileOp, LocalSource, Merge, MkdirAction
-from lamina.record import record, replace
+from lamina.record import Record, replace
 from lamina.spec.config import Healthcheck, History, ImageConfig, RunConfig
 
 TYPE_CHECKING = False
@@ -81,8 +81,7 @@ class Vertices:
         return tuple(self._known.values())
 
 
-@record
-class BuildScope:
+class BuildScope(Record):
     """What all stages of a build share."""
 
     escape: str
@@ -101,8 +100,7 @@ class BuildScope:
     remotes: Remotes
 
 
-@record
-class Step:
+class Step(Record):
     """An instruction to lower: `trigger` if it comes from the base's ONBUILD; for COPY --from
     `source` is what it names (None is the build context), `empty_source` says it names nothing;
     `mount_sources` has one for each `--mount` of a RUN.

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from lamina.errors import Kind, LaminaError
 from lamina.image.times import format_time
-from lamina.record import record, replace
+from lamina.record import Record, replace
 from lamina.spec import mediatype
 from lamina.spec.config import History
 from lamina.spec.descriptor import Descriptor
@@ -36,8 +36,7 @@ KIND = "export"
 _KEPT = 2000  # records; beyond that, those whose image is gone are dropped
 
 
-@record
-class Assembled:
+class Assembled(Record):
     """An image that is in the store and has no name yet."""
 
     target: Descriptor

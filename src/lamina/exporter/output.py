@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-from lamina.record import record
+from lamina.record import Record
 
 
-@record
-class Output:
+class Output(Record):
     """A checked `--output`. `dest` is a path, `-` for standard output, empty for `image`.
 
     `names` are further image names (`name=`), `annotations` go into the manifest, sorted by key.

@@ -17,7 +17,7 @@ from lamina.exporter.ports import Exported
 from lamina.exporter.progress import Tell
 from lamina.exporter.rootfs import RootfsExporter, joined
 from lamina.exporter.stored import StoredExport, StoredExporter, all_names
-from lamina.record import record, replace
+from lamina.record import Record, replace
 from lamina.spec import mediatype
 
 TYPE_CHECKING = False
@@ -37,8 +37,7 @@ else:
     Protocol = object
 
 
-@record
-class PlatformResult:
+class PlatformResult(Record):
     """What a build made for one of the platforms that were asked for."""
 
     platform: Platform

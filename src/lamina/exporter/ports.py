@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from lamina.errors import Kind, LaminaError
-from lamina.record import record
+from lamina.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,8 +21,7 @@ else:
     Protocol = object
 
 
-@record
-class BuildResult:
+class BuildResult(Record):
     """What a build made. All layers are in the store, at least as snapshots.
 
     `diff_ids` is the whole stack, lowest first, of which the first `base_layers` are the base
@@ -41,8 +40,7 @@ class BuildResult:
     cached: bool = False
 
 
-@record
-class Exported:
+class Exported(Record):
     """What there is now: manifest and config digest (None where no image was made), names."""
 
     manifest: Digest | None

@@ -16,7 +16,7 @@ from lamina.errors import Kind, LaminaError
 from lamina.image.archive_scan import Contents, InvalidArchive, Member, clean, scan
 from lamina.image.archive_write import FULL_NAME, REF_NAME, blob_path
 from lamina.image.names import set_names
-from lamina.record import record, replace
+from lamina.record import Record, replace
 from lamina.spec import mediatype
 from lamina.spec.config import ImageConfig
 from lamina.spec.descriptor import Descriptor
@@ -39,8 +39,7 @@ _MAX_IMAGES = 10_000
 _HEX_NAME = re.compile(r"(?:.*/)?([0-9a-f]{64})(?:\.json)?", re.ASCII)
 
 
-@record
-class Loaded:
+class Loaded(Record):
     """An image that was loaded: its names (none: only its id), its manifest or index."""
 
     target: Descriptor
@@ -48,8 +47,7 @@ class Loaded:
     config: Digest | None
 
 
-@record
-class _Blob:
+class _Blob(Record):
     """A blob to copy: from this member, decompressed if asked, as this descriptor."""
 
     member: str
@@ -292,8 +290,7 @@ def _config_of(claims: _Claims, target: Descriptor) -> Digest | None:
 # --- docker-archive --------------------------------------------------------------------------
 
 
-@record
-class _Entry:
+class _Entry(Record):
     """An element of manifest.json."""
 
     config: str

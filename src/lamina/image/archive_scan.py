@@ -11,7 +11,7 @@ import hashlib
 
 from lamina.errors import Kind, LaminaError
 from lamina.layer.entry import EntryType
-from lamina.record import record
+from lamina.record import Record
 from lamina.spec.digest import DiffID, Digest
 from lamina.spec.document import MAX_DOCUMENT
 
@@ -40,8 +40,7 @@ class InvalidArchive(LaminaError):
     kind = Kind.INVALID
 
 
-@record
-class Member:
+class Member(Record):
     """A regular file: `digest` and `size` of its bytes; `diff_id` and `diff_size` of what they
     decompress to (the same if `compression` is `uncompressed`); `data` if it is small JSON.
     """

@@ -13,7 +13,7 @@ from lamina.errors import Kind, LaminaError
 from lamina.image.names import is_dangling
 from lamina.image.view import open_uncompressed
 from lamina.layer.entry import Entry, EntryType
-from lamina.record import record
+from lamina.record import Record
 from lamina.spec import mediatype
 from lamina.spec.config import ImageConfig
 from lamina.spec.descriptor import Descriptor, annotations_of
@@ -38,16 +38,14 @@ _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 _READ = 1 << 20
 
 
-@record
-class ArchiveImage:
+class ArchiveImage(Record):
     """An image to write: `target` is a manifest (or, for OCI only, an index) in the store."""
 
     target: Descriptor
     names: tuple[str, ...] = ()
 
 
-@record
-class _Member:
+class _Member(Record):
     """A file of the archive: `data` whole, or `open` gives its bytes, checked against `digest`
     unless they are the process's own (`BlobInfo.is_own`).
     """

@@ -8,7 +8,7 @@ name*: its target's digest as text (`sha256:...`), which no reference can be. So
 
 from __future__ import annotations
 
-from lamina.record import record
+from lamina.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,8 +28,7 @@ def dangling_name(target: Descriptor) -> str:
     return str(target.digest)
 
 
-@record
-class Names:
+class Names(Record):
     """All names of a store, read at once."""
 
     all: tuple[NamedImage, ...]

@@ -11,7 +11,7 @@ from lamina.errors import Kind, LaminaError
 from lamina.image.blobs import fresh_ingest
 from lamina.layer.entry import WHITEOUT_PREFIX, EntryType, sort_key, split
 from lamina.layer.tarread import read_tar
-from lamina.record import record, replace
+from lamina.record import Record, replace
 from lamina.spec import mediatype
 from lamina.spec.config import History, ImageConfig, RunConfig
 from lamina.spec.descriptor import Descriptor
@@ -35,8 +35,7 @@ if TYPE_CHECKING:
 MAX_ENTRIES = 20_000_000  # of one tree; they are sorted in memory
 
 
-@record
-class PackOptions:
+class PackOptions(Record):
     """What the image says of itself. `created` is RFC 3339; `clamp_mtime` POSIX seconds."""
 
     platform: Platform
@@ -48,8 +47,7 @@ class PackOptions:
     compression: str = "gzip"
 
 
-@record
-class Packed:
+class Packed(Record):
     """The image's manifest, and its config's digest (the image id)."""
 
     target: Descriptor

@@ -11,7 +11,7 @@ from __future__ import annotations
 from lamina.errors import Kind, LaminaError
 from lamina.image.names import is_dangling, read_names
 from lamina.image.view import Image, PlatformNotFound
-from lamina.record import record
+from lamina.record import Record
 from lamina.spec import mediatype
 from lamina.spec.digest import HEX_LENGTH
 from lamina.spec.document import MAX_DOCUMENT
@@ -41,8 +41,7 @@ class AmbiguousImage(LaminaError):
     kind = Kind.INVALID
 
 
-@record
-class Found:
+class Found(Record):
     """What a text means: the target, and the stored name if it was found by name."""
 
     target: Descriptor

@@ -8,13 +8,13 @@ missing; both check the diffID of every byte that they make something of.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from functools import partial
 
 from lamina.errors import Kind, LaminaError
 from lamina.events import Phase, Progress
+from lamina.hashing import Sha256
 from lamina.spec.descriptor import Descriptor
 from lamina.spec.digest import DiffID, Digest
 from lamina.spec.identity import chain_id, chain_ids
@@ -418,7 +418,7 @@ class _Making:
     def _recompress(self, blob: Descriptor) -> Descriptor:
         from lamina.layer.compress import compressor, decompressed
 
-        hasher = hashlib.sha256()
+        hasher = Sha256()
         size = 0
         with self._store.content.open(blob.digest) as file, _Discarding(self._ingest()) as ingest:
             packer = compressor(self._compression, ingest.write, level=self._level)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from lamina.errors import Kind, LaminaError
-from lamina.record import record
+from lamina.record import Record
 from lamina.spec import mediatype
 from lamina.spec.config import ImageConfig
 from lamina.spec.document import MAX_DOCUMENT
@@ -79,8 +79,7 @@ def open_uncompressed(store: Store, digest: Digest) -> IO[bytes]:
     return stream
 
 
-@record
-class _Parts:
+class _Parts(Record):
     descriptor: Descriptor
     manifest: Manifest
     config: ImageConfig

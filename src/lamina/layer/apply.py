@@ -8,7 +8,7 @@ import hashlib
 from lamina.layer.lower import Lowers
 from lamina.layer.place import Policy, Tree
 from lamina.layer.tarread import read_tar
-from lamina.record import record
+from lamina.record import Record
 from lamina.spec.digest import DiffID, Digest
 
 TYPE_CHECKING = False
@@ -23,8 +23,7 @@ _CHUNK = 1 << 20
 DEPTH = 8  # pieces of _CHUNK bytes that may be read ahead
 
 
-@record
-class AppliedLayer:
+class AppliedLayer(Record):
     """What was read while applying: the digest and size in bytes of the whole tar stream."""
 
     diff_id: DiffID

@@ -8,11 +8,10 @@ through a few buffers that are used again and again, so memory is flat and fault
 
 from __future__ import annotations
 
-import hashlib
-
+from lamina.hashing import Sha256
 from lamina.layer.compress import CHUNK, compressor
 from lamina.layer.tarwrite import new_buffer, write_tar
-from lamina.record import record
+from lamina.record import Record
 from lamina.spec.digest import DiffID, Digest
 
 TYPE_CHECKING = False
@@ -25,8 +24,7 @@ if TYPE_CHECKING:
 DEPTH = 4  # chunks of 1 MiB on their way to a thread
 
 
-@record
-class CreatedLayer:
+class CreatedLayer(Record):
     """A layer that was made: `size` of the tar, `digest` and `compressed_size` of what was written.
 
     Without a `write` function nothing was compressed: `digest` is None, `compressed_size` 0.
@@ -45,7 +43,7 @@ class _Output:
         self, write: Callable[[bytes], object], digest: Callable[[], Digest] | None
     ) -> None:
         self._write = write
-        self._hash = hashlib.sha256() if digest is None else None
+        self._hash = Sha256() if digest is None else None
         self._told = digest
         self.size = 0
 
@@ -122,7 +120,7 @@ class _Pipeline:
         self._output = output
         self._cancel = cancel
         is_plain = output is not None and compression == "uncompressed"
-        self._hash = None if is_plain else hashlib.sha256()
+        self._hash = None if is_plain else Sha256()
         self._compressor = None
         if output is not None:
             self._compressor = compressor(compression, self._compressed, level=level)

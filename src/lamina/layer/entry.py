@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from lamina.enumeration import Enumeration
-from lamina.record import record
+from lamina.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,8 +24,7 @@ class EntryType(Enumeration):
     FIFO = "6"
 
 
-@record
-class Entry:
+class Entry(Record):
     """A member of a changeset.
 
     `path` is relative, without `./`, leading or trailing slash; the root directory is `b""`.

@@ -32,7 +32,7 @@ from lamina.layer.rules import (
     not_a_directory,
 )
 from lamina.layer.walk import is_whiteout, item_at
-from lamina.record import record
+from lamina.record import Record
 from lamina.system.paths import MAX_SYMLINKS, failure, shown
 from lamina.system.xattrs import is_overlay_private, opaque_name
 
@@ -52,8 +52,7 @@ _ZERO_PAGE = bytes(_PAGE)
 _NOT_A_DIRECTORY = frozenset({errno.ENOTDIR, errno.ELOOP})
 
 
-@record
-class Policy:
+class Policy(Record):
     """How entries become files.
 
     overlay: whiteouts become 0:0 devices and opaque attributes; else they are refused.

@@ -14,7 +14,7 @@ from lamina.layer.erofs import BODY, write_index
 from lamina.layer.lower import Lowers
 from lamina.layer.nodes import NodeTree
 from lamina.layer.tarread import read_tar
-from lamina.record import record
+from lamina.record import Record
 from lamina.system.paths import failure
 
 TYPE_CHECKING = False
@@ -27,8 +27,7 @@ if TYPE_CHECKING:
     from lamina.tasks import CancelToken
 
 
-@record
-class WrappedLayer:
+class WrappedLayer(Record):
     """What was read, as of `apply_layer`, and the entry of the layer's root directory."""
 
     applied: AppliedLayer

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from lamina.plan.codec import encode_op
-from lamina.record import record, replace
+from lamina.record import Record, replace
 from lamina.spec.digest import Digest
 from lamina.spec.document import dump
 
@@ -16,15 +16,13 @@ if TYPE_CHECKING:
     from lamina.spec.span import Span
 
 
-@record
-class Edge:
+class Edge(Record):
     """The output of the vertex with this digest, used as an input or as the plan's result."""
 
     vertex: Digest
 
 
-@record
-class VertexMeta:
+class VertexMeta(Record):
     """What people see of a vertex; never part of a digest.
 
     `name` as BuildKit prints it (`[builder 2/4] RUN make`), `instruction` the Dockerfile text in
@@ -42,8 +40,7 @@ class VertexMeta:
     arguments: tuple[str, ...] = ()
 
 
-@record
-class Vertex:
+class Vertex(Record):
     """An op and its inputs; None as an input is the empty tree. Build with `vertex()`."""
 
     digest: Digest
@@ -52,8 +49,7 @@ class Vertex:
     meta: VertexMeta
 
 
-@record
-class Plan:
+class Plan(Record):
     """Vertices with inputs before users, and the edges wanted (None: the empty tree)."""
 
     vertices: tuple[Vertex, ...]

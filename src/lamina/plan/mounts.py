@@ -7,11 +7,10 @@ holds the files, None for none. `uid`, `gid` and `mode` are None where the Docke
 
 from __future__ import annotations
 
-from lamina.record import record
+from lamina.record import Record
 
 
-@record
-class BindMount:
+class BindMount(Record):
     """`path` (relative to the input's root, empty for all of it) at `target`.
 
     What is written through a mount that is not `read_only` is thrown away after the step.
@@ -23,8 +22,7 @@ class BindMount:
     read_only: bool = True
 
 
-@record
-class CacheMount:
+class CacheMount(Record):
     """A directory that outlives the build, by `id`. `sharing` is `shared`, `private` or `locked`.
 
     A new one starts with the input's files (None: empty). `path` is the part of it to mount.
@@ -41,8 +39,7 @@ class CacheMount:
     mode: int | None = None
 
 
-@record
-class TmpfsMount:
+class TmpfsMount(Record):
     """An empty filesystem in memory; `size` in bytes, 0 for the kernel's default."""
 
     target: str
@@ -50,8 +47,7 @@ class TmpfsMount:
     read_only: bool = False
 
 
-@record
-class SecretMount:
+class SecretMount(Record):
     """The secret `id` as a file at `target` (empty: no file) and as variable `env` (empty: none)."""
 
     id: str
@@ -63,8 +59,7 @@ class SecretMount:
     mode: int = 0o400
 
 
-@record
-class SshMount:
+class SshMount(Record):
     """A socket of the SSH agent `id` at `target`."""
 
     id: str
@@ -75,8 +70,7 @@ class SshMount:
     mode: int = 0o600
 
 
-@record
-class ScriptMount:
+class ScriptMount(Record):
     """A read-only directory at `target` with one program, `name`: a heredoc that starts with `#!`."""
 
     target: str

@@ -8,7 +8,7 @@ adds exactly one layer to it, even if that layer is empty, as BuildKit does. `Me
 
 from __future__ import annotations
 
-from lamina.record import record, replace
+from lamina.record import Record, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from lamina.spec.digest import DiffID, Digest
 
 
-@record
-class ImageSource:
+class ImageSource(Record):
     """A resolved image. No inputs. Its content is its stack of layers, whatever its name.
 
     `reference` is the normalised name and `manifest` the digest it resolved to.
@@ -29,8 +28,7 @@ class ImageSource:
     platform: str
 
 
-@record
-class LocalSource:
+class LocalSource(Record):
     """A directory tree on this host, by the name of the build context (`context`, `NAME`).
 
     No inputs. `ignore` are `.dockerignore` patterns in order. Content is hashed per use: only what
@@ -41,8 +39,7 @@ class LocalSource:
     ignore: tuple[str, ...] = ()
 
 
-@record
-class InlineSource:
+class InlineSource(Record):
     """Files whose text stands in the Dockerfile (heredocs): (name, text) each, mode 0644, root's.
 
     No inputs.
@@ -51,8 +48,7 @@ class InlineSource:
     files: tuple[tuple[str, str], ...]
 
 
-@record
-class HttpSource:
+class HttpSource(Record):
     """A file behind a URL: `name` in its tree, mode 0600, root's, with the bytes of `digest`.
 
     No inputs. `mtime` in POSIX seconds is the server's Last-Modified (0: none); `None` if it is not
@@ -65,8 +61,7 @@ class HttpSource:
     mtime: int | None = None
 
 
-@record
-class GitSource:
+class GitSource(Record):
     """The tree of a commit, or its directory `subdir` (empty: the whole tree).
 
     No inputs. `remote` is a URL without fragment; `commit` a full commit hash, pinned; `ref` what it
@@ -82,8 +77,7 @@ class GitSource:
     submodules: bool = True
 
 
-@record
-class Exec:
+class Exec(Record):
     """A RUN: one process on input 0's tree.
 
     `argv` is final (the shell is included); `env` is everything the process sees, in order, names
@@ -108,8 +102,7 @@ class Exec:
     hostname: str = ""  # empty: BuildKit's
 
 
-@record
-class CopyAction:
+class CopyAction(Record):
     """COPY or ADD from the tree of input `source` to `dest` in the base.
 
     `patterns` are slash-separated paths or wildcards relative to the source's root. `dest` is
@@ -130,8 +123,7 @@ class CopyAction:
     parents: bool = False
 
 
-@record
-class MkdirAction:
+class MkdirAction(Record):
     """WORKDIR: make `path` and its parents, mode 0755, owned by `owner` (None: root)."""
 
     path: str
@@ -141,8 +133,7 @@ class MkdirAction:
 FileAction = CopyAction | MkdirAction
 
 
-@record
-class FileOp:
+class FileOp(Record):
     """File actions, in order, on the tree of input 0; one layer for all of them.
 
     `owners` is the input in whose /etc/passwd and /etc/group names are looked up (None: in input
@@ -153,8 +144,7 @@ class FileOp:
     owners: int | None = None
 
 
-@record
-class Merge:
+class Merge(Record):
     """The layers of all inputs on each other, input 0 lowest (COPY --link). Adds no layer itself."""
 
 

@@ -16,7 +16,7 @@ import threading
 from urllib.parse import urlencode, urlsplit
 
 from lamina.errors import Kind, LaminaError
-from lamina.record import record
+from lamina.record import Record
 from lamina.registry.protocol import MAX_ERROR_BODY, RegistryError, error_of, with_query
 from lamina.registry.transport import Request, is_loopback, redacted
 
@@ -37,8 +37,7 @@ _SHARED_LABELS = frozenset(
 )
 
 
-@record
-class Credentials:
+class Credentials(Record):
     """A user's name and password, or the identity token that stands for them. May be all empty."""
 
     username: str = ""
@@ -52,8 +51,7 @@ class Credentials:
         return f"Credentials({self.username!r}, ...)"  # never a secret in a log or traceback
 
 
-@record
-class _Token:
+class _Token(Record):
     text: str
     expires: float
 

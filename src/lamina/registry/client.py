@@ -10,7 +10,7 @@ import io
 import json
 
 from lamina.errors import Kind, LaminaError
-from lamina.record import record
+from lamina.record import Record
 from lamina.registry import protocol
 from lamina.registry.endpoints import Endpoint, Hosts
 from lamina.registry.protocol import RegistryError
@@ -107,8 +107,7 @@ class Registries:
         self.close()
 
 
-@record
-class Resolved:
+class Resolved(Record):
     """What a tag or digest means: the document and its descriptor."""
 
     descriptor: Descriptor

@@ -15,7 +15,7 @@ import re
 import subprocess
 
 from lamina.errors import Kind, LaminaError
-from lamina.record import record
+from lamina.record import Record
 from lamina.registry.auth import Credentials
 
 TYPE_CHECKING = False
@@ -31,8 +31,7 @@ _NOT_FOUND = "credentials not found in native keychain"  # docker-credential-hel
 _TOKEN_USER = "<token>"  # noqa: S105  # a helper's user name for an identity token
 
 
-@record
-class CredentialFiles:
+class CredentialFiles(Record):
     """`docker` is the file that `login` writes; `others` are read after it. `search_path` is PATH
     for helpers, `environment` theirs.
     """

@@ -8,7 +8,7 @@ import threading
 from urllib.parse import urljoin, urlsplit
 
 from lamina.errors import Kind, LaminaError
-from lamina.record import record, replace
+from lamina.record import Record, replace
 from lamina.registry import protocol
 from lamina.registry.auth import Authenticator
 from lamina.registry.protocol import RETRIED_STATUS, RegistryError
@@ -43,8 +43,7 @@ CERTIFICATE_DIRECTORIES = (
 )
 
 
-@record
-class NetworkSettings:
+class NetworkSettings(Record):
     """How hosts are reached. `certificate_directories` hold one directory a host (`certs.d`)."""
 
     user_agent: str

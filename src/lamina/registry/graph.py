@@ -13,7 +13,7 @@ from collections import deque
 
 from lamina.errors import Kind, LaminaError
 from lamina.events import Phase, Progress
-from lamina.record import record
+from lamina.record import Record
 from lamina.spec import mediatype
 from lamina.spec.manifest import MAX_ENTRIES, Index, Manifest
 from lamina.tasks import TaskGroup
@@ -41,8 +41,7 @@ FOREIGN = frozenset(
 )
 
 
-@record
-class Copied:
+class Copied(Record):
     """What a copy did: blobs that were moved and that were there, and the bytes moved."""
 
     moved: int

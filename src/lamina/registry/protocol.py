@@ -8,7 +8,7 @@ import re
 from urllib.parse import quote, urlencode
 
 from lamina.errors import Kind, LaminaError
-from lamina.record import record
+from lamina.record import Record
 from lamina.spec import mediatype
 
 TYPE_CHECKING = False
@@ -114,8 +114,7 @@ def scope(repository: str, actions: str) -> str:
 # --- headers ---------------------------------------------------------------------------------
 
 
-@record
-class Challenge:
+class Challenge(Record):
     """One challenge of WWW-Authenticate: scheme in lower case, parameters by lower-case name."""
 
     scheme: str
@@ -245,8 +244,7 @@ class RegistryError(LaminaError):
         self.code = code
 
 
-@record
-class Complaint:
+class Complaint(Record):
     """An entry of an error body."""
 
     code: str

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 
 from lamina.errors import Kind, LaminaError
-from lamina.record import record, replace
+from lamina.record import Record, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,8 +22,7 @@ _REGISTRY_KEYS = {"prefix", "location", "insecure", "blocked", "mirror", "mirror
 _MIRROR_KEYS = {"location", "insecure", "pull-from-mirror"}
 
 
-@record
-class Mirror:
+class Mirror(Record):
     """A place to try first. `pull_from`: all, digest-only or tag-only."""
 
     location: str
@@ -31,8 +30,7 @@ class Mirror:
     pull_from: str = "all"
 
 
-@record
-class Registry:
+class Registry(Record):
     """A `[[registry]]` table: `prefix` is what names must begin with, `location` what replaces it
     (empty: nothing is replaced).
     """
@@ -44,8 +42,7 @@ class Registry:
     mirrors: tuple[Mirror, ...] = ()
 
 
-@record
-class Place:
+class Place(Record):
     """Where a repository can be asked: `location` is `host[:port]/path`."""
 
     location: str
@@ -53,8 +50,7 @@ class Place:
     is_mirror: bool = False
 
 
-@record
-class RegistriesConf:
+class RegistriesConf(Record):
     """All that the files say; later drop-ins win."""
 
     registries: tuple[Registry, ...] = ()

@@ -13,7 +13,7 @@ import threading
 from urllib.parse import urlsplit, urlunsplit
 
 from lamina.errors import Kind, LaminaError
-from lamina.record import record
+from lamina.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,8 +55,7 @@ class Untrusted(Unreachable):
     """The other side's certificate is not one that is trusted."""
 
 
-@record
-class Request:
+class Request(Record):
     """A request. `body` is read once; `length` its bytes (None: no body)."""
 
     method: str
@@ -94,8 +93,7 @@ class Transport(Protocol):
         """Close every connection. Idempotent."""
 
 
-@record
-class TlsFiles:
+class TlsFiles(Record):
     """What one host's TLS needs: CA files added to the system's, a client certificate and key."""
 
     ca_files: tuple[str, ...] = ()
@@ -104,8 +102,7 @@ class TlsFiles:
     verify: bool = True
 
 
-@record
-class Proxies:
+class Proxies(Record):
     """Proxy addresses by scheme, and the hosts that are reached without (NO_PROXY's syntax)."""
 
     http: str = ""

@@ -15,7 +15,7 @@ A small blob is sent with the PUT.
 from __future__ import annotations
 
 from lamina.errors import Kind, LaminaError
-from lamina.record import record
+from lamina.record import Record
 from lamina.registry import protocol
 from lamina.registry.client import PUSH, has
 from lamina.registry.protocol import RegistryError
@@ -43,8 +43,7 @@ _REFUSALS = frozenset({400, 404, 405, 411, 413, 501})  # of an upload in pieces,
 _OCTETS = ("Content-Type", "application/octet-stream")
 
 
-@record
-class OpenUpload:
+class OpenUpload(Record):
     """Where an upload goes on: the address the registry gave last, and the bytes it has."""
 
     url: str

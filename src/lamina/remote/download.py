@@ -13,7 +13,7 @@ import hashlib
 import json
 
 from lamina.errors import Kind, LaminaError
-from lamina.record import record
+from lamina.record import Record
 from lamina.spec.digest import Digest
 from lamina.spec.gitref import shown
 
@@ -38,8 +38,7 @@ _RACY_SECONDS = 2  # a file changed as lately may change again within the same s
 _MAX_RECORDS = 2000
 
 
-@record
-class Download:
+class Download(Record):
     """What a URL had: its content, and its Last-Modified in POSIX seconds (0: none)."""
 
     digest: Digest

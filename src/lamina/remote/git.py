@@ -20,7 +20,7 @@ import subprocess
 from contextlib import suppress
 
 from lamina.errors import Kind, LaminaError
-from lamina.record import record
+from lamina.record import Record
 from lamina.spec.gitref import check_ref, is_commit, shown
 
 TYPE_CHECKING = False
@@ -56,8 +56,7 @@ class GitFailed(LaminaError):
     kind = Kind.UNAVAILABLE
 
 
-@record
-class RemoteRef:
+class RemoteRef(Record):
     """A commit and the full name of the ref that names it."""
 
     commit: str

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from lamina.record import record
+from lamina.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,8 +13,7 @@ _PASSED = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 GIT_PROTOCOLS = ("https", "http", "ssh", "git")
 
 
-@record
-class RemoteSettings:
+class RemoteSettings(Record):
     """`ca_bundle` is a PEM file (empty: the system's), `proxies` the proxy variables in lower case,
     `search_path` a PATH, `ssh_agent` the socket of an ssh agent (empty: none). `protocols` are those
     that git may speak; `file` is not among them, a test may add it.

@@ -11,7 +11,7 @@ from __future__ import annotations
 from lamina.errors import Cancelled, LaminaError
 from lamina.events import Outcome, VertexDone, VertexPlanned, VertexStarted
 from lamina.plan.ops import Exec, FileOp
-from lamina.record import record
+from lamina.record import Record
 from lamina.solver.keys import uses
 from lamina.solver.scheduler import Failed, Found, Lookup, Missed, Ran, Run, Select, Selected
 
@@ -58,16 +58,14 @@ class Worker(Protocol):
         """Make the vertex's layer and record the result under all keys."""
 
 
-@record
-class Made:
+class Made(Record):
     """The result of a run; `by_another` if another process made it in the meantime."""
 
     result: Result
     by_another: bool = False
 
 
-@record
-class Counts:
+class Counts(Record):
     """How many steps (vertices that add a layer) ran and how many were cached."""
 
     ran: int

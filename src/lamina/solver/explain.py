@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from lamina.jsontext import dumps, loads
 from lamina.pattern import DOTALL, pattern
-from lamina.record import record, replace
+from lamina.record import Record, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -73,8 +73,7 @@ _COPY_FLAGS = {
 }
 
 
-@record
-class Cause:
+class Cause(Record):
     """What made a key differ: `kind` is one of this module's constants, `subject` what differs
     (a path, a variable, an instruction), `old` and `new` its values, `more` how many further
     differences there are beside it.
@@ -87,8 +86,7 @@ class Cause:
     more: int = 0
 
 
-@record
-class Explanation:
+class Explanation(Record):
     """Why a step ran. `via` is the name of the step where the cause lies, empty for itself."""
 
     cause: Cause

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from lamina.plan.codec import encode_op
 from lamina.plan.ops import CopyAction, Exec, FileOp, GitSource, HttpSource, proxy_excluded
-from lamina.record import record
+from lamina.record import Record
 from lamina.spec.digest import Digest
 from lamina.spec.document import dump
 from lamina.spec.identity import chain_id
@@ -39,16 +39,14 @@ KEY_VERSION = 1
 """Part of every key. Raise it when the same op would now make another layer."""
 
 
-@record
-class Identity:
+class Identity(Record):
     """How an input enters a key: `kind` is `definition`, `chain` or `content`."""
 
     kind: str
     value: str
 
 
-@record
-class Key:
+class Key(Record):
     """A cache key and the tree it was made from (JSON text, for explanations)."""
 
     digest: Digest

@@ -27,7 +27,7 @@ from __future__ import annotations
 from lamina.enumeration import Enumeration
 from lamina.events import Outcome
 from lamina.plan.ops import Exec, FileOp, GivenSource, ImageSource, Merge
-from lamina.record import record
+from lamina.record import Record
 from lamina.solver.keys import (
     by_chain,
     by_content,
@@ -49,8 +49,7 @@ if TYPE_CHECKING:
     Result = tuple[DiffID, ...]
 
 
-@record
-class Select:
+class Select(Record):
     """Digest what this vertex takes from its inputs (`keys.uses`); feed `Selected`.
 
     `wanted` are the positions (among the vertex's uses) to digest: those from a build
@@ -62,16 +61,14 @@ class Select:
     inputs: tuple[Result | None, ...]
 
 
-@record
-class Lookup:
+class Lookup(Record):
     """Look the keys up; feed `Found` or `Missed`. The first is the primary key."""
 
     vertex: Vertex
     keys: tuple[Key, ...]
 
 
-@record
-class Run:
+class Run(Record):
     """Make the vertex's layer, record it under `keys`; feed `Ran`. None: input is a context."""
 
     vertex: Vertex
@@ -82,39 +79,34 @@ class Run:
 Action = Select | Lookup | Run
 
 
-@record
-class Selected:
+class Selected(Record):
     """Digests of selections, by position of the use."""
 
     vertex: Digest
     digests: tuple[tuple[int, Digest], ...]
 
 
-@record
-class Found:
+class Found(Record):
     """A cached result."""
 
     vertex: Digest
     result: Result
 
 
-@record
-class Missed:
+class Missed(Record):
     """No key has a (usable) record."""
 
     vertex: Digest
 
 
-@record
-class Ran:
+class Ran(Record):
     """The vertex ran; its whole stack of layers."""
 
     vertex: Digest
     result: Result
 
 
-@record
-class Failed:
+class Failed(Record):
     """The vertex's action failed; nothing more will be proposed."""
 
     vertex: Digest

@@ -8,7 +8,7 @@ and what lamina does not know (Docker's or a vendor's fields) survives unchanged
 from __future__ import annotations
 
 from lamina.errors import Kind, LaminaError
-from lamina.record import record, replace
+from lamina.record import Record, replace
 from lamina.spec.digest import DiffID, Digest
 from lamina.spec.document import dump, parse_object
 from lamina.spec.platform import Platform, normalise
@@ -25,8 +25,7 @@ class InvalidConfig(LaminaError):
     kind = Kind.INVALID
 
 
-@record
-class Healthcheck:
+class Healthcheck(Record):
     """Docker's HEALTHCHECK. `test` starts with NONE, CMD or CMD-SHELL; times in nanoseconds."""
 
     test: tuple[str, ...] = ()
@@ -37,8 +36,7 @@ class Healthcheck:
     retries: int = 0
 
 
-@record
-class RunConfig:
+class RunConfig(Record):
     """The `config` object: the defaults a container starts with.
 
     `env` are (name, value) in order, names unique. `entrypoint`, `cmd` and `shell` are None where
@@ -61,8 +59,7 @@ class RunConfig:
     unknown: tuple[tuple[str, str], ...] = ()  # (field, its JSON text): kept as found
 
 
-@record
-class History:
+class History(Record):
     """One entry of `history`; `created` in RFC 3339, empty if unknown."""
 
     created: str = ""
@@ -72,8 +69,7 @@ class History:
     empty_layer: bool = False
 
 
-@record
-class ImageConfig:
+class ImageConfig(Record):
     """An image config. `diff_ids` are lowest first; `created` is RFC 3339 or empty."""
 
     architecture: str

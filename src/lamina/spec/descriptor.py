@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from lamina.errors import Kind, LaminaError
-from lamina.record import record
+from lamina.record import Record
 from lamina.spec.digest import Digest
 from lamina.spec.platform import InvalidPlatform, Platform, normalise
 
@@ -19,8 +19,7 @@ class InvalidDescriptor(LaminaError):
     kind = Kind.INVALID
 
 
-@record
-class Descriptor:
+class Descriptor(Record):
     """What a blob is. `size` in bytes; `annotations` sorted by key; `artifact_type` may be empty."""
 
     media_type: str

@@ -5,12 +5,9 @@ from __future__ import annotations
 
 from lamina.errors import Kind, LaminaError
 from lamina.hashing import sha256_of
-from lamina.record import record
+from lamina.record import Record
 
 TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import NewType
-
 # image-spec descriptor.md §Registered algorithms; hex digits of each.
 HEX_LENGTH = {"sha256": 64, "sha512": 128}
 _HEX = frozenset("0123456789abcdef")
@@ -20,8 +17,7 @@ class InvalidDigest(LaminaError):
     kind = Kind.INVALID
 
 
-@record
-class Digest:
+class Digest(Record):
     """A parsed digest. `str()` gives `algorithm:hex`; `hex` is lower case and of full length."""
 
     algorithm: str
@@ -66,8 +62,13 @@ class Digest:
 
 
 if TYPE_CHECKING:
-    DiffID = NewType("DiffID", Digest)
-    ChainID = NewType("ChainID", Digest)
+
+    class DiffID(Digest):
+        def __init__(self, digest: Digest) -> None: ...
+
+    class ChainID(Digest):
+        def __init__(self, digest: Digest) -> None: ...
+
 else:
 
     def DiffID(digest: Digest) -> Digest:  # noqa: N802  # a NewType without importing typing

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from lamina.errors import Kind, LaminaError
 from lamina.pattern import DOTALL, pattern
-from lamina.record import record, replace
+from lamina.record import Record, replace
 
 _IMPLIED = "github.com/"
 _PROTOCOL = pattern(r"([a-zA-Z0-9]+)://")
@@ -40,8 +40,7 @@ class InvalidGitRef(LaminaError):
     kind = Kind.INVALID
 
 
-@record
-class GitRef:
+class GitRef(Record):
     """A repository and what of it is meant.
 
     `remote` has no query or fragment. `ref` is a branch, a tag or a commit (empty: the default

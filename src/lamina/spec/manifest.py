@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from lamina.errors import Kind, LaminaError
-from lamina.record import record
+from lamina.record import Record
 from lamina.spec import mediatype
 from lamina.spec.descriptor import Descriptor, annotations_from_json
 from lamina.spec.digest import Digest
@@ -22,8 +22,7 @@ class InvalidManifest(LaminaError):
     kind = Kind.INVALID
 
 
-@record
-class Manifest:
+class Manifest(Record):
     """An image manifest. `raw` are the bytes its digest is of; layers are lowest first."""
 
     media_type: str
@@ -84,8 +83,7 @@ class Manifest:
         return Descriptor(self.media_type, Digest.of(self.raw), len(self.raw), platform=platform)
 
 
-@record
-class Index:
+class Index(Record):
     """An image index or Docker manifest list; `raw` are the bytes its digest is of."""
 
     media_type: str

@@ -8,7 +8,7 @@ normalisation and the order in which variants are tried.
 from __future__ import annotations
 
 from lamina.errors import Kind, LaminaError
-from lamina.record import record
+from lamina.record import Record
 
 _OS_ALIASES = {"macos": "darwin"}
 # uname -m and other spellings -> (GOARCH, variant)
@@ -54,8 +54,7 @@ class InvalidPlatform(LaminaError):
     kind = Kind.INVALID
 
 
-@record
-class Platform:
+class Platform(Record):
     """A normalised platform: GOOS, GOARCH, and a variant (`v7`; empty where the default)."""
 
     os: str

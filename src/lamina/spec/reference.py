@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from lamina.errors import Kind, LaminaError
 from lamina.pattern import ASCII, pattern
-from lamina.record import record, replace
+from lamina.record import Record, replace
 from lamina.spec.digest import HEX_LENGTH, Digest
 
 DEFAULT_REGISTRY = "docker.io"
@@ -31,8 +31,7 @@ class InvalidReference(LaminaError):
     kind = Kind.INVALID
 
 
-@record
-class Reference:
+class Reference(Record):
     """`registry/repository[:tag][@digest]`; `tag` is empty if none was given."""
 
     registry: str

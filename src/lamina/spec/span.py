@@ -3,22 +3,20 @@
 
 from __future__ import annotations
 
-from lamina.record import record
+from lamina.record import Record
 
 _MARGIN = 1  # lines of context shown before and after the span
 _MAX_LINES = 12  # a longer span (a heredoc) is cut in the middle
 
 
-@record
-class SourceText:
+class SourceText(Record):
     """A file the user wrote: `name` as they would type it, `lines` without line ends."""
 
     name: str
     lines: tuple[str, ...]
 
 
-@record
-class Span:
+class Span(Record):
     """Lines `start`..`end` (1-based, inclusive); `column`/`width` (0-based) for a caret, if known.
 
     The column counts characters of line `start`.

@@ -26,7 +26,7 @@ import json
 import os
 
 from lamina.errors import Kind, LaminaError
-from lamina.record import record
+from lamina.record import Record
 from lamina.store.removal import remove_tree
 from lamina.system.locks import FileLock
 
@@ -55,8 +55,7 @@ class CacheGone(LaminaError):
     kind = Kind.NOT_FOUND
 
 
-@record
-class StoredCache:
+class StoredCache(Record):
     """A cache directory: the `number`-th of the id and first content (`variant`) whose key this is.
 
     `path` is its content. `last_used` is in POSIX seconds; `build` and `step` say by whom, as far

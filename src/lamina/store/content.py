@@ -14,7 +14,7 @@ import io
 import os
 
 from lamina.errors import Kind, LaminaError
-from lamina.hashing import sha256
+from lamina.hashing import Sha256, sha256
 from lamina.spec.digest import HEX_LENGTH, Digest
 from lamina.store.faults import disk_error
 from lamina.store.ports import BlobInfo
@@ -332,13 +332,15 @@ def _lock_existing(lock: FileLock) -> bool:
     return True
 
 
-def _new_hasher(algorithm: str) -> _Hash:
+def _new_hasher(algorithm: str) -> _Hash | Sha256:
+    if algorithm == "sha256":
+        return Sha256()
     import hashlib
 
     return hashlib.new(algorithm)
 
 
-def _hash_file(fd: int, hasher: _Hash) -> None:
+def _hash_file(fd: int, hasher: _Hash | Sha256) -> None:
     """Feed the file from its current position to its end."""
     while chunk := os.read(fd, CHUNK):
         hasher.update(chunk)

@@ -12,7 +12,7 @@ import json
 import os
 
 from lamina.errors import LaminaError
-from lamina.record import record
+from lamina.record import Record
 from lamina.spec.digest import DiffID, Digest
 from lamina.spec.identity import chain_ids
 from lamina.store import cachemounts
@@ -28,8 +28,7 @@ if TYPE_CHECKING:
 NOTHING: frozenset[str] = frozenset()
 
 
-@record
-class Limits:
+class Limits(Record):
     """What the build cache may hold. `keep_bytes` at most (None: no limit); `free_bytes` of disk
     are to be free; only what was not used since `unused_since` goes (None: whatever it is).
     With `dangling_only` records of layers that an image has stay; with `mounts_only` only cache
@@ -43,8 +42,7 @@ class Limits:
     mounts_only: bool = False
 
 
-@record
-class Evicted:
+class Evicted(Record):
     """What is to go: keys of cache records, paths of cache mounts; `ids` are for people, the least
     recently used first, and `bytes` an estimate of what becomes free.
     """
@@ -64,8 +62,7 @@ class Evicted:
         )
 
 
-@record
-class CacheEntry:
+class CacheEntry(Record):
     """A result of the cache, or a cache mount (`is_mount`), with what it alone may need.
 
     `holds` names blobs, snapshots or the mount; `in_use` says that an image or a container has all
@@ -82,8 +79,7 @@ class CacheEntry:
     is_mount: bool = False
 
 
-@record
-class CacheUsage:
+class CacheUsage(Record):
     """The build cache: its entries and the bytes of what they hold."""
 
     entries: tuple[CacheEntry, ...]
@@ -156,8 +152,7 @@ def choose(usage: CacheUsage, limits: Limits, *, free_bytes: int) -> Evicted:
     )
 
 
-@record
-class _Result:
+class _Result(Record):
     """All records of one result."""
 
     text: str

@@ -22,7 +22,7 @@ import stat
 
 from lamina.errors import Kind, LaminaError
 from lamina.events import Progress, silent
-from lamina.record import record
+from lamina.record import Record
 from lamina.spec import mediatype
 from lamina.spec.descriptor import Descriptor
 from lamina.spec.digest import HEX_LENGTH, DiffID, Digest
@@ -51,8 +51,7 @@ DATABASE, SNAPSHOT, DOCUMENT, MOUNT, STRAY = (
 )  # fmt: skip
 
 
-@record
-class Finding:
+class Finding(Record):
     """Something that is not as it should be. `part` is one of the words above, `subject` a digest,
     chainID, name or path below the root; `images` are the names that need it. A STRAY only takes
     space.
@@ -69,8 +68,7 @@ class Finding:
         return self.part != STRAY
 
 
-@record
-class Needed:
+class Needed(Record):
     """What images need: descriptors by digest, the names that need each, and their stacks."""
 
     descriptors: dict[str, Descriptor]

@@ -14,7 +14,7 @@ import os
 
 from lamina.errors import Kind, LaminaError
 from lamina.layer.entry import EntryType
-from lamina.record import record
+from lamina.record import Record
 from lamina.spec.digest import DiffID, Digest
 from lamina.spec.identity import chain_ids
 from lamina.store.fsck import SNAPSHOT, Finding
@@ -36,8 +36,7 @@ if TYPE_CHECKING:
 QUARANTINE = "quarantine"
 
 
-@record
-class Stacked:
+class Stacked(Record):
     """A committed snapshot's row, and the stack it is the top of, if anything knows it."""
 
     number: int

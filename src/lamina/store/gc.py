@@ -15,7 +15,7 @@ import os
 
 from lamina.errors import Kind, LaminaError
 from lamina.events import Notice, silent
-from lamina.record import record
+from lamina.record import Record
 from lamina.spec import mediatype
 from lamina.spec.config import ImageConfig
 from lamina.spec.descriptor import Descriptor
@@ -45,8 +45,7 @@ _COARSE = 1.0  # seconds; the kernel's stamps on files being written lag behind 
 _LOCK_NAME = 64  # hex digits: locks of `Store.lock`, which may be deleted while nobody holds them
 
 
-@record
-class Collected:
+class Collected(Record):
     """What GC removed: bytes of disk, number of blobs and of snapshots."""
 
     bytes: int
@@ -54,8 +53,7 @@ class Collected:
     snapshots: int
 
 
-@record
-class Marked:
+class Marked(Record):
     """What names and documents keep: digests of blobs, diffIDs, names of snapshots, as texts."""
 
     blobs: frozenset[str]

@@ -21,7 +21,6 @@ from lamina.store.database import Database
 from lamina.store.documents import DocumentTable
 from lamina.store.durability import Durability
 from lamina.store.faults import disk_error
-from lamina.store.keyhistory import KeyHistory
 from lamina.store.leases import Lease, Leases
 from lamina.store.metadata import MetadataTables
 from lamina.store.reserve import Reserve
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from lamina.events import Emitter
+    from lamina.store.keyhistory import KeyHistory
     from lamina.store.ports import LayerForm
     from lamina.tasks import CancelToken
 
@@ -113,7 +113,6 @@ class LocalStore:
             layers=layers,
         )
         self.documents = DocumentTable(self.database)
-        self.key_history = KeyHistory(self.database)
         self._emit = emit
         self.metadata = MetadataTables(
             root,
@@ -133,6 +132,12 @@ class LocalStore:
     def lock(self, name: str, *, cancel: CancelToken | None = None) -> FileLock:
         hashed = sha256(name.encode()).hexdigest()
         return FileLock(os.path.join(self.root, "locks", hashed), cancel=cancel)
+
+    @property
+    def key_history(self) -> KeyHistory:
+        from lamina.store.keyhistory import KeyHistory
+
+        return KeyHistory(self.database)
 
     def close(self) -> None:
         self.database.close()

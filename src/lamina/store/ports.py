@@ -8,7 +8,7 @@ Every method may be called from any thread, and by many processes on one root.
 
 from __future__ import annotations
 
-from lamina.record import record
+from lamina.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,8 +26,7 @@ else:
     Protocol = object
 
 
-@record
-class BlobInfo:
+class BlobInfo(Record):
     """A committed blob: its size in bytes and when it was committed (POSIX seconds).
 
     `is_own`: this process hashed these bytes as it wrote them, so nobody need hash them again.
@@ -106,8 +105,7 @@ class ContentStore(Protocol):
         """Remove a blob; no error if it is not there."""
 
 
-@record
-class SnapshotInfo:
+class SnapshotInfo(Record):
     """A snapshot. `name` is the key (active) or the chainID as text (committed)."""
 
     name: str
@@ -166,8 +164,7 @@ class Snapshotter(Protocol):
         """Every snapshot."""
 
 
-@record
-class LayerRecord:
+class LayerRecord(Record):
     """What is known of a layer: uncompressed size in bytes and the blobs that hold it.
 
     A blob's descriptor has an OCI layer media type; several compressions may exist.
@@ -178,8 +175,7 @@ class LayerRecord:
     blobs: tuple[Descriptor, ...] = ()
 
 
-@record
-class CacheRecord:
+class CacheRecord(Record):
     """A stored (key -> result): `result` is the whole stack of layers after the vertex.
 
     `tree` is the key as JSON text, kept to explain a miss; `name` what people called the step.
@@ -192,8 +188,7 @@ class CacheRecord:
     created: float
 
 
-@record
-class EarlierKey:
+class EarlierKey(Record):
     """A cache record as an explanation sees it: `tree` with what was noted beside the key."""
 
     key: str
@@ -224,8 +219,7 @@ class KeyHistory(Protocol):
         """Whether a record of this key was removed to free space, as far as it is remembered."""
 
 
-@record
-class NamedImage:
+class NamedImage(Record):
     """A name (normalised reference text) and the manifest or index it points to."""
 
     name: str
@@ -274,8 +268,7 @@ class Metadata(Protocol):
         """Replace the stat cache blob of a build context."""
 
 
-@record
-class Document:
+class Document(Record):
     """A small record of an owner above the store: `body` is JSON text, `kind` names the owner.
 
     (kind, id) and (kind, name) are unique. Containers and network addresses are kept so.

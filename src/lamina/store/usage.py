@@ -11,7 +11,7 @@ import json
 import os
 import stat
 
-from lamina.record import record
+from lamina.record import Record
 from lamina.spec.digest import Digest
 
 TYPE_CHECKING = False
@@ -22,8 +22,7 @@ _BLOCK = 512  # bytes of st_blocks, whatever the filesystem's own (stat(2))
 _SIZES = "snapshot_sizes"  # key in the table `state`
 
 
-@record
-class Parts:
+class Parts(Record):
     """Bytes by what holds them: blobs by digest, snapshots by name, containers by id, cache mounts
     by path (`cachemounts.walk`), and everything else.
     """

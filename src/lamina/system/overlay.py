@@ -3,18 +3,16 @@
 
 from __future__ import annotations
 
-from lamina.record import record
+from lamina.record import Record
 
 
-@record
-class LayerImage:
+class LayerImage(Record):
     """A layer that is an EROFS file which lamina wrote (layer.wrap): mounted when it is used."""
 
     path: str
 
 
-@record
-class OverlayMount:
+class OverlayMount(Record):
     """How to mount a snapshot: `lowers` top layer first; `upper` and `work` empty if read-only.
 
     Without lowers a writable mount is a bind of `upper`, a read-only one an empty directory.

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 
-from lamina.record import record
+from lamina.record import Record
 
 _START_TIME = 22  # field number in /proc/PID/stat (proc_pid_stat(5)), in clock ticks since boot
 _STATE = 3
@@ -13,8 +13,7 @@ _FIRST_AFTER_NAME = 3  # the name in parentheses (field 2) may hold spaces and p
 _DEAD = frozenset({b"Z", b"X", b"x"})
 
 
-@record
-class ProcessIdentity:
+class ProcessIdentity(Record):
     """A pid and the process's start time in clock ticks since boot."""
 
     pid: int

@@ -12,13 +12,12 @@ import shutil
 import tempfile
 import time
 
-from lamina.record import record
+from lamina.record import Record
 
 _YOUNG_SECONDS = 60.0  # in which a new directory may not have its lock yet
 
 
-@record
-class TemporaryDirectory:
+class TemporaryDirectory(Record):
     """A directory of this process: `path`, and the descriptor that holds its lock."""
 
     path: str

@@ -27,7 +27,7 @@ import os
 import shlex
 from pathlib import Path
 
-from lamina.record import record
+from lamina.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,8 +36,7 @@ if TYPE_CHECKING:
 SECTIONS = ("context", "Dockerfile", "args", "differs", "error", "buildah", "result")
 
 
-@record
-class Case:
+class Case(Record):
     """One Dockerfile and what is right for it; `id` is `GROUP/NAME`, `line` where it begins."""
 
     id: str

@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from lamina.record import record
+from lamina.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,8 +34,7 @@ _STUBS = ("etc/hosts", "etc/hostname", "etc/resolv.conf")
 _TIMEOUT = 120
 
 
-@record
-class Built:
+class Built(Record):
     """What a builder made: `refused` is its message (empty: it built); `facts` say what is where.
 
     `facts` maps `/path type`, `/path mode`, ... and `Config.Env`, ... to text.

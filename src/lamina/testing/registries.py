@@ -14,7 +14,7 @@ from lamina.app.pulling import Pulled, PullOptions, pull_image
 from lamina.app.pushing import Pushed, push_image
 from lamina.events import silent
 from lamina.image.view import Image
-from lamina.record import record
+from lamina.record import Record
 from lamina.registry.client import Registries
 from lamina.spec.manifest import Manifest
 from lamina.spec.platform import Platform
@@ -24,8 +24,7 @@ from lamina.testing.fakeregistry import FakeRegistry
 from lamina.testing.images import AMD64, ImageMaker
 
 
-@record
-class Distribution:
+class Distribution(Record):
     """A running docker-registry: its host, its storage, its log."""
 
     host: str

@@ -15,7 +15,7 @@ import random
 import threading
 import time
 
-from lamina.record import record
+from lamina.record import Record
 from lamina.spec import mediatype
 from lamina.testing.registry import RegistryClient, with_query
 
@@ -33,8 +33,7 @@ _CHUNK = 64 * 1024
 _CUT = (OSError, http.client.HTTPException)  # what a killed server looks like to a client
 
 
-@record
-class Pushed:
+class Pushed(Record):
     """An acknowledged manifest, and the blobs it needs."""
 
     path: str
@@ -42,8 +41,7 @@ class Pushed:
     blobs: tuple[str, ...]
 
 
-@record
-class Report:
+class Report(Record):
     """What happened. `failures` are sentences; an empty list is what is wanted."""
 
     pushed: int

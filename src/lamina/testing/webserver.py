@@ -10,7 +10,7 @@ import threading
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from lamina.record import record
+from lamina.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from typing import Self
 
 
-@record
-class Reply:
+class Reply(Record):
     """What a path is answered with."""
 
     status: int = 200

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lamina.app.build import BuildRequest
+from lamina.app.buildrequest import BuildRequest
 from lamina.app.calls import outline, targets
 from lamina.dockerfile.outline import outline as outline_of
 from lamina.dockerfile.parser import parse

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from lamina.record import record
+from lamina.record import Record
 from lamina.spec import mediatype
 from lamina.spec.config import ImageConfig
 from lamina.spec.descriptor import Descriptor
@@ -28,8 +28,7 @@ if TYPE_CHECKING:
 APP = "docker.io/library/app:latest"
 
 
-@record
-class Image:
+class Image(Record):
     manifest: Descriptor
     config: Digest
     diff_ids: tuple[DiffID, ...]

@@ -21,7 +21,7 @@ from lamina.app.bake.hcl import (
     parse_json,
     to_text,
 )
-from lamina.record import record
+from lamina.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -78,8 +78,7 @@ _SET_NAMES = {"platform": "platforms", "secrets": "secret"}
 _DEDUPLICATED = ("annotations", "tags", "platforms", "no-cache-filter", "ulimits", "entitlements")
 
 
-@record
-class Bake:
+class Bake(Record):
     """What was read: every target and group, and the variables with their values."""
 
     targets: Mapping[str, Fields]

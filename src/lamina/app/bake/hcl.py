@@ -14,7 +14,7 @@ import math
 import re
 
 from lamina.errors import Kind, LaminaError
-from lamina.record import record
+from lamina.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,8 +33,7 @@ class BakeError(LaminaError):
     kind = Kind.INVALID
 
 
-@record
-class Block:
+class Block(Record):
     """A block: its label and its attributes, not evaluated; `origin` is the file, for messages.
 
     An attribute is a tree of the parser, or `Json` in a JSON definition.
@@ -46,15 +45,13 @@ class Block:
     origin: str
 
 
-@record
-class Json:
+class Json(Record):
     """A value of a JSON definition, whose texts are templates."""
 
     value: Any
 
 
-@record
-class Definition:
+class Definition(Record):
     """A file: its blocks in order, and its own attributes, which are variables too."""
 
     blocks: tuple[Block, ...]

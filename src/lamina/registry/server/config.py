@@ -11,7 +11,7 @@ import os
 import re
 
 from lamina.errors import Kind, LaminaError, SourceError
-from lamina.record import record, replace
+from lamina.record import Record, replace
 from lamina.registry.server.handlers import Limits
 from lamina.registry.server.ledger import DEFAULT_WINDOW
 from lamina.registry.server.objectstore.bucket import Location
@@ -32,8 +32,7 @@ _TIME = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
-@record
-class Webhook:
+class Webhook(Record):
     """Where events are posted, and a secret that signs them (HMAC-SHA256; empty: none)."""
 
     url: str
@@ -41,8 +40,7 @@ class Webhook:
     secret: str = ""
 
 
-@record
-class TokenTrust:
+class TokenTrust(Record):
     """Whose bearer tokens are believed: `keys` are PEM files of public keys or certificates."""
 
     issuer: str
@@ -54,8 +52,7 @@ class TokenTrust:
     refresh_lifetime: float = 30 * 86400.0
 
 
-@record
-class Config:
+class Config(Record):
     """Everything that can be configured; times in seconds, sizes in bytes, paths absolute."""
 
     root: str = ""

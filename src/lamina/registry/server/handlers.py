@@ -12,7 +12,7 @@ from __future__ import annotations
 from urllib.parse import parse_qsl, quote
 
 from lamina.errors import LaminaError
-from lamina.record import record
+from lamina.record import Record
 from lamina.registry.server import manifests, routes
 from lamina.registry.server.ports import BlobFile
 from lamina.registry.server.rights import DELETE, PULL, PUSH
@@ -51,8 +51,7 @@ _MAX_TAGS = 100  # of one manifest in one request
 _PAGE = 1000  # results of a listing; distribution's default maximum
 
 
-@record
-class Limits:
+class Limits(Record):
     """What a request may ask for. `blob` and `manifest` in bytes (0: no limit for blobs)."""
 
     manifest: int = 4 * 1024 * 1024

@@ -9,7 +9,7 @@ After the window `expire` ends it. Where nothing is kept (a window of 0), remova
 from __future__ import annotations
 
 from lamina.errors import Kind, LaminaError
-from lamina.record import record
+from lamina.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,8 +31,7 @@ UNNEEDED = (
 )
 
 
-@record
-class Act:
+class Act(Record):
     """A change: when (POSIX seconds), whose, why; `keep`: whether the past is kept."""
 
     at: float

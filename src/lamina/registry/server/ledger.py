@@ -8,7 +8,7 @@ tags* can hold what a pull-through cache fetched. `serve` looks once whether the
 
 from __future__ import annotations
 
-from lamina.record import record
+from lamina.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,8 +25,7 @@ else:
 DEFAULT_WINDOW = 7 * 86400.0  # seconds; a week covers a weekend and the days to notice
 
 
-@record
-class Move:
+class Move(Record):
     """A tag's move from `previous` (empty: it was not there) to `digest` (empty: it was removed).
 
     `moved` in POSIX seconds; `why` is push, delete, retention, undelete or upstream.
@@ -40,8 +39,7 @@ class Move:
     why: str
 
 
-@record
-class Removed:
+class Removed(Record):
     """A removed manifest that can be had back until `until`; times in POSIX seconds."""
 
     digest: str
@@ -53,8 +51,7 @@ class Removed:
     why: str
 
 
-@record
-class Restored:
+class Restored(Record):
     """What an undelete brought back: the manifests, and the tags that point to the first of them."""
 
     digest: str
@@ -62,8 +59,7 @@ class Restored:
     tags: tuple[str, ...]
 
 
-@record
-class CachedTag:
+class CachedTag(Record):
     """A tag of a repository behind which there is an upstream.
 
     `checked` is when the upstream last said that the tag is this digest, in POSIX seconds; None for

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from urllib.parse import urlsplit
 
-from lamina.record import record
+from lamina.record import Record
 from lamina.registry.server.quotas import Quota
 from lamina.registry.server.retention import EVERY, RetentionRule
 
@@ -38,8 +38,7 @@ _RETENTION_KEYS = (
 )
 
 
-@record
-class Proxy:
+class Proxy(Record):
     """Repositories below `prefix` (empty, or with a slash at its end) are cached from `upstream`.
 
     `tag_ttl` in seconds: for so long the upstream is not asked again about a tag. `serve_stale`:

@@ -9,7 +9,7 @@ never found through another, though equal bytes are kept once.
 
 from __future__ import annotations
 
-from lamina.record import record
+from lamina.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,16 +21,14 @@ else:
     Protocol = object
 
 
-@record
-class BlobFile:
+class BlobFile(Record):
     """Where a blob's bytes are, for the HTTP server to send, and how many."""
 
     path: str
     size: int
 
 
-@record
-class BlobStream:
+class BlobStream(Record):
     """A blob that is no file of its own: how many bytes, and how they are had.
 
     `read(offset, length)` gives the bytes in pieces and may block; it raises LaminaError. `address`
@@ -46,8 +44,7 @@ if TYPE_CHECKING:
     StoredBlob = BlobFile | BlobStream
 
 
-@record
-class StoredManifest:
+class StoredManifest(Record):
     """A manifest as it was pushed."""
 
     digest: str
@@ -55,8 +52,7 @@ class StoredManifest:
     raw: bytes
 
 
-@record
-class NewManifest:
+class NewManifest(Record):
     """A manifest to store. `blobs` and `manifests` are the digests it needs in its repository."""
 
     digest: Digest
@@ -69,8 +65,7 @@ class NewManifest:
     annotations: tuple[tuple[str, str], ...] = ()
 
 
-@record
-class Referrer:
+class Referrer(Record):
     """One entry of a referrers answer."""
 
     digest: str
@@ -80,8 +75,7 @@ class Referrer:
     annotations: tuple[tuple[str, str], ...]
 
 
-@record
-class Collected:
+class Collected(Record):
     """What one garbage collection removed (or would have), and the bytes that came free."""
 
     uploads: int = 0
@@ -91,8 +85,7 @@ class Collected:
     bytes: int = 0
 
 
-@record
-class Summary:
+class Summary(Record):
     """What a repository holds: bytes of blobs and manifests, and when something was last pushed."""
 
     tags: int

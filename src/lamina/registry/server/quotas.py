@@ -7,7 +7,7 @@ included for as long as they can be had back: what it takes from the disk if nob
 
 from __future__ import annotations
 
-from lamina.record import record
+from lamina.record import Record
 from lamina.registry.server.rights import compile_pattern
 from lamina.registry.server.wire import Refusal
 
@@ -28,8 +28,7 @@ class OverQuota(Refusal):
         )
 
 
-@record
-class Quota:
+class Quota(Record):
     """Each repository that matches the pattern may hold so many bytes and tags (0: no limit)."""
 
     repositories: str
@@ -37,8 +36,7 @@ class Quota:
     tags: int = 0
 
 
-@record
-class Usage:
+class Usage(Record):
     """What a repository holds, and its limits (0: none)."""
 
     bytes: int

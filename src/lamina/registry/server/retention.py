@@ -14,7 +14,7 @@
 
 from __future__ import annotations
 
-from lamina.record import record
+from lamina.record import Record
 from lamina.registry.server.rights import compile_pattern
 
 TYPE_CHECKING = False
@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 EVERY = ("**",)
 
 
-@record
-class RetentionRule:
+class RetentionRule(Record):
     """A `[[retention]]` table. Patterns as in rights; times in seconds; None: not a condition."""
 
     repositories: str
@@ -45,8 +44,7 @@ class RetentionRule:
         return not self.protect and any(condition is not None for condition in conditions)
 
 
-@record
-class TagFact:
+class TagFact(Record):
     """A tag: what it points to, when it was set and its manifest last pulled (0: not known)."""
 
     tag: str
@@ -55,8 +53,7 @@ class TagFact:
     pulled: float = 0.0
 
 
-@record
-class UntaggedFact:
+class UntaggedFact(Record):
     """A manifest that nothing points to: since when, and when it was last pulled (0: not known)."""
 
     digest: str
@@ -64,8 +61,7 @@ class UntaggedFact:
     pulled: float = 0.0
 
 
-@record
-class Verdict:
+class Verdict(Record):
     """What becomes of a tag (or, with an empty `tag`, of an untagged manifest), and why.
 
     `rule` is the number of the rule that decided, from 1; 0: none did.

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 
-from lamina.record import record
+from lamina.record import Record
 from lamina.registry.server.wire import Refusal
 
 TYPE_CHECKING = False
@@ -21,16 +21,14 @@ ADMIN_PATH = "/lamina/v1/"  # of pages that need the right `admin`
 ACTIONS = (PULL, PUSH, DELETE, ADMIN)
 
 
-@record
-class Grant:
+class Grant(Record):
     """What a token allows in one repository."""
 
     repository: str
     actions: frozenset[str]
 
 
-@record
-class Identity:
+class Identity(Record):
     """Who asks. `user` is empty for nobody in particular; `grants` are a token's (None: no token).
 
     `by_password`: said on one of the registry's own pages, where a password counts though the API
@@ -99,8 +97,7 @@ class OpenGate:
         raise Refusal("UNSUPPORTED", "no tokens are issued here", status=404)
 
 
-@record
-class Rule:
+class Rule(Record):
     """`users` may do `actions` in repositories that match `pattern`.
 
     In the pattern `*` stands for anything but a slash, `**` for anything. Users: names, `*` for

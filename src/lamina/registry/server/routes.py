@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 
 from lamina.errors import LaminaError
-from lamina.record import record
+from lamina.record import Record
 from lamina.registry.server.wire import Refusal
 from lamina.spec.digest import Digest
 
@@ -25,32 +25,27 @@ _UPLOAD = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)  # secrets.token_urlsafe(32
 MAX_NAME = 255  # what distribution accepts, and the file system's longest component
 
 
-@record
-class Base:
+class Base(Record):
     """`/v2/`: is this a registry, and am I known?"""
 
 
-@record
-class Blob:
+class Blob(Record):
     repository: str
     digest: Digest
 
 
-@record
-class Uploads:
+class Uploads(Record):
     """Where uploads of a repository begin."""
 
     repository: str
 
 
-@record
-class Upload:
+class Upload(Record):
     repository: str
     id: str
 
 
-@record
-class ManifestAt:
+class ManifestAt(Record):
     """A manifest by tag (`digest` is None) or by digest."""
 
     repository: str
@@ -58,24 +53,20 @@ class ManifestAt:
     digest: Digest | None
 
 
-@record
-class Tags:
+class Tags(Record):
     repository: str
 
 
-@record
-class Referrers:
+class Referrers(Record):
     repository: str
     digest: Digest
 
 
-@record
-class Catalog:
+class Catalog(Record):
     """`/v2/_catalog`: names of repositories (not in the OCI specification; Docker's)."""
 
 
-@record
-class Page:
+class Page(Record):
     """A page of the server itself: `/healthz`, `/metrics`, `/token`, `/`."""
 
     name: str

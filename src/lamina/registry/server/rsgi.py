@@ -13,7 +13,7 @@ import logging
 import time
 
 from lamina.errors import LaminaError
-from lamina.record import record
+from lamina.record import Record
 from lamina.registry.server.feeds import send_feed
 from lamina.registry.server.handlers import answer_of_error
 from lamina.registry.server.pipes import PipeWriter, fifo
@@ -72,8 +72,7 @@ _DRAINED = 4
 _PIECE = 1 << 20  # bytes of a body that one thread call writes
 
 
-@record
-class EdgeLimits:
+class EdgeLimits(Record):
     """What one client may hold. `idle` and `body` in seconds; `per_client` 0: no limit."""
 
     idle: float = 60.0

@@ -11,7 +11,7 @@ import re
 from urllib.parse import parse_qsl, quote
 
 from lamina.errors import Kind, LaminaError
-from lamina.record import record
+from lamina.record import Record
 from lamina.spec.document import dump
 
 TYPE_CHECKING = False
@@ -131,8 +131,7 @@ def refusal_of(error: LaminaError) -> Refusal:
     return Refusal(code, told, headers=RETRY if code == "UNAVAILABLE" else ())
 
 
-@record
-class Request:
+class Request(Record):
     """A request without its body. Header names are lower case; `path` is percent-decoded."""
 
     method: str
@@ -166,8 +165,7 @@ class Request:
         return found
 
 
-@record
-class FileRegion:
+class FileRegion(Record):
     """`length` bytes of the file at `path`, from `offset`."""
 
     path: str
@@ -176,8 +174,7 @@ class FileRegion:
     whole: bool = True
 
 
-@record
-class Feed:
+class Feed(Record):
     """`length` bytes from `offset` of what is still arriving. If it fails, so does the connection."""
 
     source: Arriving
@@ -185,16 +182,14 @@ class Feed:
     length: int
 
 
-@record
-class Stream:
+class Stream(Record):
     """`length` bytes in pieces; each step of the iterator may block. It is closed in every case."""
 
     pieces: Callable[[], Iterator[bytes]]
     length: int
 
 
-@record
-class Response:
+class Response(Record):
     """A complete answer. With HEAD only headers are sent."""
 
     status: int
@@ -202,31 +197,27 @@ class Response:
     body: bytes | FileRegion | Stream | Feed = b""
 
 
-@record
-class Work:
+class Work(Record):
     """A step that may block (on the disk, on a password hash) and is done in a thread."""
 
     run: Callable[[], Answer]
 
 
-@record
-class Later:
+class Later(Record):
     """A step that waits, without a thread, for what another request may wait for too."""
 
     result: Future[Any]  # of what `then` takes
     then: Callable[[Any], Answer]
 
 
-@record
-class Buffered:
+class Buffered(Record):
     """A step that needs the whole body, of at most `limit` bytes; `then` may block."""
 
     limit: int
     then: Callable[[bytes], Answer]
 
 
-@record
-class Streamed:
+class Streamed(Record):
     """A step that takes the body in pieces; each call may block.
 
     `write` appends; `finish(complete)` gives the answer, where `complete` says whether the body

@@ -14,7 +14,7 @@ from contextlib import suppress
 from datetime import timedelta
 
 from lamina.errors import Kind, LaminaError
-from lamina.record import record
+from lamina.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,8 +40,7 @@ MIN_PART = 5 << 20  # bytes: the least that S3 takes, since memory is several of
 _AT_ONCE = 2  # parts in flight of one object
 
 
-@record
-class Location:
+class Location(Record):
     """Where a bucket is and how it is reached. Empty credentials: those of the environment.
 
     `signed_for` is for how many seconds a redirect's address can be used.
@@ -63,16 +62,14 @@ class Location:
         return f"Location(bucket={self.bucket!r}, prefix={self.prefix!r})"  # no credentials
 
 
-@record
-class Found:
+class Found(Record):
     """An object's bytes and its entity tag."""
 
     raw: bytes
     tag: str
 
 
-@record
-class Entry:
+class Entry(Record):
     """One object of a listing; `modified` in POSIX seconds by the store's clock."""
 
     key: str

@@ -17,7 +17,7 @@ import zlib
 from collections import OrderedDict
 
 from lamina.errors import Kind, LaminaError
-from lamina.record import record
+from lamina.record import Record
 from lamina.registry.server.objectstore.bucket import Unchanged
 
 TYPE_CHECKING = False
@@ -37,8 +37,7 @@ _PATIENCE = 30.0  # seconds for which a change is tried again
 _LONGEST_PAUSE = 0.4  # seconds
 
 
-@record
-class _Version:
+class _Version(Record):
     raw: bytes
     tag: str
     document: Document

@@ -11,15 +11,14 @@ from __future__ import annotations
 import time
 from html import escape
 
-from lamina.record import record
+from lamina.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 
-@record
-class Html:
+class Html(Record):
     """Markup."""
 
     text: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from urllib.parse import quote, urlencode
 
-from lamina.record import record
+from lamina.record import Record
 from lamina.registry.server.web.html import Html, el, join, markup, moment, size
 
 TYPE_CHECKING = False
@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 SHOWN_PLATFORMS = 4  # of one tag in a list; the image's page has all
 
 
-@record
-class Frame:
+class Frame(Record):
     """What every page is drawn with: where clients reach the registry, who looks, and when."""
 
     host: str
@@ -28,8 +27,7 @@ class Frame:
     now: float
 
 
-@record
-class Slice:
+class Slice(Record):
     """Which part of a listing a page shows; pages count from 1."""
 
     total: int

@@ -18,7 +18,7 @@ import hashlib
 import os
 import re
 
-from lamina.record import record
+from lamina.record import Record
 from lamina.registry.server import routes
 from lamina.registry.server.rights import PULL
 from lamina.registry.server.web import image, pages
@@ -57,8 +57,7 @@ _PAGE_HEADERS = (
 _TITLES = {401: "Sign in", 403: "Not allowed", 404: "Not found", 405: "Not possible"}
 
 
-@record
-class Asset:
+class Asset(Record):
     """A file of the page, and the headers it is sent with."""
 
     headers: tuple[tuple[str, str], ...]

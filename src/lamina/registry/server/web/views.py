@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 from lamina.errors import LaminaError
-from lamina.record import record
+from lamina.record import Record
 from lamina.registry.server.ports import BlobFile
 from lamina.registry.server.rights import PULL
 from lamina.spec import mediatype
@@ -41,16 +41,14 @@ _ATTESTATION = "vnd.docker.reference.type"  # BuildKit's annotation of an attest
 _ATTESTED = "vnd.docker.reference.digest"
 
 
-@record
-class RepositoryRow:
+class RepositoryRow(Record):
     """A line of the list; `summary` is None where the driver cannot tell."""
 
     name: str
     summary: Summary | None
 
 
-@record
-class TagRow:
+class TagRow(Record):
     """A line of a repository's page. `size` is what a pull of all platforms transfers."""
 
     tag: str
@@ -61,16 +59,14 @@ class TagRow:
     set_at: float
 
 
-@record
-class Platform:
+class Platform(Record):
     """A platform of an index: the name, and the manifest for it."""
 
     name: str
     digest: str
 
 
-@record
-class LayerRow:
+class LayerRow(Record):
     """A layer, and the command that made it as far as the history tells."""
 
     descriptor: Descriptor
@@ -78,8 +74,7 @@ class LayerRow:
     comment: str
 
 
-@record
-class Attestation:
+class Attestation(Record):
     """A manifest in an index that says something about an image beside it."""
 
     digest: str
@@ -87,8 +82,7 @@ class Attestation:
     predicates: tuple[str, ...]
 
 
-@record
-class ImageView:
+class ImageView(Record):
     """An image's page. `manifest` is None if an index holds no image that is there.
 
     `config` is None for what is no image, or has a config that cannot be read (`trouble` says so).
