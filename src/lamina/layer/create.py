@@ -17,6 +17,7 @@ from lamina.spec.digest import DiffID, Digest
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import IO
 
     from lamina.layer.entry import Items
     from lamina.tasks import CancelToken
@@ -135,7 +136,7 @@ class _Pipeline:
         return self._free.pop() if self._free else new_buffer()
 
     def take(self, data: bytes) -> None:
-        """A chunk of the tar, which is a view of a buffer."""
+        """A chunk of the tar, a view of one of the buffers if it is a view."""
         if self._cancel is not None:
             self._cancel.check()
         self._size += len(data)
@@ -158,8 +159,9 @@ class _Pipeline:
     def _pack(self, data: bytes) -> None:
         if self._compressor is not None:
             self._compressor.write(data)
-        buffer = data.obj  # type: ignore[attr-defined]  # write_tar's pieces are memoryviews
-        self._free.append(buffer)
+        buffer = getattr(data, "obj", None)
+        if buffer is not None:
+            self._free.append(buffer)
 
     def _compressed(self, data: bytes) -> None:
         if self._writing is not None:
@@ -216,6 +218,25 @@ def create_layer(
     pipeline = _Pipeline(output, compression, level, cancel)
     try:
         write_tar(items, pipeline.take, clamp_mtime=clamp_mtime, take=pipeline.buffer)
+        return pipeline.finish()
+    finally:
+        pipeline.stop()
+
+
+def recompress_layer(
+    tar: IO[bytes],
+    write: Callable[[bytes], object],
+    *,
+    compression: str,
+    level: int | None = None,
+    digest: Callable[[], Digest] | None = None,
+    cancel: CancelToken | None = None,
+) -> CreatedLayer:
+    """A layer of these bytes, as they are. As `create_layer`, and what reading `tar` raises."""
+    pipeline = _Pipeline(_Output(write, digest), compression, level, cancel)
+    try:
+        while data := tar.read(CHUNK):
+            pipeline.take(data)
         return pipeline.finish()
     finally:
         pipeline.stop()

@@ -12,11 +12,11 @@ import pytest
 
 from lamina.errors import Cancelled, Kind, LaminaError
 from lamina.layer.compress import COMPRESSIONS, decompressed
-from lamina.layer.create import create_layer
+from lamina.layer.create import DEPTH, create_layer, recompress_layer
 from lamina.layer.entry import Entry, EntryType
 from lamina.layer.rewrite import clamped
 from lamina.layer.tarread import read_tar
-from lamina.layer.tarwrite import write_tar
+from lamina.layer.tarwrite import new_buffer, write_tar
 from lamina.spec.digest import Digest
 from lamina.tasks import CancelToken
 
@@ -85,6 +85,29 @@ def test_digest_of_what_hashes_itself_is_taken(compression: str) -> None:
         digest=lambda: Digest("sha256", hasher.hexdigest()),
     )
     assert told == made
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+@pytest.mark.parametrize("count", [0, 12])
+def test_a_tar_is_compressed_as_if_it_were_made_now(compression: str, count: int) -> None:
+    tar, out, again = io.BytesIO(), bytearray(), bytearray()
+    write_tar(items(count), tar.write)
+    tar.seek(0)
+    made = create_layer(items(count), out.extend, compression=compression)
+    assert recompress_layer(tar, again.extend, compression=compression) == made
+    assert again == out
+
+
+def test_buffers_are_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+
+    def count() -> bytearray:
+        made.append(1)
+        return new_buffer()
+
+    monkeypatch.setattr("lamina.layer.create.new_buffer", count)
+    create_layer(items(40), bytearray().extend)
+    assert len(made) <= DEPTH + 2  # queued, one being compressed, one being filled
 
 
 def test_small_layer_needs_no_thread() -> None:
