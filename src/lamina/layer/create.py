@@ -175,6 +175,9 @@ class _Pipeline:
         for thread in (self._packing, self._writing):
             if thread is not None:
                 thread.stop()
+        # zstd's is 12 MiB, and it refers to this object: nobody waits for the garbage collector
+        self._compressor = self._packing = self._writing = None
+        self._free.clear()
 
     def finish(self) -> CreatedLayer:
         """Wait for the threads; what was made."""

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import gc
 import hashlib
 import io
 import os
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from lamina.errors import Cancelled, Kind, LaminaError
-from lamina.layer.compress import COMPRESSIONS, decompressed
+from lamina.layer.compress import COMPRESSIONS, Compressor, decompressed
 from lamina.layer.create import DEPTH, create_layer, recompress_layer
 from lamina.layer.entry import Entry, EntryType
 from lamina.layer.rewrite import clamped
@@ -108,6 +109,18 @@ def test_buffers_are_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lamina.layer.create.new_buffer", count)
     create_layer(items(40), bytearray().extend)
     assert len(made) <= DEPTH + 2  # queued, one being compressed, one being filled
+
+
+@pytest.mark.parametrize("count", [1, 12])
+def test_encoder_goes_without_the_garbage_collector(count: int) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        create_layer(items(count), bytearray().extend)
+        left = [found for found in gc.get_objects() if isinstance(found, Compressor)]
+    finally:
+        gc.enable()
+    assert not left
 
 
 def test_small_layer_needs_no_thread() -> None:
