@@ -38,9 +38,9 @@ def stages(folder: Path) -> None:
     (folder / "Dockerfile").write_text(text)
 
 
-def many_files(folder: Path, count: int, *, size: int, dockerfile: str) -> None:
-    """`count` files of `size` bytes, no two equal, 100 to a directory."""
-    block = random.Random(1).randbytes(size)
+def many_files(folder: Path, count: int, *, size: int, dockerfile: str, seed: int = 1) -> None:
+    """`count` files of `size` bytes, no two equal, 100 to a directory; other bytes for each seed."""
+    block = random.Random(seed).randbytes(size)
     for number in range(count):
         path = folder / f"d{number // 100}/f{number}"
         if number % 100 == 0:

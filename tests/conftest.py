@@ -1,17 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Markers that say what a test needs, and a check that CI skips nothing it could run."""
+"""Markers that say what a test needs, a check that CI skips nothing it could run, and bytecode."""
 
 from __future__ import annotations
 
+import compileall
 import os
 import shutil
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from lamina import codecache
+
 # a timing never decides a test: on a machine with other work, inputs come slowly
 settings.register_profile("lamina", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("lamina")
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Compile what changed, once: with PYTHONDONTWRITEBYTECODE each command would, for itself."""
+    if not hasattr(session.config, "workerinput"):  # workers of xdist start after this
+        compileall.compile_dir(os.path.dirname(codecache.__file__), quiet=2)
+        codecache.write()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

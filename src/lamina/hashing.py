@@ -26,7 +26,7 @@ SMALL = 512 * 1024  # bytes, of all calls of a process together
 _hashed = 0  # a guide only: threads may lose an addition
 
 
-def sha256_of(data: bytes) -> _Hash:
+def sha256_of(data: bytes | memoryview) -> _Hash:
     """The hash object fed with `data`, from OpenSSL when that pays."""
     global _hashed
     _hashed += len(data)

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cancellation, structured threads, and single flight.
+"""Cancellation and structured threads.
 
 A `CancelToken` is asked often and waited on rarely; `TaskGroup` runs functions in threads, cancels
-the siblings of the first that fails, and returns only when all have ended; `SingleFlight` makes
-concurrent callers of one key share one computation.
+the siblings of the first that fails, and returns only when all have ended.
 """
 
 from __future__ import annotations
@@ -15,11 +14,9 @@ from lamina.errors import Cancelled
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Hashable
+    from collections.abc import Callable
     from types import TracebackType
-    from typing import Self, TypeVar
-
-    T = TypeVar("T")
+    from typing import Self
 
 
 class CancelToken:
@@ -128,47 +125,3 @@ class TaskGroup:
             raise BaseExceptionGroup("several tasks failed", real)
         if self._errors:
             raise self._errors[0]
-
-
-class _Flight:
-    def __init__(self) -> None:
-        import threading
-
-        self.done = threading.Event()
-        self.value: object = None
-        self.error: BaseException | None = None
-
-
-class SingleFlight:
-    """`do(key, function)`: concurrent callers of one key run `function` once and share its result.
-
-    Nothing is remembered after the flight: a later call runs `function` again.
-    """
-
-    def __init__(self) -> None:
-        self._lock = _thread.allocate_lock()
-        self._flights: dict[Hashable, _Flight] = {}
-
-    def do(self, key: Hashable, function: Callable[[], T]) -> T:
-        """The result of `function`; raises what it raised."""
-        with self._lock:
-            flight = self._flights.get(key)
-            leader = flight is None
-            if flight is None:
-                flight = self._flights[key] = _Flight()
-        if not leader:
-            flight.done.wait()
-            if flight.error is not None:
-                raise flight.error
-            return flight.value  # type: ignore[return-value]  # set by the leader of the same key
-        try:
-            value = function()
-            flight.value = value
-            return value
-        except BaseException as error:
-            flight.error = error
-            raise
-        finally:
-            with self._lock:
-                del self._flights[key]
-            flight.done.set()

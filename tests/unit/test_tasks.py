@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from lamina.errors import Cancelled
-from lamina.tasks import CancelToken, SingleFlight, TaskGroup
+from lamina.tasks import CancelToken, TaskGroup
 
 
 def test_child_token_follows_its_parent_but_not_the_other_way_round() -> None:
@@ -67,28 +67,3 @@ def test_cancelled_task_alone_rises_as_cancelled() -> None:
             group.token.check()
 
         group.start(checks)
-
-
-def test_concurrent_callers_of_one_key_share_one_flight() -> None:
-    flights = SingleFlight()
-    runs: list[int] = []
-    started, release = threading.Event(), threading.Event()
-
-    def work() -> int:
-        runs.append(1)
-        started.set()
-        release.wait(10)
-        return 42
-
-    results: list[int] = []
-    with TaskGroup() as group:
-        group.start(lambda: results.append(flights.do("key", work)))
-        started.wait(10)
-        for _ in range(3):
-            group.start(lambda: results.append(flights.do("key", work)))
-        while threading.active_count() < 4:  # all callers are in
-            pass
-        release.set()
-    assert results == [42] * 4
-    assert 1 <= len(runs) <= 4
-    assert flights.do("key", lambda: 7) == 7

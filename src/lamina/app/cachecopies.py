@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from lamina.events import Emitter
     from lamina.layer.entry import Items
     from lamina.registry.client import Registries
-    from lamina.registry.local import LayoutEnd
+    from lamina.registry.layout import LayoutEnd
     from lamina.registry.ports import Source
     from lamina.store.cachemounts import StoredCache
     from lamina.store.ports import Store
@@ -187,7 +187,7 @@ def export_caches(
 @contextmanager
 def _scratch(store: Store) -> Iterator[LayoutEnd]:
     """An image layout on the store's disk, gone at the end."""
-    from lamina.registry.local import LayoutEnd
+    from lamina.registry.layout import LayoutEnd
     from lamina.system.temporary import make_temporary
 
     place = make_temporary(os.path.join(store.root, "tmp", "caches"), "cache-")
@@ -247,7 +247,8 @@ def _deliver(
     clock: Callable[[], float],
 ) -> None:
     from lamina.registry.graph import copy_graph
-    from lamina.registry.local import LayoutEnd, StoreJournal
+    from lamina.registry.journal import StoreJournal
+    from lamina.registry.layout import LayoutEnd
     from lamina.registry.upload import RegistrySink
 
     if target.kind == "oci-archive":
@@ -383,7 +384,7 @@ def _not_caches(source: Place) -> LaminaError:
 def _opened(
     registries: Registries, source: Place, scratch: LayoutEnd, cancel: CancelToken
 ) -> Iterator[tuple[Source, Descriptor]]:
-    from lamina.registry.local import LayoutEnd
+    from lamina.registry.layout import LayoutEnd
 
     if source.kind == "docker":
         reference = Reference.parse(source.name).with_default_tag()

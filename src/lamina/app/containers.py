@@ -12,7 +12,6 @@ r"""Use cases of containers: create, run, list, inspect, logs, stop, remove.
 from __future__ import annotations
 
 import os
-import signal
 import time
 
 from lamina.app.run_options import Origin, RunOptions, configure
@@ -27,18 +26,20 @@ from lamina.record import Record, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import socket
+    import signal
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Any
 
     from lamina.container.logs import Entry
     from lamina.events import Emitter
     from lamina.image.view import Image
+    from lamina.spec.digest import ChainID, DiffID
     from lamina.spec.platform import Platform
     from lamina.store.ports import Document, Store
+    from lamina.system.sockets import Socket
     from lamina.tasks import CancelToken
-
-DEFAULT_STOP_TIMEOUT = 10  # seconds
+else:
+    import _signal as signal  # the C module alone: `signal` imports enum (2 ms)
 
 
 class Host(Record):
@@ -55,14 +56,21 @@ class Host(Record):
 class Container:
     """A container in a store: a handle, which may outlive what it names."""
 
-    def __init__(self, store: Store, document: Document, *, host: Host = Host()) -> None:  # noqa: B008  # immutable
+    def __init__(
+        self,
+        store: Store,
+        document: Document,
+        *,
+        host: Host = Host(),  # noqa: B008  # immutable
+        config: ContainerConfig | None = None,
+    ) -> None:
         self._store = store
         self._host = host
         self.id = document.id
         self.name = document.name
         self.created = document.created
         self._body = document.body
-        self._config: ContainerConfig | None = None
+        self._config = config
 
     def __repr__(self) -> str:
         return f"<Container {self.id[:12]} {self.name}>"
@@ -111,7 +119,7 @@ class Container:
         attach: bool = False,
         stdin: bool = False,
         size: tuple[int, int] | None = None,
-    ) -> socket.socket:
+    ) -> Socket:
         """Start it. The connection is for `console.Session` if `attach`, else only to close.
 
         Raises console.StartFailed, and LaminaError of kind CONFLICT if it runs.
@@ -134,7 +142,7 @@ class Container:
                 raise
         return connection
 
-    def attach(self, *, stdin: bool = False) -> socket.socket:
+    def attach(self, *, stdin: bool = False) -> Socket:
         """A connection for `console.Session`. Raises LaminaError of kind CONFLICT if it is down."""
         connection = lifecycle.open_socket(self._store, self.id, mode="attach", stdin=stdin)
         if connection is None:
@@ -259,9 +267,7 @@ class Container:
         )
 
 
-def _followed(
-    reader: Any, connection: socket.socket | None, *, tail: int | None
-) -> Iterator[Entry]:
+def _followed(reader: Any, connection: Socket | None, *, tail: int | None) -> Iterator[Entry]:
     yield from reader.history(tail=tail)
     if connection is None:
         return
@@ -298,9 +304,6 @@ def create(
 
     Raises LaminaError: NOT_FOUND (image), CONFLICT (name taken), USAGE (options).
     """
-    from lamina.image.unpack import ensure_snapshot
-    from lamina.tasks import CancelToken as Token
-
     name = check_name(options.name) if options.name else ""
     with store.lease("run"):
         found = _find_image(store, image, platform, emit)
@@ -314,7 +317,7 @@ def create(
             host_name=os.uname().nodename,
         )
         _check_name_free(store, name)
-        chain = ensure_snapshot(store, config.diff_ids, emit=emit, cancel=cancel or Token())
+        chain = _unpacked(store, config.diff_ids, emit=emit, cancel=cancel)
         merged = replace(
             merged,
             chain=str(chain) if chain is not None else "",
@@ -324,12 +327,29 @@ def create(
         while True:
             chosen = name or new_name(random)
             try:
-                lifecycle.create(store, merged, id=id, name=chosen, created=clock(), chain=chain)
+                made = lifecycle.create(
+                    store, merged, id=id, name=chosen, created=clock(), chain=chain
+                )
             except LaminaError as error:
                 if name or error.kind is not Kind.CONFLICT:
                     raise
                 continue
-            return get(store, id, host=host)
+            return Container(store, made, host=host, config=merged)
+
+
+def _unpacked(
+    store: Store, diff_ids: Sequence[DiffID], *, emit: Emitter, cancel: CancelToken | None
+) -> ChainID | None:
+    """The image's chain, unpacked: `ensure_snapshot` without its modules where nothing is missing."""
+    from lamina.spec.identity import chain_id
+
+    chain = chain_id(diff_ids)
+    if chain is None or store.snapshots.exists(chain):
+        return chain
+    from lamina.image.unpack import ensure_snapshot
+    from lamina.tasks import CancelToken as Token
+
+    return ensure_snapshot(store, diff_ids, emit=emit, cancel=cancel or Token())
 
 
 def _find_image(store: Store, text: str, platform: Platform | None, emit: Emitter) -> Image:
@@ -422,19 +442,8 @@ def list_containers(store: Store) -> list[Container]:
     return [Container(store, document) for document in reversed(store.documents.list(KIND))]
 
 
-def inspect(store: Store, text: str, *, size: bool = False) -> dict[str, object]:
-    """The container as `docker inspect` shows it (the fields lamina has values for).
-
-    `size` adds SizeRw, what it wrote, and SizeRootFs, that and the image's layers, in bytes.
-    """
+def inspect(store: Store, text: str) -> dict[str, object]:
+    """The container as `docker inspect` shows it (the fields lamina has values for)."""
     from lamina.app.container_json import container_json
 
-    container = find(store, text)
-    document = container_json(container)
-    if size:
-        from lamina.image.resolve import find_image
-
-        written = container.size()
-        document["SizeRw"] = written
-        document["SizeRootFs"] = written + find_image(store, container.config.image_id).size
-    return document
+    return container_json(find(store, text))

@@ -135,7 +135,8 @@ def _source(
     options: CopyOptions,
     cancel: CancelToken,
 ) -> Iterator[tuple[Source, Descriptor]]:
-    from lamina.registry.local import LayoutEnd, StoreEnd
+    from lamina.registry.layout import LayoutEnd
+    from lamina.registry.storeend import StoreEnd
 
     match place.kind:
         case "docker":
@@ -214,7 +215,9 @@ def _target(  # type: ignore[no-untyped-def]  # noqa: ANN202  # (Sink, finish)
     cancel: CancelToken,
     clock: Callable[[], float],
 ):
-    from lamina.registry.local import LayoutEnd, StoreEnd, StoreJournal
+    from lamina.registry.journal import StoreJournal
+    from lamina.registry.layout import LayoutEnd
+    from lamina.registry.storeend import StoreEnd
     from lamina.registry.upload import RegistrySink
 
     match place.kind:

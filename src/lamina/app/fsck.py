@@ -178,7 +178,7 @@ class _Mender:
     # Blobs ----------------------------------------------------------------------------------------
 
     def _blob(self, finding: Finding) -> Outcome:
-        from lamina.registry.local import StoreEnd
+        from lamina.registry.storeend import StoreEnd
 
         digest = Digest.parse(finding.subject)
         descriptor = self.needed.descriptors.get(finding.subject)
@@ -241,7 +241,7 @@ class _Mender:
         raise failure
 
     def _fetched_layer(self, descriptor: Descriptor, finding: Finding) -> str:
-        from lamina.registry.local import StoreEnd
+        from lamina.registry.storeend import StoreEnd
 
         failure = _nowhere(finding)
         for name, repository in self._sources(finding):

@@ -334,7 +334,7 @@ def prune(store: Store, *, keep: int = MAX_RECORDS) -> None:
             remove(store, document.id)
 
 
-def prune_files(store: Store, *, max_bytes: int = MAX_BYTES) -> None:
+def prune_files(store: Store) -> None:
     """Remove files without a record, and the oldest records while all files are too large."""
     records = {document.id: document for document in store.documents.list(KIND)}
     sizes: dict[str, int] = {}
@@ -347,7 +347,7 @@ def prune_files(store: Store, *, max_bytes: int = MAX_BYTES) -> None:
             sizes[id] = os.stat(os.path.join(directory, name)).st_size
     total = sum(sizes.values())
     for id, document in records.items():
-        if total <= max_bytes:
+        if total <= MAX_BYTES:
             return
         if id in sizes and not is_running(document):
             remove(store, id)

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from lamina.tasks import CancelToken
 
 CONTAINER = "container"  # the kind under which containers are documents
-ARCHIVE_FORMATS = ("docker-archive", "oci-archive")
 
 
 class Filters(Record):
@@ -96,20 +95,6 @@ def _listed(store: Store, platform: Platform, emit: Emitter) -> Iterator[Listed]
             continue
         reference = None if is_dangling(name.name) else Reference.parse(name.name)
         yield Listed(reference, image, created_of(image))
-
-
-def why_missing(store: Store, text: str, *, platform: Platform | None) -> LaminaError | None:
-    """The error of kind NOT_FOUND if no image of that name or id (and platform) is here."""
-    from lamina.image.resolve import find_image
-
-    try:
-        with store.lease("look"):
-            find_image(store, text, platform)
-    except LaminaError as error:
-        if error.kind is not Kind.NOT_FOUND:
-            raise
-        return error
-    return None
 
 
 def created_of(image: Image) -> float:

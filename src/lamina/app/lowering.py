@@ -123,6 +123,7 @@ def lower_options(
         ignore=request.ignore,
         extra_hosts=request.extra_hosts,
         shm_size=request.shm_size,
+        ulimits=request.limits.ulimits if request.limits is not None else (),
         network=request.network,
         contexts=contexts,
         context=context,

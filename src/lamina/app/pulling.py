@@ -144,7 +144,7 @@ def _fetch(
     clock: Callable[[], float],
 ) -> None:
     from lamina.registry.graph import copy_graph, every
-    from lamina.registry.local import StoreEnd
+    from lamina.registry.storeend import StoreEnd
 
     wanted = options.platform or options.host
 
@@ -319,7 +319,7 @@ def _check(
 
 def _record_present(store: Store, descriptor: Descriptor) -> None:
     """Record a blob that was here before (a layer of a manifest that was never unpacked)."""
-    from lamina.registry.local import StoreEnd
+    from lamina.registry.storeend import StoreEnd
     from lamina.tasks import CancelToken
 
     StoreEnd(store).record_layer(descriptor, CancelToken())

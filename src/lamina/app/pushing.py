@@ -70,7 +70,8 @@ def push_image(
             hint="name it with 'lamina tag IMAGE " + reference.familiar() + "'",
         )
     from lamina.registry.graph import copy_graph
-    from lamina.registry.local import StoreEnd, StoreJournal
+    from lamina.registry.journal import StoreJournal
+    from lamina.registry.storeend import StoreEnd
     from lamina.registry.upload import RegistrySink
 
     with store.lease("push"):

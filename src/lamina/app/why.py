@@ -10,7 +10,8 @@ import json
 from lamina.app.builds import choose_step, find_build
 from lamina.errors import Kind, LaminaError
 from lamina.record import Record
-from lamina.solver.explain import KeyTree, explain, nearest, sentence, split_name
+from lamina.solver.explain import explain, nearest, sentence
+from lamina.solver.keytree import KeyTree, split_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

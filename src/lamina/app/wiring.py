@@ -159,6 +159,7 @@ class BuildHost:
                 state_dir=os.path.join(self._store.root, "run"),
                 ca_bundle=bundle or None,
             )
+            self._executor.start()
         return self._executor
 
     def step_network(self) -> AbstractContextManager[str]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from lamina.buildcache.codec import BaseImage, Remembered
 from lamina.errors import LaminaError
 from lamina.plan.ops import Exec, FileOp, ImageSource
-from lamina.solver.explain import KeyTree, with_site
+from lamina.solver.keytree import KeyTree, with_site
 from lamina.spec import mediatype
 from lamina.spec.digest import Digest
 from lamina.spec.document import MAX_DOCUMENT

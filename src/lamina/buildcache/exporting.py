@@ -19,7 +19,9 @@ from lamina.errors import Cancelled, Kind, LaminaError
 from lamina.events import Notice, Progress
 from lamina.image.unpack import LayerMissing, blobs_of, ensure_blob
 from lamina.record import Record
-from lamina.registry.local import LayoutEnd, StoreEnd, StoreJournal
+from lamina.registry.journal import StoreJournal
+from lamina.registry.layout import LayoutEnd
+from lamina.registry.storeend import StoreEnd
 from lamina.spec import mediatype
 from lamina.spec.descriptor import Descriptor
 from lamina.spec.digest import Digest

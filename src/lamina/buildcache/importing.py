@@ -130,10 +130,25 @@ class Imports:
 
     # Records --------------------------------------------------------------------------------
 
-    def look_up(self, keys: Sequence[Key]) -> Stack | None:
-        """The result that some place has under the first of these keys that it has."""
+    def look_up(self, keys: Sequence[Key], *, fits: Callable[[Stack], bool]) -> Stack | None:
+        """The result that some place has under the first of these keys that it has; one that does
+        not fit is told and forgotten.
+        """
+        self._read()
+        for key in keys:
+            for wrong in [p for p in self._records.get(key.digest, ()) if not fits(p[0].result)]:
+                self._forget(*wrong)
         found = self.find([key.digest for key in keys])
         return found[0].result if found is not None else None
+
+    def _forget(self, remembered: Remembered, origin: str) -> None:
+        with self._guard:
+            known = self._records.get(remembered.key, [])
+            self._records[remembered.key] = [pair for pair in known if pair[0] is not remembered]
+        self._warn(
+            f"a record of the cache {origin} is not used: no result of"
+            f" {remembered.name[:100] or 'its step'} has such layers"
+        )
 
     def find(self, keys: Sequence[Digest]) -> tuple[Remembered, str] | None:
         """The record of the first key that has a usable one, and the place that it is from."""
@@ -285,7 +300,7 @@ class Imports:
 
     def _fetch_from(self, source: Source, blob: Descriptor, cancel: CancelToken) -> None:
         """Fetch a blob and record what it really holds. Raises LaminaError, OSError."""
-        from lamina.registry.local import StoreEnd
+        from lamina.registry.storeend import StoreEnd
 
         end = StoreEnd(self._store)
         name = f"importing layer {blob.digest.short()}"
@@ -364,14 +379,14 @@ class _JoinedHistory:
         self._site = site
 
     def names(self, stage: str, *, before: float) -> list[tuple[str, str]]:
-        from lamina.solver.explain import split_name
+        from lamina.solver.keytree import split_name
 
         mine = self._own.names(stage, before=before)
         known = {key for _, key in mine}
         theirs = [
             (pairs[0][0].name, str(key))
             for key, pairs in self._records.items()
-            if pairs[0][0].tree and split_name(pairs[0][0].name)[0] == stage
+            if pairs and pairs[0][0].tree and split_name(pairs[0][0].name)[0] == stage
         ]
         return [*mine, *(pair for pair in theirs if pair[1] not in known)]
 
@@ -380,12 +395,12 @@ class _JoinedHistory:
         theirs = [
             str(key)
             for key, pairs in self._records.items()
-            if pairs[0][0].tree and pairs[0][0].name.endswith(f"] {text}")
+            if pairs and pairs[0][0].tree and pairs[0][0].name.endswith(f"] {text}")
         ]
         return list(dict.fromkeys([*mine, *theirs]))
 
     def trees(self, keys: Sequence[str], *, before: float | None = None) -> list[EarlierKey]:
-        from lamina.solver.explain import with_site
+        from lamina.solver.keytree import with_site
 
         found = self._own.trees(keys, before=before)
         known = {row.key for row in found}

@@ -6,17 +6,15 @@ Every attribute works or is refused by name; docs/adr/0087 lists them.
 
 from __future__ import annotations
 
-from lamina.errors import Kind, LaminaError
+from lamina.errors import Kind
 from lamina.record import Record
+from lamina.spec.attributes import Attributes, InvalidAttribute, split_fields
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    Attributes = dict[str, str]
-
 DEFAULT_TAG = "latest"
-COMPRESSIONS = {"uncompressed": 0, "gzip": 9, "zstd": 22}  # -> highest level
 _OTHER_TYPES = {
     "gha": "GitHub's cache service is not supported: use type=registry, or type=local and actions/cache",
     "s3": "object storage is not supported: use type=registry or type=local",
@@ -35,11 +33,6 @@ _TO: dict[str, frozenset[str]] = {
     "local": _SENT | {"dest", "tag"},
     "inline": frozenset({"mode"}),
 }
-_BOOLEANS = {"true": True, "1": True, "t": True, "false": False, "0": False, "f": False}
-
-
-class InvalidCacheOption(LaminaError):
-    kind = Kind.USAGE
 
 
 class CacheFrom(Record):
@@ -85,7 +78,7 @@ def parse_cache_from(text: str) -> tuple[CacheFrom, ...]:
     """The sources in one value of the flag; plain references, split by commas, are registries.
 
     Raises:
-        InvalidCacheOption: kind USAGE, or UNSUPPORTED for what lamina does not do.
+        InvalidAttribute: kind USAGE, or UNSUPPORTED for what lamina does not do.
     """
     found = []
     for attributes in _attributes("--cache-from", text):
@@ -94,7 +87,7 @@ def parse_cache_from(text: str) -> tuple[CacheFrom, ...]:
             found.append(CacheFrom(type, ref=_reference("--cache-from", attributes)))
             continue
         if not attributes.get("src"):
-            raise InvalidCacheOption("--cache-from type=local needs src=DIRECTORY")
+            raise InvalidAttribute("--cache-from type=local needs src=DIRECTORY")
         digest = attributes.get("digest", "")
         if digest:
             from lamina.spec.digest import Digest
@@ -115,10 +108,10 @@ def _target(attributes: Attributes) -> CacheTo:
     type = _checked(flag, attributes, _TO)
     mode = attributes.get("mode") or "min"
     if mode not in {"min", "max"}:
-        raise InvalidCacheOption(f"invalid {flag}: mode={mode} is neither min nor max")
+        raise InvalidAttribute(f"invalid {flag}: mode={mode} is neither min nor max")
     if type == "inline":
         if mode == "max":
-            raise InvalidCacheOption(
+            raise InvalidAttribute(
                 f"{flag} type=inline does not support mode=max",
                 kind=Kind.UNSUPPORTED,
                 hint="an image holds the layers of its result only: use type=registry",
@@ -126,18 +119,11 @@ def _target(attributes: Attributes) -> CacheTo:
         return CacheTo(type)
     ref = _reference(flag, attributes) if type == "registry" else ""
     if type == "local" and not attributes.get("dest"):
-        raise InvalidCacheOption(f"{flag} type=local needs dest=DIRECTORY")
-    compression = attributes.get("compression") or "gzip"
-    if compression not in COMPRESSIONS:
-        raise InvalidCacheOption(
-            f"{flag} compression={compression} is not supported",
-            kind=Kind.UNSUPPORTED,
-            hint=f"supported: {', '.join(COMPRESSIONS)}",
-        )
-    image_manifest = _boolean(flag, attributes, "image-manifest", default=True)
-    oci_mediatypes = _boolean(flag, attributes, "oci-mediatypes", default=True)
+        raise InvalidAttribute(f"{flag} type=local needs dest=DIRECTORY")
+    image_manifest = attributes.boolean("image-manifest", default=True)
+    oci_mediatypes = attributes.boolean("oci-mediatypes", default=True)
     if not oci_mediatypes and image_manifest and "image-manifest" in attributes:
-        raise InvalidCacheOption(
+        raise InvalidAttribute(
             f"{flag} image-manifest=true needs oci-mediatypes=true", kind=Kind.UNSUPPORTED
         )
     return CacheTo(
@@ -146,64 +132,36 @@ def _target(attributes: Attributes) -> CacheTo:
         dest=attributes.get("dest", ""),
         tag=attributes.get("tag") or DEFAULT_TAG,
         max_mode=mode == "max",
-        compression=compression,
-        level=_level(flag, attributes, compression),
-        force_compression=_boolean(flag, attributes, "force-compression", default=False),
+        compression=attributes.compression(),
+        level=attributes.compression_level(),
+        force_compression=attributes.boolean("force-compression", default=False),
         image_manifest=image_manifest and oci_mediatypes,
         oci_mediatypes=oci_mediatypes,
-        ignore_error=_boolean(flag, attributes, "ignore-error", default=False),
+        ignore_error=attributes.boolean("ignore-error", default=False),
     )
 
 
 def _attributes(flag: str, text: str) -> list[Attributes]:
     """The `key=value` fields as one mapping, or one mapping for each plain reference."""
-    fields = _fields(flag, text)
+    fields = split_fields(flag, text)
     if all("=" not in field for field in fields):
         if not all(fields):
-            raise InvalidCacheOption(f"invalid {flag}: it is empty")
-        return [{"type": "registry", "ref": field} for field in fields]
-    found: Attributes = {}
-    for field in fields:
-        key, equals, value = field.partition("=")
-        key = key.strip().lower()
-        if not equals or not key:
-            raise InvalidCacheOption(f"invalid {flag} {text!r}: expected key=value, got {field!r}")
-        if key in found:
-            raise InvalidCacheOption(f"invalid {flag} {text!r}: {key} is given twice")
-        found[key] = value
-    return [found]
-
-
-def _fields(flag: str, text: str) -> list[str]:
-    """The comma-separated fields; a field in double quotes may hold commas (CSV)."""
-    if '"' not in text:
-        return text.split(",")
-    import csv
-
-    try:
-        rows = list(csv.reader([text], strict=True))
-    except csv.Error as error:
-        raise InvalidCacheOption(f"invalid {flag} {text!r}: {error}") from error
-    return rows[0] if rows else [""]
+            raise InvalidAttribute(f"invalid {flag}: it is empty")
+        return [Attributes(flag, text, ("type=registry", f"ref={each}")) for each in fields]
+    return [Attributes(flag, text, fields)]
 
 
 def _checked(flag: str, attributes: Attributes, allowed: Mapping[str, frozenset[str]]) -> str:
     """The type, taken out; refuses types and attributes by name."""
     type = attributes.pop("type", "")
     if type in _OTHER_TYPES:
-        raise InvalidCacheOption(f"{flag} type={type}: {_OTHER_TYPES[type]}", kind=Kind.UNSUPPORTED)
+        raise InvalidAttribute(f"{flag} type={type}: {_OTHER_TYPES[type]}", kind=Kind.UNSUPPORTED)
     if type not in allowed:
         what = f"unknown type {type!r}" if type else "type is missing"
         if flag == "--cache-from" and type == "inline":
             what = "type=inline is for --cache-to; read it with type=registry,ref=IMAGE"
-        raise InvalidCacheOption(f"invalid {flag}: {what}", hint=f"types: {', '.join(allowed)}")
-    for key in attributes:
-        if key not in allowed[type]:
-            raise InvalidCacheOption(
-                f"{flag} type={type} does not support {key!r}",
-                kind=Kind.UNSUPPORTED,
-                hint=f"supported: {', '.join(sorted(allowed[type]))}",
-            )
+        raise InvalidAttribute(f"invalid {flag}: {what}", hint=f"types: {', '.join(allowed)}")
+    attributes.refuse_others(type, allowed[type])
     return type
 
 
@@ -212,30 +170,8 @@ def _reference(flag: str, attributes: Attributes) -> str:
 
     ref = attributes.get("ref", "")
     if not ref:
-        raise InvalidCacheOption(f"{flag} type=registry needs ref=REFERENCE")
+        raise InvalidAttribute(f"{flag} type=registry needs ref=REFERENCE")
     found = Reference.parse(ref)
     if flag == "--cache-to" and found.digest is not None:
-        raise InvalidCacheOption(f"{flag} ref={ref}: nothing can be pushed to a digest")
+        raise InvalidAttribute(f"{flag} ref={ref}: nothing can be pushed to a digest")
     return ref
-
-
-def _level(flag: str, attributes: Attributes, compression: str) -> int | None:
-    text = attributes.get("compression-level", "")
-    if not text:
-        return None
-    highest = COMPRESSIONS[compression]
-    if not (text.isascii() and text.isdigit()) or int(text) > highest:
-        raise InvalidCacheOption(
-            f"invalid {flag}: compression-level={text} is not a number from 0 to {highest}"
-        )
-    return int(text)
-
-
-def _boolean(flag: str, attributes: Attributes, key: str, *, default: bool) -> bool:
-    text = attributes.get(key)
-    if text is None:
-        return default
-    value = _BOOLEANS.get(text.lower())
-    if value is None:
-        raise InvalidCacheOption(f"invalid {flag}: {key}={text} is not a boolean")
-    return value

@@ -61,7 +61,7 @@ def open_place(
         LaminaError: NOT_FOUND, DENIED, UNAVAILABLE, INVALID.
     """
     if place.type == "local":
-        from lamina.registry.local import LayoutEnd
+        from lamina.registry.layout import LayoutEnd
 
         layout = LayoutEnd(place.src)
         return layout, _by_digest(layout.path, place.digest) or layout.find(place.tag)
@@ -73,7 +73,7 @@ def open_place(
         named = store.metadata.get_name(str(reference))
         if named is None:
             raise
-        from lamina.registry.local import StoreEnd
+        from lamina.registry.storeend import StoreEnd
 
         return StoreEnd(store), named.target
     return repository, found.descriptor

@@ -12,10 +12,11 @@ from __future__ import annotations
 import os
 
 from lamina.builder.changes import Lazy
-from lamina.builder.tree import resolve, shown
+from lamina.builder.tree import shown
 from lamina.errors import Kind, LaminaError
 from lamina.layer.entry import Entry, EntryType
 from lamina.record import Record, replace
+from lamina.system.paths import resolve
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 
 class StepLimits(Record):
-    """What each RUN step may take; never part of a cache key.
+    """What each RUN step may take; no part of a cache key, except that an op has its `ulimits`.
 
     `memory` and `memory_swap` (with swap) in bytes, `cpus` in CPUs, 0 for no limit (`memory_swap`
     -1: no limit on swap); `ulimits` are (name, soft, hard), -1 for unlimited.
@@ -133,6 +133,7 @@ def solve(
         store=store,
         contexts=contexts,
         git_modes=options.git_modes,
+        remembers=not options.no_cache,
         remote=remote,
         imported=imported,
         emit=emit,
@@ -141,10 +142,11 @@ def solve(
     )
 
     def maker() -> Maker:
-        from lamina.builder.making import Maker
+        from lamina.builder.making import Maker, mounted_copies
 
         return Maker(
             sources,
+            mounted=mounted_copies(plan),
             store=store,
             executor=executor,
             options=options,

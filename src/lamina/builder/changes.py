@@ -12,10 +12,11 @@ from __future__ import annotations
 import os
 import stat
 
-from lamina.builder.tree import entry_type, resolve, shown
+from lamina.builder.tree import entry_type, shown
 from lamina.errors import Kind, LaminaError
 from lamina.layer.entry import WHITEOUT_PREFIX, Entry, EntryType, sort_key
 from lamina.record import replace
+from lamina.system.paths import resolve
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 else:
     Protocol = object
 
+_SECOND = 1_000_000_000
 ROOT = Entry(b"", EntryType.DIR, 0o755)
 
 
@@ -137,7 +139,7 @@ def entry_of(
     xattrs: tuple[tuple[bytes, bytes], ...] = (),
 ) -> Entry | None:
     """The entry for a file's status, `owner` and (but for a link) `mode` overriding its own; None
-    for a socket.
+    for a socket. Its mtime has whole seconds, as in a layer's tar.
     """
     kind = entry_type(status.st_mode)
     if kind is None:
@@ -155,7 +157,7 @@ def entry_of(
         uid,
         gid,
         status.st_size if kind is EntryType.FILE else 0,
-        status.st_mtime_ns,
+        status.st_mtime_ns // _SECOND * _SECOND,
         link,
         os.major(status.st_rdev) if is_device else 0,
         os.minor(status.st_rdev) if is_device else 0,

@@ -30,7 +30,7 @@ class Context(Record):
 
 
 class Contexts:
-    """The contexts of one solve, by name. `close` it."""
+    """The contexts of one solve, by name. `close` it. Unless it `remembers`, every file is read."""
 
     def __init__(
         self,
@@ -39,7 +39,9 @@ class Contexts:
         *,
         clock: Callable[[], float],
         git_modes: bool,
+        remembers: bool = True,
     ) -> None:
+        self._remembers = remembers
         self._git_modes = git_modes
         self._contexts = contexts
         self._metadata = metadata
@@ -87,7 +89,9 @@ class Contexts:
         if known is None:
             metadata, root = self._metadata, context.root
             now_ns = int(self._clock() * 1_000_000_000)
-            known = StatCache(lambda: metadata.get_stat(root), now_ns=now_ns)
+            load = (lambda: metadata.get_stat(root)) if self._remembers else (lambda: None)
+            variant = b"g" if self._git_modes else b"-"
+            known = StatCache(load, now_ns=now_ns, variant=variant)
             self._caches[root] = known
         return known
 

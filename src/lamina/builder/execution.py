@@ -166,7 +166,7 @@ def process_of(op: Exec, *, has_network: bool, limits: StepLimits) -> ProcessSpe
         cpuset_cpus=limits.cpuset_cpus,
         cpuset_mems=limits.cpuset_mems,
         memory_swap=limits.memory_swap,
-        ulimits=limits.ulimits,
+        ulimits=op.ulimits,
     )
 
 

@@ -12,7 +12,9 @@ from lamina.errors import LaminaError
 from lamina.events import VertexExplained
 from lamina.plan.ops import ImageSource, Merge
 from lamina.solver import explain as reasons
-from lamina.solver.explain import Cause, Explanation, KeyTree, nearest, sentence, split_name
+from lamina.solver.explain import Cause, Explanation, nearest, sentence
+from lamina.solver.keytree import KeyTree, annotated, split_name
+from lamina.spec.digest import Digest
 from lamina.spec.identity import chain_id
 
 TYPE_CHECKING = False
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
     from lamina.events import Emitter
     from lamina.plan.graph import Plan, Vertex
     from lamina.solver.keys import Key
-    from lamina.spec.digest import Digest
     from lamina.store.ports import EarlierKey, KeyHistory
 
 _MAX_COMPARED = 12  # records whose trees are read for one step
@@ -63,7 +64,7 @@ class Explainer:
             op = self._vertices[edge.vertex].op if edge is not None else None
             if isinstance(op, ImageSource):
                 images[str(chain_id(op.diff_ids))] = [op.reference, str(op.manifest), op.platform]
-        return reasons.annotated(
+        return annotated(
             tree,
             site=self._site,
             images=images,
@@ -85,6 +86,11 @@ class Explainer:
             found[str(key.digest)] = below.meta.name, key.tree
             todo += below.inputs
         return found
+
+    def nearest_to(self, vertex: Digest) -> Digest | None:
+        """The key of the earlier record that a step's was compared with, None if there was none."""
+        key = self._matches.get(vertex)
+        return Digest.parse(key) if key else None
 
     def explain(
         self,

@@ -12,10 +12,14 @@ import os
 import stat
 
 from lamina.builder.changes import Lazy
+from lamina.builder.listing import SHOWN
 from lamina.builder.selection import Match, Picked, Selection
 from lamina.errors import Kind, LaminaError
 from lamina.layer.entry import EntryType
+from lamina.plan.ops import HttpSource, InlineSource
 from lamina.solver.keys import given_content
+from lamina.spec.digest import Digest
+from lamina.spec.gitref import shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,8 +27,7 @@ if TYPE_CHECKING:
     from typing import IO
 
     from lamina.layer.entry import Entry, Item
-    from lamina.plan.ops import HttpSource, InlineSource
-    from lamina.spec.digest import Digest
+    from lamina.plan.ops import GitSource
     from lamina.store.ports import ContentStore
 
 _INLINE_MODE = 0o644  # BuildKit's for a heredoc
@@ -107,6 +110,21 @@ def select_download(op: HttpSource, content: ContentStore, *, mtime: int) -> Sel
     size = content.info(op.digest).size
     match = _match(op.name, _Blob(content, op.digest), mode=_DOWNLOAD_MODE, size=size, mtime=mtime)
     return Selection(given_content(op), (match,))
+
+
+def given_listing(op: InlineSource | HttpSource | GitSource) -> dict[str, str]:
+    """What such a source holds, as in `selection.listing`; of a commit its name. Nothing is fetched
+    for it.
+    """
+    if isinstance(op, InlineSource):
+        texts = {name: text.encode("utf-8", "surrogateescape") for name, text in op.files}
+        return {
+            f"<<{name}": f"file {_INLINE_MODE:04o} - {Digest.of(raw).hex[:SHOWN]}"
+            for name, raw in texts.items()
+        }
+    if isinstance(op, HttpSource):
+        return {op.name: f"file {_DOWNLOAD_MODE:04o} - {op.digest.hex[:SHOWN]}"}
+    return {shown(op.remote): f"commit - - {op.commit}"}
 
 
 def _match(name: str, content: GivenContent, *, mode: int, size: int, mtime: int) -> Match:

@@ -32,12 +32,13 @@ if TYPE_CHECKING:
     from lamina.builder.tree import Tree
     from lamina.container.ports import Executor
     from lamina.events import Emitter
+    from lamina.image.newlayer import NewLayer
     from lamina.layer.create import CreatedLayer
     from lamina.layer.entry import Items
-    from lamina.plan.graph import Vertex
+    from lamina.plan.graph import Plan, Vertex
     from lamina.plan.mounts import BindMount, CacheMount
     from lamina.plan.ops import FileAction
-    from lamina.spec.digest import ChainID, DiffID
+    from lamina.spec.digest import ChainID, DiffID, Digest
     from lamina.store.ports import Store
     from lamina.tasks import CancelToken
 
@@ -62,7 +63,10 @@ class Maker:
         emit: Emitter,
         clock: Callable[[], float],
         cancel: CancelToken | None,
+        mounted: frozenset[Digest],
     ) -> None:
+        """`mounted` are the vertices whose layers RUN steps mount (`mounted_copies`)."""
+        self._mounted = mounted
         self._sources = sources
         self._store = store
         self._executor = executor
@@ -123,7 +127,7 @@ class Maker:
         chain = chain_id(result)
         if chain is None:
             base = EmptyBase()
-        elif result in self._made and not self._store.snapshots.exists(chain):
+        elif result in self._made:
             base = self._made[result]
         else:
             base = found = self._stored_base(result, chain)
@@ -280,7 +284,10 @@ class Maker:
                 place = changes.resolve(os.fsencode(action.path))
                 now_ns = int(self._clock()) * 1_000_000_000
                 changes.make_directories(place, owner=owner, mtime_ns=now_ns)
-        created = self._write_layer(changes.items(), vertex, is_wanted=True, cancel=cancel)
+        new = None
+        if vertex.digest in self._mounted and self._running is not None:
+            new = self._new_layer(base, cancel)
+        created = self._write_layer(changes.items(), vertex, is_wanted=True, cancel=cancel, new=new)
         result = (*base, created.diff_id)
         self._made[result] = changes
         return result
@@ -394,12 +401,21 @@ class Maker:
         return True
 
     def _write_layer(
-        self, items: Items, vertex: Vertex, *, is_wanted: bool, cancel: CancelToken
+        self,
+        items: Items,
+        vertex: Vertex,
+        *,
+        is_wanted: bool,
+        cancel: CancelToken,
+        new: NewLayer | None = None,
     ) -> CreatedLayer:
         """The layer of `items`, recorded; its blob in the content store only if it `is_wanted`.
 
-        A layer that no image gets is stored uncompressed: it is read once, to be unpacked.
+        A layer that no image gets is stored uncompressed: it is read once, to be unpacked. `new`
+        makes its snapshot, too.
         """
+        from contextlib import ExitStack
+
         from lamina.layer.create import create_layer
         from lamina.spec.descriptor import Descriptor
         from lamina.spec.mediatype import OCI_LAYER_OF
@@ -413,9 +429,13 @@ class Maker:
         compression = options.compression if is_exported else "uncompressed"
         level = options.level if is_exported else None
         ref = f"build {vertex.digest} {unique_name()}"
-        with store.content.ingest(ref) as ingest:
+        create = new.create if new is not None else create_layer
+        with ExitStack() as stack:
+            if new is not None:
+                stack.enter_context(new)
+            ingest = stack.enter_context(store.content.ingest(ref))
             try:
-                created = create_layer(
+                created = create(
                     items,
                     ingest.write,
                     compression=compression,
@@ -427,9 +447,34 @@ class Maker:
             except BaseException:
                 ingest.abort()
                 raise
-        blob = Descriptor(OCI_LAYER_OF[compression], digest, created.compressed_size)
-        store.metadata.put_layer(created.diff_id, created.size, blob)
+            blob = Descriptor(OCI_LAYER_OF[compression], digest, created.compressed_size)
+            store.metadata.put_layer(created.diff_id, created.size, blob)
+            if new is not None:
+                new.commit(created.diff_id)
         return created
+
+    def _new_layer(self, base: Result, cancel: CancelToken) -> NewLayer:
+        """A layer on the base, whose snapshot is wanted."""
+        from lamina.image.newlayer import NewLayer
+        from lamina.image.unpack import ensure_snapshot
+
+        self._sources.bring(base, cancel)
+        ensure_snapshot(self._store, base, emit=self._emit, cancel=cancel)
+        return NewLayer(self._store, base)
+
+
+def mounted_copies(plan: Plan) -> frozenset[Digest]:
+    """The vertices without a command on whose layer, or on layers above it, a RUN mounts."""
+    found: set[Digest] = set()
+    for vertex in reversed(plan.vertices):
+        inputs = vertex.inputs[:1]
+        if isinstance(vertex.op, Exec):
+            inputs = vertex.inputs
+        elif vertex.digest not in found:
+            continue
+        found.update(edge.vertex for edge in inputs if edge is not None)
+    kinds = {vertex.digest: vertex.op for vertex in plan.vertices}
+    return frozenset(digest for digest in found if isinstance(kinds[digest], FileOp))
 
 
 def _copies(vertex: Vertex) -> tuple[CopyAction, ...]:

@@ -56,6 +56,7 @@ class Sources:
         store: Store,
         contexts: Mapping[str, Context],
         git_modes: bool,
+        remembers: bool,
         remote: Fetcher | None,
         imported: Imported | None,
         emit: Emitter,
@@ -63,7 +64,9 @@ class Sources:
         cancel: CancelToken | None,
     ) -> None:
         self._store = store
-        self._contexts = Contexts(contexts, store.metadata, clock=clock, git_modes=git_modes)
+        self._contexts = Contexts(
+            contexts, store.metadata, clock=clock, git_modes=git_modes, remembers=remembers
+        )
         self._remote = remote
         self._imported = imported
         self._emit = emit
@@ -96,6 +99,10 @@ class Sources:
             from lamina.solver.keys import given_content
 
             return given_content(op)
+        return self.selection(vertex, position, inputs).digest
+
+    def probed(self, vertex: Vertex, position: int, inputs: tuple[Result | None, ...]) -> Digest:
+        """The digest of the files that a use takes, which are fetched for it if need be."""
         return self.selection(vertex, position, inputs).digest
 
     def selection(
@@ -214,12 +221,19 @@ class Sources:
         found = uses(vertex.op)
         if not found:
             return []
-        from lamina.builder.selection import listing
+        from lamina.builder.listing import listing
 
         rows: list[dict[str, str]] = []
         for position, use in enumerate(found):
             selection = self._selections.get((vertex.digest, position))
-            if selection is None:
+            op = self.op(vertex, use)
+            if isinstance(op, InlineSource | HttpSource) or (
+                isinstance(op, GitSource) and op.keep_git_dir
+            ):
+                from lamina.builder.given import given_listing
+
+                rows.append(given_listing(op))
+            elif selection is None:
                 rows.append({})
             else:
                 rows.append(listing(selection, self._looks_of(vertex, use)))

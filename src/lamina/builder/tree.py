@@ -13,6 +13,7 @@ import stat
 
 from lamina.errors import Kind, LaminaError
 from lamina.layer.entry import EntryType
+from lamina.system.paths import resolve
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,8 +23,10 @@ if TYPE_CHECKING:
 
     # path relative to the root, status, descriptor of its directory, name there
     Step = tuple[bytes, os.stat_result, int, str]
+    # path relative to the root, descriptor, names, their statuses
+    Listing = tuple[bytes, int, list[str], list[os.stat_result]]
 
-MAX_SYMLINKS = 40  # what Linux follows in one lookup (path_resolution(7))
+_FORMAT = 0o170000  # S_IFMT: a call for each file would be half of the loop
 
 _TYPES = {
     stat.S_IFREG: EntryType.FILE,
@@ -70,9 +73,12 @@ class Tree:
         self.keeps_owner = keeps_owner
         self.git_modes = git_modes
         self._ignore = ignore
+        self._held: list[tuple[bytes, int]] = []  # directories that stay open
 
     def close(self) -> None:
         """Close the root. Idempotent."""
+        while self._held:
+            os.close(self._held.pop()[1])
         if self.root_fd >= 0:
             os.close(self.root_fd)
             self.root_fd = -1
@@ -160,6 +166,65 @@ class Tree:
             for frame in frames:
                 os.close(frame.fd)
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether an ignored directory never holds something that is not ignored."""
+        return self._ignore is None or not self._ignore.has_exclusions
+
+    def directories(self, path: bytes) -> Iterator[Listing]:
+        """A directory of a plain tree and all below it, parents first, else sorted as by `walk`.
+
+        Yields path, descriptor (valid until the next step), names, their statuses. What `walk`
+        leaves out is not there.
+        """
+        assert self.is_plain
+        frames: list[tuple[int, bytes, list[str]]] = []
+        fd = self._open_dir(path)
+        try:
+            while True:
+                frames.append((fd, path, []))
+                names, statuses, formats = self._listed(fd, path)
+                yield path, fd, names, statuses
+                if stat.S_IFDIR in formats:
+                    kinds = zip(names, formats, strict=True)
+                    frames[-1][2].extend([n for n, kind in kinds if kind == stat.S_IFDIR][::-1])
+                while frames and not frames[-1][2]:
+                    os.close(frames.pop()[0])
+                if not frames:
+                    return
+                above, parent, rest = frames[-1]
+                name = rest.pop()
+                path = _join(parent, os.fsencode(name))
+                fd = self._open_below(above, name, path)
+        finally:
+            for frame in frames:
+                os.close(frame[0])
+
+    def _listed(self, fd: int, path: bytes) -> tuple[list[str], list[os.stat_result], list[int]]:
+        """Names, statuses and formats (`S_IFMT`) in a directory, sorted by bytes, without sockets
+        and the ignored.
+        """
+        status_of = os.stat
+        try:
+            names = os.listdir(fd)
+            if self._ignore is not None:
+                prefix = os.fsdecode(path) + "/" if path else ""
+                excludes = self._ignore.excludes
+                names = [name for name in names if not excludes(prefix + name)]
+            names.sort(key=None if "".join(names).isascii() else os.fsencode)
+            try:
+                found = [status_of(name, dir_fd=fd, follow_symlinks=False) for name in names]
+            except FileNotFoundError:  # removed since the directory was read
+                names, found = _still_there(fd, names)
+        except OSError as error:
+            raise self._failure(error, path) from error
+        formats = [status.st_mode & _FORMAT for status in found]
+        if stat.S_IFSOCK in formats:
+            kept = [n for n, kind in enumerate(formats) if kind != stat.S_IFSOCK]
+            names, found = [names[n] for n in kept], [found[n] for n in kept]
+            formats = [formats[n] for n in kept]
+        return names, found, formats
+
     def _may_include_below(self, place: bytes) -> bool:
         return self._ignore is not None and self._ignore.may_include_below(os.fsdecode(place))
 
@@ -213,11 +278,19 @@ class Tree:
         if not path:
             return self._open_dir(path)
         parent, _, name = path.rpartition(b"/")
-        fd = self._open_dir(parent)
+        # the directory of the last file stays open: most are opened one after the other
+        try:
+            held, fd = self._held.pop()
+        except IndexError:
+            fd = self._open_dir(parent)
+        else:
+            if held != parent:
+                os.close(fd)
+                fd = self._open_dir(parent)
         try:
             return self.open_at(fd, os.fsdecode(name), path)
         finally:
-            os.close(fd)
+            self._held.append((parent, fd))  # one for each thread that opens files
 
     def readlink(self, place: bytes, fd: int, name: str) -> bytes:
         """The target of a link that `walk` has just yielded, as stored."""
@@ -257,6 +330,17 @@ def _announced(frames: list[_Frame]) -> Iterator[Step]:
             yield step
 
 
+def _still_there(fd: int, names: list[str]) -> tuple[list[str], list[os.stat_result]]:
+    """Names and statuses of those that are there."""
+    found: dict[str, os.stat_result] = {}
+    for name in names:
+        try:
+            found[name] = os.stat(name, dir_fd=fd, follow_symlinks=False)
+        except FileNotFoundError:
+            continue
+    return list(found), list(found.values())
+
+
 def _join(path: bytes, name: bytes) -> bytes:
     return path + b"/" + name if path else name
 
@@ -268,39 +352,6 @@ def changed(path: bytes, what: str) -> LaminaError:
         kind=Kind.CONFLICT,
         hint="build again when nothing writes there, or exclude it with a .dockerignore",
     )
-
-
-def resolve(path: bytes, readlink: Callable[[bytes], bytes | None]) -> bytes:
-    """Where `path` leads from a root: no links, no `.` or `..`, which never leave the root.
-
-    `readlink` gives the target of the link at a resolved path, None if it is no link. Components
-    that do not exist are kept, so this also says where a file would be made.
-
-    Raises:
-        LaminaError: kind INVALID for a loop of links.
-    """
-    done: list[bytes] = []
-    todo = path.split(b"/")[::-1]
-    links = 0
-    while todo:
-        name = todo.pop()
-        if name in {b"", b"."}:
-            continue
-        if name == b"..":
-            del done[-1:]
-            continue
-        target = readlink(b"/".join([*done, name]))
-        if target is None:
-            done.append(name)
-            continue
-        links += 1
-        if links > MAX_SYMLINKS:
-            text = f"too many symbolic links in {shown(b'/' + path.lstrip(b'/'))!r}"
-            raise LaminaError(text, kind=Kind.INVALID)
-        if target.startswith(b"/"):
-            done.clear()
-        todo += target.split(b"/")[::-1]
-    return b"/".join(done)
 
 
 def _by_name(found: tuple[str, os.stat_result]) -> bytes:

@@ -12,6 +12,7 @@ import os
 
 from lamina.errors import LaminaError, SourceError
 from lamina.events import Notice
+from lamina.plan.ops import Exec
 from lamina.spec.identity import chain_ids
 from lamina.store.ports import CacheRecord
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from lamina.plan.graph import Plan, Vertex
     from lamina.solver.driver import Made
     from lamina.solver.keys import Key
+    from lamina.solver.stacks import Form
     from lamina.spec.digest import ChainID, DiffID, Digest
     from lamina.spec.span import Span
     from lamina.store.ports import KeyHistory, Store
@@ -39,8 +41,10 @@ if TYPE_CHECKING:
     class Imported(Protocol):
         """Results that other machines made. Any thread may call it."""
 
-        def look_up(self, keys: Sequence[Key]) -> Result | None:
-            """The result under the first of these keys; its layers need not be here yet."""
+        def look_up(self, keys: Sequence[Key], *, fits: Callable[[Result], bool]) -> Result | None:
+            """The result under the first of these keys; its layers need not be here yet. What does
+            not fit is wrong: it is told, and not believed again.
+            """
 
         def take(self, vertex: Digest, keys: Sequence[Key], records: list[CacheRecord]) -> None:
             """Note a result that is used; the records are for the store when it has the layers."""
@@ -97,6 +101,7 @@ class BuildWorker:
         self._on_made = on_made
         self._began = clock()
         self._explains: Explainer | None = None
+        self._forms: dict[Digest, Form] | None = None
         self._usable: set[ChainID] = set()
         self._gone: set[Digest] = set()  # vertices with a record whose layers are not here
         self._reported: set[Digest] = set()  # those of which it was told
@@ -111,11 +116,17 @@ class BuildWorker:
             self._sources.close()
 
     def select(
-        self, vertex: Vertex, positions: tuple[int, ...], inputs: tuple[Result | None, ...]
+        self,
+        vertex: Vertex,
+        positions: tuple[int, ...],
+        inputs: tuple[Result | None, ...],
+        *,
+        is_probe: bool,
     ) -> tuple[tuple[int, Digest], ...]:
         """The digests of what these uses (`solver.keys.uses`) take from their inputs."""
+        digest = self._sources.probed if is_probe else self._sources.selected
         with _Located(vertex):
-            return tuple((p, self._sources.selected(vertex, p, inputs)) for p in positions)
+            return tuple((p, digest(vertex, p, inputs)) for p in positions)
 
     # Cache records --------------------------------------------------------------------------
 
@@ -126,13 +137,22 @@ class BuildWorker:
         trusted = keys[1:] if vertex.digest in self._unsure else keys
         found = self._look_up_here(vertex, keys, trusted)
         if found is None and self._imported is not None and trusted:
-            found = self._imported.look_up(trusted)
+            found = self._imported.look_up(trusted, fits=self._fits(vertex))
             if found is not None:
                 self._imported.take(vertex.digest, trusted, self._records(vertex, keys, found))
         if found is None and vertex.digest in self._gone - self._reported:
             self._reported.add(vertex.digest)
             self._emit(Notice(f"cached layers of {vertex.meta.name} are gone: it runs again"))
         return found
+
+    def _fits(self, vertex: Vertex) -> Callable[[Result], bool]:
+        """Whether a result can be the vertex's at all; asked of what other machines say."""
+        from lamina.solver.stacks import forms, has_form
+
+        if self._forms is None:
+            self._forms = forms(self._plan)
+        form = self._forms[vertex.digest]
+        return lambda result: has_form(result, form)
 
     def _look_up_here(
         self, vertex: Vertex, keys: tuple[Key, ...], trusted: tuple[Key, ...]
@@ -249,10 +269,23 @@ class BuildWorker:
     ) -> Result:
         with _Located(vertex):
             result = self._get_maker().make(vertex, inputs, cancel)
+            if isinstance(vertex.op, Exec):
+                result = self._settled(vertex, result, cancel)
             self._record(vertex, keys, result)
         if self._on_made is not None:
             self._on_made(vertex, result)
         return result
+
+    def _settled(self, vertex: Vertex, made: Result, cancel: CancelToken) -> Result:
+        """The result of the record that explained the run, if only times differ; else `made`."""
+        nearest = self._explainer().nearest_to(vertex.digest)
+        known = self._store.metadata.get_cache([nearest]) if nearest is not None else None
+        if known is None:
+            return made
+        from lamina.builder.cutoff import is_alike
+
+        alike = is_alike(self._store, made, known.result, cancel=cancel)
+        return known.result if alike and self._is_usable(known.result) else made
 
     def prepare(self) -> None:
         """Remove what killed builds left, and get the executor while no thread exists: it may have to unshare this process's mounts.

@@ -50,7 +50,8 @@ def configure(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace, context: Context) -> int:
-    from lamina.app.bootstrap import PATH, BootstrapOptions, bootstrap
+    from lamina.app.bootstrap.images import bootstrap
+    from lamina.app.bootstrap.options import PATH, BootstrapOptions
     from lamina.app.images import tagged_reference
     from lamina.cli.images import host_platform
     from lamina.cli.values import parse_epoch

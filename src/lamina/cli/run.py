@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import signal
 
 from lamina.cli.arguments import REMAINDER
 from lamina.cli.run_flags import add_run_flags, run_options
@@ -13,6 +12,7 @@ from lamina.errors import Kind, LaminaError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
+    import signal
     from typing import Self
 
     from lamina.app.containers import Container, Host
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from lamina.cli.arguments import Parser
     from lamina.cli.context import Context
     from lamina.spec.platform import Platform
+else:
+    import _signal as signal  # the C module alone: `signal` imports enum (2 ms)
 
 USAGE = "[OPTIONS] IMAGE [COMMAND] [ARG...]"
 STATUS_OF_FAILURE = 125  # docker run(1), exit status
@@ -103,7 +105,7 @@ def _ensure_image(args: argparse.Namespace, context: Context) -> None:
     """Pull the image if `--pull` says so: `missing` looks into the store only, if it is there."""
     if args.pull == "never":
         return
-    from lamina.app.images import why_missing
+    from lamina.image.resolve import why_missing
 
     name = args.rest[0]
     missing = why_missing(context.store(), name, platform=_platform(args))

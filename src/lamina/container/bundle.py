@@ -9,6 +9,7 @@ from lamina.container.etcfiles import SYSTEMD_RESOLV_CONF, hosts_file, resolv_co
 from lamina.container.ports import Mount
 from lamina.container.spec import DEFAULT_HOSTNAME
 from lamina.errors import Kind, LaminaError
+from lamina.jsontext import dumps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,9 +48,7 @@ def write_bundle(directory: str, spec: Mapping[str, object]) -> None:
         LaminaError: kind INVALID if an argument, variable or path is not UTF-8, which JSON needs
             (runtimes would each replace the bytes with something else).
     """
-    import json  # costs 8 ms to import; a cached build runs no container
-
-    text = json.dumps(spec, ensure_ascii=False)
+    text = dumps(spec, ensure_ascii=False)
     try:
         text.encode()
     except UnicodeEncodeError as error:

@@ -18,17 +18,20 @@ speaks first (HELLO); signals do not travel here: whoever may signal a container
 from __future__ import annotations
 
 import errno
-import json
 import os
-import socket
 import struct
 
 from lamina.errors import Kind, LaminaError
+from lamina.jsontext import dumps, loads
+from lamina.system.sockets import READ, Poll, Socket, receive_descriptors, stream
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import signal
     from collections.abc import Callable, Iterator
     from typing import Any, Self
+else:
+    import _signal as signal  # the C module alone: `signal` imports enum (2 ms)
 
 HELLO, STDIN, RESIZE = 0, 1, 2
 STDOUT, STDERR, LOGGED, STARTED, FAILED, EXIT = 1, 2, 3, 4, 5, 6
@@ -45,7 +48,7 @@ def frame(type: int, payload: bytes = b"") -> bytes:
 
 def json_frame(type: int, document: dict[str, object]) -> bytes:
     """A frame with a JSON payload."""
-    return frame(type, json.dumps(document).encode())
+    return frame(type, dumps(document).encode())
 
 
 def size_frame(rows: int, columns: int) -> bytes:
@@ -81,10 +84,10 @@ class Frames:
             yield type, payload
 
 
-def connect(directory: str, name: str) -> socket.socket | None:
+def connect(directory: str, name: str) -> Socket | None:
     """A connection to the monitor that listens on `directory/name`, or None if nobody does."""
     path_fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    client = stream()
     try:
         # through /proc: a socket's path may have only 107 bytes, a store's may have more
         client.connect(f"/proc/self/fd/{path_fd}/{name}")
@@ -98,7 +101,7 @@ def connect(directory: str, name: str) -> socket.socket | None:
         os.close(path_fd)
 
 
-def receive(connection: socket.socket) -> bytes:
+def receive(connection: Socket) -> bytes:
     """Some bytes; none at the end, which is also what a monitor leaves that ends meanwhile."""
     try:
         return connection.recv(_BLOCK)
@@ -108,7 +111,7 @@ def receive(connection: socket.socket) -> bytes:
 
 def failure_of(payload: bytes) -> tuple[LaminaError, int]:
     """(the error, the exit status for `run`) of a FAILED frame."""
-    document = json.loads(payload)
+    document = loads(payload.decode())
     error = LaminaError(
         document["what"], kind=Kind(document["kind"]), hint=document.get("hint", "")
     )
@@ -161,17 +164,16 @@ class RawTerminal:
             termios.tcsetattr(self.descriptor, termios.TCSADRAIN, self._saved)
 
 
-def receive_terminal(listener: socket.socket) -> int:
+def receive_terminal(listener: Socket) -> int:
     """The pty master that the runtime sends (runtime's --console-socket). Closes nothing.
 
     Raises LaminaError of kind SYSTEM if it sends none.
     """
     connection, _ = listener.accept()
     with connection:
-        _, descriptors, _, _ = socket.recv_fds(connection, 4096, 1)
+        descriptors = receive_descriptors(connection)
     if not descriptors:
         raise LaminaError("the runtime sent no terminal", kind=Kind.SYSTEM)
-    os.set_inheritable(descriptors[0], False)
     return descriptors[0]
 
 
@@ -221,7 +223,7 @@ class Session:
 
     def __init__(
         self,
-        connection: socket.socket,
+        connection: Socket,
         *,
         stdin: int | None,
         stdout: int,
@@ -257,66 +259,50 @@ class Session:
 
     def run(self) -> int | None:
         """Pass bytes until the container exits: its exit status, or None if detached or lost."""
-        import contextlib
-
-        with contextlib.ExitStack() as stack:
+        with _Signals(self._on_signal is not None, self._terminal) as signals:
             if self._terminal and self._stdin is not None and os.isatty(self._stdin):
-                stack.enter_context(RawTerminal(self._stdin))
-            signals = stack.enter_context(_Signals(self._on_signal is not None, self._terminal))
+                with RawTerminal(self._stdin):
+                    return self._loop(signals)
             return self._loop(signals)
 
     def _loop(self, signals: _Signals) -> int | None:
-        import selectors
-
         for type, payload in self._pending:
             status = self._handle(type, payload)
             if status is not None:
                 return status
         self._send_size()
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._connection, selectors.EVENT_READ)
-            if signals.descriptor is not None:
-                selector.register(signals.descriptor, selectors.EVENT_READ)
-            stdin_ready = self._register_stdin(selector)
-            while True:
-                ready = {key.fileobj for key, _ in selector.select(0 if stdin_ready else None)}
-                if signals.descriptor in ready:
-                    self._signals(signals)
-                if self._connection in ready:
-                    data = receive(self._connection)
-                    if not data:
-                        return None
-                    for type, payload in self._frames.feed(data):
-                        status = self._handle(type, payload)
-                        if status is not None:
-                            return status
-                if self._stdin is not None and (stdin_ready or self._stdin in ready):
-                    verdict = self._read_stdin()
-                    if verdict == _DETACH:
-                        self.is_detached = True
-                        return None
-                    if verdict == _END:
-                        if not stdin_ready:
-                            selector.unregister(self._stdin)
-                        self._stdin, stdin_ready = None, False
-
-    def _register_stdin(self, selector: Any) -> bool:
-        """Watch stdin; True if it is a file, which is always ready and cannot be watched."""
-        import selectors
-
-        if self._stdin is None:
-            return False
-        try:
-            selector.register(self._stdin, selectors.EVENT_READ)
-        except PermissionError:  # epoll refuses regular files
-            return True
-        return False
+        poll = Poll()
+        poll.watch(self._connection, READ)
+        if signals.descriptor is not None:
+            poll.watch(signals.descriptor, READ)
+        if self._stdin is not None:
+            poll.watch(self._stdin, READ)
+        while True:
+            ready = [source for source, _ in poll.wait()]
+            if signals.descriptor in ready:
+                self._signals(signals)
+            if self._connection in ready:
+                data = receive(self._connection)
+                if not data:
+                    return None
+                for type, payload in self._frames.feed(data):
+                    status = self._handle(type, payload)
+                    if status is not None:
+                        return status
+            if self._stdin is not None and self._stdin in ready:
+                verdict = self._read_stdin()
+                if verdict == _DETACH:
+                    self.is_detached = True
+                    return None
+                if verdict == _END:
+                    poll.watch(self._stdin, 0)
+                    self._stdin = None
 
     def _handle(self, type: int, payload: bytes) -> int | None:
         if type in self._outputs:
             _write_all(self._outputs[type], payload)
         elif type == EXIT:
-            return int(json.loads(payload)["status"])
+            return int(loads(payload.decode())["status"])
         return None
 
     def _read_stdin(self) -> int:
@@ -338,8 +324,6 @@ class Session:
         return _PASSED if data else _END
 
     def _signals(self, signals: _Signals) -> None:
-        import signal
-
         for number in signals.read():
             if number == signal.SIGWINCH:
                 self._send_size()
@@ -373,8 +357,6 @@ class _Signals:
     """Turns signals into bytes on a descriptor while inside a `with`."""
 
     def __init__(self, proxied: bool, terminal: bool) -> None:  # noqa: FBT001
-        import signal
-
         wanted: list[int] = [signal.SIGWINCH] if terminal else []
         if proxied:
             wanted += [
@@ -387,20 +369,21 @@ class _Signals:
         self._write_end = -1
 
     def __enter__(self) -> Self:
-        import signal
-        import threading
-
-        if not self._wanted or threading.current_thread() is not threading.main_thread():
+        if not self._wanted:
             return self
-        self.descriptor, self._write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        self._old_wakeup = signal.set_wakeup_fd(self._write_end, warn_on_full_buffer=False)
+        descriptor, self._write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            self._old_wakeup = signal.set_wakeup_fd(self._write_end, warn_on_full_buffer=False)
+        except ValueError:  # not the main thread
+            os.close(descriptor)
+            os.close(self._write_end)
+            return self
+        self.descriptor = descriptor
         for number in self._wanted:
             self._saved[number] = signal.signal(number, _noted)
         return self
 
     def __exit__(self, *exc: object) -> None:
-        import signal
-
         if self.descriptor is None:
             return
         for number, handler in self._saved.items():

@@ -9,8 +9,6 @@ removes it when this process dies, and the next executor what is left of a kille
 from __future__ import annotations
 
 import os
-import time
-from contextlib import suppress
 from itertools import count
 
 from lamina.container.bundle import (
@@ -21,7 +19,8 @@ from lamina.container.bundle import (
 )
 from lamina.container.emulation import require_emulation
 from lamina.container.errorlog import command_status, late_failure, read_error
-from lamina.container.launcher import remove_cgroups, remove_tree
+from lamina.container.filterprogram import hand_back
+from lamina.container.launcher import remove_cgroups, remove_cgroups_soon, remove_tree
 from lamina.container.limits import check_limits
 from lamina.container.profile import seccomp_for
 from lamina.container.spawn import Launch, Launcher
@@ -71,6 +70,10 @@ class RuntimeExecutor:
         self._launcher = Launcher(state=f"{state_dir}/{self._name}")
         self._swept = False
 
+    def start(self) -> None:
+        """Start the launcher, which takes a moment, before the first step needs it."""
+        self._launcher.start()
+
     def run(
         self,
         process: ProcessSpec,
@@ -94,7 +97,7 @@ class RuntimeExecutor:
             with _InMemory(step.bundle):
                 return self._run_in(step, process, on_output, cancel)
         except BaseException:
-            _remove_cgroups_soon(step.id)
+            remove_cgroups_soon(step.id)  # the launcher may be dead too
             raise
         finally:
             remove_tree(step.bundle)
@@ -135,16 +138,18 @@ class RuntimeExecutor:
             process = _with_ca(process)
         process, binds = _rebind_proc(process, step.bundle)
         runtime = self._runtime
+        seccomp = seccomp_for(process, runtime.host) if runtime.seccomp else None
         spec = make_spec(
             process,
             rootfs=step.rootfs,
             user=user,
             host=runtime.host,
-            seccomp=seccomp_for(process, runtime.host) if runtime.seccomp else None,
+            seccomp=seccomp,
             etc_mounts=etc,
             cgroup=runtime.cgroup_path(step.id),
             devices=_devices(process),
         )
+        hand_back(runtime, spec, seccomp)
         argv = runtime.command(
             "run",
             "--bundle",
@@ -185,8 +190,10 @@ class RuntimeExecutor:
     def close(self) -> None:
         """End the launcher, and remove this process's state. Idempotent."""
         self._launcher.close()
-        with suppress(OSError):  # never made, or removed by the launcher
+        try:
             os.rmdir(f"{self._state_dir}/{self._name}")
+        except OSError:
+            return  # never made, or removed by the launcher
 
     def __enter__(self) -> Self:
         return self
@@ -227,14 +234,6 @@ class _Step(Record):
     bundle: str = ""
 
 
-def _remove_cgroups_soon(id: str) -> None:
-    """Remove the control groups of a container that is dying: the launcher may be dead too."""
-    for _ in range(100):
-        if remove_cgroups(id):
-            return
-        time.sleep(0.01)
-
-
 def sweep(state_dir: str) -> None:
     """Remove the state and the control groups of processes that no longer exist."""
     for name in os.listdir(state_dir):
@@ -245,10 +244,12 @@ def sweep(state_dir: str) -> None:
             continue
         if ProcessIdentity(int(parts[0]), int(parts[1])).alive():
             continue
-        with suppress(FileNotFoundError):  # another process sweeps at the same time
+        try:
             removed = [remove_cgroups(id) for id in os.listdir(f"{state_dir}/{name}")]
-            if all(removed):  # else the names are kept, for the next sweep
-                remove_tree(f"{state_dir}/{name}")
+        except FileNotFoundError:
+            continue  # another process sweeps at the same time
+        if all(removed):  # else the names are kept, for the next sweep
+            remove_tree(f"{state_dir}/{name}")
 
 
 def _open_rootfs(rootfs: str) -> int:

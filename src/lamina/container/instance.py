@@ -8,24 +8,18 @@ a killed monitor left behind, from any process.
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import json
 import os
-import signal
-import socket
-import subprocess
 import sys
-import tempfile
-import time
 
 from lamina.container import console, state
 from lamina.container.bundle import write_bundle, write_etc_files, write_text
 from lamina.container.console import StartFailed
 from lamina.container.emulation import require_emulation
 from lamina.container.errorlog import command_status, read_error
+from lamina.container.filterprogram import hand_back
 from lamina.container.host import list_devices
-from lamina.container.launcher import remove_cgroups
+from lamina.container.launcher import ENVIRONMENT, remove_cgroups_soon, sealed_copy
 from lamina.container.limits import check_limits
 from lamina.container.ports import Mount
 from lamina.container.profile import seccomp_for
@@ -33,17 +27,27 @@ from lamina.container.runtime import find_runtime
 from lamina.container.spec import make_spec
 from lamina.container.users import read_accounts
 from lamina.errors import Kind, LaminaError
+from lamina.jsontext import dumps
 from lamina.record import Record, replace
+from lamina.store.removal import remove_tree as remove_whole_tree
 from lamina.system import mounts
 from lamina.system.paths import open_in_root, realpath_in_root
+from lamina.system.programs import run_program
+from lamina.system.sockets import listen
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import signal
+    from collections.abc import Callable
+
     from lamina.container.ports import ProcessSpec
     from lamina.container.publish import PortMapping
     from lamina.container.runtime import Runtime
     from lamina.container.state import ContainerConfig
     from lamina.store.ports import Store
+    from lamina.system.sockets import Socket
+else:
+    import _signal as signal  # the C module alone: `signal` imports enum (2 ms)
 
 FAILED = 125  # `docker run`: lamina itself failed
 
@@ -109,6 +113,24 @@ class _Streams:
                 os.close(descriptor)
 
 
+class _Undo:
+    """What was done, to be undone in the reverse order."""
+
+    def __init__(self) -> None:
+        self._steps: list[Callable[[], object]] = []
+
+    def callback(self, step: Callable[[], object]) -> None:
+        self._steps.append(step)
+
+    def close(self) -> None:
+        """Undo everything, also after a step that failed, whose error is raised. Idempotent."""
+        if self._steps:
+            try:
+                self._steps.pop()()
+            finally:
+                self.close()
+
+
 class Instance:
     """See the module. `runtime` names an OCI runtime (empty: the one that was found to work)."""
 
@@ -128,7 +150,7 @@ class Instance:
         self._directory = directory
         self._runtime_name = runtime
         self._subnet = subnet
-        self._undo = contextlib.ExitStack()
+        self._undo = _Undo()
         self.ip_address = ""
         self.ports: tuple[PortMapping, ...] = ()
 
@@ -159,7 +181,7 @@ class Instance:
         rootfs = f"{self._directory}/{_ROOTFS}"
         os.makedirs(rootfs, mode=0o700, exist_ok=True)
         mounts.mount_overlay(self._store.snapshots.mount_of(self._id), rootfs)
-        self._undo.callback(mounts.unmount, rootfs)
+        self._undo.callback(lambda: mounts.unmount(rootfs))
         return rootfs
 
     def _connect(self, process: ProcessSpec) -> ProcessSpec:
@@ -171,7 +193,7 @@ class Instance:
         network = Network(self._store.documents, root=self._store.root, subnet=self._subnet)
         self._undo.callback(network.close)
         attachment = network.attach(self._id, hold_pid=os.getpid())
-        self._undo.callback(network.release, attachment)
+        self._undo.callback(lambda: network.release(attachment))
         self.ip_address = attachment.ip
         if self._config.ports:
             self.ports = network.publish(attachment, self._config.ports)
@@ -203,16 +225,18 @@ class Instance:
             user = read_accounts(root_fd, process.user, process.groups)
         finally:
             os.close(root_fd)
+        seccomp = seccomp_for(process, runtime.host) if runtime.seccomp else None
         spec = make_spec(
             process,
             rootfs=rootfs,
             user=user,
             host=runtime.host,
-            seccomp=seccomp_for(process, runtime.host) if runtime.seccomp else None,
+            seccomp=seccomp,
             etc_mounts=write_etc_files(self._directory, process),
             cgroup=runtime.cgroup_path(self._id),
             devices=list_devices() if process.privileged else (),
         )
+        hand_back(runtime, spec, seccomp)
         write_bundle(self._directory, spec)
 
     def _run(self, runtime: Runtime, *, size: tuple[int, int] | None) -> Process:
@@ -220,7 +244,7 @@ class Instance:
         remove_tree(f"{self._directory}/{_RUNTIME}")
         arguments = ["--bundle", self._directory, "--detach"]
         arguments += ["--pid-file", f"{self._directory}/{_PID}"]
-        self._undo.callback(_forget, self._id, directory=self._directory)
+        self._undo.callback(lambda: _forget(self._id, directory=self._directory))
         if self._config.process.terminal:
             return self._run_on_terminal(runtime, arguments, size=size)
         streams = _Streams(with_stdin=self._config.stdin_open)
@@ -247,30 +271,36 @@ class Instance:
         if size is not None:
             console.set_window_size(master, *size)
         # held open, so that reading never ends (EIO) while the container is between two programs
-        self._undo.callback(os.close, _open_peer(master))
-        self._undo.callback(os.close, master)
+        peer = _open_peer(master)
+        self._undo.callback(lambda: os.close(peer))
+        self._undo.callback(lambda: os.close(master))
         stdin = master if self._config.stdin_open else -1
         return Process(pid, stdin=stdin, stdout=master, terminal=master)
 
     def _invoke(self, runtime: Runtime, arguments: list[str], streams: tuple[int, int, int]) -> int:
         """Run `runtime run`; the pid of the container's first process, which is our child."""
         log = f"{self._directory}/{_RUNTIME_LOG}"
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(log)
+        unlink_if_there(log)
         argv = runtime.command(
             "run", *arguments, self._id, root=f"{self._directory}/{_RUNTIME}", log=log
         )
         stdin, stdout, stderr = streams
-        done = subprocess.run(
-            argv, stdin=stdin, stdout=stdout, stderr=stderr, cwd=self._directory, check=False
-        )
-        if done.returncode != 0:
-            message = read_error(log) or f"{runtime.name} ended with status {done.returncode}"
+        # our working directory is the bundle
+        program = sealed_copy(argv[0])
+        try:
+            status = run_program(
+                argv, copy=program, env=ENVIRONMENT, stdin=stdin, stdout=stdout, stderr=stderr
+            )
+        finally:
+            if program >= 0:
+                os.close(program)
+        if status != 0:
+            message = read_error(log) or f"{runtime.name} ended with status {status}"
             # no shield: our mount namespace is the container's own monitor's, and has it
             unshielded = replace(runtime, shield="")
             delete_from_runtime(unshielded, self._id, directory=self._directory)
             raise start_failure(message)
-        with open(f"{self._directory}/{_PID}", encoding="ascii") as file:
+        with open(f"{self._directory}/{_PID}", encoding="utf-8") as file:
             return int(file.read())
 
 
@@ -302,9 +332,7 @@ def _make_working_dir(root_fd: int, process: ProcessSpec) -> None:
     try:
         for name in path.split(b"/") if path else ():
             try:
-                with contextlib.suppress(FileExistsError):
-                    os.mkdir(name, 0o755, dir_fd=parent)
-                    os.chmod(name, 0o755, dir_fd=parent)  # noqa: S103  # Docker's mode, whatever the umask
+                _make_directory(name, parent)
                 flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
                 child = os.open(name, flags, dir_fd=parent)
             except OSError as error:
@@ -316,6 +344,14 @@ def _make_working_dir(root_fd: int, process: ProcessSpec) -> None:
             parent = child
     finally:
         os.close(parent)
+
+
+def _make_directory(name: bytes, parent: int) -> None:
+    try:
+        os.mkdir(name, 0o755, dir_fd=parent)
+    except FileExistsError:
+        return
+    os.chmod(name, 0o755, dir_fd=parent)  # noqa: S103  # Docker's mode, whatever the umask
 
 
 def _fill_volume(rootfs: str, destination: str, target: str) -> None:
@@ -350,6 +386,8 @@ def _open_directory(root_fd: int, path: bytes) -> int | None:
 
 def _copy_tree(source: int, target: str) -> None:
     """Copy with `cp -a`: hard links, owners, modes, xattrs, special files."""
+    import subprocess
+
     done = subprocess.run(
         ["cp", "-a", "--", f"/proc/self/fd/{source}/.", target],
         pass_fds=(source,),
@@ -399,11 +437,14 @@ def execute(
 
     Raises StartFailed if it cannot be run.
     """
+    import subprocess
+    import tempfile
+
     runtime = find_runtime(store.root, override=runtime_name)
     directory = state.directory_of(store.root, id)
     with tempfile.TemporaryDirectory(prefix="exec-", dir=directory) as scratch:
         document = _exec_process(config, request, runtime, pid=pid)
-        write_text(f"{scratch}/process.json", json.dumps(document))
+        write_text(f"{scratch}/process.json", dumps(document))
         log = f"{scratch}/log.json"
         arguments = ["--process", f"{scratch}/process.json"]
         arguments += ["--detach"] if request.detach else []
@@ -472,13 +513,11 @@ def delete_from_runtime(runtime: Runtime, id: str, *, directory: str) -> None:
     """Make the runtime forget the container: its state, its control groups, its processes."""
     root = f"{directory}/{_RUNTIME}"
     if os.path.isdir(root):
-        subprocess.run(
-            _shielded(runtime.command("delete", "--force", id, root=root), runtime),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            check=False,  # whatever it could not do, the next line does
-        )
+        command = _shielded(runtime.command("delete", "--force", id, root=root), runtime)
+        with open(os.devnull, "r+b") as null:
+            streams = null.fileno()
+            # whatever it could not do, the next line does
+            run_program(command, env=ENVIRONMENT, stdin=streams, stdout=streams, stderr=streams)
     _forget(id, directory=directory)
 
 
@@ -488,26 +527,25 @@ def _forget(id: str, *, directory: str) -> None:
     What `runtime delete` would do, without starting it (10 ms).
     """
     remove_tree(f"{directory}/{_RUNTIME}")
-    for _ in range(100):  # a process of `exec` may be leaving at this moment: EBUSY
-        if remove_cgroups(id):
-            return
-        time.sleep(0.01)
+    remove_cgroups_soon(id)  # a process of `exec` may be leaving at this moment
+
+
+def unlink_if_there(path: str) -> None:
+    """Remove a file; no error if there is none."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return
 
 
 def remove_tree(path: str) -> None:
     """Remove a directory and all in it; no error if it is not there.
 
-    What a container wrote there (a volume) is not trusted: rmtree works by descriptors and follows
-    no links. Raises LaminaError if something stays.
+    What a container wrote there (a volume) is not trusted: descriptors are used and no links
+    followed. Raises LaminaError if something stays.
     """
-    import shutil
-
-    try:
-        shutil.rmtree(path)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise LaminaError(f"cannot remove {error.filename}: {error.strerror}") from error
+    if os.path.lexists(path):
+        remove_whole_tree(path)
 
 
 def was_oom_killed(id: str) -> bool:
@@ -517,7 +555,7 @@ def was_oom_killed(id: str) -> bool:
         f"/sys/fs/cgroup/{id}/memory.events",
     ):
         try:
-            with open(path, encoding="ascii") as file:
+            with open(path, encoding="utf-8") as file:
                 counts = dict(line.split() for line in file)
         except (OSError, ValueError):
             continue
@@ -565,7 +603,8 @@ def signal_number(text: str) -> int:
     base, plus, offset = name.partition("+")
     if plus and base == "RTMIN" and offset.isdigit() and int(offset) <= 30:
         return signal.SIGRTMIN + int(offset)
-    found = signal.Signals.__members__.get(f"SIG{name}")
+    # a name like SIG_BLOCK is not one of a signal
+    found = getattr(signal, f"SIG{name}", None) if name.isalnum() else None
     if found is None:
         raise LaminaError(f"invalid signal: {text}", kind=Kind.USAGE)
     return int(found)
@@ -582,20 +621,16 @@ def become_subreaper() -> None:
     """Make orphans among our descendants our children: so the container's first process is ours
     to wait for, although the runtime that made it has ended.
     """
-    import ctypes
+    from lamina.system.libc import call
 
-    if ctypes.CDLL(None, use_errno=True).prctl(36, 1, 0, 0, 0) != 0:  # PR_SET_CHILD_SUBREAPER
+    if call("prctl", 36, 1, 0, 0, 0) != 0:  # PR_SET_CHILD_SUBREAPER
         raise LaminaError("cannot become a subreaper", kind=Kind.SYSTEM)
 
 
-def console_listener() -> socket.socket:
+def console_listener() -> Socket:
     """The socket on which the runtime hands over the pty, in the working directory."""
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(_CONSOLE)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener.bind(_CONSOLE)
-    listener.listen(1)
-    return listener
+    unlink_if_there(_CONSOLE)
+    return listen(_CONSOLE, backlog=1)
 
 
 def clean_up(store: Store, id: str, *, directory: str, runtime: str) -> None:

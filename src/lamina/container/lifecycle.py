@@ -7,24 +7,25 @@ socket (see `state` for the table of states, `console` for the protocol, docs/ad
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
-import socket
 
 from lamina.container import console, forking, instance, state
 from lamina.container.state import KIND, State
 from lamina.errors import Kind, LaminaError
 from lamina.store.ports import Document
+from lamina.system.sockets import pair
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    import signal
 
     from lamina.container.instance import ExecRequest
     from lamina.container.state import ContainerConfig
     from lamina.spec.digest import ChainID
     from lamina.store.ports import Store
+    from lamina.system.sockets import Socket
+else:
+    import _signal as signal  # the C module alone: `signal` imports enum (2 ms)
 
 _MONITOR_ENV = {"PATH": os.defpath + ":/usr/sbin:/sbin:/usr/local/bin:/usr/local/sbin"}
 
@@ -37,8 +38,8 @@ def create(
     name: str,
     created: float,
     chain: ChainID | None,
-) -> None:
-    """Record the container and prepare its rootfs; nothing runs yet.
+) -> Document:
+    """Record the container and prepare its rootfs; nothing runs yet. What was recorded.
 
     Raises LaminaError of kind CONFLICT if the name is taken, NOT_FOUND if `chain` is not unpacked.
     """
@@ -55,6 +56,7 @@ def create(
     except BaseException:
         delete(store, id)
         raise
+    return document
 
 
 def name_conflict(store: Store, name: str) -> LaminaError:
@@ -78,7 +80,7 @@ def start(
     stdin: bool = False,
     size: tuple[int, int] | None = None,
     forks: bool = False,
-) -> socket.socket:
+) -> Socket:
     """Start the container's monitor; its connection, on which STARTED or FAILED comes first.
 
     `mode` is `attach` to get the output on the connection, or empty. `runtime` is a name or path
@@ -91,13 +93,13 @@ def start(
     lock = state.acquire(directory)
     if lock is None:
         raise LaminaError(f"container {id[:12]} is running or being changed", kind=Kind.CONFLICT)
-    ours, theirs = socket.socketpair()
+    ours, theirs = pair()
     try:
-        with contextlib.closing(theirs):
+        with theirs:
             hello: dict[str, object] = {"mode": mode, "stdin": stdin, "size": size}
             ours.sendall(console.json_frame(console.HELLO, hello))
             arguments = [store.root, id, str(lock), str(theirs.fileno()), runtime, subnet]
-            with _monitor_log(store.root, id) as log:
+            with _Descriptor(_open_monitor_log(store.root, id)) as log:
                 if forks and forking.can_fork():
                     store.close()  # sqlite must know of no open database when a process forks
                     _fork_monitor(arguments, log)
@@ -111,14 +113,9 @@ def start(
     return ours
 
 
-@contextlib.contextmanager
-def _monitor_log(root: str, id: str) -> Iterator[int]:
+def _open_monitor_log(root: str, id: str) -> int:
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-    log = os.open(f"{state.directory_of(root, id)}/monitor.log", flags, 0o600)
-    try:
-        yield log
-    finally:
-        os.close(log)
+    return os.open(f"{state.directory_of(root, id)}/monitor.log", flags, 0o600)
 
 
 def _fork_monitor(arguments: list[str], log: int) -> None:
@@ -153,13 +150,13 @@ def _spawn_monitor(arguments: list[str], log: int) -> None:
         raise LaminaError(f"the monitor of container {arguments[1][:12]} did not start") from error
 
 
-def started(connection: socket.socket) -> None:
+def started(connection: Socket) -> None:
     """Wait for STARTED. Raises console.StartFailed."""
     session = console.Session(connection, stdin=None, stdout=1, stderr=2)
     session.await_start()
 
 
-def open_socket(store: Store, id: str, *, mode: str, stdin: bool = False) -> socket.socket | None:
+def open_socket(store: Store, id: str, *, mode: str, stdin: bool = False) -> Socket | None:
     """A connection to the running container's monitor; None if it has none."""
     try:
         connection = console.connect(state.directory_of(store.root, id), state.SOCKET_FILE)
@@ -199,7 +196,7 @@ def stop(
     if pid is None:
         _wait_unlocked(store, id)
         return
-    with contextlib.closing(_Descriptor(pid)):
+    with _Descriptor(pid):
         _kill(pid, number)
         if timeout is not None and timeout >= 0 and not _ends(pid, timeout):
             _kill(pid, signal.SIGKILL)
@@ -208,12 +205,15 @@ def stop(
 
 
 class _Descriptor:
-    """A descriptor as an object with `close`."""
+    """A descriptor that is closed at the end of a `with` block."""
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
 
-    def close(self) -> None:
+    def __enter__(self) -> int:
+        return self.descriptor
+
+    def __exit__(self, *exc: object) -> None:
         os.close(self.descriptor)
 
 
@@ -226,8 +226,10 @@ def _pidfd(store: Store, id: str, *, boot: str) -> int | None:
 
 
 def _kill(pidfd: int, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
+    try:
         signal.pidfd_send_signal(pidfd, number)
+    except ProcessLookupError:
+        return
 
 
 def _ends(pidfd: int, timeout: float | None) -> bool:
@@ -248,7 +250,7 @@ def _wait_unlocked(store: Store, id: str) -> None:
         descriptor = os.open(f"{directory}/{state.LOCK_FILE}", os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
         return
-    with contextlib.closing(_Descriptor(descriptor)):
+    with _Descriptor(descriptor):
         # a shared lock: taken and let go at once, it makes no later `acquire` fail for long
         request = state.FLOCK.pack(fcntl.F_RDLCK, 0, 0, 0, 0)
         fcntl.fcntl(descriptor, fcntl.F_OFD_SETLKW, request)
@@ -269,7 +271,7 @@ def wait(store: Store, id: str, *, boot: str) -> int:
             return found.exit_status
         pidfd = instance.open_pidfd(found.pid, started=found.pid_started)
         if pidfd is not None:
-            with contextlib.closing(_Descriptor(pidfd)):
+            with _Descriptor(pidfd):
                 _ends(pidfd, None)
         _wait_unlocked(store, id)
 
@@ -346,18 +348,12 @@ def delete(store: Store, id: str) -> None:
 
     The record goes last, so that an interrupted delete can be repeated. Idempotent.
     """
-    with contextlib.suppress(LaminaError):
-        _remove_snapshot(store, id)
+    try:  # noqa: SIM105  # contextlib would cost start-up time
+        store.snapshots.remove(id)
+    except LaminaError:
+        pass  # not there; else the garbage collector's, once no record names it
     instance.remove_tree(state.directory_of(store.root, id))
     store.documents.delete(KIND, id)
-
-
-def _remove_snapshot(store: Store, id: str) -> None:
-    try:
-        store.snapshots.remove(id)
-    except LaminaError as error:
-        if error.kind is not Kind.NOT_FOUND:
-            raise
 
 
 def rename(store: Store, id: str, name: str) -> None:

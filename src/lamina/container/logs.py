@@ -9,11 +9,11 @@ or the stream ended. Bytes that are not UTF-8 become U+FFFD, as Docker's do. Rot
 
 from __future__ import annotations
 
-import json
 import os
 import time
 
 from lamina.errors import Kind, LaminaError
+from lamina.jsontext import dumps, loads
 from lamina.record import Record
 
 TYPE_CHECKING = False
@@ -294,13 +294,13 @@ def _encode(stream: int, line: bytes, now: int) -> bytes:
         "stream": _STREAMS[stream],
         "time": format_time(now),
     }
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+    return dumps(document, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
 
 def _decode(line: bytes) -> Entry | None:
     """The entry in a line; None for one that a killed monitor or a full disk left torn."""
     try:
-        document = json.loads(line)
+        document = loads(line)
         text, stream = document["log"], _NUMBERS[document["stream"]]
         return Entry(stream, text.encode("utf-8", "surrogatepass"), parse_time(document["time"]))
     except (ValueError, KeyError, TypeError, AttributeError):

@@ -15,24 +15,27 @@ from __future__ import annotations
 
 import errno
 import os
-import selectors
-import signal
-import socket
 import time
 
 from lamina.container import console, instance, state
 from lamina.container.logs import LogWriter
 from lamina.errors import Kind, LaminaError
+from lamina.jsontext import loads
 from lamina.record import replace
+from lamina.system.sockets import READ, WRITE, Poll, Socket, listen
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import signal
     from collections.abc import Callable, Sequence
     from typing import NoReturn
 
     from lamina.container.instance import Process
     from lamina.container.state import ContainerConfig
     from lamina.store.ports import Store
+    from lamina.system.sockets import Source
+else:
+    import _signal as signal  # the C module alone: `signal` imports enum (2 ms)
 
 _BLOCK = 64 * 1024
 _QUIT = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)  # a terminal's: not for us
@@ -42,7 +45,7 @@ BACKLOG = 1 << 20  # bytes an attached client may lag behind before the containe
 class Client:
     """One connection: what it asked for, and the bytes it has not taken yet."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: Socket) -> None:
         connection.setblocking(False)
         self.connection = connection
         self.frames = console.Frames()
@@ -78,7 +81,7 @@ class Monitor:
         process: Process,
         *,
         log: LogWriter | None,
-        listener: socket.socket,
+        listener: Socket,
         clients: Sequence[Client],
         clock: Callable[[], int],
         wakeup: int,
@@ -90,7 +93,7 @@ class Monitor:
         self._clients = list(clients)
         self._clock = clock
         self._wakeup = wakeup
-        self._selector = selectors.DefaultSelector()
+        self._poll = Poll()
         self._stdin = bytearray()
         self._stdin_ends = False
         self._is_paused = False
@@ -103,16 +106,14 @@ class Monitor:
     def supervise(self) -> int:
         """Serve until the container's first process ends; its exit status (128 + N: signal N)."""
         pidfd = os.pidfd_open(self._process.pid)
-        selector = self._selector
         try:
-            selector.register(pidfd, selectors.EVENT_READ)
-            selector.register(self._wakeup, selectors.EVENT_READ)
-            selector.register(self._listener, selectors.EVENT_READ)
+            for source in (pidfd, self._wakeup, self._listener):
+                self._poll.watch(source, READ)
             for descriptor in self._process.outputs:
                 os.set_blocking(descriptor, False)
-                selector.register(descriptor, selectors.EVENT_READ)
+                self._poll.watch(descriptor, READ)
             for client in self._clients:
-                self._serve(client)
+                self._poll.watch(client.connection, READ)
             while not self._step(pidfd):
                 pass
         finally:
@@ -127,20 +128,19 @@ class Monitor:
     def _step(self, pidfd: int) -> bool:
         """Handle one round of events; True once the process has ended."""
         ended = False
-        for key, events in self._selector.select():
-            source = key.fileobj
+        for source, events in self._poll.wait():
             if source == pidfd:
                 ended = True
             elif source == self._wakeup:
                 self._on_signal()
             elif source is self._listener:
                 self._accept()
-            elif isinstance(key.data, Client):
-                self._on_client(key.data, events)
-            elif source == self._process.stdin and events & selectors.EVENT_WRITE:
+            elif not isinstance(source, int):
+                self._on_client(self._client_of(source), events)
+            elif source == self._process.stdin and events & WRITE:
                 self._write_stdin()
-            if source in self._process.outputs and events & ~selectors.EVENT_WRITE:
-                self._read_output(int(source))
+            if isinstance(source, int) and source in self._process.outputs and events & READ:
+                self._read_output(source)
         self._pace()
         return ended
 
@@ -159,15 +159,15 @@ class Monitor:
         client = Client(connection)
         self._clients.append(client)
         client.send(console.json_frame(console.STARTED, {"pid": self._process.pid}))
-        self._serve(client)
+        self._poll.watch(connection, READ)
 
-    def _serve(self, client: Client) -> None:
-        self._selector.register(client.connection, selectors.EVENT_READ, client)
+    def _client_of(self, source: Source) -> Client:
+        return next(client for client in self._clients if client.connection is source)
 
     def _on_client(self, client: Client, events: int) -> None:
-        if events & selectors.EVENT_WRITE:
+        if events & WRITE:
             client.flush()
-        if events & selectors.EVENT_READ:
+        if events & READ:
             try:
                 data = client.connection.recv(_BLOCK)
             except BlockingIOError:
@@ -242,39 +242,28 @@ class Monitor:
         paused = any(len(client.outgoing) > BACKLOG for client in self._clients)
         full = len(self._stdin) > BACKLOG
         for client in self._clients:
-            reads = 0 if full and client.stdin else selectors.EVENT_READ
-            writes = selectors.EVENT_WRITE if client.outgoing else 0
-            self._watch(client.connection, reads | writes, client)
-        wants_stdin = selectors.EVENT_WRITE if self._stdin else 0
+            reads = 0 if full and client.stdin else READ
+            writes = WRITE if client.outgoing else 0
+            self._poll.watch(client.connection, reads | writes)
+        wants_stdin = WRITE if self._stdin else 0
         for descriptor in self._process.outputs:
-            events = 0 if paused else selectors.EVENT_READ
+            events = 0 if paused else READ
             if descriptor == self._process.stdin:  # a pty: one descriptor, both directions
                 events |= wants_stdin
-            self._watch(descriptor, events)
+            self._poll.watch(descriptor, events)
         if self._process.stdin >= 0 and self._process.stdin not in self._process.outputs:
-            self._watch(self._process.stdin, wants_stdin)
+            self._poll.watch(self._process.stdin, wants_stdin)
 
-    def _watch(self, source: int | socket.socket, events: int, data: object = None) -> None:
-        known = self._selector.get_map().get(source)
-        if not events:
-            if known is not None:
-                self._selector.unregister(source)
-        elif known is None:
-            self._selector.register(source, events, data)
-        elif known.events != events:
-            self._selector.modify(source, events, data)
-
-    def _forget(self, source: int | socket.socket) -> None:
+    def _forget(self, source: Source) -> None:
+        self._poll.watch(source, 0)  # first: a closed descriptor cannot be named any more
         if isinstance(source, int):
             self._process.ended(source)
-        self._watch(source, 0)
 
     def _drain(self) -> None:
         """Take what the container wrote before it ended; nobody is left to write more."""
         for descriptor in list(self._process.outputs):
             while self._read_output(descriptor):
                 pass
-        self._selector.close()
 
 
 def _wait_for(pid: int) -> int | None:
@@ -306,9 +295,7 @@ def _reap_others(pid: int) -> None:
 
 def greet(client: Client, payload: bytes) -> None:
     """Take in a HELLO frame. Raises ValueError if it is none."""
-    import json
-
-    document = json.loads(payload)
+    document = loads(payload.decode())
     if not isinstance(document, dict):
         raise ValueError("HELLO is not an object")  # noqa: TRY004  # callers handle one type
     client.mode = str(document.get("mode", ""))
@@ -317,17 +304,15 @@ def greet(client: Client, payload: bytes) -> None:
 
 def finish_clients(clients: Sequence[Client], status: int) -> None:
     """Send EXIT to everybody and wait until each has taken everything or gone away."""
-    with selectors.DefaultSelector() as selector:
+    poll = Poll()
+    for client in clients:
+        client.send(console.json_frame(console.EXIT, {"status": status}))
+    while waiting := [client for client in clients if client.outgoing and not client.is_gone]:
         for client in clients:
-            client.send(console.json_frame(console.EXIT, {"status": status}))
-            if client.outgoing and not client.is_gone:
-                selector.register(client.connection, selectors.EVENT_WRITE, client)
-        while selector.get_map():
-            for key, _ in selector.select():
-                client = key.data
-                client.flush()
-                if client.is_gone or not client.outgoing:
-                    selector.unregister(client.connection)
+            poll.watch(client.connection, WRITE if client in waiting else 0)
+        poll.wait()
+        for client in waiting:
+            client.flush()
     for client in clients:
         client.connection.close()
 
@@ -437,24 +422,20 @@ def _record_failure(
 
 def _greeting(first: Client) -> tuple[int, int] | None:
     """Take the HELLO of whoever started us (sent before us); the size of its terminal."""
-    import json
-
     first.connection.setblocking(True)
     size = None
     for type, payload in first.frames.feed(first.connection.recv(_BLOCK)):
         if type == console.HELLO:
             greet(first, payload)
-            rows, columns = json.loads(payload).get("size") or (0, 0)
+            rows, columns = loads(payload.decode()).get("size") or (0, 0)
             size = (int(rows), int(columns)) if rows and columns else None
     first.connection.setblocking(False)
     return size
 
 
-def _listen() -> socket.socket:
-    with_name = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    _unlink(state.SOCKET_FILE)
-    with_name.bind(state.SOCKET_FILE)
-    with_name.listen(128)
+def _listen() -> Socket:
+    instance.unlink_if_there(state.SOCKET_FILE)
+    with_name = listen(state.SOCKET_FILE, backlog=128)
     with_name.setblocking(False)
     return with_name
 
@@ -482,13 +463,6 @@ def _noted(number: int, frame: object) -> None:
     """The byte on the wake-up descriptor says it all."""
 
 
-def _unlink(path: str) -> None:
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        return
-
-
 def _detach() -> None:
     """Become a child of init: whoever started us has nothing to wait for."""
     if os.fork():
@@ -504,11 +478,11 @@ def main(argv: Sequence[str]) -> NoReturn:
 def serve(argv: Sequence[str]) -> NoReturn:
     """Supervise the container in this process, which has nothing else to do; ends it."""
     root, id, lock, connection, runtime, subnet = argv
-    with open("/proc/self/comm", "w", encoding="ascii") as file:
+    with open("/proc/self/comm", "w", encoding="utf-8") as file:
         file.write("lamina-monitor")
-    first = Client(socket.socket(fileno=int(connection)))
-    os.set_inheritable(int(lock), False)
-    first.connection.set_inheritable(False)
+    for inherited in (int(lock), int(connection)):
+        os.set_inheritable(inherited, False)
+    first = Client(Socket(fileno=int(connection)))
     try:
         from lamina.store import open_store
 

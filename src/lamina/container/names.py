@@ -3,15 +3,13 @@
 
 from __future__ import annotations
 
-import re
-
 from lamina.errors import Kind, LaminaError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_VALID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+", re.ASCII)  # moby, daemon/names/names.go
+_MARKS = str.maketrans("", "", "_.-")  # beside letters and digits; moby, daemon/names/names.go
 
 _ADJECTIVE_WORDS = (
     "amber ample apt avid bold brave brief bright brisk calm candid clear clever coral cosy crisp "
@@ -49,7 +47,8 @@ def new_name(random: Callable[[int], bytes]) -> str:
 def check_name(name: str) -> str:
     """`name` if it can be a container's (a leading slash is dropped). Raises kind USAGE."""
     bare = name.removeprefix("/")
-    if not _VALID.fullmatch(bare):
+    letters = bare.translate(_MARKS)
+    if not (len(bare) > 1 and bare[0].isalnum() and letters.isalnum() and letters.isascii()):
         raise LaminaError(
             f"Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed",
             kind=Kind.USAGE,

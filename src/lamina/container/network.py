@@ -14,12 +14,11 @@ docs/networking.md explains it to users.
 
 from __future__ import annotations
 
+import _thread
 import errno
 import fcntl
 import os
-import threading
 import time
-from contextlib import contextmanager
 
 from lamina.container import network_bridge
 from lamina.container.addresses import (
@@ -85,10 +84,38 @@ class _Held:
 
     def __init__(self, attachment: Attachment) -> None:
         self.attachment = attachment
-        self.lock = threading.Lock()
+        self.lock = _thread.allocate_lock()
         self.released = False
         self.sockets: list[socket.socket] = []
         self.mappings: tuple[PortMapping, ...] = ()
+
+
+class _Change:
+    """The host's lock held inside a `with`, with a netlink socket; an OSError inside becomes a
+    LaminaError.
+    """
+
+    def __init__(self, lock_path: str, action: str) -> None:
+        self._path = lock_path
+        self._explained = explained(action)
+
+    def __enter__(self) -> Netlink:
+        with self._explained:
+            os.makedirs(os.path.dirname(self._path), mode=0o755, exist_ok=True)
+            # A descriptor of its own excludes the other threads of this process too.
+            self._lock = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX)
+                self._netlink = Netlink()
+            except BaseException:
+                os.close(self._lock)
+                raise
+        return self._netlink
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._netlink.close()
+        os.close(self._lock)
+        self._explained.__exit__(kind, error, trace)
 
 
 class Network:
@@ -117,7 +144,7 @@ class Network:
         self._lock_path = lock_path
         self._clock = clock
         self._search_path = search_path
-        self._guard = threading.Lock()
+        self._guard = _thread.allocate_lock()
         self._held: dict[str, _Held] = {}
         self._firewall_found: Firewall | None = None
         self._forwarder_made: Forwarder | None = None
@@ -251,19 +278,8 @@ class Network:
 
     # The methods from here to `_remove_if_unused` are called with the lock held.
 
-    @contextmanager
-    def _changing(self, action: str) -> Iterator[Netlink]:
-        """Hold the host's lock, with a netlink socket; an OSError inside becomes a LaminaError."""
-        with explained(action):
-            os.makedirs(os.path.dirname(self._lock_path), mode=0o755, exist_ok=True)
-            # A descriptor of its own excludes the other threads of this process too.
-            lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                with Netlink() as netlink:
-                    yield netlink
-            finally:
-                os.close(lock)
+    def _changing(self, action: str) -> _Change:
+        return _Change(self._lock_path, action)
 
     def _connect(self, netlink: Netlink, bridge: Bridge, claim: Claim, *, ns_fd: int) -> int:
         """Claim an address and plug the namespace into the bridge; the address."""

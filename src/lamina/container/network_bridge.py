@@ -8,7 +8,6 @@ decides; `explained` turns the former into the latter.
 from __future__ import annotations
 
 import errno
-from contextlib import contextmanager
 
 from lamina.container import network_links as links
 from lamina.container.addresses import (
@@ -24,7 +23,8 @@ from lamina.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
+    from typing import NoReturn
 
 _HOST_HINT = "use `--network host`, which needs nothing of this"
 _DENIED = (errno.EPERM, errno.EACCES, errno.EROFS)
@@ -181,14 +181,22 @@ def write_sysctl(name: str, value: str, *, optional: bool = False) -> None:
             raise
 
 
-@contextmanager
-def explained(action: str) -> Iterator[None]:
+class explained:  # noqa: N801  # used as `with explained(action):`
     """Turn an OSError of the block into a LaminaError that says what was tried."""
-    try:
-        yield
-    except OSError as error:
+
+    def __init__(self, action: str) -> None:
+        self._action = action
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, OSError):
+            self._explain(error)
+
+    def _explain(self, error: OSError) -> NoReturn:
         at = f": {error.filename}" if error.filename else ""
-        what = f"cannot {action}: {error.strerror}{at}"
+        what = f"cannot {self._action}: {error.strerror}{at}"
         if error.errno in _DENIED:
             raise LaminaError(
                 what,

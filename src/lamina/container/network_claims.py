@@ -7,10 +7,9 @@ JSON: `{"owner": text, "pid": n, "start": ticks, "ports": [[container, protocol,
 
 from __future__ import annotations
 
-import json
-
 from lamina.container.publish import PortMapping
 from lamina.errors import LaminaError
+from lamina.jsontext import dumps, loads
 from lamina.record import Record
 from lamina.store.ports import Document
 
@@ -42,7 +41,7 @@ class Claim(Record):
     def parse(document: Document) -> Claim:
         """The claim in a document; a damaged one belongs to nobody and counts as dead."""
         try:
-            body = json.loads(document.body)
+            body = loads(document.body)
             ports = [PortMapping(int(c), str(p), str(i), int(h)) for c, p, i, h in body["ports"]]
             return Claim(str(body["owner"]), int(body["pid"]), int(body["start"]), tuple(ports))
         except (ValueError, TypeError, KeyError):
@@ -54,9 +53,7 @@ class Claim(Record):
             [mapping.container_port, mapping.protocol, mapping.host_ip, mapping.host_port]
             for mapping in self.mappings
         ]
-        return json.dumps(
-            {"owner": self.owner, "pid": self.pid, "start": self.start, "ports": ports}
-        )
+        return dumps({"owner": self.owner, "pid": self.pid, "start": self.start, "ports": ports})
 
     def document(self, ip: str, *, at: float) -> Document:
         """The document for the address `ip`, made at `at` (POSIX seconds)."""

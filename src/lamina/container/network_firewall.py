@@ -13,14 +13,15 @@ from __future__ import annotations
 import errno
 import struct
 
+from lamina.container.launcher import ENVIRONMENT
 from lamina.container.netlink import NETFILTER, Netlink, attribute
 from lamina.errors import Kind, LaminaError
 from lamina.record import Record
+from lamina.system.programs import find_program, output_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from subprocess import CompletedProcess
     from typing import Protocol
 else:
     Protocol = object
@@ -69,11 +70,9 @@ def find_firewall(bridge: str, *, search_path: str = DEFAULT_SEARCH_PATH) -> Fir
     Raises:
         LaminaError: kind UNSUPPORTED, if there is neither.
     """
-    from shutil import which
-
-    iptables = which("iptables", path=search_path)
+    iptables = find_program("iptables", search_path=search_path)
     gate = IptablesGate(bridge, program=iptables) if iptables else None
-    nft = which("nft", path=search_path)
+    nft = find_program("nft", search_path=search_path)
     if nft:
         return Nftables(bridge, program=nft, gate=gate)
     if gate:
@@ -252,13 +251,13 @@ class IptablesGate:
         ]
 
     def _listed(self) -> list[str]:
-        done = _attempt([self.program, "-w", "-t", "filter", "-S"])
+        status, output, _ = _attempt([self.program, "-w", "-t", "filter", "-S"])
         # An iptables that does not work on this kernel cannot be dropping anything either.
-        return done.stdout.decode(errors="replace").splitlines() if done.returncode == 0 else []
+        return output.decode(errors="replace").splitlines() if status == 0 else []
 
     def has(self, table: list[str], chain: str, rule: list[str]) -> bool:
         """Whether the rule is in the chain."""
-        return _attempt([self.program, "-w", *table, "-C", chain, *rule]).returncode == 0
+        return _attempt([self.program, "-w", *table, "-C", chain, *rule])[0] == 0
 
     def run(self, arguments: list[str]) -> None:
         """Run iptables. Raises LaminaError."""
@@ -296,11 +295,9 @@ class Iptables:
         return ["-s", subnet, "!", "-o", self._bridge, "-j", "MASQUERADE"]
 
 
-def _attempt(argv: list[str], text: str = "") -> CompletedProcess[bytes]:
-    import subprocess
-
+def _attempt(argv: list[str], text: str = "") -> tuple[int, bytes, bytes]:
     try:
-        return subprocess.run(argv, input=text.encode(), capture_output=True, check=False)
+        return output_of(argv, env=ENVIRONMENT, stdin=text.encode())
     except OSError as error:
         raise LaminaError(
             f"cannot run {argv[0]}: {error.strerror}", kind=Kind.SYSTEM, hint=_NO_TOOL
@@ -308,10 +305,10 @@ def _attempt(argv: list[str], text: str = "") -> CompletedProcess[bytes]:
 
 
 def _run(argv: list[str], text: str = "") -> None:
-    done = _attempt(argv, text)
-    if done.returncode == 0:
+    status, _, errors = _attempt(argv, text)
+    if status == 0:
         return
-    said = done.stderr.decode(errors="replace").strip().splitlines()
+    said = errors.decode(errors="replace").strip().splitlines()
     reason = next((line for line in said if "rror" in line), said[0] if said else "no message")
     denied = "not permitted" in reason or "you must be root" in reason.lower()
     raise LaminaError(

@@ -8,9 +8,7 @@ kernel's errno. IPv4 addresses are ints in host order (`addresses.py` prints the
 from __future__ import annotations
 
 import errno
-import socket
 import struct
-from contextlib import contextmanager
 
 from lamina.container.addresses import Subnet
 from lamina.container.netlink import F_CREATE, F_EXCL, Netlink, attribute, attributes, nested
@@ -18,7 +16,10 @@ from lamina.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    import socket
+    from collections.abc import Sequence
+else:
+    import _socket as socket  # the C module alone: `socket` imports enum and selectors (4 ms)
 
 NEWLINK, DELLINK, GETLINK = 16, 17, 18
 NEWADDR, GETADDR = 20, 22
@@ -155,13 +156,12 @@ def _set_group(netlink: Netlink, name: str, group: int) -> None:
     netlink.change(NEWLINK, body + attribute(_IFLA_GROUP, group))
 
 
-@contextmanager
-def _absent_is_fine() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno != errno.ENODEV:
-            raise
+class _absent_is_fine:  # noqa: N801  # used as `with _absent_is_fine():`
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        return isinstance(error, OSError) and error.errno == errno.ENODEV
 
 
 def add_address(netlink: Netlink, index: int, *, ip: int, prefix: int) -> None:

@@ -3,16 +3,29 @@
 
 from __future__ import annotations
 
-import threading
-from contextlib import contextmanager
+import _thread
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from types import TracebackType
     from typing import Self
 
     from lamina.container.network import Attachment, Network
+
+
+class Borrowed:
+    """A namespace of the pool inside a `with`, which gives its path."""
+
+    def __init__(self, pool: NetworkPool, *, reuse: bool) -> None:
+        self._pool = pool
+        self._reuse = reuse
+
+    def __enter__(self) -> str:
+        self._attachment = self._pool.take(reuse=self._reuse)
+        return self._attachment.ns_path
+
+    def __exit__(self, *exc: object) -> None:
+        self._pool.give_back(self._attachment, reuse=self._reuse)
 
 
 class NetworkPool:
@@ -26,42 +39,42 @@ class NetworkPool:
         self._network = network
         self._owner = owner
         self._hold_pid = hold_pid
-        self._lock = threading.Lock()
+        self._lock = _thread.allocate_lock()
         self._idle: list[Attachment] = []
         self._all: list[Attachment] = []
 
-    @contextmanager
-    def namespace(self, *, reuse: bool = True) -> Iterator[str]:
+    def namespace(self, *, reuse: bool = True) -> Borrowed:
         """The path of a namespace that nobody else uses meanwhile.
 
         With `reuse` False it is fresh, and gone afterwards: for a step that is allowed to change
-        interfaces and rules (a privileged one). Raises what `Network.attach` raises.
+        interfaces and rules (a privileged one). Entering raises what `Network.attach` raises.
         """
-        attachment = self._take() if reuse else None
-        if attachment is None:
-            attachment = self._network.attach(self._owner, hold_pid=self._hold_pid)
-            with self._lock:
-                self._all.append(attachment)
-        try:
-            yield attachment.ns_path
-        finally:
+        return Borrowed(self, reuse=reuse)
+
+    def take(self, *, reuse: bool) -> Attachment:
+        """An attachment that nobody uses. `give_back` it."""
+        with self._lock:
+            if reuse and self._idle:
+                return self._idle.pop()
+        attachment = self._network.attach(self._owner, hold_pid=self._hold_pid)
+        with self._lock:
+            self._all.append(attachment)
+        return attachment
+
+    def give_back(self, attachment: Attachment, *, reuse: bool) -> None:
+        """Keep it for another step, or release it."""
+        with self._lock:
             if reuse:
-                with self._lock:
-                    self._idle.append(attachment)
-            else:
-                with self._lock:
-                    self._all.remove(attachment)
-                self._network.release(attachment)
+                self._idle.append(attachment)
+                return
+            self._all.remove(attachment)
+        self._network.release(attachment)
 
     def close(self) -> None:
         """Release every namespace. Idempotent."""
         with self._lock:
             attachments, self._all, self._idle = self._all, [], []
         self._network.release_all(attachments)
-
-    def _take(self) -> Attachment | None:
-        with self._lock:
-            return self._idle.pop() if self._idle else None
 
     def __enter__(self) -> Self:
         return self

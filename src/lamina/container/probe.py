@@ -9,7 +9,9 @@ import struct
 import subprocess
 
 from lamina.container.bundle import write_bundle
+from lamina.container.filterprogram import with_program
 from lamina.container.host import Cgroups, read_facts
+from lamina.container.launcher import remove_cgroups_soon
 from lamina.container.ports import ProcessSpec
 from lamina.container.profile import seccomp_for
 from lamina.container.runtime import NoRuntime, Runtime
@@ -23,6 +25,7 @@ from lamina.tasks import CancelToken
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from typing import Any
 
 
 _EXIT_CODE = {  # machine -> (ELF e_machine, code of exit_group(0))
@@ -67,7 +70,7 @@ def probe(
                 way = _name(runtime)
                 why = _try(launcher, runtime, scratch)
                 if not why:
-                    return _chosen(runtime, tuple(refused))
+                    return _compiled(launcher, _chosen(runtime, tuple(refused)), scratch)
                 refused.append((way, why))
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -123,17 +126,57 @@ def _version(path: str) -> str:
     return words[-1] if words else "unknown"
 
 
+def _compiled(launcher: Launcher, runtime: Runtime, scratch: str) -> Runtime:
+    """The runtime with the default filter as it compiles it, if it leaves that where it can be seen.
+
+    crun has the program in the state of a container that was created and not started. Its process
+    dies with crun, which the launcher makes process 1 of a PID namespace.
+    """
+    if runtime.name != "crun" or not runtime.seccomp or tiny_program(os.uname().machine) is None:
+        return runtime
+    id = f"lamina-filter-{os.getpid()}"
+    spec = _bundle(runtime, scratch, id)
+    try:
+        status, _ = _launch(launcher, runtime, scratch, id, verb="create")
+        with open(f"{scratch}/state/{id}/seccomp.bpf", "rb") as file:
+            program = file.read()
+    except (OSError, LaminaError):
+        return runtime
+    finally:
+        remove_cgroups_soon(id)
+        shutil.rmtree(f"{scratch}/state", ignore_errors=True)
+    if status != 0 or not program or len(program) % 8:  # struct sock_filter has 8 bytes
+        return runtime
+    return with_program(runtime, spec["linux"]["seccomp"], program)
+
+
 def _try(launcher: Launcher, runtime: Runtime, scratch: str) -> str:
     """Run the tiny program as a RUN step would run; empty if it worked, else why not."""
-    program = tiny_program(os.uname().machine)
-    if program is None:
+    if tiny_program(os.uname().machine) is None:
         return ""  # nothing to try with: believe that a runtime that is installed works
+    id = f"lamina-probe-{os.getpid()}"
+    _bundle(runtime, scratch, id)
+    try:
+        status, text = _launch(launcher, runtime, scratch, id, verb="run")
+    except LaminaError as error:
+        return str(error)
+    finally:
+        shutil.rmtree(f"{scratch}/state", ignore_errors=True)
+    if status == 0:
+        return ""
+    last = text.splitlines()[-1] if text else "no message"
+    return f"exit status {os.waitstatus_to_exitcode(status)}: {last}"
+
+
+def _bundle(runtime: Runtime, scratch: str, id: str) -> dict[str, Any]:
+    """Write the bundle of a container of the tiny program, as a RUN step would be; its spec."""
+    program = tiny_program(os.uname().machine)
+    assert program is not None
     rootfs = f"{scratch}/rootfs"
     with open(f"{rootfs}/exit", "wb") as file:
         file.write(program)
     os.chmod(f"{rootfs}/exit", 0o755)  # noqa: S103  # the container's own program
     process = ProcessSpec(argv=("/exit",), env=())
-    id = f"lamina-probe-{os.getpid()}"
     spec = make_spec(
         process,
         rootfs=rootfs,
@@ -143,24 +186,22 @@ def _try(launcher: Launcher, runtime: Runtime, scratch: str) -> str:
         cgroup=runtime.cgroup_path(id),
     )
     write_bundle(scratch, spec)
+    return spec
+
+
+def _launch(
+    launcher: Launcher, runtime: Runtime, scratch: str, id: str, *, verb: str
+) -> tuple[int, str]:
+    """(the wait status, the output) of `runtime verb`. Raises LaminaError."""
     output: list[bytes] = []
     launch = Launch(
         id=id,
         bundle=scratch,
-        argv=runtime.command("run", "--bundle", scratch, id, root=f"{scratch}/state"),
+        argv=runtime.command(verb, "--bundle", scratch, id, root=f"{scratch}/state"),
         keep=(scratch,),
         shield=runtime.shield,
     )
-    try:
-        status = launcher.run(
-            launch, on_output=lambda _stream, data: output.append(data), cancel=CancelToken()
-        )
-    except LaminaError as error:
-        return str(error)
-    finally:
-        shutil.rmtree(f"{scratch}/state", ignore_errors=True)
-    if status == 0:
-        return ""
-    text = b"".join(output).decode("utf-8", "replace").strip()
-    last = text.splitlines()[-1] if text else "no message"
-    return f"exit status {os.waitstatus_to_exitcode(status)}: {last}"
+    status = launcher.run(
+        launch, on_output=lambda _stream, data: output.append(data), cancel=CancelToken()
+    )
+    return status, b"".join(output).decode("utf-8", "replace").strip()

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import socket
-
 from lamina.errors import Kind, LaminaError
 from lamina.record import Record
 
@@ -94,6 +92,8 @@ def _check_ip(text: str) -> str:
         if text:
             _refuse(f"invalid IP address: {text}")
         return ""
+    import socket
+
     family = socket.AF_INET6 if ":" in bare else socket.AF_INET
     try:
         return socket.inet_ntop(family, socket.inet_pton(family, bare))

@@ -12,6 +12,7 @@ import os
 from lamina.container.host import Cgroups, has_seccomp, read_cgroups, read_facts
 from lamina.container.spec import HostFacts
 from lamina.errors import Kind, LaminaError
+from lamina.jsontext import loads
 from lamina.record import Record, fields, replace
 
 TYPE_CHECKING = False
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 DEFAULT_SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 NAMES = ("crun", "runc")
-RECORD_VERSION = 1  # of runtime.json
+RECORD_VERSION = 2  # of runtime.json
 
 
 class NoRuntime(LaminaError):
@@ -33,7 +34,7 @@ class Runtime(Record):
     `manager` is crun's `--cgroup-manager` (`cgroupfs`, or `disabled` where no control group can
     be made; runc only knows `cgroupfs`). `shield` is the cgroup2 mount point that must be covered
     with an empty tmpfs in the runtime's mount namespace, or empty. `refused` are (way, why) of
-    what was tried before.
+    what was tried before. `program` is the default filter as crun compiled it: see `filterprogram`.
     """
 
     name: str
@@ -46,6 +47,8 @@ class Runtime(Record):
     host: HostFacts
     why: str = ""
     refused: tuple[tuple[str, str], ...] = ()
+    program: str = ""
+    program_digest: str = ""
 
     def command(self, verb: str, *arguments: str, root: str, log: str = "") -> tuple[str, ...]:
         """The argument vector of `<runtime> [options] verb arguments` with its state in `root`.
@@ -142,7 +145,7 @@ def _kind(path: str) -> str:
 def _key(path: str, cgroups: Cgroups) -> list[object]:
     """What a probe's result depends on."""
     status = os.stat(path)
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+    with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:
         boot = file.read().strip()
     with open("/proc/self/status", encoding="utf-8") as file:
         powers = [line.split()[1] for line in file if line.startswith(("CapPrm", "CapBnd"))]
@@ -151,11 +154,9 @@ def _key(path: str, cgroups: Cgroups) -> list[object]:
 
 def _load(file: str, keys: list[list[object]], override: str) -> Runtime | None:
     """The remembered runtime; None if there is none, it is damaged, or something changed."""
-    import json
-
     try:
         with open(file, encoding="utf-8") as stream:
-            document = json.load(stream)
+            document = loads(stream.read())
         if (document["version"], document["keys"]) != (RECORD_VERSION, keys):
             return None
         if document["override"] != override:
@@ -165,13 +166,15 @@ def _load(file: str, keys: list[list[object]], override: str) -> Runtime | None:
         return None
 
 
+_TEXTS = (
+    *("name", "path", "version", "manager", "shield", "why"),
+    *("program", "program_digest"),
+)
 _NOT_KEPT = frozenset(("cgroups", "host"))  # read again each time: cheap, and never stale
 
 
 def _parse(document: dict[str, Any]) -> Runtime:
-    texts = {
-        name: document[name] for name in ("name", "path", "version", "manager", "shield", "why")
-    }
+    texts = {name: document[name] for name in _TEXTS}
     if not all(isinstance(value, str) for value in texts.values()):
         raise TypeError("not a text")
     return Runtime(

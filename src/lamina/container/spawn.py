@@ -6,15 +6,15 @@ See `launcher.py` for the protocol and docs/adr/0031-launcher.md for the reason.
 
 from __future__ import annotations
 
+import _thread
 import errno
 import os
 import select
-import socket
 import sys
-import threading
 
 from lamina.errors import Kind, LaminaError
 from lamina.record import Record
+from lamina.system.sockets import Socket, packet_pair, send_descriptors
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Launch(Record):
 
 
 class Launcher:
-    """The launcher process, started by the first `run`. Any thread may call `run`.
+    """The launcher process, started by `start` or the first `run`. Any thread may call `run`.
 
     It inherits the mount namespace of this process as it is *at each run*: mounts made later are
     seen. A context manager; `close` ends it and with it everything it runs. If this process dies,
@@ -55,9 +55,15 @@ class Launcher:
 
     def __init__(self, *, state: str = "") -> None:
         self._state = state
-        self._lock = threading.Lock()
-        self._control: socket.socket | None = None
+        self._lock = _thread.allocate_lock()
+        self._control: Socket | None = None
         self._pid = 0
+
+    def start(self) -> None:
+        """Start the process now, so that its interpreter is ready when the first `run` comes."""
+        with self._lock:
+            if self._control is None:
+                self._control = self._start()
 
     def run(
         self, launch: Launch, *, on_output: Callable[[int, bytes], None], cancel: CancelToken
@@ -121,7 +127,7 @@ class Launcher:
                 if self._control is None:
                     self._control = self._start()
                 try:
-                    socket.send_fds(self._control, [data], descriptors)
+                    send_descriptors(self._control, data, descriptors)
                     return
                 except (BrokenPipeError, ConnectionResetError):
                     self._forget()
@@ -136,9 +142,9 @@ class Launcher:
                 except (BrokenPipeError, ConnectionResetError):
                     self._forget()
 
-    def _start(self) -> socket.socket:
+    def _start(self) -> Socket:
         """Start the process; its own session, so that ^C on the terminal does not reach it."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours, theirs = packet_pair()
         boot = _BOOT.format(os.path.dirname(__file__), self._state)
         argv = [sys.executable, "-I", "-S", "-c", boot]
         with theirs:

@@ -20,13 +20,13 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import json
 import os
 import struct
 
 from lamina.container.ports import Mount, ProcessSpec
 from lamina.container.publish import PortMapping
 from lamina.errors import Kind, LaminaError
+from lamina.jsontext import dumps, loads
 from lamina.record import Record, fields, replace
 
 TYPE_CHECKING = False
@@ -82,13 +82,13 @@ class ContainerConfig(Record):
         document: dict[str, object] = {"format": FORMAT}
         document.update(_plain(self))
         document["pins"] = [text for text in (self.chain, self.image_id) if text]
-        return json.dumps(document, separators=(",", ":"))
+        return dumps(document, separators=(",", ":"))
 
     @staticmethod
     def parse(text: str) -> ContainerConfig:
         """The configuration in a document's body. Raises LaminaError of kind INVALID."""
         try:
-            document = json.loads(text)
+            document = loads(text)
             if document.pop("format") != FORMAT:
                 raise LaminaError(
                     "the container was made by another version of lamina", kind=Kind.UNSUPPORTED
@@ -144,7 +144,7 @@ def write_state(directory: str, state: State) -> None:
     """Replace `state.json`: a reader sees the old one or the new one, whatever happens."""
     aside = f"{directory}/{STATE_FILE}.new"
     with open(aside, "w", encoding="utf-8") as file:
-        file.write(json.dumps(_plain(state)))
+        file.write(dumps(_plain(state)))
         file.flush()
         os.fsync(file.fileno())
     os.rename(aside, f"{directory}/{STATE_FILE}")
@@ -156,8 +156,8 @@ def read_state(directory: str) -> State:
     Raises LaminaError of kind INVALID for a damaged file.
     """
     try:
-        with open(f"{directory}/{STATE_FILE}", "rb") as file:
-            document = json.load(file)
+        with open(f"{directory}/{STATE_FILE}", encoding="utf-8") as file:
+            document = loads(file.read())
         ports = tuple(PortMapping(**_named(port)) for port in document.pop("ports"))
         return State(ports=ports, **_named(document))
     except FileNotFoundError:
@@ -212,7 +212,7 @@ def start_ticks(pid: int) -> int:
 
 def boot_id() -> str:
     """The kernel's id of this boot."""
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+    with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:
         return file.read().strip()
 
 

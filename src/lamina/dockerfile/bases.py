@@ -26,7 +26,7 @@ class LowerOptions(Record):
     """What the command line says. `ignore` are the `.dockerignore` patterns of the context.
 
     `target` is a stage's name or number (empty: the last); `network`, `extra_hosts` (name,
-    address) and `shm_size` (bytes) go to every RUN. `contexts` are those of
+    address), `shm_size` (bytes) and `ulimits` (name, soft, hard) go to every RUN. `contexts` are those of
     --build-context: they come before stages and images of their names. `context` names the build context in the plan.
     The steps of `no_cache_stages` (names, any case) ignore the cache. With `all_stages` every stage
     is lowered, needed or not, so that the checks see all of them. `allow` are the entitlements
@@ -42,6 +42,7 @@ class LowerOptions(Record):
     ignore: tuple[str, ...] = ()
     extra_hosts: tuple[tuple[str, str], ...] = ()
     shm_size: int = 0
+    ulimits: tuple[tuple[str, int, int], ...] = ()
     network: str = "default"
     several_platforms: bool = False
     contexts: tuple[NamedContext, ...] = ()

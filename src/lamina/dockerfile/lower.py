@@ -353,6 +353,7 @@ class Lowering:
             ignore=options.ignore,
             extra_hosts=options.extra_hosts,
             shm_size=options.shm_size,
+            ulimits=options.ulimits,
             network=options.network,
             several_platforms=options.several_platforms,
             context=options.context,

@@ -134,7 +134,7 @@ def _parse(lexer: Lexer) -> ast.Dockerfile:
     )
 
 
-def parse_trigger(text: str, *, escape: str = "\\") -> ast.Command:
+def parse_trigger(text: str) -> ast.Command:
     """The instruction of an ONBUILD trigger stored in an image.
 
     Raises:
@@ -142,11 +142,10 @@ def parse_trigger(text: str, *, escape: str = "\\") -> ast.Command:
     """
     data = text.encode("utf-8", "surrogateescape")
     lexer = Lexer(data, name="ONBUILD trigger")
-    lexer.escape = escape
     logicals = lexer.read()
     if len(logicals) != 1:
         raise SourceError("onbuild trigger should be a single expression", span=_first_line(lexer))
-    return _trigger(logicals[0], escape)
+    return _trigger(logicals[0], lexer.escape)
 
 
 def _first_line(lexer: Lexer) -> Span:

@@ -91,6 +91,7 @@ class BuildScope(Record):
     ignore: tuple[str, ...]
     extra_hosts: tuple[tuple[str, str], ...]
     shm_size: int
+    ulimits: tuple[tuple[str, int, int], ...]
     network: str
     several_platforms: bool
     context: str
@@ -273,6 +274,7 @@ class StageState:
             security=security,
             extra_hosts=self.scope.extra_hosts,
             shm_size=self.scope.shm_size,
+            ulimits=self.scope.ulimits,
             platform=str(self.platform),
             proxy_args=_proxies(self.scope.build_args),
             mounts=mounts + script,
@@ -620,10 +622,6 @@ class StageState:
             (self._expand(pair.name, command), self._expand(pair.value, command))
             for pair in command.pairs
         ]
-
-    def _expand_flag(self, command: ast.Instruction, name: str) -> str | None:
-        value = command.flag(name)
-        return (self._expand(value, command) or None) if value is not None else None
 
     def _shown(
         self, command: ast.Instruction, *, raw_quotes: bool = False, keep_unset: bool = False

@@ -4,13 +4,12 @@
 from __future__ import annotations
 
 from lamina.errors import Kind, LaminaError
+from lamina.exporter.derived import derived_layer, note_derived
 from lamina.image.blobs import fresh_ingest
 from lamina.image.unpack import ensure_blob
 from lamina.image.view import open_uncompressed
 from lamina.spec import mediatype
 from lamina.spec.descriptor import Descriptor
-from lamina.spec.digest import DiffID, Digest
-from lamina.store.ports import Document
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from lamina.exporter.output import Output
     from lamina.exporter.ports import BuildResult
     from lamina.exporter.progress import Tell
+    from lamina.spec.digest import DiffID
     from lamina.store.ports import Store
     from lamina.tasks import CancelToken
 
@@ -165,18 +165,11 @@ def clamped_layer(
     """
     diff_id = result.diff_ids[position]
     key = f"{diff_id}@{epoch}"
-    document = store.documents.get(KIND, key)
-    if document is not None:
-        known = DiffID(Digest.parse(document.body))
-        if store.metadata.get_layer(known) is not None:
-            return known
-        store.documents.delete(KIND, key)
+    known = derived_layer(store, KIND, key)
+    if known is not None:
+        return known
     found = _clamp(result, store, position, epoch=epoch, output=output, cancel=cancel)
-    try:
-        store.documents.insert(Document(KIND, key, key, str(found), 0.0))
-    except LaminaError as error:
-        if error.kind is not Kind.CONFLICT:
-            raise
+    note_derived(store, KIND, key, found)
     return found
 
 

@@ -6,15 +6,11 @@ Every attribute works or is refused by name; docs/adr/0044-exporters.md lists th
 
 from __future__ import annotations
 
-from lamina.errors import Kind, LaminaError
+from lamina.errors import Kind
 from lamina.exporter.output import Output
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from lamina.spec.attributes import Attributes, InvalidAttribute, split_fields
 
 TYPES = ("image", "oci", "docker", "tar", "local", "cacheonly")
-COMPRESSIONS = ("uncompressed", "gzip", "zstd")
 _IMAGE_ATTRIBUTES = frozenset(
     {"name", "compression", "compression-level", "force-compression", "oci-mediatypes"}
 )
@@ -26,11 +22,6 @@ _ALLOWED: dict[str, frozenset[str]] = {
     "local": frozenset({"dest", "platform-split"}),
     "cacheonly": frozenset(),
 }
-_BOOLEANS = {"true": True, "1": True, "t": True, "false": False, "0": False, "f": False}
-
-
-class InvalidOutput(LaminaError):
-    kind = Kind.USAGE
 
 
 def parse_output(text: str) -> Output:
@@ -40,89 +31,61 @@ def parse_output(text: str) -> Output:
     `type=registry` is `type=image,push=true`.
 
     Raises:
-        InvalidOutput: kind USAGE (unknown type or attribute, bad value, missing dest) or
+        InvalidAttribute: kind USAGE (unknown type or attribute, bad value, missing dest) or
             UNSUPPORTED (things lamina does not do).
     """
     if text == "-":
         return Output("tar", "-")
-    fields = _fields(text)
+    fields = split_fields("output", text)
     if len(fields) == 1 and "=" not in fields[0]:
         if not fields[0]:
-            raise InvalidOutput("invalid output: it is empty")
+            raise InvalidAttribute("invalid output: it is empty")
         return Output("local", fields[0])
-    attributes: dict[str, str] = {}
-    for field in fields:
-        key, equals, value = field.partition("=")
-        key = key.strip().lower()
-        if not equals or not key:
-            raise InvalidOutput(f"invalid output {text!r}: expected key=value, got {field!r}")
-        if key in attributes:
-            raise InvalidOutput(f"invalid output {text!r}: {key} is given twice")
-        attributes[key] = value
-    return _checked(text, attributes)
+    return _checked(text, Attributes("output", text, fields))
 
 
-def _fields(text: str) -> list[str]:
-    """The comma-separated fields; a field in double quotes may hold commas (CSV)."""
-    if '"' not in text:
-        return text.split(",")
-    import csv
-
-    try:
-        rows = list(csv.reader([text], strict=True))
-    except csv.Error as error:
-        raise InvalidOutput(f"invalid output {text!r}: {error}") from error
-    return rows[0] if rows else [""]
-
-
-def _checked(text: str, attributes: dict[str, str]) -> Output:
+def _checked(text: str, attributes: Attributes) -> Output:
     type = attributes.pop("type", "")
     if type == "registry":
         type = "image"
         attributes.setdefault("push", "true")
     if type not in _ALLOWED:
-        raise InvalidOutput(
+        raise InvalidAttribute(
             f"invalid output {text!r}: unknown type {type!r}"
             if type
             else f"invalid output {text!r}: type is missing",
             hint=f"types: {', '.join(TYPES)}",
         )
     annotations = _annotations(type, attributes)
-    for key in attributes:
-        if key not in _ALLOWED[type]:
-            raise InvalidOutput(
-                f"output type={type} does not support {key!r}",
-                kind=Kind.UNSUPPORTED,
-                hint=f"supported: {', '.join(sorted(_ALLOWED[type]))}",
-            )
+    attributes.refuse_others(type, _ALLOWED[type])
     _refuse(attributes)
     if type == "docker" and not attributes.get("dest"):
         type = "image"
     names = tuple(name for name in attributes.get("name", "").split(",") if name)
-    split = _boolean(attributes, "platform-split", default=False)
+    split = attributes.boolean("platform-split", default=False)
     return Output(
         type,
         _destination(type, attributes),
         names,
-        _compression(attributes),
-        _level(attributes),
-        _boolean(attributes, "force-compression", default=False),
+        attributes.compression(),
+        attributes.compression_level(),
+        attributes.boolean("force-compression", default=False),
         _mediatypes(attributes),
         tuple((name, value) for place, name, value in annotations if place == "manifest"),
-        _boolean(attributes, "tar", default=True),
-        _boolean(attributes, "unpack", default=False),
+        attributes.boolean("tar", default=True),
+        attributes.boolean("unpack", default=False),
         split if "platform-split" in attributes else None,
-        _boolean(attributes, "push", default=False),
+        attributes.boolean("push", default=False),
         tuple(placed for placed in annotations if placed[0] != "manifest"),
     )
 
 
-def _annotations(type: str, attributes: dict[str, str]) -> tuple[tuple[str, str, str], ...]:
+def _annotations(type: str, attributes: Attributes) -> tuple[tuple[str, str, str], ...]:
     """`annotation[-PLACE][[PLATFORM]].KEY=VALUE`, taken out of `attributes`: (place, key, value)."""
     found: dict[tuple[str, str], str] = {}
     for key in [key for key in attributes if key.startswith("annotation")]:
         if type not in {"image", "oci", "docker"}:
-            raise InvalidOutput(
+            raise InvalidAttribute(
                 f"output type={type} does not support {key!r}", kind=Kind.UNSUPPORTED
             )
         where, _, name = key.partition(".")
@@ -130,7 +93,7 @@ def _annotations(type: str, attributes: dict[str, str]) -> tuple[tuple[str, str,
             where, name = key[: key.find("]") + 1], key[key.find("]") + 1 :].removeprefix(".")
         place = annotation_place(where.removeprefix("annotation").removeprefix("-") or "manifest")
         if not name:
-            raise InvalidOutput(f"invalid output: {where}. needs a name")
+            raise InvalidAttribute(f"invalid output: {where}. needs a name")
         found[place, name] = attributes.pop(key)
     return tuple((place, name, value) for (place, name), value in sorted(found.items()))
 
@@ -140,15 +103,15 @@ def annotation_place(text: str) -> str:
     first two may be of one platform, `manifest[linux/arm64]`, which comes out normalised.
 
     Raises:
-        InvalidOutput: another place, or a platform that is none.
+        InvalidAttribute: another place, or a platform that is none.
     """
     kind, bracket, rest = text.partition("[")
     if kind not in {"manifest", "manifest-descriptor", "index", "index-descriptor"}:
-        raise InvalidOutput(f"unknown annotation type {kind!r}")
+        raise InvalidAttribute(f"unknown annotation type {kind!r}")
     if not bracket:
         return kind
     if not rest.endswith("]") or kind.startswith("index"):
-        raise InvalidOutput(f"invalid annotation type {text!r}")
+        raise InvalidAttribute(f"invalid annotation type {text!r}")
     from lamina.spec.platform import Platform
 
     return f"{kind}[{Platform.parse(rest[:-1])}]"
@@ -157,74 +120,41 @@ def annotation_place(text: str) -> str:
 def refuse_places(output: Output) -> None:
     """Raise for annotations that only an image for several platforms has room for."""
     for place, _, _ in output.placed_annotations:
-        raise InvalidOutput(
+        raise InvalidAttribute(
             f"{place} annotations are not supported for a single platform export",
             kind=Kind.UNSUPPORTED,
             hint="only manifest annotations are",
         )
 
 
-def _refuse(attributes: Mapping[str, str]) -> None:
-    if not _boolean(attributes, "store", default=True):
-        raise InvalidOutput(
+def _refuse(attributes: Attributes) -> None:
+    if not attributes.boolean("store", default=True):
+        raise InvalidAttribute(
             "output store=false is not supported: an image is always stored",
             kind=Kind.UNSUPPORTED,
             hint="use type=oci or type=docker to write an archive",
         )
 
 
-def _destination(type: str, attributes: Mapping[str, str]) -> str:
+def _destination(type: str, attributes: Attributes) -> str:
     dest = attributes.get("dest", "")
-    tar = _boolean(attributes, "tar", default=True)
+    tar = attributes.boolean("tar", default=True)
     if type in {"image", "cacheonly"}:
         return ""
     if not dest:
         if type == "local" or not tar:
-            raise InvalidOutput(f"output type={type} needs dest=DIRECTORY")
+            raise InvalidAttribute(f"output type={type} needs dest=DIRECTORY")
         return "-"
     if dest == "-" and (type == "local" or not tar):
-        raise InvalidOutput(f"output type={type} cannot be written to standard output")
+        raise InvalidAttribute(f"output type={type} cannot be written to standard output")
     return dest
 
 
-def _compression(attributes: Mapping[str, str]) -> str:
-    compression = attributes.get("compression", "gzip")
-    if compression not in COMPRESSIONS:
-        raise InvalidOutput(
-            f"output compression={compression} is not supported",
-            kind=Kind.UNSUPPORTED,
-            hint=f"supported: {', '.join(COMPRESSIONS)}",
-        )
-    return compression
-
-
-def _level(attributes: Mapping[str, str]) -> int | None:
-    text = attributes.get("compression-level", "")
-    if not text:
-        return None
-    highest = {"uncompressed": 0, "gzip": 9, "zstd": 22}[_compression(attributes)]
-    if not (text.isascii() and text.isdigit()) or int(text) > highest:
-        raise InvalidOutput(
-            f"invalid output: compression-level={text} is not a number from 0 to {highest}"
-        )
-    return int(text)
-
-
-def _mediatypes(attributes: Mapping[str, str]) -> bool:
-    oci = _boolean(attributes, "oci-mediatypes", default=True)
-    if not oci and _compression(attributes) == "zstd":
-        raise InvalidOutput(
+def _mediatypes(attributes: Attributes) -> bool:
+    oci = attributes.boolean("oci-mediatypes", default=True)
+    if not oci and attributes.compression() == "zstd":
+        raise InvalidAttribute(
             "output compression=zstd needs oci-mediatypes=true: Docker's media types have no zstd",
             kind=Kind.UNSUPPORTED,
         )
     return oci
-
-
-def _boolean(attributes: Mapping[str, str], key: str, *, default: bool) -> bool:
-    text = attributes.get(key)
-    if text is None:
-        return default
-    value = _BOOLEANS.get(text.lower())
-    if value is None:
-        raise InvalidOutput(f"invalid output: {key}={text} is not a boolean")
-    return value

@@ -12,13 +12,12 @@ import heapq
 import os
 import stat
 
+from lamina.exporter.derived import derived_layer, note_derived
 from lamina.layer.entry import OPAQUE_WHITEOUT, WHITEOUT_PREFIX, EntryType, join, sort_key, split
 from lamina.layer.walk import is_whiteout, tree_items, whiteout
 from lamina.record import replace
 from lamina.spec.config import History
-from lamina.spec.digest import DiffID, Digest
 from lamina.spec.identity import chain_id, chain_ids
-from lamina.store.ports import Document
 from lamina.system.paths import lstat_beneath
 from lamina.system.xattrs import is_opaque, xattrs_beneath
 
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from lamina.events import Emitter
     from lamina.exporter.ports import BuildResult
     from lamina.layer.entry import Item
+    from lamina.spec.digest import DiffID
     from lamina.store.ports import Store
     from lamina.system.overlay import OverlayMount
     from lamina.tasks import CancelToken
@@ -64,17 +64,11 @@ def squashed(
 def _layer(result: BuildResult, store: Store, *, emit: Emitter, cancel: CancelToken) -> DiffID:
     """The one layer, in the store; the outcome is remembered."""
     key = f"{chain_id(result.diff_ids)}@{result.base_layers}"
-    known = store.documents.get(KIND, key)
+    known = derived_layer(store, KIND, key)
     if known is not None:
-        diff_id = DiffID(Digest.parse(known.body))
-        layer = store.metadata.get_layer(diff_id)
-        if layer is not None and any(store.content.exists(blob.digest) for blob in layer.blobs):
-            return diff_id
-        store.documents.delete(KIND, key)
+        return known
     diff_id = _write(result, store, key, emit=emit, cancel=cancel)
-    with store.lock(f"squash:{key}", cancel=cancel):
-        if store.documents.get(KIND, key) is None:
-            store.documents.insert(Document(KIND, key, key, str(diff_id), 0.0))
+    note_derived(store, KIND, key, diff_id)
     return diff_id
 
 

@@ -64,6 +64,18 @@ def find_image(store: Store, text: str, platform: Platform | None = None) -> Ima
         raise error.about(f'image "{text}"') from None
 
 
+def why_missing(store: Store, text: str, *, platform: Platform | None) -> LaminaError | None:
+    """The error of kind NOT_FOUND if no image of that name or id (and platform) is here."""
+    try:
+        with store.lease("look"):
+            find_image(store, text, platform)
+    except LaminaError as error:
+        if error.kind is not Kind.NOT_FOUND:
+            raise
+        return error
+    return None
+
+
 def preferred_image(store: Store, text: str, platform: Platform, *, exact: bool = False) -> Image:
     """The image that `text` names, for `platform` if there is one, else the first there is.
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import time
-from functools import partial
 
 from lamina.errors import Kind, LaminaError
 from lamina.events import Phase, Progress
@@ -171,7 +170,7 @@ class _Unpacking:
         mount = self._store.snapshots.prepare(key, parent)
         try:
             image = self._store.snapshots.image_for(key) if self._privileged else None
-            opener = open if open is not None else partial(self._store.content.open, blob.digest)
+            opener = open if open is not None else (lambda: self._store.content.open(blob.digest))
             size = self._fill(opener, blob, diff_id, mount, image)
             if verify is not None:
                 verify()

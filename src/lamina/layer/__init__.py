@@ -7,6 +7,7 @@ overlay upper directories as items), `apply` (a layer onto a directory; `place` 
 directory by file descriptor, `lower` says what the layers below show), `compress`, and `create`,
 the one-pass pipeline. `wrap` makes a
 layer mountable without unpacking it (`nodes` places it in memory, `erofs` writes the index; `rules` are
-the checks that it shares with `place`). `rewrite` clamps the times of an existing layer.
+the checks that it shares with `place`). `twin` makes the form that is mounted while `create` writes the
+tar. `rewrite` clamps the times of an existing layer.
 Specification: image-spec layer.md.
 """

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from typing import IO
 
     from lamina.layer.entry import Items
+    from lamina.layer.twin import Twin
     from lamina.tasks import CancelToken
 
 DEPTH = 4  # chunks of 1 MiB on their way to a thread
@@ -117,7 +118,11 @@ class _Pipeline:
         compression: str,
         level: int | None,
         cancel: CancelToken | None,
+        *,
+        is_caller_busy: bool = False,
     ) -> None:
+        """With `is_caller_busy` the compressing thread hashes the tar, too."""
+        self._is_caller_busy = is_caller_busy
         self._output = output
         self._cancel = cancel
         is_plain = output is not None and compression == "uncompressed"
@@ -147,7 +152,7 @@ class _Pipeline:
             self._packing.put(data)
         else:
             self._pack(data)
-        if self._hash is not None:
+        if self._hash is not None and not self._is_caller_busy:
             self._hash.update(data)
 
     def _start(self) -> None:
@@ -157,6 +162,8 @@ class _Pipeline:
             self._writing = _Thread(self._output.put, "write-layer")
 
     def _pack(self, data: bytes) -> None:
+        if self._hash is not None and self._is_caller_busy:
+            self._hash.update(data)
         if self._compressor is not None:
             self._compressor.write(data)
         buffer = getattr(data, "obj", None)
@@ -196,6 +203,16 @@ class _Pipeline:
         return CreatedLayer(DiffID(found), self._size, digest, size)
 
 
+def _both(
+    first: Callable[[bytes], object], second: Callable[[bytes], object]
+) -> Callable[[bytes], object]:
+    def take(data: bytes) -> None:
+        first(data)
+        second(data)
+
+    return take
+
+
 def create_layer(
     items: Items,
     write: Callable[[bytes], object] | None,
@@ -205,22 +222,28 @@ def create_layer(
     digest: Callable[[], Digest] | None = None,
     clamp_mtime: int | None = None,
     cancel: CancelToken | None = None,
+    twin: Twin | None = None,
 ) -> CreatedLayer:
     """Make a layer of `items`, which must be in `entry.sort_key` order to be reproducible.
 
     `write` gets the blob's bytes in order, from one thread at a time but not always the caller's;
     they may be a view that is not valid afterwards. None computes the diffID only. `digest` tells
     the sha256 of all that `write` got, if it hashes that anyway, as an ingest does. The bytes do
-    not depend on threads or timing.
+    not depend on threads or timing. `twin` makes another form of the layer in the same pass.
 
     Raises:
         LaminaError: what `write_tar`, `compressor` and `write` raise.
         Cancelled: `cancel` was set.
     """
     output = None if write is None else _Output(write, digest)
-    pipeline = _Pipeline(output, compression, level, cancel)
+    is_busy = twin is not None and output is not None
+    pipeline = _Pipeline(output, compression, level, cancel, is_caller_busy=is_busy)
+    take: Callable[[bytes], object] = pipeline.take
+    member = None
+    if twin is not None:
+        items, take, member = twin.items(items), _both(twin.take, take), twin.member
     try:
-        write_tar(items, pipeline.take, clamp_mtime=clamp_mtime, take=pipeline.buffer)
+        write_tar(items, take, clamp_mtime=clamp_mtime, take=pipeline.buffer, member=member)
         return pipeline.finish()
     finally:
         pipeline.stop()

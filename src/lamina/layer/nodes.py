@@ -21,12 +21,11 @@ from lamina.layer.rules import (
     hidden_name,
     invalid_link,
     is_not_private,
-    link_loop,
     not_a_directory,
 )
 from lamina.layer.walk import item_at
 from lamina.record import replace
-from lamina.system.paths import MAX_SYMLINKS, NAME_MAX, failure, shown
+from lamina.system.paths import NAME_MAX, failure, resolve, shown
 from lamina.system.xattrs import CAPABILITY
 
 TYPE_CHECKING = False
@@ -163,25 +162,7 @@ class NodeTree:
         known = self._directories.get(path) if path else self.root
         if known is not None:
             return path, _children(known)
-        at, todo = b"", path.split(b"/")[::-1]
-        links = 0
-        while todo:
-            name = todo.pop()
-            if name == b"..":
-                at = split(at)[0]
-                continue
-            if name in {b"", b"."}:
-                continue
-            link = self._enter(at, name)
-            if link is None:
-                at = join(at, name)
-                continue
-            links += 1
-            if links > MAX_SYMLINKS:
-                raise link_loop(path)
-            if link.startswith(b"/"):
-                at = b""
-            todo += link.split(b"/")[::-1]
+        at = resolve(path, self._enter)
         return at, _children(self._real(at))
 
     def _real(self, path: bytes) -> Node:
@@ -201,11 +182,11 @@ class NodeTree:
             node = node.children.get(part) if node is not None and node.children else None
         return node.children if node is not None else None
 
-    def _enter(self, parent: bytes, name: bytes) -> bytes | None:
-        """Make sure that the directory `name` is there; the target if it is a link."""
-        path = join(parent, name)
+    def _enter(self, path: bytes) -> bytes | None:
+        """Make sure that the directory `path` is there; its target if it is a link."""
         if path in self._directories:
             return None
+        parent, name = split(path)
         _check_length(name)
         above = _children(self._real(parent))
         node = above.get(name)

@@ -28,12 +28,11 @@ from lamina.layer.rules import (
     hidden_name,
     invalid_link,
     is_not_private,
-    link_loop,
     not_a_directory,
 )
 from lamina.layer.walk import is_whiteout, item_at
 from lamina.record import Record
-from lamina.system.paths import MAX_SYMLINKS, failure, shown
+from lamina.system.paths import failure, resolve, shown
 from lamina.system.xattrs import is_overlay_private, opaque_name
 
 TYPE_CHECKING = False
@@ -136,25 +135,7 @@ class Tree:
         fd = self._fds.get(path) if path else self._root
         if fd is not None:
             return path, fd
-        at, todo = b"", path.split(b"/")[::-1]
-        links = 0
-        while todo:
-            name = todo.pop()
-            if name == b"..":
-                at = split(at)[0]
-                continue
-            if name in {b"", b"."}:
-                continue
-            link = self._enter(at, name)
-            if link is None:
-                at = join(at, name)
-                continue
-            links += 1
-            if links > MAX_SYMLINKS:
-                raise link_loop(path)
-            if link.startswith(b"/"):
-                at = b""
-            todo += link.split(b"/")[::-1]
+        at = resolve(path, self._enter)
         return at, self._fd(at)
 
     def _fd(self, path: bytes) -> int:
@@ -185,11 +166,11 @@ class Tree:
             os.close(fd)
         self._fds.clear()
 
-    def _enter(self, parent: bytes, name: bytes) -> bytes | None:
-        """Make sure that the directory `name` is there and cached; the target if it is a link."""
-        path = join(parent, name)
+    def _enter(self, path: bytes) -> bytes | None:
+        """Make sure that the directory `path` is there and cached; its target if it is a link."""
         if path in self._fds:
             return None
+        parent, name = split(path)
         above = self._fd(parent)
         try:
             self._remember(path, os.open(name, _DIR_FLAGS, dir_fd=above))

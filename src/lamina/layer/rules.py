@@ -65,11 +65,6 @@ def check_link_room(entry: Entry, path: bytes, source: bytes) -> None:
         )
 
 
-def link_loop(path: bytes) -> LaminaError:
-    """A path that is not resolved any further."""
-    return LaminaError(f"too many symbolic links in {shown(path)}", kind=Kind.INVALID)
-
-
 def not_a_directory(path: bytes) -> LaminaError:
     """Something on the way to an entry that cannot hold it."""
     return LaminaError(f"{shown(path)} is not a directory", kind=Kind.INVALID)

@@ -17,7 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from lamina.layer.entry import Entry, Items, Stream
+    from lamina.layer.entry import Content, Entry, Items, Stream
 
 BLOCK = 512
 CHUNK = 1 << 20  # bytes handed to `write` at a time, about
@@ -46,6 +46,11 @@ class Chunks:
         self._buffer = memoryview(take())
         self._at = 0
         self.total = 0  # bytes handed over
+
+    @property
+    def offset(self) -> int:
+        """How many bytes came so far."""
+        return self.total + self._at
 
     def add(self, data: bytes) -> None:
         """Append `data`, of any length."""
@@ -94,12 +99,14 @@ def write_tar(
     *,
     clamp_mtime: int | None = None,
     take: Callable[[], bytearray] | None = None,
+    member: Callable[[Entry, int], object] | None = None,
 ) -> int:
     """Write `items` in their order as a tar archive; the number of bytes written.
 
     `write` gets pieces of CHUNK bytes and a last one that may be shorter. They are views of a
     buffer that is filled anew afterwards, unless `take` gives another one (of `new_buffer`).
     An mtime above `clamp_mtime` (POSIX seconds) becomes it; fractions of a second are cut off.
+    `member` is told of each entry and the offset at which its content begins, before it is written.
 
     Raises:
         LaminaError: CONFLICT if a file's content is not as long as its entry says, INVALID for an
@@ -112,6 +119,8 @@ def write_tar(
     add = chunks.add
     for entry, content in items:
         add(header(entry, clamp_mtime=clamp_mtime))
+        if member is not None:
+            member(entry, chunks.offset)
         size = entry.size
         if size:
             if callable(content):
@@ -145,6 +154,26 @@ def _add_file(chunks: Chunks, entry: Entry, open: Callable[[], int]) -> None:
             os.close(fd)
     except OSError as error:
         raise failure(error, f"cannot read {shown(entry.path)}") from error
+
+
+def small_content(entry: Entry, content: Content) -> bytes:
+    """The whole content of a file below CHUNK."""
+    if not callable(content):
+        return b"".join(_pieces(entry, content))
+    size = entry.size
+    try:
+        fd = content()
+        try:
+            data = os.read(fd, size + 1)
+            while len(data) < size and (piece := os.read(fd, size + 1 - len(data))):
+                data += piece
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise failure(error, f"cannot read {shown(entry.path)}") from error
+    if len(data) != size:
+        raise _changed(entry, len(data))
+    return data
 
 
 def _pieces(entry: Entry, content: bytes | Stream | None) -> Iterator[bytes]:

@@ -107,6 +107,8 @@ def _exec(op: Exec, inputs: list[str]) -> Iterator[str]:
         yield f"host {host}={address}"
     if op.shm_size:
         yield f"shm {op.shm_size}"
+    for name, soft, hard in op.ulimits:
+        yield f"ulimit {name}={soft}:{hard}"
     for mount in op.mounts:
         yield _mount(mount, inputs)
     for name, _ in op.proxy_args:

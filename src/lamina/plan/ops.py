@@ -100,6 +100,7 @@ class Exec(Record):
     proxy_args: tuple[tuple[str, str], ...] = ()  # given as --build-arg; never in the key
     mounts: tuple[RunMount, ...] = ()
     hostname: str = ""  # empty: BuildKit's
+    ulimits: tuple[tuple[str, int, int], ...] = ()  # (name, soft, hard), -1 for unlimited
 
 
 class CopyAction(Record):

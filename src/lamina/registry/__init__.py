@@ -5,9 +5,10 @@ May import image, store, layer, spec, tasks, events, errors. Start with `ports` 
 `graph` (`copy_graph`: pull, push and copy are one walk); then `client` (a repository as Source and
 Sink), `protocol` (pure: routes, headers, errors), `auth` (challenges, tokens, realm rules),
 `endpoints` (which hosts to ask, and how), `config` (stored credentials), `registriesconf`
-(mirrors, rewriting), `transport` (the only door to the network; urllib3). `local` has the store and
-image layouts as Source and Sink, `arrivals` unpacks layers behind their downloads. `server` is the
-registry that lamina can be. Specifications: distribution-spec 1.1; distribution's token
+(mirrors, rewriting), `transport` (the only door to the network; urllib3). `storeend` and `layout`
+are the store and image layouts as Source and Sink, `journal` remembers uploads, `arrivals` unpacks
+layers behind their downloads. `server` is the registry that lamina can be. Specifications:
+distribution-spec 1.1; distribution's token
 authentication; containers-registries.conf(5). docs/registry.md is for users.
 """
 

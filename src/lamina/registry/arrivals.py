@@ -18,7 +18,7 @@ import threading
 
 from lamina.errors import Kind, LaminaError
 from lamina.registry.graph import FOREIGN
-from lamina.registry.local import StoreEnd
+from lamina.registry.storeend import StoreEnd
 from lamina.spec import mediatype
 from lamina.spec.config import ImageConfig
 from lamina.spec.document import MAX_DOCUMENT
@@ -185,19 +185,10 @@ class ArrivingEnd(StoreEnd):
             super().put(descriptor, source, report=report, cancel=cancel)
         self._arrivals.complete(descriptor.digest)
 
-    def _download(
-        self,
-        ingest: Ingest,
-        descriptor: Descriptor,
-        source: Source,
-        *,
-        report: Report,
-        cancel: CancelToken,
-    ) -> None:
+    def _watch(self, ingest: Ingest, descriptor: Descriptor, report: Report) -> Report:
         digest = descriptor.digest
         if digest not in self._unpacked:
-            super()._download(ingest, descriptor, source, report=report, cancel=cancel)
-            return
+            return report
         self._arrivals.begin(digest, ingest.reader())
 
         def grown(size: int) -> None:
@@ -205,7 +196,7 @@ class ArrivingEnd(StoreEnd):
             report(size)
 
         grown(ingest.offset)
-        super()._download(ingest, descriptor, source, report=grown, cancel=cancel)
+        return grown
 
 
 class ArrivingImage:

@@ -12,7 +12,6 @@ from lamina.errors import Cancelled, LaminaError
 from lamina.events import Outcome, VertexDone, VertexPlanned, VertexStarted
 from lamina.plan.ops import Exec, FileOp
 from lamina.record import Record
-from lamina.solver.keys import uses
 from lamina.solver.scheduler import Failed, Found, Lookup, Missed, Ran, Run, Select, Selected
 
 TYPE_CHECKING = False
@@ -34,9 +33,16 @@ class Worker(Protocol):
     """What the driver needs done. `select` for stages and `run` are called from any thread."""
 
     def select(
-        self, vertex: Vertex, positions: tuple[int, ...], inputs: tuple[Result | None, ...]
+        self,
+        vertex: Vertex,
+        positions: tuple[int, ...],
+        inputs: tuple[Result | None, ...],
+        *,
+        is_probe: bool,
     ) -> tuple[tuple[int, Digest], ...]:
-        """The digest of what each of these uses (`keys.uses`) takes from its input."""
+        """The digest of what each of these uses (`keys.uses`) takes from its input. A commit
+        stands for its files unless this `is_probe`.
+        """
 
     def prepare(self) -> None:
         """Called once, in the calling thread and before any other thread is started, if a process
@@ -163,7 +169,9 @@ class Driver:
                 found = self._worker.look_up(vertex, action.keys)
                 return Missed(vertex.digest) if found is None else Found(vertex.digest, found)
             if isinstance(action, Select):
-                digests = self._worker.select(vertex, action.wanted, action.inputs)
+                digests = self._worker.select(
+                    vertex, action.wanted, action.inputs, is_probe=action.is_probe
+                )
                 return Selected(vertex.digest, digests)
             assert cancel is not None
             made = self._worker.run(vertex, action.keys, action.inputs, cancel)
@@ -250,11 +258,7 @@ if TYPE_CHECKING:
 
 def _is_context(action: Action) -> bool:
     """Whether a Select is of a build context: these are asked for before anything has run."""
-    if not isinstance(action, Select):
-        return False
-    found = uses(action.vertex.op)
-    sources = [found[position].source for position in action.wanted]
-    return all(source is not None and action.inputs[source] is None for source in sources)
+    return isinstance(action, Select) and not action.is_probe
 
 
 def _one_line(error: BaseException) -> str:

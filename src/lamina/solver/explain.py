@@ -1,20 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Why a step was not cached: the first difference between its key tree and an earlier one. Pure.
 
-A stored tree is the key's JSON (`solver.keys`) with two members that are not part of the key:
-`about` (`site`: the build context's directory; `images`: chainID -> reference, manifest, platform; `args`:
-names of ARGs among the variables; `merges`: key -> name and tree of merges below, which have no
-records)
-and `files` (a source's position -> path -> what the file was). A step's key names its base by the
-base's own key, so trees form a *line* from the base image up to the step. Two lines are compared
-from the bottom: where they part is where the cause lies, whichever step asks.
+A step's key names its base by the base's own key, so trees form a *line* from the base image up to
+the step. Two lines are compared from the bottom: where they part is where the cause lies, whichever
+step asks.
 """
 
 from __future__ import annotations
 
-from lamina.jsontext import dumps, loads
-from lamina.pattern import DOTALL, pattern
+from lamina.jsontext import dumps
 from lamina.record import Record, replace
+from lamina.solver.keytree import KeyTree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,10 +44,7 @@ BASE = "base"
 PLATFORM = "platform"
 INPUT = "input"
 FORMAT = "format"
-
-_ABOUT = ',"about":'
-_FILES = ',"files":'
-_NAME = pattern(r"^\[(?:(?P<stage>.*\S) +|(?P<none> *))(?P<number>\d+)/\d+\] (?P<text>.*)$", DOTALL)
+_LINE = 120  # characters of a value in a sentence
 _SECRET_WORDS = frozenset(
     {"apikey", "auth", "credential", "credentials", "key", "password", "pword", "passwd", "secret",
      "token"}
@@ -63,6 +56,7 @@ _SETTINGS = {
     "security": "--security",
     "extra_hosts": "--add-host",
     "shm_size": "--shm-size",
+    "ulimits": "--ulimit",
 }
 _COPY_FLAGS = {
     "owner": "--chown",
@@ -91,136 +85,6 @@ class Explanation(Record):
 
     cause: Cause
     via: str = ""
-
-
-class KeyTree:
-    """A key and the tree behind it; the text is parsed as far as it is asked for."""
-
-    def __init__(self, key: str, name: str, text: str, *, created: float = 0.0) -> None:
-        self.key = key
-        self.name = name
-        self.text = text
-        self.created = created
-        self._document: dict[str, Any] | None = None
-        self._about: dict[str, Any] | None = None
-
-    @property
-    def document(self) -> dict[str, Any]:
-        """The key itself: `version`, `op`, `base`, `sources`."""
-        if self._document is None:
-            head, found, _ = self.text.partition(_ABOUT)
-            if not found:
-                head, found, _ = self.text.partition(_FILES)
-            self._document = _object(head + "}" if found else head)
-        return self._document
-
-    @property
-    def about(self) -> dict[str, Any]:
-        """What was noted beside the key."""
-        if self._about is None:
-            _, found, rest = self.text.partition(_ABOUT)
-            head, more, _ = rest.partition(_FILES)
-            self._about = _object(head if more else head[:-1]) if found else {}
-        return self._about
-
-    @property
-    def op(self) -> dict[str, Any]:
-        found = self.document.get("op")
-        return found if isinstance(found, dict) else {}
-
-    @property
-    def base(self) -> tuple[str, str]:
-        """(kind, value) of the identity of the base; of a merge: of the lowest input."""
-        if self._is_merge:
-            return self._identities[0] if self._identities else ("", "")
-        return _identity(self.document.get("base"))
-
-    @property
-    def sources(self) -> list[tuple[str, str]]:
-        """(kind, value) of what it copies from or mounts; of a merge: of what lies above."""
-        return self._identities[1:] if self._is_merge else self._identities
-
-    @property
-    def _is_merge(self) -> bool:
-        return bool(self.op.get("type") == "Merge")
-
-    @property
-    def _identities(self) -> list[tuple[str, str]]:
-        found = self.document.get("sources")
-        return [_identity(item) for item in found] if isinstance(found, list) else []
-
-    def merge(self, key: str) -> KeyTree | None:
-        """The tree of a merge below, which has no record of its own."""
-        found = self.about.get("merges", {}).get(key)
-        if not isinstance(found, list | tuple) or len(found) != 2:
-            return None
-        below = KeyTree(key, str(found[0]), str(found[1]))
-        below._about = self.about  # merges stand on merges
-        return below
-
-    @property
-    def stage(self) -> str:
-        return split_name(self.name)[0]
-
-    @property
-    def instruction(self) -> str:
-        return split_name(self.name)[2]
-
-    def files(self) -> list[dict[str, str]]:
-        """What each source's selection held, by path; empty where nothing was listed."""
-        _, _, rest = self.text.partition(_ABOUT)
-        _, found, text = rest.partition(_FILES)
-        try:
-            listed = loads(text[:-1]) if found else []
-        except ValueError:
-            return []
-        return [each if isinstance(each, dict) else {} for each in listed]
-
-
-def annotated(
-    tree: str,
-    *,
-    site: str,
-    images: Mapping[str, Sequence[str]],
-    merges: Mapping[str, Sequence[str]],
-    files: Sequence[Mapping[str, str]],
-    arguments: Sequence[str],
-) -> str:
-    """The key's tree with what explanations need beside it."""
-    about: dict[str, object] = {"site": site}
-    if arguments:
-        about["args"] = arguments
-    if images:
-        about["images"] = images
-    if merges:
-        about["merges"] = merges
-    text = f"{tree[:-1]}{_ABOUT}{dumps(about, separators=(',', ':'))}"
-    if any(files):
-        text += f"{_FILES}{dumps(list(files), separators=(',', ':'))}"
-    return text + "}"
-
-
-def with_site(tree: str, site: str) -> str:
-    """A stored tree that says it was made in another directory; not a byte of the key changes."""
-    head, found, rest = tree.partition(_ABOUT)
-    if not found:
-        return tree
-    about, more, files = rest.partition(_FILES)
-    known = _object(about if more else about[:-1])
-    known["site"] = site
-    text = f"{head}{_ABOUT}{dumps(known, separators=(',', ':'))}"
-    return f"{text}{more}{files}" if more else text + "}"
-
-
-def split_name(name: str) -> tuple[str, int, str]:
-    """(stage, number, instruction) of a step's name; no number (0) if it is in another form."""
-    found = _NAME.match(name)
-    if found is None:
-        return "", 0, name
-    return found["stage"] or "", int(found["number"]), found["text"]
-
-
-# Choosing what to compare with ------------------------------------------------------------------
 
 
 def nearest(
@@ -339,9 +203,6 @@ class _Comparison:
         return line
 
 
-# Differences ------------------------------------------------------------------------------------
-
-
 def _op_causes(old: KeyTree, new: KeyTree) -> list[Cause]:
     """What differs in the instruction itself, the weightiest first."""
     if old.document == new.document:
@@ -365,7 +226,7 @@ def _op_causes(old: KeyTree, new: KeyTree) -> list[Cause]:
             continue
         label = _SETTINGS.get(field, field)
         causes.append(Cause(SETTING, label, _text(was.get(field)), _text(now.get(field))))
-    return causes + _mount_causes(was, now)
+    return causes + _mount_causes(was, now, new)
 
 
 def _argv_causes(old: KeyTree, new: KeyTree) -> list[Cause]:
@@ -434,7 +295,7 @@ def _value(value: str | None) -> str:
     return "not set" if value is None else dumps(value, ensure_ascii=False)
 
 
-def _mount_causes(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[Cause]:
+def _mount_causes(was: Mapping[str, Any], now: Mapping[str, Any], new: KeyTree) -> list[Cause]:
     before, after = (
         {
             str(m.get("target") or m.get("id") or number): m
@@ -445,8 +306,12 @@ def _mount_causes(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[Cause]
     causes = []
     for target in [*after, *[target for target in before if target not in after]]:
         if before.get(target) != after.get(target):
-            old, new = before.get(target), after.get(target)
-            causes.append(Cause(MOUNT, target, *_mount_texts(old, new)))
+            one, other = before.get(target), after.get(target)
+            if one and other and one.get("content") != other.get("content"):  # a heredoc's program
+                texts = str(one.get("content")), str(other.get("content"))
+                causes.append(Cause(INSTRUCTION, new.instruction, *_first_different_lines(*texts)))
+            else:
+                causes.append(Cause(MOUNT, target, *_mount_texts(one, other)))
     if not causes and list(before.values()) != list(after.values()):
         causes.append(Cause(MOUNT, "order", " ".join(before), " ".join(after)))
     return causes
@@ -460,7 +325,7 @@ def _mount_texts(old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -
             texts.append("not there")
             continue
         fields = [k for k in one if other is None or one.get(k) != other.get(k)]
-        shown = [f"{k}={_text(one[k])}" for k in fields if k != "content"]
+        shown = [f"{k}={_text(one[k])}" for k in fields]
         texts.append(",".join(shown) or str(one.get("type", "")))
     return texts[0], texts[1]
 
@@ -512,11 +377,10 @@ def _same_step(one: KeyTree, other: KeyTree) -> bool:
     return one.op == other.op and [k for k, _ in one.sources] == [k for k, _ in other.sources]
 
 
-# Files ------------------------------------------------------------------------------------------
-
-
 def file_causes(old: Mapping[str, str], new: Mapping[str, str]) -> list[Cause]:
-    """What differs between two listings: `path` -> `type mode owner digest-or-target`."""
+    """What differs between two listings: `path` -> `type mode owner digest-or-target`. The row of a
+    file with extended attributes that was read may end with the digest of its bytes alone.
+    """
     if not old or not new:
         return []
     added = [path for path in new if path not in old]
@@ -526,7 +390,7 @@ def file_causes(old: Mapping[str, str], new: Mapping[str, str]) -> list[Cause]:
     causes = [
         _file_cause(path, old[path], row)
         for path, row in new.items()
-        if path in old and old[path] != row
+        if path in old and old[path] != row and _columns(old[path])[:4] != _columns(row)[:4]
     ]
     causes += [Cause(FILE_ADDED, path, "", new[path]) for path in added]
     causes += [Cause(FILE_REMOVED, path, old[path], "") for path in removed]
@@ -534,22 +398,28 @@ def file_causes(old: Mapping[str, str], new: Mapping[str, str]) -> list[Cause]:
 
 
 def _file_cause(path: str, old: str, new: str) -> Cause:
-    was, now = ((text.split(" ", 3) + [""] * 4)[:4] for text in (old, new))
+    was, now = _columns(old), _columns(new)
     if was[0] != now[0]:
         return Cause(FILE_TYPE, path, was[0], now[0])
     differ = [number for number in (3, 1, 2) if was[number] != now[number]]
     more = len(differ) - 1
     if was[3] != now[3]:
         kind = FILE_LINK if now[0] == "symlink" else FILE_CONTENT
+        has_attributes = was[3].startswith("attributes") or now[3].startswith("attributes")
         if now[0] == "dir":
-            kind = FILE_ATTRIBUTES if was[3].startswith("attributes") else FILES
+            kind = FILE_ATTRIBUTES if has_attributes else FILES
+        elif now[0] == "file" and (was[4] or was[3]) == (now[4] or now[3]):
+            kind = FILE_ATTRIBUTES
         return Cause(kind, path, was[3], now[3], more)
     if was[1] != now[1]:
         return Cause(FILE_MODE, path, was[1], now[1], more)
     return Cause(FILE_OWNER, path, was[2], now[2], more)
 
 
-# Words ------------------------------------------------------------------------------------------
+def _columns(row: str) -> list[str]:
+    """A row's five columns; only files have the last, and only targets of links have spaces."""
+    columns = row.split(" ", 4 if row.startswith("file ") else 3)
+    return columns + [""] * (5 - len(columns))
 
 
 def sentence(explanation: Explanation) -> str:
@@ -592,7 +462,6 @@ _WORDS = {
     INPUT: "the files of {subject} changed, and its earlier record is gone",
     FORMAT: "{subject} changed: {old} -> {new}",
 }
-KINDS = tuple(_WORDS)
 
 
 def _first_different_lines(old: str, new: str) -> tuple[str, str]:
@@ -604,9 +473,9 @@ def _first_different_lines(old: str, new: str) -> tuple[str, str]:
     return rest[0], rest[1]
 
 
-def _clip(text: str, limit: int = 120) -> str:
+def _clip(text: str) -> str:
     flat = " ".join(text.split("\n"))
-    return flat if len(flat) <= limit else flat[: limit - 1] + "…"
+    return flat if len(flat) <= _LINE else flat[: _LINE - 1] + "…"
 
 
 def _text(value: object) -> str:
@@ -621,18 +490,3 @@ def _short(digest: str) -> str:
 
 def _at(items: Sequence[dict[str, str]], position: int) -> dict[str, str]:
     return items[position] if position < len(items) else {}
-
-
-def _identity(value: object) -> tuple[str, str]:
-    if isinstance(value, dict):
-        for kind, text in value.items():
-            return str(kind), str(text)
-    return "", ""
-
-
-def _object(text: str) -> dict[str, Any]:
-    try:
-        found = loads(text)
-    except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}

@@ -76,6 +76,8 @@ def exec_key(op: Exec, base: Identity, sources: Sequence[Identity] = ()) -> Key:
     input, and which directory a cache mount names and how it is shared.
     """
     document = encode_op(proxy_excluded(op))
+    if not op.ulimits:
+        del document["ulimits"]  # keys made before it existed stay valid
     mounts = []
     for mount in op.mounts:
         encoded = encode_op(mount)

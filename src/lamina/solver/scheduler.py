@@ -11,8 +11,8 @@ looked up nowhere and ends when its inputs have results):
 | DEFINED | somebody wants its result | `Lookup` of the primary key |
 | LOOKUP | the store's answer | hit: FINAL, else INPUTS |
 | INPUTS | results of all inputs | `Lookup` of the chain key |
-| CHAIN | the store's answer | hit: FINAL, else PROBE, or RUN if it uses no other stage |
-| PROBE | `Select` of what it uses of stages | `Lookup` of the content key |
+| CHAIN | the store's answer | hit: FINAL, else PROBE, or RUN if nothing can be probed |
+| PROBE | `Select` of what it uses of stages and checkouts | `Lookup` of the content key |
 | CONTENT | the store's answer | hit: FINAL, else RUN |
 | RUN | `Run`, or that of another vertex with the same key | FINAL |
 | FINAL | | |
@@ -26,7 +26,7 @@ from __future__ import annotations
 
 from lamina.enumeration import Enumeration
 from lamina.events import Outcome
-from lamina.plan.ops import Exec, FileOp, GivenSource, ImageSource, Merge
+from lamina.plan.ops import Exec, FileOp, GitSource, GivenSource, ImageSource, Merge
 from lamina.record import Record
 from lamina.solver.keys import (
     by_chain,
@@ -53,12 +53,14 @@ class Select(Record):
     """Digest what this vertex takes from its inputs (`keys.uses`); feed `Selected`.
 
     `wanted` are the positions (among the vertex's uses) to digest: those from a build
-    context before anything runs, those from other stages when these have `inputs`.
+    context before anything runs, those from other stages when these have `inputs`. Of a commit
+    its name is digested first; if that is not enough (`is_probe`) it is fetched, for its files.
     """
 
     vertex: Vertex
     wanted: tuple[int, ...]
     inputs: tuple[Result | None, ...]
+    is_probe: bool = False
 
 
 class Lookup(Record):
@@ -131,6 +133,7 @@ class _Node:
     """What is known of one vertex."""
 
     __slots__ = (
+        "contents",
         "is_runner",
         "is_wanted",
         "keys",
@@ -138,9 +141,9 @@ class _Node:
         "outcome",
         "phase",
         "position",
+        "probed",
         "result",
         "selections",
-        "stage",
         "tried",
         "users",
         "vertex",
@@ -155,9 +158,10 @@ class _Node:
         self.users: list[_Node] = []
         self.keys: list[Key] = []
         self.tried = 0  # how many of `keys` were looked up
-        self.selections: dict[int, Digest] = {}
-        self.local: tuple[int, ...] = ()  # positions of uses of a build context
-        self.stage: tuple[int, ...] = ()  # positions of uses of other vertices
+        self.selections: dict[int, Digest] = {}  # of `local`
+        self.contents: dict[int, Digest] = {}  # of `probed`
+        self.local: tuple[int, ...] = ()  # positions of uses of given sources
+        self.probed: tuple[int, ...] = ()  # positions of uses of stages, and of commits
         self.result: Result | None = None
         self.outcome: Outcome | None = None
 
@@ -202,15 +206,17 @@ class Scheduler:
 
     def _sort_uses(self, node: _Node, found: Iterable[Use]) -> None:
         local: list[int] = []
-        stage: list[int] = []
+        probed: list[int] = []
         for position, use in enumerate(found):
             assert use.source is not None
             edge = node.vertex.inputs[use.source]
-            is_local = edge is not None and isinstance(
-                self._nodes[edge.vertex].vertex.op, GivenSource
-            )
-            (local if is_local else stage).append(position)
-        node.local, node.stage = tuple(local), tuple(stage)
+            op = self._nodes[edge.vertex].vertex.op if edge is not None else None
+            is_local = isinstance(op, GivenSource)
+            if is_local:
+                local.append(position)
+            if not is_local or (isinstance(op, GitSource) and not op.keep_git_dir):
+                probed.append(position)
+        node.local, node.probed = tuple(local), tuple(probed)
 
     # What the driver calls ------------------------------------------------------------------
 
@@ -364,9 +370,10 @@ class Scheduler:
         if node.phase is _Phase.LOOKUP:
             self._want_inputs(node)
         elif node.phase is _Phase.CHAIN:
-            if node.stage:
+            if node.probed:
                 node.phase = _Phase.PROBE
-                self._actions.append(Select(node.vertex, node.stage, self._results(node)))
+                inputs = self._results(node)
+                self._actions.append(Select(node.vertex, node.probed, inputs, is_probe=True))
             else:
                 self._run(node)
         elif node.phase is _Phase.CONTENT:
@@ -399,11 +406,12 @@ class Scheduler:
         return Outcome.RAN if has_run else Outcome.CACHED
 
     def _selected(self, node: _Node, fed: Selected) -> None:
-        node.selections.update(fed.digests)
         if node.phase is _Phase.NEW:
+            node.selections.update(fed.digests)
             for follower in tuple(self._nodes.values())[node.position :]:
                 self._define(follower)
         elif node.phase is _Phase.PROBE:
+            node.contents.update(fed.digests)
             node.phase = _Phase.CONTENT
             self._add_key(node, self._key(node, chains=True, contents=True))
             self._look_up(node)
@@ -457,7 +465,9 @@ class Scheduler:
             base = self._identity(inputs[op.owners], chains=chains)
         sources = []
         for position, use in enumerate(uses(op)):
-            if position in node.local or contents:
+            if contents and position in node.contents:
+                sources.append(by_content(node.contents[position]))
+            elif position in node.local:
                 sources.append(by_content(node.selections[position]))
             else:
                 assert use.source is not None

@@ -22,10 +22,10 @@ build used it last.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 
 from lamina.errors import Kind, LaminaError
+from lamina.jsontext import dumps, loads
 from lamina.record import Record
 from lamina.store.removal import remove_tree
 from lamina.system.locks import FileLock
@@ -423,7 +423,7 @@ def _write_json(path: str, document: Mapping[str, str]) -> None:
     """Called with the key's lock held: one writer at a time."""
     temporary = f"{path}~"
     with open(temporary, "w", encoding="utf-8", errors="surrogateescape") as file:
-        json.dump(dict(document), file)
+        file.write(dumps(dict(document)))
     os.rename(temporary, path)
 
 
@@ -431,7 +431,7 @@ def _read_json(path: str) -> dict[str, str] | None:
     """The texts of a small object; None if it is missing or damaged."""
     try:
         with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            found = json.load(file)
+            found = loads(file.read())
     except (OSError, ValueError):
         return None
     if not isinstance(found, dict):

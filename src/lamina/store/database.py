@@ -29,11 +29,7 @@ if TYPE_CHECKING:
 
     Row = tuple[Any, ...]
 else:
-    # the module behind `sqlite3`, which adds date adapters (and `datetime`) that nothing here uses
-    try:
-        import _sqlite3 as sqlite3
-    except ImportError:
-        import sqlite3
+    from lamina.store.sqlitemodule import sqlite3
 
 SqliteError = sqlite3.DatabaseError  # for others, which should not import `sqlite3` for it
 FILE = "meta.sqlite"

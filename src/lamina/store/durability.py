@@ -36,7 +36,7 @@ _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 def read_boot_id() -> str:
     """An identifier of this boot of the host; `unknown` where the kernel does not give one."""
     try:
-        with open(_BOOT_ID, encoding="ascii") as file:
+        with open(_BOOT_ID, encoding="utf-8") as file:
             return file.read().strip()
     except OSError:
         return "unknown"

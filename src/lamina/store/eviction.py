@@ -8,10 +8,10 @@ recently used goes first. This only chooses; `gc.collect` removes, and leaves wh
 
 from __future__ import annotations
 
-import json
 import os
 
 from lamina.errors import LaminaError
+from lamina.jsontext import loads
 from lamina.record import Record
 from lamina.spec.digest import DiffID, Digest
 from lamina.spec.identity import chain_ids
@@ -180,7 +180,7 @@ def _entry(store: LocalStore, row: _Result, used: Marked) -> CacheEntry:
     holds: set[str] = set()
     in_use = True
     try:
-        stack = [DiffID(Digest.parse(part)) for part in json.loads(row.text)]
+        stack = [DiffID(Digest.parse(part)) for part in loads(row.text)]
         chains = chain_ids(stack)
     except (LaminaError, ValueError, TypeError, AttributeError):
         stack, chains = [], ()  # a damaged row holds nothing

@@ -10,11 +10,11 @@ beside it. Blobs are removed first: on a full disk that makes the room which sql
 
 from __future__ import annotations
 
-import json
 import os
 
 from lamina.errors import Kind, LaminaError
 from lamina.events import Notice, silent
+from lamina.jsontext import loads
 from lamina.record import Record
 from lamina.spec import mediatype
 from lamina.spec.config import ImageConfig
@@ -311,7 +311,7 @@ class _Mark:
             (since,),
         ):
             try:
-                target = Descriptor.from_json(json.loads(text))
+                target = Descriptor.from_json(loads(text))
             except (LaminaError, ValueError):
                 self.unreadable.add(str(text)[:100])
                 continue
@@ -329,7 +329,7 @@ class _Mark:
         stacks = {text for key, text, used in rows if not (key in evict and used < before)}
         for text in stacks:
             try:
-                self._stack([DiffID(Digest.parse(part)) for part in json.loads(text)])
+                self._stack([DiffID(Digest.parse(part)) for part in loads(text)])
             except (LaminaError, ValueError, TypeError, AttributeError):
                 continue  # a damaged row: a miss when it is asked for
 
@@ -338,7 +338,7 @@ class _Mark:
         for id, text in self._store.database.read("SELECT id, body FROM documents"):
             self.snapshots.add(id)
             try:
-                body = json.loads(text)
+                body = loads(text)
             except ValueError:
                 continue  # not JSON: pins nothing
             if not isinstance(body, dict):
@@ -410,7 +410,7 @@ def _is_document(kind: str) -> bool:
 def _guess(raw: bytes) -> str:
     """The media type of a pinned document, from its own fields; empty if it is something else."""
     try:
-        document = json.loads(raw)
+        document = loads(raw)
     except (ValueError, RecursionError):
         return ""
     if not isinstance(document, dict):

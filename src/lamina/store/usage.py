@@ -7,12 +7,11 @@ Bytes are allocated blocks (st_blocks), as df(1) and statfs(2) count them. Each 
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 
+from lamina.jsontext import dumps, loads
 from lamina.record import Record
-from lamina.spec.digest import Digest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -95,7 +94,7 @@ def layer_sizes(store: LocalStore) -> tuple[dict[str, int], dict[str, int]]:
         seen[str(number)] = size
         sizes[name] = size
     if seen != known:
-        text = json.dumps(seen)
+        text = dumps(seen)
         store.database.write(
             lambda transaction: transaction.run(
                 "INSERT OR REPLACE INTO state VALUES (?, ?)", (_SIZES, text)
@@ -107,11 +106,6 @@ def layer_sizes(store: LocalStore) -> tuple[dict[str, int], dict[str, int]]:
 def tree_bytes(path: str) -> int:
     """Bytes of everything beneath and at `path`, hard links once; 0 if it is gone."""
     return _Counter().tree(path)
-
-
-def blob_bytes(store: LocalStore, digest: Digest) -> int:
-    """Bytes on disk of a blob; 0 if it is not here."""
-    return _allocated(store.content.path(digest))
 
 
 class _Counter:
@@ -171,7 +165,7 @@ def _snapshots(store: LocalStore) -> list[tuple[int, str, bool]]:
 def _remembered(store: LocalStore) -> dict[str, int]:
     rows = store.database.read("SELECT value FROM state WHERE key = ?", (_SIZES,))
     try:
-        found = json.loads(rows[0][0]) if rows else {}
+        found = loads(rows[0][0]) if rows else {}
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}

@@ -14,15 +14,13 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from contextlib import contextmanager
 
 from lamina.errors import Kind, LaminaError
 from lamina.system.overlay import LayerImage
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import ctypes
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from typing import Self
 
     from lamina.system.overlay import OverlayMount
@@ -62,7 +60,7 @@ def isolate() -> None:
     Raises:
         LaminaError: kind DENIED without the privilege.
     """
-    if _libc().unshare(_CLONE_NEWNS) != 0:
+    if _call("unshare", _CLONE_NEWNS) != 0:
         raise _error("cannot make a mount namespace", _errno())
     _mount("none", "/", flags=_MS_REC | _MS_SLAVE, what="cannot make mounts private")
     if os.path.ismount(_HYBRID_CGROUP):
@@ -130,8 +128,7 @@ class mounted:  # noqa: N801  # used as `with mounted(mount, target):`
         unmount(self.target)
 
 
-@contextmanager
-def opened_layers(layers: Sequence[str | LayerImage]) -> Iterator[list[str]]:
+class opened_layers:  # noqa: N801  # used as `with opened_layers(layers) as paths:`
     """Directories that show the layers, valid inside the block and in this process.
 
     An image is mounted nowhere but in a descriptor, which its path names: nothing is left behind.
@@ -139,19 +136,27 @@ def opened_layers(layers: Sequence[str | LayerImage]) -> Iterator[list[str]]:
     Raises:
         LaminaError: as `image_fd`.
     """
-    fds: list[int] = []
-    try:
-        paths = []
-        for layer in layers:
-            if isinstance(layer, LayerImage):
-                fds.append(image_fd(layer))
-                paths.append(f"/proc/self/fd/{fds[-1]}/.")
-            else:
-                paths.append(layer)
-        yield paths
-    finally:
-        for fd in fds:
-            os.close(fd)
+
+    def __init__(self, layers: Sequence[str | LayerImage]) -> None:
+        self._layers = layers
+        self._fds: list[int] = []
+
+    def __enter__(self) -> list[str]:
+        try:
+            return [self._open(layer) for layer in self._layers]
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def _open(self, layer: str | LayerImage) -> str:
+        if not isinstance(layer, LayerImage):
+            return layer
+        self._fds.append(image_fd(layer))
+        return f"/proc/self/fd/{self._fds[-1]}/."
+
+    def __exit__(self, *exc: object) -> None:
+        while self._fds:
+            os.close(self._fds.pop())
 
 
 def image_fd(image: LayerImage, *, loop: bool = True) -> int:
@@ -260,7 +265,7 @@ def unmount(target: str) -> None:
     Raises:
         LaminaError: nothing is mounted there, or the privilege is missing.
     """
-    if _libc().umount2(os.fsencode(target), _MNT_DETACH | _UMOUNT_NOFOLLOW) != 0:
+    if _call("umount2", os.fsencode(target), _MNT_DETACH | _UMOUNT_NOFOLLOW) != 0:
         number = _errno()
         if number == errno.EINVAL:
             raise LaminaError(f"cannot unmount {target}: it is not a mount point")
@@ -478,7 +483,7 @@ def _mount(  # mount(2)'s own parameters
     source: str, target: str, *, what: str, kind: str = "none", flags: int = 0, options: str = ""
 ) -> None:
     paths = (os.fsencode(source), os.fsencode(target))
-    if _libc().mount(*paths, kind.encode(), flags, os.fsencode(options) or None) != 0:
+    if _call("mount", *paths, kind.encode(), flags, os.fsencode(options) or None) != 0:
         raise _error(what, _errno())
 
 
@@ -508,48 +513,21 @@ def _error(what: str, number: int) -> LaminaError:
     )
 
 
-_library: ctypes.CDLL | None = None
+def _call(name: str, *arguments: int | bytes | None) -> int:
+    """A function of the C library, loaded on the first use because most commands mount nothing."""
+    from lamina.system.libc import call
 
-
-def _libc() -> ctypes.CDLL:
-    """The C library; ctypes is loaded on the first use (3.5 ms) because most commands mount
-    nothing.
-    """
-    global _library
-    if _library is None:
-        import ctypes
-
-        library = ctypes.CDLL(None, use_errno=True)
-        library.mount.argtypes = [
-            ctypes.c_char_p,
-            ctypes.c_char_p,
-            ctypes.c_char_p,
-            ctypes.c_ulong,
-            ctypes.c_char_p,
-        ]
-        library.syscall.restype = ctypes.c_long
-        _library = library
-    return _library
+    return call(name, *arguments)
 
 
 def _errno() -> int:
-    import ctypes
+    from lamina.system.libc import get_errno
 
-    return ctypes.get_errno()
+    return get_errno()
 
 
 def _syscall(number: int, *arguments: int | bytes | None) -> int:
-    """syscall(2). ctypes passes a Python int as a C int, but the kernel reads whole registers: every
-    argument is made a long (negative fds are sign-extended), every pointer a char pointer.
-    """
-    import ctypes
-
-    values = [
-        ctypes.c_long(value) if isinstance(value, int) else ctypes.c_char_p(value)
-        for value in arguments
-    ]
-    result: int = _libc().syscall(ctypes.c_long(number), *values)
-    return result
+    return _call("syscall", number, *arguments)
 
 
 def syncfs(path: str) -> None:
@@ -560,7 +538,7 @@ def syncfs(path: str) -> None:
     """
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        if _libc().syncfs(fd) != 0:
+        if _call("syncfs", fd) != 0:
             raise _error(f"cannot flush {path} to the disk", _errno())
     finally:
         os.close(fd)

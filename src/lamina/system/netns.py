@@ -7,6 +7,7 @@ when the holder dies, kill -9 included.
 
 from __future__ import annotations
 
+import _thread
 import errno
 import os
 
@@ -55,27 +56,6 @@ def create_namespace(configure: Callable[[], T]) -> tuple[int, T]:
     return results[0]
 
 
-def run_inside(descriptor: int, function: Callable[[], T]) -> T:
-    """Run `function` in a short-lived thread inside the namespace `descriptor`; its result.
-
-    Raises what `function` raised, and OSError if the namespace cannot be entered.
-    """
-    results: list[T] = []
-    errors: list[BaseException] = []
-
-    def enter() -> None:
-        try:
-            setns(descriptor, CLONE_NEWNET)
-            results.append(function())
-        except BaseException as error:  # noqa: BLE001  # re-raised in the caller's thread
-            errors.append(error)
-
-    _run_in_thread(enter)
-    if errors:
-        raise errors[0]
-    return results[0]
-
-
 def unshare(flags: int) -> None:
     """Give the calling thread new namespaces. Raises OSError."""
     _call("unshare", flags)
@@ -87,20 +67,25 @@ def setns(descriptor: int, flags: int) -> None:
 
 
 def _run_in_thread(function: Callable[[], None]) -> None:
-    import threading
+    done = _thread.allocate_lock()
+    done.acquire()
 
-    thread = threading.Thread(target=function, name="netns")
-    thread.start()
-    thread.join()
+    def body() -> None:
+        try:
+            function()
+        finally:
+            done.release()
+
+    _thread.start_new_thread(body, ())
+    done.acquire()
 
 
 def _call(name: str, *arguments: int) -> None:
     # os.unshare and os.setns exist only since Python 3.12.
-    import ctypes
+    from lamina.system.libc import call, get_errno
 
-    libc = ctypes.CDLL(None, use_errno=True)
-    if getattr(libc, name)(*[ctypes.c_int(argument) for argument in arguments]) != 0:
-        code = ctypes.get_errno()
+    if call(name, *arguments) != 0:
+        code = get_errno()
         raise OSError(code, f"{name}: {os.strerror(code)}")
 
 

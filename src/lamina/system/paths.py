@@ -12,16 +12,17 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from struct import Struct
 
 from lamina.errors import Kind, LaminaError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import ctypes
+    from collections.abc import Callable
 
 PATH_MAX = 4096  # limits.h; a path of this length or more must be walked in pieces
 NAME_MAX = 255
-MAX_SYMLINKS = 40  # what Linux follows in one lookup (path_resolution(7))
+_MAX_SYMLINKS = 40  # what Linux follows in one lookup (path_resolution(7))
 
 _SYS_OPENAT2 = 437  # the same number on every architecture (since Linux 5.6)
 _RESOLVE_NO_MAGICLINKS = 0x02  # linux/openat2.h
@@ -61,30 +62,21 @@ def failure(error: OSError, what: str) -> LaminaError:
     return LaminaError(f"{what}: {reason}", kind=_KINDS.get(number, Kind.SYSTEM), hint=hint)
 
 
-_libc: ctypes.CDLL | None = None
+_HOW = Struct("=QQQ")  # struct open_how: flags, mode, resolve
 
 
 def _openat2(root_fd: int, path: bytes, *, flags: int, mode: int, resolve: int) -> int:
     """openat2(2), which the C library does not wrap. Raises OSError."""
-    global _libc
-    import ctypes
+    from lamina.system.libc import call, get_errno
 
-    if _libc is None:
-        _libc = ctypes.CDLL(None, use_errno=True)
     if b"\0" in path:
         raise OSError(errno.EINVAL, "embedded NUL byte")
-    how = (ctypes.c_uint64 * 3)(flags | os.O_CLOEXEC, mode, resolve)
+    how = _HOW.pack(flags | os.O_CLOEXEC, mode, resolve)
     for _ in range(_MAX_RETRIES):
-        fd: int = _libc.syscall(
-            ctypes.c_long(_SYS_OPENAT2),
-            ctypes.c_int(root_fd),
-            ctypes.c_char_p(path),
-            ctypes.byref(how),
-            ctypes.c_size_t(ctypes.sizeof(how)),
-        )
+        fd = call("syscall", _SYS_OPENAT2, root_fd, path, how, _HOW.size)
         if fd >= 0:
             return fd
-        number = ctypes.get_errno()
+        number = get_errno()
         if number not in {errno.EAGAIN, errno.EINTR}:
             raise OSError(number, os.strerror(number))
     raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
@@ -143,35 +135,47 @@ def lookup_in_root(root_fd: int, path: bytes) -> os.stat_result | None:
         os.close(fd)
 
 
-def realpath_in_root(root_fd: int, path: bytes) -> bytes:
-    """Where `path` leads inside the root: relative to it, no links, no `.` or `..`; root is `b""`.
+def resolve(path: bytes, readlink: Callable[[bytes], bytes | None]) -> bytes:
+    """Where `path` leads from a root: no links, no `.` or `..`, which never leave the root.
 
-    Components that do not exist are kept as written, so this also says where a file would be made.
+    `readlink` is asked for every place on the way, from the root down, once all above it are known
+    to be no links: it gives the target of the link there, None if it is no link. Components that do
+    not exist are kept, so this also says where a file would be made.
 
     Raises:
-        LaminaError: INVALID for a loop of links or a component that is not a directory.
+        LaminaError: kind INVALID for a loop of links; what `readlink` raises.
     """
-    done: list[bytes] = []
-    todo = path.split(b"/")[::-1]
+    at, todo = b"", path.split(b"/")[::-1]
     links = 0
     while todo:
         name = todo.pop()
         if name in {b"", b"."}:
             continue
         if name == b"..":
-            del done[-1:]
+            at = at.rpartition(b"/")[0]
             continue
-        link = _readlink_in_root(root_fd, b"/".join([*done, name]))
-        if link is None:
-            done.append(name)
+        place = at + b"/" + name if at else name
+        target = readlink(place)
+        if target is None:
+            at = place
             continue
         links += 1
-        if links > MAX_SYMLINKS:
-            raise LaminaError(f"too many symbolic links in {shown(path)}", kind=Kind.INVALID)
-        if link.startswith(b"/"):
-            done.clear()
-        todo += link.split(b"/")[::-1]
-    return b"/".join(done)
+        if links > _MAX_SYMLINKS:
+            text = f"too many symbolic links in {shown(b'/' + path.lstrip(b'/'))}"
+            raise LaminaError(text, kind=Kind.INVALID)
+        if target.startswith(b"/"):
+            at = b""
+        todo += target.split(b"/")[::-1]
+    return at
+
+
+def realpath_in_root(root_fd: int, path: bytes) -> bytes:
+    """Where `path` leads inside the root directory, as `resolve` says.
+
+    Raises:
+        LaminaError: INVALID for a loop of links or a component that is not a directory.
+    """
+    return resolve(path, lambda place: _readlink_in_root(root_fd, place))
 
 
 def _readlink_in_root(root_fd: int, path: bytes) -> bytes | None:

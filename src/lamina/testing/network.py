@@ -15,15 +15,19 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from lamina.container.network import Network, PortMapping
 from lamina.store.local import open_store
-from lamina.system.netns import CLONE_NEWNET, create_namespace, run_inside, setns, unshare
+from lamina.system.netns import CLONE_NEWNET, create_namespace, setns, unshare
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import TypeVar
+
+    T = TypeVar("T")
 
 BRIDGE = "lamtest0"
 
@@ -70,6 +74,17 @@ def run(script: str) -> str:
     )
     assert done.returncode == 0, f"{script}: {done.stderr}{done.stdout}"
     return done.stdout
+
+
+def run_inside(ns_fd: int, function: Callable[[], T]) -> T:
+    """What `function` gives, or raises, in a thread inside the namespace."""
+
+    def enter() -> T:
+        setns(ns_fd, CLONE_NEWNET)
+        return function()
+
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(enter).result()
 
 
 def listen(ns_fd: int, port: int, *, kind: int = socket.SOCK_STREAM) -> socket.socket:

@@ -10,6 +10,9 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+from lamina.image.resolve import find_image
+from lamina.spec.document import MAX_DOCUMENT
+from lamina.store import open_store
 from lamina.testing.command import Lamina
 
 DOCKERFILE = """\
@@ -109,8 +112,13 @@ class Built:
 
     def content(self) -> dict[str, object]:
         """The image without times: its config, and each file's type, mode, owner and bytes."""
-        config = json.loads(self.project.lamina("inspect", self.tag).stdout)[0]["Config"]
-        files: dict[str, object] = {"": config}
+        store = open_store(str(self.project.lamina.root))
+        try:
+            image = find_image(store, self.tag)
+            config = json.loads(store.content.read(image.id, limit=MAX_DOCUMENT))
+        finally:
+            store.close()
+        files: dict[str, object] = {"": config["config"]}
         with tarfile.open(self._dest) as tar:
             for member in tar:
                 data = tar.extractfile(member) if member.isreg() else None

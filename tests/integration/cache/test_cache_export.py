@@ -12,6 +12,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -244,6 +245,50 @@ def test_damaged_cache_is_a_reported_miss(
     if part is _top_layer:
         assert ends["COPY --from=made /made /made"] == "cached"
     assert second("run", "--rm", "app", "cat", "/copied").stdout == "made\n"
+
+
+def _rewrite(bench: Bench, change: Callable[[dict[str, Any]], None]) -> None:
+    """Put a whole, well signed cache in place whose records someone has changed."""
+    manifest, config = bench.document()
+    document = json.loads(config.read_text())
+    for each in document["records"]:
+        change(each)
+    rows = [json.loads(manifest.read_text()), json.loads((bench.cache / "index.json").read_text())]
+    raws = [json.dumps(document).encode()]
+    for outer, place in ((rows[0], rows[0]["config"]), (rows[1], rows[1]["manifests"][0])):
+        digest = hashlib.sha256(raws[-1]).hexdigest()
+        (bench.cache / "blobs/sha256" / digest).write_bytes(raws[-1])
+        place.update(digest=f"sha256:{digest}", size=len(raws[-1]))
+        raws.append(json.dumps(outer).encode())
+    (bench.cache / "index.json").write_bytes(raws[-1])
+
+
+def _no_layers(record: dict[str, Any]) -> None:
+    record["result"] = -1
+
+
+def _other_layers(record: dict[str, Any]) -> None:
+    record["result"] = 0
+
+
+@pytest.mark.parametrize("change", [_no_layers, _other_layers])
+def test_results_that_the_step_cannot_have_are_a_reported_miss(
+    bench: Bench, change: Callable[[dict[str, Any]], None]
+) -> None:
+    _rewrite(bench, change)
+    second = bench.store("second", has_base=True)
+    ends, told = bench.outcomes(second, *FROM_LOCAL)
+    assert "has such layers" in told
+    assert ends["RUN cat /made > /copied"] == "ran"
+    assert second("run", "--rm", "app", "cat", "/copied").stdout == "made\n"
+
+
+def test_key_trees_of_another_form_fail_no_build(bench: Bench) -> None:
+    strange = {"op": {"type": "FileOp", "actions": 7}, "sources": 5, "about": {"images": 4}}
+    _rewrite(bench, lambda record: record.update(tree=json.dumps(strange)))
+    (bench.app / "a").write_text("another\n")
+    ran = bench.ran(bench.store("second", has_base=True), *FROM_LOCAL)
+    assert "COPY a /a" in ran
 
 
 def test_base_layer_that_no_cache_has_is_missed_by_name(bench: Bench) -> None:

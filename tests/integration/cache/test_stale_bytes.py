@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import shutil
 import subprocess
+import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -222,3 +225,22 @@ def test_modes_of_git_can_be_configured(tree: Path, tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text('context-modes = "svn"\n')
     refused = lamina("build", str(tree), check=False)
     assert "context-modes must be one of exact, git" in refused.stderr
+
+
+def test_no_cache_reads_files_that_changed_without_a_trace(tmp_path: Path, lamina: Lamina) -> None:
+    """tmpfs keeps a file's times when it is written through a mapping."""
+    context = Path(tempfile.mkdtemp(dir="/dev/shm"))
+    try:
+        file = context / "file"
+        file.write_bytes(b"a" * 4096)
+        (context / "Dockerfile").write_text("FROM scratch\nCOPY file /file\n")
+        while time.time() < file.stat().st_ctime + 2.1:  # until its status is believed
+            time.sleep(0.05)
+        lamina("build", str(context))
+        with file.open("r+b") as opened, mmap.mmap(opened.fileno(), 4096) as mapped:
+            mapped[:1] = b"b"
+        for words in (("--no-cache",), ()):
+            lamina("build", *words, "-o", f"type=local,dest={tmp_path}/out", str(context))
+            assert (tmp_path / "out/file").read_bytes()[:1] == b"b"
+    finally:
+        shutil.rmtree(context)

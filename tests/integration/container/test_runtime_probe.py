@@ -3,14 +3,19 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from lamina.container.host import read_cgroups
+from lamina.container.filterprogram import ANNOTATION, hand_back
+from lamina.container.host import has_seccomp, read_cgroups
 from lamina.container.info import host_report
+from lamina.container.ports import ProcessSpec
+from lamina.container.profile import seccomp_for
 from lamina.container.runtime import NoRuntime, find_runtime
 
 pytestmark = [pytest.mark.root, pytest.mark.tool("crun"), pytest.mark.tool("runc")]
@@ -20,7 +25,26 @@ def test_crun_is_preferred_and_nothing_is_left(tmp_path: Path) -> None:
     found = find_runtime(str(tmp_path))
     assert found.name == "crun"
     assert [path.name for path in tmp_path.iterdir()] == ["runtime.json"]
-    assert not list(Path("/sys/fs/cgroup").glob(f"*/lamina-probe-{os.getpid()}"))
+    assert not list(Path("/sys/fs/cgroup").glob(f"*/lamina-*-{os.getpid()}"))
+
+
+def test_crun_leaves_its_filter_to_be_handed_back(tmp_path: Path) -> None:
+    if not has_seccomp():
+        pytest.skip("this kernel does not filter system calls")
+    found = find_runtime(str(tmp_path), override="crun")
+    process = ProcessSpec(argv=("true",), env=())
+    profile = seccomp_for(process, found.host)
+    assert profile is not None
+    spec: dict[str, Any] = {}
+    hand_back(found, spec, profile)
+    program = base64.b64decode(spec["annotations"][ANNOTATION])
+    assert len(program) % 8 == 0
+    assert len(program) > 8 * 100  # a filter of some hundred system calls
+    assert find_runtime(str(tmp_path), override="crun").program == found.program  # kept
+
+
+def test_runc_is_asked_for_no_filter(tmp_path: Path) -> None:
+    assert find_runtime(str(tmp_path), override="runc").program == ""
 
 
 def test_hybrid_host_is_shielded(tmp_path: Path) -> None:

@@ -187,6 +187,25 @@ def test_a_sound_store_is_sound(lamina: Lamina) -> None:
     assert not (lamina.root / "quarantine").exists()
 
 
+def test_notes_of_clamped_and_squashed_layers_are_sound_and_may_be_damaged(
+    lamina: Lamina, tmp_path: Path
+) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM busybox\nRUN echo 1 > /one\nRUN echo 2 > /two\n")
+    words = ("build", "--squash", "--timestamp", "1000", "-t", "derived", ".")
+    lamina(*words)
+    made = lamina.id_of("derived")
+    assert fsck(lamina, status=0) == []
+    with sqlite3.connect(lamina.root / "meta.sqlite") as database:
+        notes = "kind IN ('clamped-layer', 'squashed-layer')"
+        assert database.execute(f"SELECT 1 FROM documents WHERE {notes}").fetchall()
+        database.execute(f"UPDATE documents SET body = 'sha256:x' WHERE {notes}")
+        database.execute("DELETE FROM documents WHERE kind = 'export'")  # or nothing is made again
+    database.close()
+    lamina(*words)
+    assert lamina.id_of("derived") == made
+    assert fsck(lamina, status=0) == []
+
+
 @pytest.mark.parametrize("kind", DAMAGE)
 def test_one_flipped_bit_is_found_and_repaired(lamina: Lamina, kind: str) -> None:
     damage, part, cure = DAMAGE[kind]

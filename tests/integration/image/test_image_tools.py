@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lamina.app.bootstrap import PATH, BootstrapOptions, bootstrap
+from lamina.app.bootstrap.images import bootstrap
+from lamina.app.bootstrap.options import PATH, BootstrapOptions
 from lamina.app.images import load_images, save_images
 from lamina.events import Notice, silent
 from lamina.exporter.output import Output

@@ -18,12 +18,12 @@ from lamina.container.network import Network, PortMapping
 from lamina.container.network_pool import NetworkPool
 from lamina.errors import Kind, LaminaError
 from lamina.store.local import open_store
-from lamina.system.netns import run_inside
 from lamina.testing.network import (
     BRIDGE,
     ask,
     neighbour,
     run,
+    run_inside,
     serving,
     wait_until,
 )

@@ -14,8 +14,7 @@ import pytest
 
 from lamina.container.network import PortMapping, parse_publish
 from lamina.errors import Kind, LaminaError
-from lamina.system.netns import run_inside
-from lamina.testing.network import BRIDGE, ask, neighbour, run, serving
+from lamina.testing.network import BRIDGE, ask, neighbour, run, run_inside, serving
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -17,7 +17,8 @@ from lamina.layer.create import create_layer
 from lamina.layer.entry import Entry, EntryType
 from lamina.registry.client import Registries
 from lamina.registry.graph import copy_graph
-from lamina.registry.local import StoreEnd, StoreJournal
+from lamina.registry.journal import StoreJournal
+from lamina.registry.storeend import StoreEnd
 from lamina.registry.upload import RegistrySink
 from lamina.spec.config import ImageConfig
 from lamina.spec.descriptor import Descriptor
@@ -25,10 +26,15 @@ from lamina.spec.manifest import Manifest
 from lamina.spec.mediatype import OCI_CONFIG, OCI_LAYER
 from lamina.spec.reference import Reference
 from lamina.store import LocalStore
+from lamina.store.ports import Ingest
 from lamina.tasks import CancelToken
 from lamina.testing.command import Lamina
 from lamina.testing.images import AMD64, ImageMaker
 from lamina.testing.registry import RegistryServer
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from lamina.registry.ports import Report
 
 MIB = 1 << 20
 SIZE = 72 * MIB  # three pieces of an upload
@@ -181,13 +187,13 @@ def test_a_pull_outlives_a_restart_of_the_registry(
             return repository.open(descriptor, offset=offset)
 
     class Sink(StoreEnd):
-        def _download(self, ingest, descriptor, source, *, report, cancel) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+        def _watch(self, ingest: Ingest, descriptor: Descriptor, report: Report) -> Report:
             def reported(size: int) -> None:
                 report(size)
                 if size > 8 * MIB and restarts:
                     restarts.pop()()
 
-            super()._download(ingest, descriptor, source, report=reported, cancel=cancel)
+            return super()._watch(ingest, descriptor, reported)
 
     with other_store.lease("test"):
         copy_graph(

@@ -20,7 +20,7 @@ from lamina.layer.create import create_layer
 from lamina.layer.entry import Entry, EntryType
 from lamina.registry import upload
 from lamina.registry.client import Registries
-from lamina.registry.local import StoreJournal
+from lamina.registry.journal import StoreJournal
 from lamina.spec.config import ImageConfig
 from lamina.spec.descriptor import Descriptor
 from lamina.spec.manifest import Manifest

@@ -28,7 +28,7 @@ from lamina.layer.erofs import NotWrappable
 from lamina.registry.arrivals import Arrivals, ArrivingEnd, ArrivingImage
 from lamina.registry.client import Registries
 from lamina.registry.graph import copy_graph
-from lamina.registry.local import StoreEnd
+from lamina.registry.storeend import StoreEnd
 from lamina.spec.config import ImageConfig
 from lamina.spec.descriptor import Descriptor
 from lamina.spec.digest import Digest

@@ -192,6 +192,21 @@ def test_git_context(bench: Bench, tmp_path: Path) -> None:
     assert "all/.git/HEAD" in kept
 
 
+def test_moved_commit_reruns_what_uses_changed_files(bench: Bench, tmp_path: Path) -> None:
+    files = {"Dockerfile": "FROM scratch\nCOPY a /a\nCOPY b /b\n", "a": "1", "b": "1"}
+    url = repository(bench, tmp_path / "r", files)
+    bench.build("", context=url)
+    work = tmp_path / "r" / "work"
+    (work / "b").write_text("2")
+    git(str(work), "commit", "--quiet", "-a", "-m", "two")
+    git(str(work), "push", "--quiet", str(tmp_path / "r" / "p.git"), "main")
+    log = bench.build("", "--explain", context=url)
+    step = next(line.split(" ")[0] for line in log.splitlines() if "COPY a /a" in line)
+    assert f"{step} CACHED" in log.splitlines()
+    assert "bytes of b changed: 6b86b273ff34fce1 -> d4735e3a265e16ee" in log
+    assert bench.tree("", context=url)["b"].content == b"2"
+
+
 def test_archive_context(bench: Bench) -> None:
     files = {
         "Dockerfile": "FROM scratch\nCOPY a /a\n",

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lamina.app.aptsources import AptSource, parse_deb822, parse_one_line, sources_for
-from lamina.app.bootstrap import (
-    BootstrapOptions,
-    _Request,
-    bootstrap,
-    busybox_items,
-    contained,
+from lamina.app.bootstrap.aptsources import AptSource, parse_deb822, parse_one_line, sources_for
+from lamina.app.bootstrap.busybox import busybox_items
+from lamina.app.bootstrap.contained import contained
+from lamina.app.bootstrap.debian import (
+    DebianRequest,
     explain_failure,
     mmdebstrap_argv,
     read_host_sources,
 )
+from lamina.app.bootstrap.images import bootstrap
+from lamina.app.bootstrap.options import BootstrapOptions
 from lamina.errors import Kind, LaminaError
 from lamina.events import silent
 from lamina.layer.entry import Entry, EntryType, sort_key
@@ -108,7 +108,7 @@ def test_host_sources_are_read_in_both_forms(tmp_path: Path) -> None:
 
 def test_command_line_of_mmdebstrap() -> None:
     source = AptSource("http://m/debian", "bookworm", ("main",), "/k.gpg")
-    argv = mmdebstrap_argv(_Request("bookworm", (source,), OPTIONS, 1))
+    argv = mmdebstrap_argv(DebianRequest("bookworm", (source,), OPTIONS, 1))
     assert argv[-3:] == ["bookworm", "-", "deb http://m/debian bookworm main"]
     assert {"--mode=root", "--variant=minbase", "--keyring=/k.gpg"} < set(argv)
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import pytest
 
-from lamina.app.foreignbusybox import applets_of
+from lamina.app.bootstrap.foreignbusybox import applets_of
 from lamina.app.platforms import parse_platforms
 from lamina.errors import LaminaError
 from lamina.spec.platform import Platform

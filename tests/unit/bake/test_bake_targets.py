@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("hcl2")
 
 from lamina.app.bake.definition import print_json, read_definition, resolve
-from lamina.app.bake.hcl import BakeError
+from lamina.app.bake.values import BakeError
 
 
 def bake(

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from lamina.builder.changes import entry_of
+from lamina.builder.copying import FileContent
 from lamina.builder.selection import Selection, select
 from lamina.builder.statcache import RACY_NS, StatCache
 from lamina.builder.tree import Tree
@@ -406,3 +408,106 @@ def test_unchanged_file_is_not_read_again(
     monkeypatch.setattr("lamina.builder.selection._Picker._read", None)
     cache = StatCache(lambda: remembering.blob, now_ns=remembering.now_ns)
     assert pick(remembering.root, cache=cache).digest == first
+
+
+def test_unchanged_directory_is_compared_as_a_whole(
+    remembering: Remembering, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = remembering.digest()
+    monkeypatch.setattr("lamina.builder.selection._Picker._picked", None)
+    cache = StatCache(lambda: remembering.blob, now_ns=remembering.now_ns)
+    assert pick(remembering.root, cache=cache).digest == first
+
+
+def test_files_of_a_remembered_selection_are_found_when_they_are_asked_for(
+    remembering: Remembering,
+) -> None:
+    fresh = pick(remembering.root)
+    cache = StatCache(lambda: remembering.blob, now_ns=remembering.now_ns)
+    tree = open_tree(remembering.root)
+    try:
+        found = select(tree, (".",), cache=cache)
+        assert [m.picked for m in found.matches] == [m.picked for m in fresh.matches]
+    finally:
+        tree.close()
+
+
+def test_edit_between_the_digest_and_its_files_is_a_conflict(remembering: Remembering) -> None:
+    cache = StatCache(lambda: remembering.blob, now_ns=remembering.now_ns)
+    tree = open_tree(remembering.root)
+    try:
+        found = select(tree, (".",), cache=cache)
+        (remembering.root / "src" / "deep" / "x.py").write_text("y")
+        with pytest.raises(LaminaError, match="'src/deep' of the build context changed") as caught:
+            assert found.matches
+    finally:
+        tree.close()
+    assert caught.value.kind is Kind.CONFLICT
+
+
+def test_selection_of_everything_is_that_of_a_walk_that_looks_for_exclusions(
+    context: Path,
+) -> None:
+    (context / "empty").mkdir()
+    tree = open_tree(context, ignore=("nothing", "!nowhere/**"))
+    try:
+        assert not tree.is_plain
+        found = select(tree, (".",), cache=None)
+    finally:
+        tree.close()
+    plain = pick(context)
+    assert found.digest == plain.digest
+    assert names(found) == names(plain)
+
+
+def test_changed_attribute_of_a_remembered_directory_is_seen(remembering: Remembering) -> None:
+    first = remembering.digest()
+    try:
+        os.setxattr(remembering.root / "src", "user.kept", b"1")
+    except OSError:
+        pytest.skip("this filesystem has no user attributes")
+    assert remembering.digest() != first
+
+
+def test_changed_target_of_a_remembered_link_is_seen(remembering: Remembering) -> None:
+    first = remembering.digest()
+    (remembering.root / "link").unlink()
+    (remembering.root / "link").symlink_to("src/main.pi")
+    assert remembering.digest() != first
+
+
+def test_emptied_and_removed_directories_are_seen(remembering: Remembering) -> None:
+    first = remembering.digest()
+    (remembering.root / "src" / "deep" / "x.py").unlink()
+    second = remembering.digest()
+    (remembering.root / "src" / "deep").rmdir()
+    assert len({first, second, remembering.digest()}) == 3
+
+
+def test_file_removed_while_its_directory_is_listed_is_not_there(
+    context: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = pick(context).digest
+    real = os.listdir
+    monkeypatch.setattr(os, "listdir", lambda fd: [*real(fd), "removed"])
+    assert pick(context).digest == wanted
+
+
+def test_file_with_attributes_is_copied_with_them(context: Path) -> None:
+    try:
+        os.setxattr(context / "a.txt", "user.kept", b"1")
+    except OSError:
+        pytest.skip("this filesystem has no user attributes")
+    tree = open_tree(context)
+    try:
+        (match,) = select(tree, ("a.txt",), cache=None).matches
+        entry = entry_of(b"x", match.picked[0].status)
+        assert entry is not None
+        ((found, content),) = (
+            (found, content.read(10))  # type: ignore[union-attr]  # a file's content is a reader
+            for found, content in FileContent(tree, match.picked[0]).items(entry)
+        )
+    finally:
+        tree.close()
+    assert found.xattrs == ((b"user.kept", b"1"),)
+    assert content == b"a"

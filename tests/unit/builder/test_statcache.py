@@ -4,7 +4,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from lamina.builder.statcache import RACY_NS, StatCache
+from lamina.builder.statcache import RACY_NS, StatCache, stamps
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,17 +68,65 @@ def test_damaged_blob_is_an_empty_cache(tmp_path: Path) -> None:
     assert StatCache(lambda: b"", now_ns=now).get(b"f", status) is None
 
 
-def test_entries_of_other_selections_stay_until_they_are_too_many(tmp_path: Path) -> None:
+def test_directories_of_other_selections_stay_until_they_are_too_many(tmp_path: Path) -> None:
     status, now = written(tmp_path / "f", age_ns=RACY_NS + 1)
     first = StatCache(lambda: None, now_ns=now)
     for number in range(1500):
-        first.put(b"old%d" % number, status, DIGEST)
+        first.put(b"old%d/f" % number, status, DIGEST)
     blob = first.blob()
     second = StatCache(lambda: blob, now_ns=now)
-    assert second.get(b"old1", status) == DIGEST
-    second.put(b"new", status, DIGEST)
+    assert second.get(b"old1/f", status) == DIGEST
+    second.put(b"new/f", status, DIGEST)
     pruned = second.blob()
     third = StatCache(lambda: pruned, now_ns=now)
-    assert third.get(b"new", status) == DIGEST
-    assert third.get(b"old1", status) == DIGEST
-    assert third.get(b"old2", status) is None
+    assert third.get(b"new/f", status) == DIGEST
+    assert third.get(b"old1/f", status) == DIGEST
+    assert third.get(b"old2/f", status) is None
+
+
+def test_one_file_more_keeps_the_others_of_its_directory_but_not_the_sum(tmp_path: Path) -> None:
+    status, now = written(tmp_path / "f", age_ns=RACY_NS + 1)
+    cache = StatCache(lambda: None, now_ns=now)
+    cache.put_directory(b"d", b"a\0b", [(status, DIGEST), (status, b"")], DIGEST)
+    blob = cache.blob()
+    again = StatCache(lambda: blob, now_ns=now)
+    listed = again.directory(b"d")
+    assert listed is not None
+    assert (listed.names, listed.sum) == (b"a\0b", DIGEST)
+    assert again.get(b"d/b", status) is None
+    again.put(b"d/c", status, DIGEST)
+    more = again.blob()
+    third = StatCache(lambda: more, now_ns=now)
+    assert third.get(b"d/a", status) == third.get(b"d/c", status) == DIGEST
+    found = third.directory(b"d")
+    assert found is not None
+    assert not found.sum
+
+
+def test_sum_of_a_directory_with_a_file_changed_a_moment_ago_is_not_remembered(
+    tmp_path: Path,
+) -> None:
+    status, now = written(tmp_path / "f", age_ns=RACY_NS)
+    old = os.stat_result(list(status), {"st_mtime_ns": 1, "st_ctime_ns": 1})
+    cache = StatCache(lambda: None, now_ns=now)
+    cache.put_directory(b"", b"new\0old", [(status, DIGEST), (old, DIGEST)], DIGEST)
+    blob = cache.blob()
+    again = StatCache(lambda: blob, now_ns=now)
+    listed = again.directory(b"")
+    assert listed is not None
+    assert not listed.sum
+    assert listed.stamps != stamps([status, old])
+    assert again.get(b"new", status) is None
+    assert again.get(b"old", old) == DIGEST
+
+
+def test_sums_are_of_one_variant(tmp_path: Path) -> None:
+    status, now = written(tmp_path / "f", age_ns=RACY_NS + 1)
+    cache = StatCache(lambda: None, now_ns=now, variant=b"g")
+    cache.put_directory(b"", b"f", [(status, DIGEST)], DIGEST)
+    blob = cache.blob()
+    other = StatCache(lambda: blob, now_ns=now)
+    listed = other.directory(b"")
+    assert listed is not None
+    assert not listed.sum
+    assert other.get(b"f", status) == DIGEST

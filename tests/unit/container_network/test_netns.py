@@ -55,16 +55,3 @@ def test_call_that_the_kernel_refuses_raises_its_errno() -> None:
         netns.setns(-1, netns.CLONE_NEWNET)
 
     assert caught.value.errno == errno.EBADF
-
-
-def test_error_inside_another_namespace_reaches_the_caller(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(netns, "setns", lambda *_: None)
-
-    def fail() -> None:
-        raise KeyError("inside")
-
-    with pytest.raises(KeyError, match="inside"):
-        netns.run_inside(-1, fail)
-    assert netns.run_inside(-1, lambda: 7) == 7

@@ -51,7 +51,12 @@ class FakeWorker:
         self.others = threading.active_count()
 
     def select(
-        self, vertex: Vertex, positions: tuple[int, ...], inputs: tuple[Result | None, ...]
+        self,
+        vertex: Vertex,
+        positions: tuple[int, ...],
+        inputs: tuple[Result | None, ...],
+        *,
+        is_probe: bool,
     ) -> tuple[tuple[int, Digest], ...]:
         return tuple((p, Digest.of(repr((inputs, p)).encode())) for p in positions)
 

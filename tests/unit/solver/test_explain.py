@@ -3,8 +3,11 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from lamina.solver import explain as reasons
-from lamina.solver.explain import Cause, Explanation, KeyTree, explain, file_causes, nearest
+from lamina.solver.explain import Cause, Explanation, explain, file_causes, nearest
+from lamina.solver.keytree import KeyTree, annotated
 
 
 def tree(
@@ -12,7 +15,7 @@ def tree(
 ) -> KeyTree:
     document = {"version": 1, "op": op, "base": base or {"chain": "b"}, "sources": []}
     images = rest.pop("images", {})
-    text = reasons.annotated(
+    text = annotated(
         json.dumps({**document, **rest}, separators=(",", ":")),
         site="/site",
         images=images,  # type: ignore[arg-type]  # tests give what they like
@@ -87,6 +90,36 @@ def test_damaged_trees_are_no_error() -> None:
     assert explain(tree("2", "[1/1] RUN x", run("x")), broken, lambda _: None).cause.kind
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"op":{"type":"Exec","argv":7}}',
+        '{"op":{"type":"Exec","env":[3]}}',
+        '{"op":{"type":"Exec","env":[["A",1]]}}',
+        '{"op":{"type":"Exec","mounts":[1]}}',
+        '{"op":{"type":"FileOp","actions":7}}',
+        '{"op":{"type":"FileOp","actions":[{"patterns":1}]}}',
+        '{"op":[],"sources":[]}',
+        '{"op":{"type":"Exec"},"sources":5}',
+        '{"op":{"type":"Exec","argv":["x"]},"about":{"images":4}}',
+        '{"op":{"type":"Exec","argv":["x"]},"about":{"images":{"b":["i"]}}}',
+        '{"op":{"type":"Exec","argv":["x"]},"about":{"args":3}}',
+        '{"op":{"type":"Exec","argv":["x"]},"about":{"merges":5}}',
+        '{"op":{"type":"Exec","argv":["x"]},"about":{},"files":4}',
+        '{"op":{"type":"Exec","argv":["x"]},"about":{},"files":[{"a":1}]}',
+        '{"op":{"type":"Exec","argv":["x"]},"about":{},"files":' + "[" * 100_000 + "}",
+    ],
+)
+def test_trees_of_another_form_are_no_error(text: str) -> None:
+    strange = KeyTree("1", "[1/1] RUN x", text)
+    copy: dict[str, object] = {"type": "FileOp", "actions": [{"patterns": ["a"], "dest": "/"}]}
+    for op in (run("x"), copy):
+        new = tree("2", "[1/1] RUN x", op, sources=[{"content": "c"}])
+        assert explain(new, strange, lambda _: None).cause.kind
+        assert explain(strange, new, lambda _: None).cause.kind
+        nearest(new, [strange], site="", follows="", present=frozenset())
+
+
 def test_every_kind_has_words() -> None:
-    for kind in reasons.KINDS:
+    for kind in reasons._WORDS:
         assert reasons.sentence(Explanation(Cause(kind, "s", "o", "n", 2), "[1/1] RUN x"))

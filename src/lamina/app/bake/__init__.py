@@ -3,8 +3,8 @@
 
 Start with `definition.read_definition` (files to targets and groups), then `definition.resolve`
 (what some of them need, inherited and overridden) and `print_json` (`--print`). `hcl` reads HCL
-and JSON definitions and evaluates their expressions with the functions of `functions`; `compose`
-reads the `build:` sections of compose files. Only these two import parsers, and only when such a
-file is read (docs/adr/0061). The command turns targets into requests for `app.build.build_all`.
+and JSON definitions, `scope` evaluates their expressions with the functions of `functions`;
+`compose` reads the `build:` sections of compose files. Only `hcl` and `compose` import parsers, and
+only when such a file is read (docs/adr/0061). The command turns targets into requests for `app.build.build_all`.
 buildx's `bake` package and its reference decide in doubt.
 """

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from lamina.app.bake.hcl import BakeError
+from lamina.app.bake.values import BakeError
 from lamina.errors import Kind, LaminaError
 
 TYPE_CHECKING = False

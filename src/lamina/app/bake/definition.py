@@ -12,15 +12,9 @@ import json
 import posixpath
 import re
 
-from lamina.app.bake.hcl import (
-    BakeError,
-    Block,
-    Definition,
-    Scope,
-    parse_hcl,
-    parse_json,
-    to_text,
-)
+from lamina.app.bake.hcl import Block, Definition, parse_hcl, parse_json
+from lamina.app.bake.scope import Scope
+from lamina.app.bake.values import BakeError, to_text
 from lamina.record import Record
 
 TYPE_CHECKING = False

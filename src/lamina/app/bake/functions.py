@@ -10,7 +10,8 @@ import math
 import posixpath
 import re
 
-from lamina.app.bake.hcl import BakeError, get, to_number, to_text
+from lamina.app.bake.scope import get
+from lamina.app.bake.values import BakeError, to_number, to_text
 from lamina.errors import Kind, LaminaError
 
 TYPE_CHECKING = False

@@ -35,8 +35,8 @@ _BY_DIGEST = (
 )
 
 
-class SqliteManifests:
-    """The `Manifests` port on the driver's database. `keep_history`: removal is not final."""
+class _Rows:
+    """The driver's database, and how it is changed. `keep_history`: removal is not final."""
 
     def __init__(
         self,
@@ -50,6 +50,13 @@ class SqliteManifests:
         self._clock = clock
         self._keep = keep_history
         self._quotas = quotas or Quotas()
+
+    def _act(self, user: str, why: str) -> Act:
+        return Act(self._clock(), user, why, self._keep)
+
+
+class SqliteManifests(_Rows):
+    """The `Manifests` port."""
 
     def find(self, repository: str, *, tag: str = "", digest: str = "") -> StoredManifest | None:
         reader = self._database.reader
@@ -88,9 +95,6 @@ class SqliteManifests:
         with self._database.writing() as connection:
             number = repository_id(connection, repository)
             return drop_tag(connection, number, tag, act=self._act(user, "delete"))
-
-    def _act(self, user: str, why: str) -> Act:
-        return Act(self._clock(), user, why, self._keep)
 
     def tags(self, repository: str, *, n: int, last: str) -> Sequence[str] | None:
         reader = self._database.reader
@@ -136,21 +140,8 @@ class SqliteManifests:
         return [name for (name,) in rows]
 
 
-class SqliteCachedTags:
+class SqliteCachedTags(_Rows):
     """The `CachedTags` port: manifests of upstreams beside those that were pushed here."""
-
-    def __init__(
-        self,
-        database: Database,
-        *,
-        clock: Callable[[], float],
-        keep_history: bool = False,
-        quotas: Quotas | None = None,
-    ) -> None:
-        self._database = database
-        self._clock = clock
-        self._keep = keep_history
-        self._quotas = quotas or Quotas()
 
     def tag(self, repository: str, tag: str) -> CachedTag | None:
         row = self._database.reader.execute(
@@ -162,7 +153,7 @@ class SqliteCachedTags:
         return None if row is None else CachedTag(*row)
 
     def put(self, repository: str, manifest: NewManifest, *, tag: str = "") -> None:
-        act = Act(self._clock(), "", "upstream", self._keep)
+        act = self._act("", "upstream")
         with self._database.writing() as connection:
             number = repository_id(connection, repository, make=True)
             with within_quota(connection, number, repository, self._quotas):
@@ -184,7 +175,7 @@ class SqliteCachedTags:
             )
 
     def forget(self, repository: str, tag: str) -> None:
-        act = Act(self._clock(), "", "upstream", self._keep)
+        act = self._act("", "upstream")
         with self._database.writing() as connection:
             number = repository_id(connection, repository)
             if not self._is_local(connection, number, tag):

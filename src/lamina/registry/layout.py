@@ -1,209 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The store, and image layouts on disk, as Source and Sink (ports)."""
+"""An OCI image layout on disk as Source and Sink (ports)."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from contextlib import contextmanager, suppress
 
 from lamina.errors import Kind, LaminaError
-from lamina.registry.transport import Unreachable
-from lamina.registry.upload import OpenUpload
+from lamina.registry.storeend import download
 from lamina.spec import mediatype
-from lamina.spec.digest import DiffID, Digest
+from lamina.spec.digest import Digest
 from lamina.spec.document import MAX_DOCUMENT
 from lamina.store.working import unique_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from typing import IO
 
     from lamina.registry.ports import Report, Source
     from lamina.spec.descriptor import Descriptor
-    from lamina.store.ports import Ingest, Store
     from lamina.tasks import CancelToken
-
-_CHUNK = 1024 * 1024
-_MAX_FAILURES = 6  # in a row without a new byte
-_FIRST_PAUSE = 0.5  # seconds
-
-
-class StoreEnd:
-    """A store as Source and Sink. The caller holds a lease.
-
-    A layer that was taken is decompressed and hashed, and recorded under the diffID that it really
-    has: no manifest's or config's claim is believed.
-    """
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
-    def open(self, descriptor: Descriptor, *, offset: int = 0) -> IO[bytes]:
-        return self._store.content.open(descriptor.digest, offset=offset)
-
-    def document(self, descriptor: Descriptor) -> bytes:
-        return self._store.content.read(descriptor.digest, limit=MAX_DOCUMENT)
-
-    def exists(self, descriptor: Descriptor) -> bool:
-        if not self._store.content.exists(descriptor.digest):
-            return False
-        return self._store.content.info(descriptor.digest).size == descriptor.size
-
-    def put(
-        self, descriptor: Descriptor, source: Source, *, report: Report, cancel: CancelToken
-    ) -> None:
-        self.fetch(descriptor, source, report=report, cancel=cancel)
-        if mediatype.is_layer(descriptor.media_type):
-            self.record_layer(descriptor, cancel)
-
-    def put_document(self, descriptor: Descriptor, raw: bytes) -> None:
-        if self.exists(descriptor):
-            return
-        with self._store.content.ingest(f"blob {descriptor.digest}", expected=descriptor) as ingest:
-            ingest.write(raw[ingest.offset :])
-            ingest.commit(digest=descriptor.digest, size=descriptor.size)
-
-    def fetch(
-        self, descriptor: Descriptor, source: Source, *, report: Report, cancel: CancelToken
-    ) -> None:
-        """Take the blob, verified, but do not look into it."""
-        for fresh in (False, True):
-            with self._store.content.ingest(
-                f"blob {descriptor.digest}", expected=descriptor
-            ) as ingest:
-                if self.exists(descriptor):  # another process fetched it meanwhile
-                    ingest.abort()
-                    return
-                resumed = ingest.offset > 0
-                self._download(ingest, descriptor, source, report=report, cancel=cancel)
-                try:
-                    ingest.commit(digest=descriptor.digest, size=descriptor.size)
-                except LaminaError as error:
-                    # what an earlier process left may have been damaged: once more, from zero
-                    if error.kind is not Kind.INTEGRITY or fresh or not resumed:
-                        raise
-                else:
-                    return
-
-    def _download(
-        self,
-        ingest: Ingest,
-        descriptor: Descriptor,
-        source: Source,
-        *,
-        report: Report,
-        cancel: CancelToken,
-    ) -> None:
-        download(ingest, descriptor, source, report=report, cancel=cancel)
-
-    def record_layer(self, descriptor: Descriptor, cancel: CancelToken) -> None:
-        """Hash what the layer decompresses to and record it under that diffID."""
-        from lamina.layer.compress import decompressed
-
-        hasher = hashlib.sha256()
-        size = 0
-        with self._store.content.open(descriptor.digest) as file:
-            tar = decompressed(file)
-            while data := tar.read(_CHUNK):
-                cancel.check()
-                hasher.update(data)
-                size += len(data)
-        diff_id = DiffID(Digest("sha256", hasher.hexdigest()))
-        self._store.metadata.put_layer(diff_id, size, descriptor)
-
-
-def download(
-    ingest: Ingest,
-    descriptor: Descriptor,
-    source: Source,
-    *,
-    report: Report,
-    cancel: CancelToken,
-) -> None:
-    """Fill the ingest to the descriptor's size, from where it stands; broken transfers go on.
-
-    Raises:
-        LaminaError: INTEGRITY if the source sends more than it should; else as `Source.open`.
-    """
-    failures = 0
-    start = ingest.offset
-    while ingest.offset < descriptor.size:
-        before = ingest.offset
-        try:
-            with source.open(descriptor, offset=ingest.offset) as stream:
-                while data := stream.read(min(_CHUNK, descriptor.size + 1 - ingest.offset)):
-                    cancel.check()
-                    ingest.write(data)
-                    report(ingest.offset)
-                    if ingest.offset > descriptor.size:
-                        ingest.abort()
-                        raise LaminaError(
-                            f"more than {descriptor.size} bytes were sent", kind=Kind.INTEGRITY
-                        )
-            if ingest.offset < descriptor.size:
-                raise Unreachable("the transfer ended early", transient=True)
-        except Unreachable as error:
-            failures = 1 if ingest.offset > before else failures + 1
-            # who sent something comes back: a registry that restarts refuses connections for a while
-            may_pass = error.transient or ingest.offset > start
-            if not may_pass or failures >= _MAX_FAILURES:
-                raise
-            cancel.wait(_FIRST_PAUSE * 2 ** (failures - 1))
-            cancel.check()
-
-
-class StoreJournal:
-    """Open uploads as documents of a store (upload.UploadJournal); those of a week ago go.
-
-    Registries forget uploads too, most within a week.
-    """
-
-    KIND = "upload"
-    _LIFE = 7 * 24 * 3600.0  # seconds; distribution purges uploads after 168 hours
-
-    def __init__(self, store: Store, *, clock: Callable[[], float]) -> None:
-        self._documents = store.documents
-        self._clock = clock
-
-    def get(self, repository: str, digest: Digest) -> OpenUpload | None:
-        found = self._documents_get(repository, digest)
-        if found is None:
-            return None
-        try:
-            body = json.loads(found)
-            return OpenUpload(str(body["url"]), int(body["offset"]))
-        except (ValueError, KeyError, TypeError):
-            return None  # a damaged record is none: the blob is uploaded anew
-
-    def put(self, repository: str, digest: Digest, upload: OpenUpload) -> None:
-        from lamina.store.ports import Document
-
-        id = self._id(repository, digest)
-        body = json.dumps({"url": upload.url, "offset": upload.offset})
-        if self._documents.get(self.KIND, id) is not None:
-            self._documents.update(self.KIND, id, body)
-        else:
-            self._documents.insert(Document(self.KIND, id, id, body, self._clock()))
-
-    def forget(self, repository: str, digest: Digest) -> None:
-        self._documents.delete(self.KIND, self._id(repository, digest))
-
-    def sweep(self) -> None:
-        """Drop records of uploads that no registry can still have."""
-        for document in self._documents.list(self.KIND):
-            if document.created < self._clock() - self._LIFE:
-                self._documents.delete(self.KIND, document.id)
-
-    def _documents_get(self, repository: str, digest: Digest) -> str | None:
-        found = self._documents.get(self.KIND, self._id(repository, digest))
-        return found.body if found is not None else None
-
-    @staticmethod
-    def _id(repository: str, digest: Digest) -> str:
-        return hashlib.sha256(f"{repository}@{digest}".encode()).hexdigest()
 
 
 class LayoutEnd:

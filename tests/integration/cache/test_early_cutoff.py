@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A RUN that ran again and made the same files leaves what follows cached; nothing else does."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from lamina.testing.project import Project
+
+pytestmark = [pytest.mark.root, pytest.mark.tool("crun")]
+
+MAKES = "mkdir -p /d/e && echo same > /d/e/f && ln /d/e/f /d/g && ln -s f /d/e/h && rm /bin/vi"
+
+
+@pytest.fixture
+def project(tmp_path: Path, busybox_store: Path) -> Project:
+    subprocess.run(["cp", "-a", str(busybox_store), str(tmp_path / "store")], check=True)
+    (tmp_path / "app").mkdir()
+    project = Project(tmp_path, piped=False)
+    project.dockerfile.write_text(f"FROM busybox\nRUN : one && {MAKES}\nRUN cat /d/g > /copy\n")
+    project.build()
+    return project
+
+
+def layers(project: Project, tag: str) -> str:
+    return project.lamina("inspect", "--format", "{{json .RootFS.Layers}}", tag).stdout
+
+
+def test_same_files_at_another_time_are_the_earlier_result(project: Project) -> None:
+    project.edit(": one", ": two")
+    built = project.build()
+    assert list(built.ran) == [f"[2/3] RUN : two && {MAKES}"]
+    assert layers(project, "app2") == layers(project, "app1")
+    assert not project.build().ran
+    # who asks for everything anew gets it
+    assert len(project.build("--no-cache").ran) == 2
+    assert layers(project, "app4") != layers(project, "app1")
+
+
+@pytest.mark.parametrize(
+    "more", ["chmod 700 /d", "chown 1:1 /d/g", "echo SAME > /d/g", "rm /d/e/h", "touch /d/i"]
+)
+def test_other_files_rerun_what_follows(project: Project, more: str) -> None:
+    project.edit("rm /bin/vi", f"rm /bin/vi && {more}")
+    assert len(project.build().ran) == 2
