@@ -446,7 +446,12 @@ class Maker:
         with store.content.ingest(ref) as ingest:
             try:
                 created = create(
-                    items, ingest.write, compression=compression, level=level, cancel=cancel
+                    items,
+                    ingest.write,
+                    compression=compression,
+                    level=level,
+                    digest=ingest.digest,
+                    cancel=cancel,
                 )
                 digest = ingest.commit(digest=created.digest, size=created.compressed_size)
             except BaseException:

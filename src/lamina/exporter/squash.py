@@ -95,10 +95,9 @@ def _write(
         fresh_ingest(store, f"squash {key}") as ingest,
     ):
         items = _items(tree, below, [os.fsencode(upper) for upper in uppers])
-        created = create_layer(items, ingest.write, cancel=cancel)
-        assert created.digest is not None
-        ingest.commit(digest=created.digest, size=created.compressed_size)
-    blob = Descriptor(OCI_LAYER_OF["gzip"], created.digest, created.compressed_size)
+        created = create_layer(items, ingest.write, digest=ingest.digest, cancel=cancel)
+        digest = ingest.commit(digest=created.digest, size=created.compressed_size)
+    blob = Descriptor(OCI_LAYER_OF["gzip"], digest, created.compressed_size)
     store.metadata.put_layer(created.diff_id, created.size, blob)
     return created.diff_id
 

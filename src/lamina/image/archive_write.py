@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from typing import IO
 
-    from lamina.layer.entry import Items
     from lamina.spec.digest import ChainID, DiffID, Digest
     from lamina.store.ports import Store
     from lamina.tasks import CancelToken
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
 REF_NAME = "org.opencontainers.image.ref.name"  # image-spec annotations.md: the tag
 FULL_NAME = "io.containerd.image.name"  # containerd, BuildKit, podman: the whole reference
 _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
-_READ = 1 << 20
+_READ = 1 << 18  # what is read is still in the processor's cache when it is hashed and written
 
 
 class ArchiveImage(Record):
@@ -46,52 +45,16 @@ class ArchiveImage(Record):
 
 
 class _Member(Record):
-    """A file of the archive: `data` whole, or `open` gives its bytes, checked against `digest`."""
+    """A file of the archive: `data` whole, or `open` gives its bytes, checked against `digest`
+    unless they are the process's own (`BlobInfo.is_own`).
+    """
 
     name: str
     size: int
     data: bytes = b""
     open: Callable[[], IO[bytes]] | None = None
     digest: Digest | None = None
-
-
-class _Verified:
-    """A member's bytes as a stream that fails if they are not what the digest says."""
-
-    def __init__(self, member: _Member, cancel: CancelToken) -> None:
-        import hashlib
-
-        assert member.open is not None
-        assert member.digest is not None
-        self._member = member
-        self._digest = member.digest
-        self._hash = hashlib.new(member.digest.algorithm)
-        self._file = member.open()
-        self._cancel = cancel
-        self._left = member.size
-
-    def read(self, size: int = -1, /) -> bytes:
-        """Up to `size` bytes; raises kind INTEGRITY at the end if they are wrong."""
-        self._cancel.check()
-        data = self._file.read(_READ if size < 0 else min(size, _READ))
-        self._hash.update(data)
-        self._left -= len(data)
-        ended = not data and size != 0
-        if (
-            self._left < 0
-            or (ended and self._left)
-            or (not self._left and self._hash.hexdigest() != self._digest.hex)
-        ):
-            raise LaminaError(
-                f"blob {self._digest} in the store is damaged",
-                kind=Kind.INTEGRITY,
-                hint="rebuild or reload the image",
-            )
-        return data
-
-    def close(self) -> None:
-        """Close the file. Idempotent."""
-        self._file.close()
+    is_own: bool = False
 
 
 def write_oci_archive(
@@ -163,15 +126,34 @@ def _write_file(target: str, member: _Member, cancel: CancelToken) -> None:
 
 
 def _pieces(member: _Member, cancel: CancelToken) -> Iterator[bytes]:
+    """The member's bytes in views of one buffer; fails if they are not what the digest says."""
     if member.open is None:
         yield member.data
         return
-    stream = _Verified(member, cancel)
+    import hashlib
+
+    assert member.digest is not None
+    hasher = None if member.is_own else hashlib.new(member.digest.algorithm)
+    left = member.size
+    buffer = memoryview(bytearray(min(left + 1, _READ)))
+    file = member.open()
     try:
-        while piece := stream.read(_READ):
-            yield piece
+        while count := file.readinto(buffer):  # type: ignore[attr-defined]  # all binary readers have it
+            cancel.check()
+            left -= count
+            if left < 0:
+                break
+            if hasher is not None:
+                hasher.update(buffer[:count])
+            yield buffer[:count]  # type: ignore[misc]  # as good as bytes until the next piece
     finally:
-        stream.close()
+        file.close()
+    if left or (hasher is not None and hasher.hexdigest() != member.digest.hex):
+        raise LaminaError(
+            f"blob {member.digest} in the store is damaged",
+            kind=Kind.INTEGRITY,
+            hint="rebuild or reload the image",
+        )
 
 
 def _kept_entries(path: str, images: Sequence[ArchiveImage]) -> tuple[Descriptor, ...]:
@@ -204,13 +186,9 @@ def _kept_entries(path: str, images: Sequence[ArchiveImage]) -> tuple[Descriptor
 def _write_members(
     members: Sequence[_Member], write: Callable[[bytes], object], cancel: CancelToken
 ) -> None:
-    from lamina.layer.tarwrite import write_tar
+    """The members as a tar, directories before what they hold."""
+    from lamina.layer.tarwrite import BLOCK, END_OF_ARCHIVE, header
 
-    write_tar(_items(members, cancel), write)
-
-
-def _items(members: Sequence[_Member], cancel: CancelToken) -> Items:
-    """The members as tar entries, directories before what they hold."""
     directories: set[str] = set()
     for member in sorted(members, key=lambda found: found.name.split("/")):
         parts = member.name.split("/")[:-1]
@@ -218,16 +196,12 @@ def _items(members: Sequence[_Member], cancel: CancelToken) -> Items:
             directory = "/".join(parts[:depth])
             if directory not in directories:
                 directories.add(directory)
-                yield Entry(directory.encode(), EntryType.DIR, 0o755), None
-        entry = Entry(member.name.encode(), EntryType.FILE, 0o644, size=member.size)
-        if member.open is None:
-            yield entry, member.data
-            continue
-        stream = _Verified(member, cancel)
-        try:
-            yield entry, stream
-        finally:
-            stream.close()
+                write(header(Entry(directory.encode(), EntryType.DIR, 0o755)))
+        write(header(Entry(member.name.encode(), EntryType.FILE, 0o644, size=member.size)))
+        for piece in _pieces(member, cancel):
+            write(piece)
+        write(bytes(-member.size % BLOCK))
+    write(END_OF_ARCHIVE)
 
 
 def _file(name: str, data: bytes) -> _Member:
@@ -291,6 +265,7 @@ def _stored(store: Store, descriptor: Descriptor) -> _Member:
         descriptor.size,
         open=lambda: store.content.open(digest),
         digest=digest,
+        is_own=store.content.info(digest).is_own,
     )
 
 

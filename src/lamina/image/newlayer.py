@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lamina.layer.create import CreatedLayer
     from lamina.layer.entry import Items
     from lamina.layer.twin import Twin
-    from lamina.spec.digest import DiffID
+    from lamina.spec.digest import DiffID, Digest
     from lamina.store.ports import Store
     from lamina.tasks import CancelToken
 
@@ -53,6 +53,7 @@ class NewLayer:
         *,
         compression: str,
         level: int | None,
+        digest: Callable[[], Digest] | None = None,
         cancel: CancelToken,
     ) -> CreatedLayer:
         """As `create_layer`."""
@@ -61,7 +62,13 @@ class NewLayer:
         with ExitStack() as stack:
             twin = self._twin(stack)
             created = create_layer(
-                items, write, compression=compression, level=level, cancel=cancel, twin=twin
+                items,
+                write,
+                compression=compression,
+                level=level,
+                digest=digest,
+                cancel=cancel,
+                twin=twin,
             )
             try:
                 twin.finish()

@@ -72,16 +72,16 @@ def pack_image(
                 items,
                 ingest.write,
                 compression=options.compression,
+                digest=ingest.digest,
                 clamp_mtime=options.clamp_mtime,
                 cancel=cancel,
             )
         except BaseException:
             ingest.abort()
             raise
-        assert created.digest is not None
-        ingest.commit(digest=created.digest, size=created.compressed_size)
+        digest = ingest.commit(digest=created.digest, size=created.compressed_size)
     media_type = mediatype.OCI_LAYER_OF[options.compression]
-    layer = Descriptor(media_type, created.digest, created.compressed_size)
+    layer = Descriptor(media_type, digest, created.compressed_size)
     store.metadata.put_layer(created.diff_id, created.size, layer)
     config = ImageConfig(
         architecture=options.platform.architecture,

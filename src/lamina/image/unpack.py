@@ -13,7 +13,6 @@ import time
 
 from lamina.errors import Kind, LaminaError
 from lamina.events import Phase, Progress
-from lamina.hashing import Sha256
 from lamina.spec.descriptor import Descriptor
 from lamina.spec.digest import DiffID, Digest
 from lamina.spec.identity import chain_id, chain_ids
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
     from lamina.system.overlay import OverlayMount
     from lamina.tasks import CancelToken
 
-_CHUNK = 1024 * 1024
 _REPORT_EVERY = 8 * 1024 * 1024  # bytes between progress events of one layer
 _FASTEST_FIRST = ("uncompressed", "zstd", "gzip")
 
@@ -415,22 +413,21 @@ class _Making:
         return None
 
     def _recompress(self, blob: Descriptor) -> Descriptor:
-        from lamina.layer.compress import compressor, decompressed
+        from lamina.layer.compress import decompressed
+        from lamina.layer.create import recompress_layer
 
-        hasher = Sha256()
-        size = 0
         with self._store.content.open(blob.digest) as file, _Discarding(self._ingest()) as ingest:
-            packer = compressor(self._compression, ingest.write, level=self._level)
-            tar = decompressed(file)
-            while data := tar.read(_CHUNK):
-                self._cancel.check()
-                hasher.update(data)
-                size += len(data)
-                packer.write(data)
-            packer.close()
-            if hasher.hexdigest() != self._diff_id.hex:
-                raise LayerCorrupt(f"blob {blob.digest} holds sha256:{hasher.hexdigest()}")
-            return self._commit(ingest, size)
+            made = recompress_layer(
+                decompressed(file),
+                ingest.write,
+                compression=self._compression,
+                level=self._level,
+                digest=ingest.digest,
+                cancel=self._cancel,
+            )
+            if made.diff_id != self._diff_id:
+                raise LayerCorrupt(f"blob {blob.digest} holds {made.diff_id}")
+            return self._commit(ingest, made.size)
 
     def remake(self, stack: Sequence[DiffID], clamp_mtime: int | None) -> Descriptor:
         """From the snapshot of the stack, if that gives the same diffID."""
@@ -448,6 +445,7 @@ class _Making:
                 ingest.write,
                 compression=self._compression,
                 level=self._level,
+                digest=ingest.digest,
                 clamp_mtime=clamp_mtime,
                 cancel=self._cancel,
             )

@@ -39,6 +39,10 @@ if TYPE_CHECKING:
 CHUNK = 1 << 20  # part of the output format, see above
 COMPRESSIONS = ("uncompressed", "gzip", "zstd")
 ZSTD_LEVEL = 3
+# 8 MiB: what RFC 8878 §3.1.1.1.2 asks every decoder to take, and what Go's encoder, which BuildKit
+# and buildah have, uses. Levels 1 and 2 (fast) and 20 on (larger already) keep the library's.
+_ZSTD_WINDOW_LOG_OUT = 23
+_ZSTD_WIDENED = range(3, 20)
 ZSTD_WINDOW_LOG = 27  # 128 MiB, the zstd program's own limit for reading
 XZ_MEMORY = 160 << 20  # bytes; `xz -9` needs 65 MiB to read
 RATIO_FREE = 64 << 20  # bytes of output before `max_ratio` applies: small inputs may be all zeros
@@ -62,17 +66,20 @@ class Compressor:
 
     def write(self, data: bytes) -> None:
         """Compress `data`, of any length."""
+        if len(data) == CHUNK and not self._buffered:
+            self._put(self._encoder.compress(data))
+            return
         buffered = self._buffered + len(data)
         if buffered < CHUNK:
-            self._parts.append(data)
+            self._parts.append(bytes(data))  # it may be a view of a buffer that is filled anew
             self._buffered = buffered
             return
-        if self._parts:
+        if self._buffered:
             data = b"".join([*self._parts, data])
         whole = buffered - buffered % CHUNK
         for at in range(0, whole, CHUNK):
             self._put(self._encoder.compress(data[at : at + CHUNK]))
-        self._parts = [data[whole:]]
+        self._parts = [bytes(data[whole:])]
         self._buffered = buffered - whole
 
     def close(self) -> None:
@@ -177,6 +184,8 @@ def _zstd_encoder(level: int) -> Encoder:
         zstd.CompressionParameter.compression_level: level,
         zstd.CompressionParameter.checksum_flag: 1,
     }
+    if level in _ZSTD_WIDENED:
+        options[zstd.CompressionParameter.window_log] = _ZSTD_WINDOW_LOG_OUT
     encoder: Encoder = zstd.ZstdCompressor(options=options)
     return encoder
 

@@ -17,7 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from lamina.layer.entry import Content, Entry, Items
+    from lamina.layer.entry import Content, Entry, Items, Stream
 
 BLOCK = 512
 CHUNK = 1 << 20  # bytes handed to `write` at a time, about
@@ -32,76 +32,152 @@ _SECOND = 1_000_000_000
 _PADDING = bytes(BLOCK)
 
 
+class Chunks:
+    """Fills buffers of CHUNK bytes. A full one goes to `write`, then `take` gives the next.
+
+    The buffers have one byte more than CHUNK, where a file that grew shows its next byte.
+    """
+
+    __slots__ = ("_at", "_buffer", "_take", "_write", "total")
+
+    def __init__(self, write: Callable[[bytes], object], take: Callable[[], bytearray]) -> None:
+        self._write = write
+        self._take = take
+        self._buffer = memoryview(take())
+        self._at = 0
+        self.total = 0  # bytes handed over
+
+    @property
+    def offset(self) -> int:
+        """How many bytes came so far."""
+        return self.total + self._at
+
+    def add(self, data: bytes) -> None:
+        """Append `data`, of any length."""
+        end = self._at + len(data)
+        if end < CHUNK:
+            self._buffer[self._at : end] = data
+            self._at = end
+            return
+        rest = memoryview(data)
+        while rest:
+            piece = rest[: CHUNK - self._at]
+            self._buffer[self._at : self._at + len(piece)] = piece
+            self._filled(len(piece))
+            rest = rest[len(piece) :]
+
+    def read(self, fd: int, wanted: int) -> int:
+        """Append up to `wanted` bytes of a file; how many it gave: one too many if it has more."""
+        fitting = min(wanted, CHUNK - self._at)
+        # One byte more than expected tells a file that grew, without another system call.
+        asked = fitting + (fitting == wanted)
+        count = os.readv(fd, (self._buffer[self._at : self._at + asked],))
+        if count <= fitting:
+            self._filled(count)
+        return count
+
+    def _filled(self, count: int) -> None:
+        self._at += count
+        if self._at == CHUNK:
+            self._hand_over()
+            self._buffer = memoryview(self._take())
+
+    def finish(self) -> None:
+        """Hand over what is left."""
+        if self._at:
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        self._write(self._buffer[: self._at])  # type: ignore[arg-type]  # a view, see write_tar
+        self.total += self._at
+        self._at = 0
+
+
 def write_tar(
     items: Items,
     write: Callable[[bytes], object],
     *,
     clamp_mtime: int | None = None,
+    take: Callable[[], bytearray] | None = None,
     member: Callable[[Entry, int], object] | None = None,
 ) -> int:
     """Write `items` in their order as a tar archive; the number of bytes written.
 
-    `write` gets pieces of any size, about 1 MiB. An mtime above `clamp_mtime` (POSIX seconds)
-    becomes it; fractions of a second are cut off. `member` is told of each entry and the offset
-    at which its content begins, before that is written.
+    `write` gets pieces of CHUNK bytes and a last one that may be shorter. They are views of a
+    buffer that is filled anew afterwards, unless `take` gives another one (of `new_buffer`).
+    An mtime above `clamp_mtime` (POSIX seconds) becomes it; fractions of a second are cut off.
+    `member` is told of each entry and the offset at which its content begins, before it is written.
 
     Raises:
         LaminaError: CONFLICT if a file's content is not as long as its entry says, INVALID for an
             entry that tar cannot hold; what reading a file raised.
     """
-    batch: list[bytes] = []
-    pending = total = 0
+    if take is None:
+        only = new_buffer()
+        take = lambda: only  # noqa: E731
+    chunks = Chunks(write, take)
+    add = chunks.add
     for entry, content in items:
-        head = header(entry, clamp_mtime=clamp_mtime)
-        batch.append(head)
-        pending += len(head)
+        add(header(entry, clamp_mtime=clamp_mtime))
         if member is not None:
-            member(entry, total + pending)
+            member(entry, chunks.offset)
         size = entry.size
         if size:
-            pieces = (small_content(entry, content),) if size < CHUNK else _pieces(entry, content)
-            for piece in pieces:
-                batch.append(piece)
-                pending += len(piece)
-                if pending >= CHUNK:
-                    write(b"".join(batch))
-                    total += pending
-                    batch, pending = [], 0
-            padding = -size % BLOCK
-            batch.append(_PADDING[:padding])
-            pending += padding
-        if pending >= CHUNK:
-            write(b"".join(batch))
-            total += pending
-            batch, pending = [], 0
-    batch.append(END_OF_ARCHIVE)
-    write(b"".join(batch))
-    return total + pending + len(END_OF_ARCHIVE)
+            if callable(content):
+                _add_file(chunks, entry, content)
+            else:
+                for piece in _pieces(entry, content):
+                    add(piece)
+            add(_PADDING[: -size % BLOCK])
+    add(END_OF_ARCHIVE)
+    chunks.finish()
+    return chunks.total
+
+
+def new_buffer() -> bytearray:
+    """An empty buffer for `write_tar`."""
+    return bytearray(CHUNK + 1)
+
+
+def _add_file(chunks: Chunks, entry: Entry, open: Callable[[], int]) -> None:
+    """The content of a file, exactly `entry.size` bytes of it."""
+    left = entry.size
+    try:
+        fd = open()
+        try:
+            while left:
+                count = chunks.read(fd, left)
+                if not 0 < count <= left:
+                    raise _changed(entry, entry.size - left + count)
+                left -= count
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise failure(error, f"cannot read {shown(entry.path)}") from error
 
 
 def small_content(entry: Entry, content: Content) -> bytes:
-    """The whole content of a file below CHUNK: one read, for the many of them."""
-    if isinstance(content, bytes) and len(content) == entry.size:
-        return content
+    """The whole content of a file below CHUNK."""
     if not callable(content):
         return b"".join(_pieces(entry, content))
+    size = entry.size
     try:
         fd = content()
+        try:
+            data = os.read(fd, size + 1)
+            while len(data) < size and (piece := os.read(fd, size + 1 - len(data))):
+                data += piece
+        finally:
+            os.close(fd)
     except OSError as error:
         raise failure(error, f"cannot read {shown(entry.path)}") from error
-    try:
-        data = os.read(fd, entry.size + 1)
-        if len(data) != entry.size:
-            data += b"".join(_exactly(entry, lambda size: os.read(fd, size), done=len(data)))
-    except OSError as error:
-        raise failure(error, f"cannot read {shown(entry.path)}") from error
-    finally:
-        os.close(fd)
+    if len(data) != size:
+        raise _changed(entry, len(data))
     return data
 
 
-def _pieces(entry: Entry, content: Content) -> Iterator[bytes]:
-    """The content, exactly `entry.size` bytes of it, in pieces of at most CHUNK."""
+def _pieces(entry: Entry, content: bytes | Stream | None) -> Iterator[bytes]:
+    """Content that is no file, exactly `entry.size` bytes of it, in pieces of at most CHUNK."""
     if content is None:
         raise _changed(entry, 0)
     if isinstance(content, bytes):
@@ -109,36 +185,15 @@ def _pieces(entry: Entry, content: Content) -> Iterator[bytes]:
             raise _changed(entry, len(content))
         yield content
         return
-    read = getattr(content, "read", None)
-    if read is not None:
-        yield from _exactly(entry, read)
-        return
-    assert callable(content)
-    try:
-        fd = content()
-    except OSError as error:
-        raise failure(error, f"cannot read {shown(entry.path)}") from error
-    try:
-        yield from _exactly(entry, lambda size: os.read(fd, size))
-    except OSError as error:
-        raise failure(error, f"cannot read {shown(entry.path)}") from error
-    finally:
-        os.close(fd)
-
-
-def _exactly(entry: Entry, read: Callable[[int], bytes], *, done: int = 0) -> Iterator[bytes]:
-    """What is left after `done` bytes, up to the entry's size and not a byte more."""
-    left = entry.size - done
-    if left < 0:
-        raise _changed(entry, done)
+    left = entry.size
     while left:
-        # One byte more than expected tells a file that grew, without a second call for small ones.
-        data = read(min(left + 1, CHUNK))
+        # One byte more than expected tells a stream that grew, without a second call for small ones.
+        data = content.read(min(left + 1, CHUNK))
         if not data or len(data) > left:
             raise _changed(entry, entry.size - left + len(data))
         left -= len(data)
         yield data
-    if entry.size >= CHUNK and read(1):
+    if entry.size >= CHUNK and content.read(1):
         raise _changed(entry, entry.size + 1)
 
 

@@ -55,6 +55,7 @@ class Content:
         self._durability = durability
         self._leases = leases
         self._clock = clock
+        self._own: set[Digest] = set()  # what this process wrote
 
     def path(self, digest: Digest) -> str:
         """Where the blob is, or would be."""
@@ -96,7 +97,7 @@ class Content:
             found = os.stat(path, follow_symlinks=False)
         except FileNotFoundError:
             raise _not_found(digest) from None
-        return BlobInfo(digest, found.st_size, found.st_mtime)
+        return BlobInfo(digest, found.st_size, found.st_mtime, digest in self._own)
 
     def verify(self, digest: Digest) -> None:
         """Hash the blob. Raises kind NOT_FOUND, INTEGRITY."""
@@ -150,6 +151,7 @@ class Content:
             yield BlobInfo(digest, found.st_size, found.st_mtime)
 
     def delete(self, digest: Digest) -> None:
+        self._own.discard(digest)
         try:
             os.unlink(self.path(digest))
         except FileNotFoundError:
@@ -164,7 +166,7 @@ class Content:
         target = self.path(digest)
         size = os.fstat(fd).st_size
         if self.exists(digest) and self._size(digest) == size:
-            os.unlink(source)
+            os.unlink(source)  # which of the two is read is not known to be the one just hashed
             return
         now = int(self._leases.stamp() * _NANOSECONDS)
         os.fchmod(fd, 0o444)
@@ -175,6 +177,7 @@ class Content:
             except FileNotFoundError:  # the first blob of this algorithm
                 os.makedirs(os.path.dirname(target), mode=0o755, exist_ok=True)
                 os.rename(source, target)
+        self._own.add(digest)
 
     def _size(self, digest: Digest) -> int:
         try:
@@ -247,6 +250,9 @@ class FileIngest:
         except OSError as error:
             raise disk_error(error, f"cannot read {self._ref}") from error
 
+    def digest(self) -> Digest:
+        return Digest(self._algorithm, self._hasher.hexdigest())
+
     def commit(self, *, digest: Digest | None = None, size: int | None = None) -> Digest:
         found = self._digest_in(digest.algorithm if digest is not None else self._algorithm)
         try:
@@ -263,7 +269,7 @@ class FileIngest:
 
     def _digest_in(self, algorithm: str) -> Digest:
         if algorithm == self._algorithm:
-            return Digest(algorithm, self._hasher.hexdigest())
+            return self.digest()
         hasher = _new_hasher(algorithm)
         os.lseek(self._lock.fd, 0, os.SEEK_SET)
         _hash_file(self._lock.fd, hasher)

@@ -27,11 +27,15 @@ else:
 
 
 class BlobInfo(Record):
-    """A committed blob: its size in bytes and when it was committed (POSIX seconds)."""
+    """A committed blob: its size in bytes and when it was committed (POSIX seconds).
+
+    `is_own`: this process hashed these bytes as it wrote them, so nobody need hash them again.
+    """
 
     digest: Digest
     size: int
     created: float
+    is_own: bool = False
 
 
 class Ingest(Protocol):
@@ -48,6 +52,9 @@ class Ingest(Protocol):
         """A file of its own on what is written, now and later; it stays readable after commit and
         abort. The caller closes it.
         """
+
+    def digest(self) -> Digest:
+        """The digest of what is written so far, of the algorithm that is expected or sha256."""
 
     def commit(self, *, digest: Digest | None = None, size: int | None = None) -> Digest:
         """Verify, flush and publish the blob under its digest; a blob that exists is kept.

@@ -46,7 +46,7 @@ def export(store: Store, result: BuildResult, output: Output = Output()) -> Expo
 
 
 def image_of(store: Store, exported: Exported) -> Image:
-    return find_image(store, str(exported.config))
+    return find_image(store, str(exported.manifest))  # several may have one config
 
 
 def blobs(store: Store) -> set[str]:

@@ -57,6 +57,12 @@ def test_zstd_levels(level: int) -> None:
     assert unpacked(packed(SAMPLE, "zstd", level=level)) == SAMPLE
 
 
+def test_zstd_finds_repetitions_8_mib_apart() -> None:
+    noise = random.Random(1).randbytes(7 << 20)
+    assert len(packed(noise + noise, "zstd")) < 1.02 * len(noise)
+    assert len(packed(noise + noise, "zstd", level=1)) > 1.9 * len(noise)
+
+
 @pytest.mark.parametrize(("name", "level"), [("gzip", 10), ("gzip", -1), ("zstd", 0), ("zstd", 23)])
 def test_levels_out_of_range_are_refused(name: str, level: int) -> None:
     with pytest.raises(LaminaError, match="no compression level") as caught:

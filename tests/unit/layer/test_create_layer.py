@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import gc
 import hashlib
 import io
 import os
@@ -11,12 +12,13 @@ from pathlib import Path
 import pytest
 
 from lamina.errors import Cancelled, Kind, LaminaError
-from lamina.layer.compress import COMPRESSIONS, decompressed
-from lamina.layer.create import create_layer
+from lamina.layer.compress import COMPRESSIONS, Compressor, decompressed
+from lamina.layer.create import DEPTH, create_layer, recompress_layer
 from lamina.layer.entry import Entry, EntryType
 from lamina.layer.rewrite import clamped
 from lamina.layer.tarread import read_tar
-from lamina.layer.tarwrite import write_tar
+from lamina.layer.tarwrite import new_buffer, write_tar
+from lamina.spec.digest import Digest
 from lamina.tasks import CancelToken
 
 TYPE_CHECKING = False
@@ -67,6 +69,60 @@ def test_without_a_writer_only_the_diff_id_is_computed() -> None:
     assert (bare.digest, bare.compressed_size) == (None, 0)
 
 
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_digest_of_what_hashes_itself_is_taken(compression: str) -> None:
+    out, hasher = bytearray(), hashlib.sha256()
+
+    def write(data: bytes) -> None:
+        out.extend(data)
+        hasher.update(data)
+
+    made = create_layer(items(12), out.extend, compression=compression)
+    out.clear()
+    told = create_layer(
+        items(12),
+        write,
+        compression=compression,
+        digest=lambda: Digest("sha256", hasher.hexdigest()),
+    )
+    assert told == made
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+@pytest.mark.parametrize("count", [0, 12])
+def test_a_tar_is_compressed_as_if_it_were_made_now(compression: str, count: int) -> None:
+    tar, out, again = io.BytesIO(), bytearray(), bytearray()
+    write_tar(items(count), tar.write)
+    tar.seek(0)
+    made = create_layer(items(count), out.extend, compression=compression)
+    assert recompress_layer(tar, again.extend, compression=compression) == made
+    assert again == out
+
+
+def test_buffers_are_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+
+    def count() -> bytearray:
+        made.append(1)
+        return new_buffer()
+
+    monkeypatch.setattr("lamina.layer.create.new_buffer", count)
+    create_layer(items(40), bytearray().extend)
+    assert len(made) <= DEPTH + 2  # queued, one being compressed, one being filled
+
+
+@pytest.mark.parametrize("count", [1, 12])
+def test_encoder_goes_without_the_garbage_collector(count: int) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        create_layer(items(count), bytearray().extend)
+        left = [found for found in gc.get_objects() if isinstance(found, Compressor)]
+    finally:
+        gc.enable()
+    assert not left
+
+
 def test_small_layer_needs_no_thread() -> None:
     seen: set[int] = set()
     create_layer(items(5, b"x"), lambda _: seen.add(threading.get_ident()))
@@ -80,14 +136,14 @@ def test_error_of_the_writer_rises_and_no_thread_is_left(count: int) -> None:
 
     with pytest.raises(LaminaError, match="disk full"):
         create_layer(items(count), fail)
-    assert not [t for t in threading.enumerate() if t.name == "compress-layer"]
+    assert not [t for t in threading.enumerate() if t.name.endswith("-layer")]
 
 
 def test_error_of_the_items_rises_and_no_thread_is_left() -> None:
     broken = [*items(20), (Entry(b"z", EntryType.FILE, 0o644, size=5), b"")]
     with pytest.raises(LaminaError, match="changed while it was read"):
         create_layer(broken, bytearray().extend)
-    assert not [t for t in threading.enumerate() if t.name == "compress-layer"]
+    assert not [t for t in threading.enumerate() if t.name.endswith("-layer")]
 
 
 def test_cancelling_stops_it() -> None:
