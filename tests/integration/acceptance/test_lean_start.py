@@ -29,7 +29,8 @@ ALLOWED = {
     "gc", "itertools", "mmap", "struct", "zlib",
 }  # fmt: skip
 MODULES_OF_A_CACHED_BUILD = 110  # of lamina's own
-EDIT_ALSO = {"_ctypes", "encodings.ascii", "isal", "isal.isal_zlib"}  # a layer, and syncfs(2)
+ISAL = {f"isal{name}" for name in ("", "._isal", "._version", ".igzip_lib", ".isal_zlib")}
+EDIT_ALSO = {"_ctypes", "encodings.ascii", *ISAL}  # a layer, and syncfs(2)
 RUN_ALSO = {"_ctypes", "_socket", "select"}
 MODULES_OF_A_RUN = 87
 

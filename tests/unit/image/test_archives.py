@@ -25,6 +25,7 @@ from lamina.image.names import read_names
 from lamina.image.resolve import find_image
 from lamina.spec.manifest import Index
 from lamina.spec.platform import Platform
+from lamina.store import open_store
 from lamina.tasks import CancelToken
 from lamina.testing.images import AMD64, ImageMaker
 
