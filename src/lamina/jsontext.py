@@ -60,8 +60,8 @@ def loads(
             value, end = scan(text, start)
             if not text[end:].strip(_SPACE):
                 return value
-        except (StopIteration, ValueError):
-            pass  # json says it better
+        except (StopIteration, ValueError, SystemError):
+            pass  # json says it better; while it is not imported, the scanner has no error to raise
     import json
 
     return json.loads(text, parse_float=parse_float, parse_constant=parse_constant)

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -86,3 +88,17 @@ def test_a_circle_and_a_deep_text_are_errors() -> None:
         dumps(circle)
     with pytest.raises(RecursionError):
         loads("[" * 100_000)
+
+
+@pytest.mark.parametrize("text", ["[[]x].txt", '["a" x', '["a', '{"a" 1}', "[1, 2"])
+def test_refused_where_nothing_has_imported_json(text: str) -> None:
+    code = (
+        "import sys\nfrom lamina.jsontext import loads\nassert 'json' not in sys.modules\n"
+        "try:\n    loads(sys.argv[1])\nexcept ValueError as error:\n    print(error, end='')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, text], capture_output=True, text=True, check=True
+    )
+    with pytest.raises(ValueError, match="line 1") as refused:
+        json.loads(text)
+    assert done.stdout == str(refused.value)
