@@ -336,7 +336,8 @@ def _plain_layer(store: Store, blob: Descriptor, diff_id: DiffID) -> _Member:
     known = store.metadata.get_layer(diff_id)
     if blob.digest == diff_id:
         return _stored(store, blob)
-    size = known.size if known is not None else _tar_size(store, blob)
+    # a rebuilt database does not know sizes: 0
+    size = (known.size if known is not None else 0) or _tar_size(store, blob)
     digest = blob.digest
     return _Member(
         blob_path(diff_id),
