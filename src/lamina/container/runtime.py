@@ -12,6 +12,7 @@ import os
 from lamina.container.host import Cgroups, has_seccomp, read_cgroups, read_facts
 from lamina.container.spec import HostFacts
 from lamina.errors import Kind, LaminaError
+from lamina.hashing import sha256
 from lamina.jsontext import loads
 from lamina.record import Record, fields, replace
 
@@ -91,7 +92,7 @@ class Runtime(Record):
 def find_runtime(
     root: str, *, override: str = "", search_path: str = DEFAULT_SEARCH_PATH
 ) -> Runtime:
-    """The runtime for the store at `root`, from `runtime.json` if nothing changed since.
+    """The runtime for the store at `root`, from its record if nothing changed since.
 
     `override` is a name or an absolute path (`--runtime`). A probe takes 20 to 100 ms.
 
@@ -101,7 +102,8 @@ def find_runtime(
     candidates = _candidates(override, search_path)
     cgroups = read_cgroups()
     keys = [_key(path, cgroups) for _, path in candidates]
-    remembered = _load(f"{root}/runtime.json", keys, override)
+    record = _record_file(root, override)
+    remembered = _load(record, keys, override)
     if remembered is not None:
         return replace(
             remembered, cgroups=cgroups, host=read_facts(cgroups, manager=remembered.manager)
@@ -109,8 +111,14 @@ def find_runtime(
     from lamina.container.probe import probe  # the slow way: not needed again until a reboot
 
     runtime = probe(root, candidates, cgroups, seccomp=has_seccomp())
-    _save(f"{root}/runtime.json", runtime, keys, override)
+    _save(record, runtime, keys, override)
     return runtime
+
+
+def _record_file(root: str, override: str) -> str:
+    """One a wish: who asks for crun and runc in turn should not wait for a probe each time."""
+    wish = f"-{sha256(override.encode()).hexdigest()[:12]}" if override else ""
+    return f"{root}/runtime{wish}.json"
 
 
 def _candidates(override: str, search_path: str) -> list[tuple[str, str]]:

@@ -94,6 +94,9 @@ def test_other_override_is_probed_again(tmp_path: Path, fake: Path, probes: list
     find_runtime(str(tmp_path), search_path=str(fake.parent))
     find_runtime(str(tmp_path), override=str(fake))
     assert len(probes) == 2
+    find_runtime(str(tmp_path), search_path=str(fake.parent))  # neither forgets the other
+    find_runtime(str(tmp_path), override=str(fake))
+    assert len(probes) == 2
 
 
 @pytest.mark.parametrize(
