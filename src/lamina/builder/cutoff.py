@@ -8,6 +8,7 @@ the same size; then both are digested with their times taken away (docs/adr/0106
 
 from __future__ import annotations
 
+from lamina.errors import LaminaError
 from lamina.spec.identity import chain_id
 
 TYPE_CHECKING = False
@@ -31,7 +32,9 @@ def is_alike(store: Store, made: Result, earlier: Result, *, cancel: CancelToken
 
 
 def _timeless(store: Store, stack: Result, cancel: CancelToken) -> DiffID | None:
-    """The diffID that the snapshot's layer has without times; None if there is no snapshot."""
+    """The diffID that the snapshot's layer has without times; None if there is no snapshot, or if it
+    cannot be read: a collector may remove the earlier one, and the step itself has succeeded.
+    """
     from lamina.layer.create import create_layer
     from lamina.layer.walk import overlay_items
     from lamina.system.mounts import opened_layers
@@ -39,5 +42,10 @@ def _timeless(store: Store, stack: Result, cancel: CancelToken) -> DiffID | None
     chain = chain_id(stack)
     if chain is None or not store.snapshots.exists(chain):
         return None
-    with opened_layers([store.snapshots.layer(str(chain))]) as (directory,):
-        return create_layer(overlay_items(directory), None, clamp_mtime=0, cancel=cancel).diff_id
+    try:
+        with opened_layers([store.snapshots.layer(str(chain))]) as (directory,):
+            return create_layer(
+                overlay_items(directory), None, clamp_mtime=0, cancel=cancel
+            ).diff_id
+    except (LaminaError, OSError):
+        return None

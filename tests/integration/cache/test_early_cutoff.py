@@ -46,3 +46,10 @@ def test_same_files_at_another_time_are_the_earlier_result(project: Project) -> 
 def test_other_files_rerun_what_follows(project: Project, more: str) -> None:
     project.edit("rm /bin/vi", f"rm /bin/vi && {more}")
     assert len(project.build().ran) == 2
+
+
+def test_an_earlier_layer_that_cannot_be_read_is_not_compared(project: Project) -> None:
+    (made,) = [path.parents[1] for path in project.lamina.root.glob("snapshots/*/fs/d/e")]
+    made.rename(made.with_name("gone"))  # as if a collector were at it: its row is still there
+    project.edit("rm /bin/vi", "rm /bin/vi && touch -d @1000000000 /d/g")
+    assert len(project.build().ran) == 2
