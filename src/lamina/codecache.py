@@ -78,7 +78,14 @@ class CodeCache:
         missing = [
             name for name in sys.modules if name.startswith("lamina.") and name not in self._index
         ]
-        if missing and not sys.dont_write_bytecode and os.access(os.path.dirname(_path()), os.W_OK):
+        if (
+            not missing
+            or sys.dont_write_bytecode
+            or not os.access(os.path.dirname(_path()), os.W_OK)
+        ):
+            return
+        # where modules have no `.pyc` files with times (but with hashes, say) each command would write
+        if any(_compiled(name) is not None for name in missing):
             write()
 
 

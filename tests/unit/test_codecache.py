@@ -64,6 +64,13 @@ def test_the_first_command_writes_the_file(package: Path) -> None:
     assert os.listdir(package / "__pycache__").count(file_of(package).name) == 1
 
 
+def test_modules_checked_by_hash_are_not_written_again_and_again(package: Path) -> None:
+    shutil.rmtree(package / "__pycache__")
+    run(package, "-m", "compileall", "-q", "--invalidation-mode", "checked-hash", str(package))
+    assert run(package, "-c", PROBE).startswith("SourceFileLoader")
+    assert not file_of(package).exists()
+
+
 def test_nothing_is_written_where_python_writes_nothing(package: Path) -> None:
     run(package, "-c", PROBE, PYTHONDONTWRITEBYTECODE="1")
     assert not file_of(package).exists()
