@@ -103,7 +103,7 @@ def measure_all(work: Path, options: argparse.Namespace) -> table.Document:
     source = HERE.parent / "src/lamina"
     subprocess.run([sys.executable, "-m", "compileall", "-q", str(source)], check=True)
     env = {**os.environ, "PYTHONPATH": str(source.parent)}
-    subprocess.run([sys.executable, "-m", "lamina.codecache"], env=env, check=True)
+    subprocess.run([sys.executable, "-m", "lamina.start.codecache"], env=env, check=True)
     runner = Runner(work)  # it stops every daemon that it started
     document: table.Document = {
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),

@@ -26,10 +26,10 @@ from lamina.layer.compress import decompressed
 from lamina.layer.tarread import read_tar
 from lamina.layer.tarwrite import write_tar
 from lamina.plan.dump import dump_plan
-from lamina.registry.server import manifests, routes, wire
-from lamina.registry.server.tokens import parse_scopes
-from lamina.registry.server.tokenservice import parse_basic
-from lamina.registry.server.web.site import _image_named
+from lamina.server import manifests, routes, wire
+from lamina.server.tokens import parse_scopes
+from lamina.server.tokenservice import parse_basic
+from lamina.server.web.site import _image_named
 from lamina.spec import mediatype
 from lamina.spec.config import ImageConfig, RunConfig
 from lamina.spec.digest import DiffID, Digest

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes src/lamina/patterncodes.py: the patterns of a build as the regular-expression engine takes them.
+"""Writes src/lamina/start/patterncodes.py: the patterns of a build as the regular-expression engine takes them.
 
     PYTHONPATH=src python3.11 scripts/patterns.py
 
@@ -14,18 +14,18 @@ import sys
 from pathlib import Path
 
 SOURCE = Path(__file__).parents[1] / "src/lamina"
-TARGET = SOURCE / "patterncodes.py"
+TARGET = SOURCE / "start/patterncodes.py"
 
 
 def patterns() -> list[tuple[str, int]]:
     """(text, flags) of the lazy patterns of all modules, sorted."""
     found: set[tuple[str, int]] = set()
     for path in SOURCE.rglob("*.py"):
-        if "from lamina.pattern import" not in path.read_text():
+        if "from lamina.start.pattern import" not in path.read_text():
             continue
         name = ".".join(path.relative_to(SOURCE.parent).with_suffix("").parts)
         for value in vars(importlib.import_module(name)).values():
-            if type(value).__module__ == "lamina.pattern":
+            if type(value).__module__ == "lamina.start.pattern":
                 found.add((value._text, value._flags))
     return sorted(found)
 
@@ -52,7 +52,7 @@ def main() -> None:
     rows = "".join(f"    {key!r}: {compiled(*key)!r},\n" for key in patterns())
     TARGET.write_text(
         "# SPDX-License-Identifier: Apache-2.0\n"
-        '"""Compiled patterns for `lamina.pattern`, by text and flags. Written by scripts/patterns.py."""\n\n'
+        '"""Compiled patterns for `lamina.start.pattern`, by text and flags. Written by scripts/patterns.py."""\n\n'
         "from __future__ import annotations\n\n"
         "# fmt: off\n"
         f"MAGIC = {_sre.MAGIC}  # of CPython {sys.version_info[0]}.{sys.version_info[1]}\n"

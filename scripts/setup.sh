@@ -48,5 +48,5 @@ say "installing the locked tools, and lamina from this directory"
 "$venv/bin/python" -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 # PYTHONDONTWRITEBYTECODE may be set: compile now, or every start compiles again
 "$venv/bin/python" -m compileall -q src/lamina
-"$venv/bin/python" -m lamina.codecache
+"$venv/bin/python" -m lamina.start.codecache
 say "ready: $venv/bin/lamina"

@@ -10,7 +10,8 @@ import shutil
 import pytest
 from hypothesis import HealthCheck, settings
 
-from lamina import codecache
+import lamina
+from lamina.start import codecache
 from lamina.store import LocalStore, open_store
 
 TYPE_CHECKING = False
@@ -26,7 +27,7 @@ settings.load_profile("lamina")
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Compile what changed, once: with PYTHONDONTWRITEBYTECODE each command would, for itself."""
     if not hasattr(session.config, "workerinput"):  # workers of xdist start after this
-        compileall.compile_dir(os.path.dirname(codecache.__file__), quiet=2)
+        compileall.compile_dir(os.path.dirname(lamina.__file__), quiet=2)
         codecache.write()
 
 

@@ -8,7 +8,7 @@ while the error rises (`raise ... from`, or `error.about("layer sha256:...")`). 
 
 from __future__ import annotations
 
-from lamina.enumeration import Enumeration
+from lamina.start.enumeration import Enumeration
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

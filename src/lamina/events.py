@@ -8,8 +8,8 @@ docs/events.md gives the JSON form of each.
 
 from __future__ import annotations
 
-from lamina.enumeration import Enumeration
-from lamina.record import Record
+from lamina.start.enumeration import Enumeration
+from lamina.start.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import hashlib
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lamina.hashing import SMALL, Sha256
+from lamina.start.hashing import SMALL, Sha256
 
 
 @given(st.lists(st.one_of(st.binary(max_size=100), st.integers(0, SMALL).map(bytes)), max_size=6))

@@ -14,7 +14,7 @@ import pytest
 SOURCE = Path(__file__).parents[2] / "src/lamina"
 HEAD = len(b"lamina 1 code 1\n") + 4 + 16  # the format with Python's magic, two sizes
 PROBE = (
-    "from lamina import codecache; cache = codecache.install(); import lamina.pattern as m; "
+    "from lamina.start import codecache; cache = codecache.install(); import lamina.start.pattern as m; "
     "print(type(m.__loader__).__name__, getattr(m, 'MARK', 'plain'), m.pattern.__code__.co_filename); "
     "cache.keep()"
 )
@@ -26,8 +26,9 @@ def package(tmp_path: Path) -> Path:
     place = tmp_path / "site" / "lamina"
     place.mkdir(parents=True)
     (place / "__init__.py").write_text("__version__ = '1'\n")
-    for name in ("codecache", "pattern", "patterncodes"):
-        shutil.copy(SOURCE / f"{name}.py", place)
+    (place / "start").mkdir()
+    for name in ("__init__", "codecache", "pattern", "patterncodes"):
+        shutil.copy(SOURCE / f"start/{name}.py", place / "start")
     run(place, "-m", "compileall", "-q", str(place))
     return place
 
@@ -51,10 +52,10 @@ def file_of(place: Path) -> Path:
 
 
 def test_modules_come_from_the_file(package: Path) -> None:
-    run(package, "-m", "lamina.codecache")
+    run(package, "-m", "lamina.start.codecache")
     loader, mark, filename = run(package, "-c", PROBE).split()
     assert (loader, mark) == ("_Loader", "plain")
-    assert filename == str(package / "pattern.py")
+    assert filename == str(package / "start/pattern.py")
 
 
 def test_the_first_command_writes_the_file(package: Path) -> None:
@@ -65,7 +66,8 @@ def test_the_first_command_writes_the_file(package: Path) -> None:
 
 
 def test_modules_checked_by_hash_are_not_written_again_and_again(package: Path) -> None:
-    shutil.rmtree(package / "__pycache__")
+    for compiled in list(package.rglob("__pycache__")):
+        shutil.rmtree(compiled)
     run(package, "-m", "compileall", "-q", "--invalidation-mode", "checked-hash", str(package))
     assert run(package, "-c", PROBE).startswith("SourceFileLoader")
     assert not file_of(package).exists()
@@ -77,16 +79,16 @@ def test_nothing_is_written_where_python_writes_nothing(package: Path) -> None:
 
 
 def test_a_changed_module_is_read_again(package: Path) -> None:
-    run(package, "-m", "lamina.codecache")
-    changed = package / "pattern.py"
+    run(package, "-m", "lamina.start.codecache")
+    changed = package / "start/pattern.py"
     changed.write_text(changed.read_text() + "MARK = 'changed'\n")
     assert run(package, "-c", PROBE).split()[:2] == ["SourceFileLoader", "changed"]
     assert run(package, "-c", PROBE).split()[:2] == ["_Loader", "changed"]  # it was written again
 
 
 def test_a_module_of_the_same_size_with_another_time_is_read_again(package: Path) -> None:
-    run(package, "-m", "lamina.codecache")
-    changed = package / "pattern.py"
+    run(package, "-m", "lamina.start.codecache")
+    changed = package / "start/pattern.py"
     before = changed.stat()
     changed.write_text(changed.read_text().replace("__all__", "MARK_NO"))
     os.utime(changed, (before.st_atime, before.st_mtime + 2))
@@ -95,7 +97,7 @@ def test_a_module_of_the_same_size_with_another_time_is_read_again(package: Path
 
 @pytest.mark.parametrize("damage", ["torn", "index", "other", "empty"])
 def test_a_damaged_file_is_ignored(package: Path, damage: str) -> None:
-    run(package, "-m", "lamina.codecache")
+    run(package, "-m", "lamina.start.codecache")
     blob = file_of(package).read_bytes()
     broken = {
         "torn": blob[:-10],
@@ -108,7 +110,7 @@ def test_a_damaged_file_is_ignored(package: Path, damage: str) -> None:
 
 
 def test_damaged_code_is_compiled_again(package: Path) -> None:
-    run(package, "-m", "lamina.codecache")
+    run(package, "-m", "lamina.start.codecache")
     blob = bytearray(file_of(package).read_bytes())
     length = int.from_bytes(blob[HEAD - 8 : HEAD], "little")
     blob[HEAD + length :] = b"?" * (len(blob) - HEAD - length)
@@ -117,13 +119,13 @@ def test_damaged_code_is_compiled_again(package: Path) -> None:
 
 
 def test_another_version_reads_its_modules_again(package: Path) -> None:
-    run(package, "-m", "lamina.codecache")
+    run(package, "-m", "lamina.start.codecache")
     (package / "__init__.py").write_text("__version__ = '2.0'\n")
     assert run(package, "-c", PROBE).startswith("SourceFileLoader")
     assert run(package, "-c", PROBE).startswith("_Loader")
 
 
 def test_other_optimisations_have_no_file(package: Path) -> None:
-    run(package, "-m", "lamina.codecache")
-    code = "from lamina import codecache; print(codecache.install())"
+    run(package, "-m", "lamina.start.codecache")
+    code = "from lamina.start import codecache; print(codecache.install())"
     assert run(package, "-O", "-c", code) == "None"

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from lamina.enumeration import Enumeration
 from lamina.errors import Kind
+from lamina.start.enumeration import Enumeration
 
 
 def test_members_are_found_by_name_and_value_and_iterate_in_order() -> None:

@@ -12,8 +12,8 @@ from types import ModuleType
 
 import pytest
 
-from lamina import patterncodes
-from lamina.pattern import ASCII, DOTALL, pattern
+from lamina.start import patterncodes
+from lamina.start.pattern import ASCII, DOTALL, pattern
 
 _sre = importlib.import_module("_sre")
 SCRIPT = Path(__file__).parents[2] / "scripts/patterns.py"

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from lamina.record import Record, fields, replace
+from lamina.start.record import Record, fields, replace
 
 
 class Point(Record):

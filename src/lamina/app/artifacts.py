@@ -11,13 +11,13 @@ import json
 
 from lamina.errors import Kind, LaminaError
 from lamina.events import Phase
-from lamina.record import Record, replace
 from lamina.spec import mediatype
 from lamina.spec.descriptor import Descriptor, annotations_of
 from lamina.spec.digest import Digest
 from lamina.spec.document import dump
 from lamina.spec.manifest import Index, Manifest
 from lamina.spec.reference import Reference
+from lamina.start.record import Record, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

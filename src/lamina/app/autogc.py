@@ -11,7 +11,7 @@ import os
 
 from lamina.errors import LaminaError
 from lamina.events import Notice
-from lamina.record import Record
+from lamina.start.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from lamina.errors import Kind, LaminaError
 from lamina.events import BuildDone
-from lamina.record import replace
+from lamina.start.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import os
 import stat
 
 from lamina.errors import Kind, LaminaError
-from lamina.record import Record, replace
+from lamina.start.record import Record, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from lamina.record import Record
+from lamina.start.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

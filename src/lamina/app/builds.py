@@ -8,7 +8,7 @@ import os
 
 from lamina.app.history import KIND, is_running, log_path, remove
 from lamina.errors import Kind, LaminaError
-from lamina.record import Record, replace
+from lamina.start.record import Record, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -15,13 +15,13 @@ from contextlib import ExitStack, contextmanager
 from lamina.app.cachemounts import first_of_each
 from lamina.app.copying import Place, parse_place
 from lamina.errors import Kind, LaminaError
-from lamina.record import Record
 from lamina.spec import mediatype
 from lamina.spec.descriptor import Descriptor
 from lamina.spec.digest import Digest
 from lamina.spec.document import MAX_DOCUMENT, dump
 from lamina.spec.manifest import Manifest
 from lamina.spec.reference import Reference
+from lamina.start.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -285,7 +285,7 @@ def _write_archive(
     from lamina.exporter.ports import Exported
     from lamina.layer.create import create_layer
     from lamina.layer.walk import tree_items
-    from lamina.record import replace
+    from lamina.start.record import replace
 
     scratch.set_ref(root, target.name)
 

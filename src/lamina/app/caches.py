@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from lamina.errors import LaminaError
 from lamina.events import Diagnostic, Notice, Outcome, Severity, VertexDone, VertexPlanned
-from lamina.record import replace
+from lamina.start.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

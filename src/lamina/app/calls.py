@@ -8,7 +8,7 @@ depend on what it really holds are left out; `Checked.missing` names it.
 from __future__ import annotations
 
 from lamina.errors import Kind, LaminaError, SourceError
-from lamina.record import Record, replace
+from lamina.start.record import Record, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

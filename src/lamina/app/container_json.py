@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lamina.app.containers import Container
+    from lamina.container.network.publish import PortMapping
     from lamina.container.ports import Mount
-    from lamina.container.publish import PortMapping
     from lamina.container.state import ContainerConfig, State
 
 _NEVER = "0001-01-01T00:00:00Z"  # Go's zero time

@@ -18,11 +18,11 @@ from lamina.app.run_options import Origin, RunOptions, configure
 from lamina.container import console, lifecycle, state
 from lamina.container.instance import ExecRequest
 from lamina.container.names import check_name, new_id, new_name
-from lamina.container.publish import PortMapping
+from lamina.container.network.publish import PortMapping
 from lamina.container.state import KIND, ContainerConfig, State
 from lamina.errors import Kind, LaminaError
 from lamina.events import Notice, silent
-from lamina.record import Record, replace
+from lamina.start.record import Record, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ import shutil
 
 from lamina.dockerfile.remotes import LAYOUT
 from lamina.errors import Kind, LaminaError
-from lamina.record import Record
+from lamina.start.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

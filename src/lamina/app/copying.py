@@ -11,8 +11,8 @@ from lamina.errors import Kind, LaminaError
 from lamina.events import Phase
 from lamina.image.names import is_dangling, set_names
 from lamina.image.resolve import find_target
-from lamina.record import Record, replace
 from lamina.spec.reference import Reference
+from lamina.start.record import Record, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import os
 
 from lamina.errors import Kind, LaminaError
 from lamina.events import silent
-from lamina.record import Record
+from lamina.start.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

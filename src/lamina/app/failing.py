@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from lamina.app.builds import Place
 from lamina.container.ports import Mount
-from lamina.record import replace
+from lamina.start.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

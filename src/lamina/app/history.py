@@ -25,9 +25,9 @@ from lamina.events import (
     VertexPlanned,
     VertexStarted,
 )
-from lamina.jsontext import dumps, loads
 from lamina.plan.ops import Exec, FileOp, MkdirAction
 from lamina.spec.identity import chain_id
+from lamina.start.jsontext import dumps, loads
 from lamina.store.ports import Document
 from lamina.system.process import this_process
 

@@ -15,9 +15,9 @@ from lamina.image.names import (
 from lamina.image.resolve import find_target, image_ids, open_preferred, preferred_image
 from lamina.image.times import parse_time
 from lamina.image.view import Image
-from lamina.record import Record
 from lamina.spec.config import run_config_to_json
 from lamina.spec.reference import Reference
+from lamina.start.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

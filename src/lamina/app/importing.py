@@ -3,15 +3,15 @@
 
 from __future__ import annotations
 
+from lamina.image.changes import changed
 from lamina.image.names import set_names
 from lamina.image.pack import Packed, PackOptions, pack_image, sorted_tar_items
 from lamina.image.times import format_time
-from lamina.record import Record, replace
 from lamina.spec.config import RunConfig
+from lamina.start.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from typing import IO
 
     from lamina.spec.platform import Platform
@@ -76,17 +76,3 @@ def pack_options(options: ImportOptions) -> PackOptions:
         comment=options.message,
         clamp_mtime=options.epoch,
     )
-
-
-def changed(config: RunConfig, changes: Sequence[str]) -> RunConfig:
-    """The config after Dockerfile instructions (`--change`)."""
-    if not changes:
-        return config
-    from lamina.dockerfile.change import apply_changes
-
-    return apply_changes(config, changes)
-
-
-def with_env(config: RunConfig, env: Sequence[tuple[str, str]]) -> RunConfig:
-    """The config with variables set; an existing name keeps its place."""
-    return replace(config, env=tuple((dict(config.env) | dict(env)).items()))

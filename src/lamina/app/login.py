@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 from lamina.errors import Kind, LaminaError
-from lamina.record import Record
 from lamina.registry.auth import Credentials
 from lamina.registry.config import normalise_key
 from lamina.registry.protocol import RegistryError, parse_challenges
 from lamina.registry.transport import Request
+from lamina.start.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

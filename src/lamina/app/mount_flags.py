@@ -12,7 +12,7 @@ import posixpath
 
 from lamina.container.ports import Mount
 from lamina.errors import Kind, LaminaError
-from lamina.record import Record
+from lamina.start.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from __future__ import annotations
 from lamina.errors import Kind, LaminaError
 from lamina.events import Diagnostic
 from lamina.plan.graph import merged
-from lamina.record import replace
 from lamina.spec.platform import Platform
+from lamina.start.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,11 +9,11 @@ from lamina.errors import Kind, LaminaError
 from lamina.events import Notice, Phase
 from lamina.image.names import set_names
 from lamina.image.view import Image, PlatformNotFound
-from lamina.record import Record, replace
 from lamina.spec import mediatype
 from lamina.spec.descriptor import Descriptor
 from lamina.spec.identity import chain_ids
 from lamina.spec.reference import DEFAULT_REGISTRY, Reference
+from lamina.start.record import Record, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

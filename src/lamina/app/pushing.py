@@ -7,11 +7,11 @@ from lamina.errors import Kind, LaminaError
 from lamina.events import Notice, Phase
 from lamina.image.names import is_dangling
 from lamina.image.view import Image
-from lamina.record import Record
 from lamina.spec import mediatype
 from lamina.spec.document import MAX_DOCUMENT
 from lamina.spec.manifest import Index, Manifest
 from lamina.spec.reference import Reference
+from lamina.start.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ def _pushable(
             f"only the one for {chosen.platform} is pushed"
         )
     )
-    from lamina.record import replace
+    from lamina.start.record import replace
 
     return replace(chosen, platform=None, annotations=())
 

@@ -6,11 +6,11 @@ from __future__ import annotations
 import posixpath
 
 from lamina.app.mount_flags import MountRequest, combine
+from lamina.container.network.publish import PortMapping
 from lamina.container.ports import ProcessSpec
-from lamina.container.publish import PortMapping
 from lamina.container.state import ContainerConfig
 from lamina.errors import Kind, LaminaError
-from lamina.record import Record
+from lamina.start.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ import json
 
 from lamina.app.builds import choose_step, find_build
 from lamina.errors import Kind, LaminaError
-from lamina.record import Record
 from lamina.solver.explain import explain, nearest, sentence
 from lamina.solver.keytree import KeyTree, split_name
+from lamina.start.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

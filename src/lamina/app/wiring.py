@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from lamina.app.settings import Settings
     from lamina.container.executor import RuntimeExecutor
-    from lamina.container.network import Network
-    from lamina.container.network_pool import NetworkPool
+    from lamina.container.network.attachment import Network
+    from lamina.container.network.pool import NetworkPool
     from lamina.container.ports import Executor
     from lamina.container.runtime import Runtime
     from lamina.events import Emitter
@@ -164,7 +164,7 @@ class BuildHost:
 
     def step_network(self) -> AbstractContextManager[str]:
         """A network namespace for one RUN step on the bridge. Any thread may call it."""
-        from lamina.container.network_pool import NetworkPool
+        from lamina.container.network.pool import NetworkPool
 
         with self._guard:
             if self._pool is None:
@@ -174,7 +174,7 @@ class BuildHost:
     def network(self) -> Network:
         """The bridge network as this process sees it."""
         if self._network is None:
-            from lamina.container.network import Network
+            from lamina.container.network.attachment import Network
 
             self._network = Network(
                 self._store.documents, root=self._store.root, subnet=self._settings.subnet

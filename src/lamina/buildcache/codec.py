@@ -15,9 +15,9 @@ its digest. Inside an image (`type=inline`) there are no `layers`: those of the 
 from __future__ import annotations
 
 from lamina.errors import Kind, LaminaError
-from lamina.record import Record
 from lamina.spec.digest import DiffID, Digest
 from lamina.spec.document import dump, parse_object
+from lamina.start.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -18,7 +18,6 @@ from lamina.buildcache.collecting import layers_of
 from lamina.errors import Cancelled, Kind, LaminaError
 from lamina.events import Notice, Progress
 from lamina.image.unpack import LayerMissing, blobs_of, ensure_blob
-from lamina.record import Record
 from lamina.registry.journal import StoreJournal
 from lamina.registry.layout import LayoutEnd
 from lamina.registry.storeend import StoreEnd
@@ -28,6 +27,7 @@ from lamina.spec.digest import Digest
 from lamina.spec.document import dump
 from lamina.spec.identity import chain_id
 from lamina.spec.reference import Reference
+from lamina.start.record import Record
 from lamina.tasks import CancelToken, TaskGroup
 
 TYPE_CHECKING = False

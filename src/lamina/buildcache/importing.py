@@ -16,11 +16,11 @@ from itertools import pairwise
 from lamina.buildcache.places import open_place, read_cache
 from lamina.errors import Kind, LaminaError
 from lamina.events import Diagnostic, Progress, Severity
-from lamina.record import Record
 from lamina.spec.config import ImageConfig
 from lamina.spec.digest import Digest
 from lamina.spec.identity import chain_ids
 from lamina.spec.manifest import children
+from lamina.start.record import Record
 from lamina.store.ports import EarlierKey
 
 TYPE_CHECKING = False

@@ -7,8 +7,8 @@ Every attribute works or is refused by name; docs/adr/0087 lists them.
 from __future__ import annotations
 
 from lamina.errors import Kind
-from lamina.record import Record
 from lamina.spec.attributes import Attributes, InvalidAttribute, split_fields
+from lamina.start.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

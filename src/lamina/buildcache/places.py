@@ -12,7 +12,6 @@ import os
 
 from lamina.buildcache import codec
 from lamina.errors import Kind, LaminaError
-from lamina.record import Record
 from lamina.spec import mediatype
 from lamina.spec.config import ImageConfig
 from lamina.spec.descriptor import Descriptor
@@ -20,6 +19,7 @@ from lamina.spec.digest import Digest
 from lamina.spec.document import MAX_DOCUMENT
 from lamina.spec.manifest import Index, Manifest
 from lamina.spec.reference import Reference
+from lamina.start.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from lamina.builder.changes import Lazy
 from lamina.builder.tree import shown
 from lamina.errors import Kind, LaminaError
 from lamina.layer.entry import Entry, EntryType, resolve
-from lamina.record import Record, replace
+from lamina.start.record import Record, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from lamina.builder.scratch import Scratch
 from lamina.builder.sources import Sources
 from lamina.builder.worker import BuildWorker
 from lamina.errors import SourceError
-from lamina.record import Record
 from lamina.solver.driver import Driver
 from lamina.solver.scheduler import Scheduler
+from lamina.start.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

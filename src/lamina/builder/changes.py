@@ -15,7 +15,7 @@ import stat
 from lamina.builder.tree import entry_type, shown
 from lamina.errors import Kind, LaminaError
 from lamina.layer.entry import WHITEOUT_PREFIX, Entry, EntryType, resolve, sort_key
-from lamina.record import replace
+from lamina.start.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

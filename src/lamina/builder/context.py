@@ -8,7 +8,7 @@ import os
 from lamina.builder.statcache import StatCache
 from lamina.builder.tree import Tree
 from lamina.errors import Kind, LaminaError
-from lamina.record import Record
+from lamina.start.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -24,9 +24,9 @@ from lamina.builder.selection import copied_xattrs, payload_digest
 from lamina.builder.statcache import is_same
 from lamina.builder.tree import changed, shown
 from lamina.errors import Kind, LaminaError
-from lamina.hashing import Sha256, sha256_of
 from lamina.layer.entry import Entry, EntryType
-from lamina.record import replace
+from lamina.start.hashing import Sha256, sha256_of
+from lamina.start.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ import stat
 from lamina.builder.tree import Tree
 from lamina.container.ports import ProcessSpec
 from lamina.errors import Kind, LaminaError, SourceError
-from lamina.record import replace
 from lamina.spec.digest import ChainID, Digest
 from lamina.spec.platform import Platform
+from lamina.start.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ import os
 
 from lamina.builder.selection import Picked, join
 from lamina.builder.tree import shown
-from lamina.hashing import sha256
 from lamina.layer.entry import EntryType
+from lamina.start.hashing import sha256
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

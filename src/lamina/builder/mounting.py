@@ -36,7 +36,7 @@ from lamina.plan.mounts import (
     SshMount,
     TmpfsMount,
 )
-from lamina.record import Record, replace
+from lamina.start.record import Record, replace
 from lamina.store.working import working_key
 from lamina.system.paths import lookup_in_root, open_in_root
 

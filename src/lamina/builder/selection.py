@@ -18,10 +18,10 @@ import stat
 from lamina.builder.statcache import is_same, stamps
 from lamina.builder.tree import changed, entry_type, shown
 from lamina.errors import Kind, LaminaError
-from lamina.hashing import sha256, sha256_of
 from lamina.layer.entry import EntryType
-from lamina.record import Record, replace
 from lamina.spec.digest import Digest
+from lamina.start.hashing import sha256, sha256_of
+from lamina.start.record import Record, replace
 from lamina.system.xattrs import CAPABILITY, is_overlay_private, read_xattrs
 
 TYPE_CHECKING = False

@@ -16,7 +16,7 @@ import struct
 from _operator import attrgetter  # the module `operator` is Python code around it
 from itertools import starmap
 
-from lamina.hashing import sha256_of
+from lamina.start.hashing import sha256_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

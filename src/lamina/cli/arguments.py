@@ -9,7 +9,7 @@ where this one answers: tests/property/cli/test_arguments.py compares them.
 
 from __future__ import annotations
 
-from lamina.record import Record
+from lamina.start.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from lamina.app.bake.definition import Bake
     from lamina.app.buildrequest import BuildRequest
+    from lamina.bake.definition import Bake
     from lamina.cli.arguments import Parser
     from lamina.cli.call import Call
     from lamina.cli.context import Context
@@ -48,7 +48,7 @@ def configure(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace, context: Context) -> int:
-    from lamina.app.bake.definition import print_json, resolve
+    from lamina.bake.definition import print_json, resolve
     from lamina.cli.call import parse_call
 
     _check(args)
@@ -87,8 +87,8 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _read(args: argparse.Namespace, context: Context) -> Bake:
-    from lamina.app.bake.compose import read_dotenv
-    from lamina.app.bake.definition import read_definition
+    from lamina.bake.compose import read_dotenv
+    from lamina.bake.definition import read_definition
     from lamina.cli.images import host_platform
 
     variables: dict[str, str] = {}
@@ -109,7 +109,7 @@ def _read(args: argparse.Namespace, context: Context) -> Bake:
 
 def _files(args: argparse.Namespace, context: Context) -> list[tuple[str, str]]:
     """(name, text) of the definitions: those given, else those with a known name."""
-    from lamina.app.bake.definition import DEFAULT_FILES
+    from lamina.bake.definition import DEFAULT_FILES
 
     found: list[tuple[str, str]] = []
     for name in args.file or DEFAULT_FILES:
@@ -184,7 +184,7 @@ def _list(bake: Bake, what: str, context: Context) -> int:
 def _requests(
     targets: Mapping[str, Fields], args: argparse.Namespace, context: Context
 ) -> dict[str, BuildRequest]:
-    from lamina.app.bake.definition import linked
+    from lamina.bake.definition import linked
     from lamina.cli.bake_requests import BakeHost, requests_of
     from lamina.cli.build_steps import entitlements
     from lamina.cli.images import host_platform

@@ -7,7 +7,7 @@ import io
 import os
 
 from lamina.errors import Kind, LaminaError
-from lamina.record import Record
+from lamina.start.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def requests_of(targets: Mapping[str, Fields], host: BakeHost) -> dict[str, Buil
         LaminaError: NOT_FOUND for a context or Dockerfile, UNSUPPORTED for what is refused, USAGE
             for values that the build's own flags would refuse.
     """
-    from lamina.record import replace
+    from lamina.start.record import replace
 
     found: dict[str, BuildRequest] = {}
     for name, fields in targets.items():
@@ -219,7 +219,7 @@ def _platforms(fields: Fields, host: BakeHost) -> tuple[Platform, ...]:
 def _outputs(fields: Fields, host: BakeHost) -> tuple[Output, ...]:
     from lamina.cli.build_flags import annotated, parse_annotations
     from lamina.exporter.options import parse_output
-    from lamina.record import replace
+    from lamina.start.record import replace
 
     outputs = []
     for each in fields.get("output", ()):

@@ -50,9 +50,9 @@ def configure(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace, context: Context) -> int:
-    from lamina.app.bootstrap.images import bootstrap
-    from lamina.app.bootstrap.options import PATH, BootstrapOptions
     from lamina.app.images import tagged_reference
+    from lamina.bootstrap.images import bootstrap
+    from lamina.bootstrap.options import PATH, BootstrapOptions
     from lamina.cli.images import host_platform
     from lamina.cli.values import parse_epoch
 

@@ -22,7 +22,7 @@ from lamina.cli.build_steps import (
     step_limits,
 )
 from lamina.errors import EXIT_STATUS, Kind, LaminaError
-from lamina.record import replace
+from lamina.start.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -100,7 +100,7 @@ def cache_places(
     if not sources and not targets:
         return {"cache_from": (), "cache_to": ()}
     from lamina.buildcache.options import parse_cache_from, parse_cache_to
-    from lamina.record import replace
+    from lamina.start.record import replace
 
     places = [place for text in sources for place in parse_cache_from(text)]
     exports = [export for text in targets for export in parse_cache_to(text)]
@@ -179,7 +179,7 @@ def annotated(
     if not annotations:
         return outputs
     from lamina.exporter.output import Output
-    from lamina.record import replace
+    from lamina.start.record import replace
 
     outputs = outputs or (Output(),)
     images = {"image", "oci", "docker"}
@@ -201,7 +201,7 @@ def annotated(
 
 def with_flags(request: BuildRequest, args: argparse.Namespace, context: Context) -> BuildRequest:
     """The request with what `add_build_flags` adds."""
-    from lamina.record import replace
+    from lamina.start.record import replace
 
     return replace(
         request,

@@ -7,7 +7,7 @@ import os
 from contextlib import contextmanager
 
 from lamina.errors import Kind, LaminaError
-from lamina.record import replace
+from lamina.start.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

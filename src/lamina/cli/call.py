@@ -8,7 +8,7 @@ import json
 
 from lamina.cli.ui.escape import printable
 from lamina.errors import Kind, LaminaError, SourceError
-from lamina.record import Record
+from lamina.start.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -22,11 +22,11 @@ def configure(parser: Parser) -> None:
 def run(args: argparse.Namespace, context: Context) -> int:
     from lamina.app.pulling import choose_platform
     from lamina.cli.registries import connect
-    from lamina.record import replace
     from lamina.spec import mediatype
     from lamina.spec.manifest import Index
     from lamina.spec.platform import Platform
     from lamina.spec.reference import Reference
+    from lamina.start.record import replace
 
     reference = Reference.parse(args.name).with_default_tag()
     wanted = str(reference.digest or reference.tag)

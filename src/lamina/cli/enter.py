@@ -31,7 +31,7 @@ def configure(parser: Parser) -> None:
 
 def run(args: argparse.Namespace, context: Context) -> int:
     from lamina.app.builds import find_place
-    from lamina.record import replace
+    from lamina.start.record import replace
 
     text = args.rest[0] if args.rest else ""
     place = find_place(context.store(), text)

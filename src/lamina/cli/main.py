@@ -149,7 +149,7 @@ def script() -> NoReturn:
     """
     import gc
 
-    from lamina import codecache
+    from lamina.start import codecache
 
     gc.set_threshold(_GC_THRESHOLD)
     cache = codecache.install()

@@ -114,8 +114,8 @@ def _create_or_push(args: argparse.Namespace, context: Context) -> int:
 
 def _annotate(args: argparse.Namespace, context: Context) -> int:
     from lamina.app.artifacts import annotate_list
-    from lamina.record import replace
     from lamina.spec.platform import Platform, normalise
+    from lamina.start.record import replace
 
     if not (args.os or args.arch or args.variant or args.os_version):
         raise LaminaError("manifest annotate needs --os, --arch, ...", kind=Kind.USAGE)

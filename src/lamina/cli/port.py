@@ -22,7 +22,7 @@ def configure(parser: Parser) -> None:
 
 def run(args: argparse.Namespace, context: Context) -> int:
     from lamina.app.containers import find
-    from lamina.container.publish import join_host
+    from lamina.container.network.publish import join_host
 
     container = find(context.store(), args.container)
     wanted = args.port if "/" in args.port or not args.port else f"{args.port}/tcp"

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from lamina.app.containers import Container
     from lamina.cli.arguments import Parser
     from lamina.cli.context import Context
-    from lamina.container.publish import PortMapping
+    from lamina.container.network.publish import PortMapping
     from lamina.container.state import State
 
 USAGE = "[OPTIONS]"

@@ -28,7 +28,7 @@ def run(args: argparse.Namespace, context: Context) -> int:
 
     from lamina.cli.registry_ledger import ledger_of, parse_name, shown_time
     from lamina.errors import Kind, LaminaError
-    from lamina.registry.server.admin import as_json
+    from lamina.server.admin import as_json
 
     repository, tag, digest = parse_name(args.name)
     if digest or (tag and args.removed):

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
     from lamina.cli.arguments import Parser
     from lamina.cli.context import Context
-    from lamina.registry.server.config import Config
-    from lamina.registry.server.ledger import Ledger
+    from lamina.server.config import Config
+    from lamina.server.ledger import Ledger
 
 
 def add_place(parser: Parser) -> None:
@@ -35,10 +35,10 @@ def ledger_of(args: argparse.Namespace, context: Context) -> Iterator[tuple[Ledg
         LaminaError: kind NOT_FOUND if there is no registry, UNSUPPORTED if its format is older.
     """
     from lamina.errors import Kind, LaminaError
-    from lamina.registry.server.config import Config, load_config
-    from lamina.registry.server.database import Database
-    from lamina.registry.server.quotas import Quotas
-    from lamina.registry.server.sqliteledger import SqliteLedger
+    from lamina.server.config import Config, load_config
+    from lamina.server.database import Database
+    from lamina.server.quotas import Quotas
+    from lamina.server.sqliteledger import SqliteLedger
 
     root = context.path(args.root) if args.root else ""
     if args.config:
@@ -72,7 +72,7 @@ def parse_name(text: str) -> tuple[str, str, str]:
     Raises:
         LaminaError: kind INVALID.
     """
-    from lamina.registry.server import routes
+    from lamina.server import routes
 
     rest, _, digest = text.partition("@")
     name, _, tag = rest.partition(":")

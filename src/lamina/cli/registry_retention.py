@@ -27,8 +27,8 @@ def run(args: argparse.Namespace, context: Context) -> int:
 
     from lamina.cli.registry_ledger import ledger_of
     from lamina.errors import Kind, LaminaError
-    from lamina.registry.server.admin import as_json
-    from lamina.registry.server.retention import Rules
+    from lamina.server.admin import as_json
+    from lamina.server.retention import Rules
 
     if not args.config:
         raise LaminaError("--config is missing: the rules are in it", kind=Kind.USAGE)

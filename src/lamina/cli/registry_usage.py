@@ -26,7 +26,7 @@ def run(args: argparse.Namespace, context: Context) -> int:
 
     from lamina.cli.registry_ledger import ledger_of, parse_name
     from lamina.errors import Kind, LaminaError
-    from lamina.registry.server.admin import as_json
+    from lamina.server.admin import as_json
 
     repository, tag, digest = parse_name(args.name)
     if tag or digest:

@@ -7,7 +7,7 @@ import os
 
 from lamina.app.mount_flags import parse_mount, parse_size, parse_tmpfs, parse_volume
 from lamina.app.run_options import DEFAULT_SHM_SIZE, RunOptions
-from lamina.container.publish import parse_publish
+from lamina.container.network.publish import parse_publish
 from lamina.errors import Kind, LaminaError
 
 TYPE_CHECKING = False

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from lamina.cli.arguments import Parser
     from lamina.cli.context import Context
-    from lamina.registry.server.config import Config
+    from lamina.server.config import Config
 
 USAGE = "[OPTIONS]"
 
@@ -28,9 +28,9 @@ def configure(parser: Parser) -> None:
 
 def run(args: argparse.Namespace, context: Context) -> int:
     from lamina.errors import EXIT_STATUS, Kind
-    from lamina.record import replace
-    from lamina.registry.server.config import Config, load_config
-    from lamina.registry.server.storage import open_storage
+    from lamina.server.config import Config, load_config
+    from lamina.server.storage import open_storage
+    from lamina.start.record import replace
 
     root = context.path(args.root) if args.root else ""
     if args.config:

@@ -39,7 +39,7 @@ def configure(parser: Parser) -> None:
 def run(args: argparse.Namespace, context: Context) -> int:
     import logging
 
-    from lamina.registry.server.config import Config, load_config, with_flags
+    from lamina.server.config import Config, load_config, with_flags
 
     root = context.path(args.root) if args.root else ""
     if args.config:
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace, context: Context) -> int:
     )
     host, _ = config.address()
     from lamina.app.registries import network
-    from lamina.registry.server.serve import check_tls, make_gate, serve
+    from lamina.server.serve import check_tls, make_gate, serve
 
     if args.check:
         check_tls(config)

@@ -9,7 +9,7 @@ from lamina.container.etcfiles import SYSTEMD_RESOLV_CONF, hosts_file, resolv_co
 from lamina.container.ports import Mount
 from lamina.container.spec import DEFAULT_HOSTNAME
 from lamina.errors import Kind, LaminaError
-from lamina.jsontext import dumps
+from lamina.start.jsontext import dumps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ import os
 import struct
 
 from lamina.errors import Kind, LaminaError
-from lamina.jsontext import dumps, loads
+from lamina.start.jsontext import dumps, loads
 from lamina.system.sockets import READ, Poll, Socket, receive_descriptors, stream
 
 TYPE_CHECKING = False

@@ -15,7 +15,7 @@ import os
 
 from lamina.container.seccomp import COMPATIBLE
 from lamina.errors import Kind, LaminaError
-from lamina.record import Record
+from lamina.start.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

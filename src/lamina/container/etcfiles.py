@@ -7,7 +7,7 @@ The files are bind-mounted; the image's own are never changed.
 from __future__ import annotations
 
 from lamina.errors import Kind, LaminaError
-from lamina.record import Record
+from lamina.start.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

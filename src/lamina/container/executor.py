@@ -33,7 +33,7 @@ from lamina.container.spec import (
 from lamina.container.stubs import MountStubs
 from lamina.container.users import read_accounts
 from lamina.errors import Kind, LaminaError
-from lamina.record import Record, replace
+from lamina.start.record import Record, replace
 from lamina.system.process import ProcessIdentity, this_process
 
 TYPE_CHECKING = False

@@ -9,9 +9,9 @@ itself stays in `config.json`: a crun that does not know the annotation compiles
 
 from __future__ import annotations
 
-from lamina.hashing import sha256_of
-from lamina.jsontext import dumps
-from lamina.record import replace
+from lamina.start.hashing import sha256_of
+from lamina.start.jsontext import dumps
+from lamina.start.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import stat
 
 from lamina.container.capabilities import from_mask
 from lamina.container.spec import Device, HostFacts
-from lamina.record import Record
+from lamina.start.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

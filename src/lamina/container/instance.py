@@ -27,8 +27,8 @@ from lamina.container.runtime import find_runtime
 from lamina.container.spec import make_spec
 from lamina.container.users import read_accounts
 from lamina.errors import Kind, LaminaError
-from lamina.jsontext import dumps
-from lamina.record import Record, replace
+from lamina.start.jsontext import dumps
+from lamina.start.record import Record, replace
 from lamina.store.removal import remove_tree as remove_whole_tree
 from lamina.system import mounts
 from lamina.system.paths import open_in_root, realpath_in_root
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     import signal
     from collections.abc import Callable
 
+    from lamina.container.network.publish import PortMapping
     from lamina.container.ports import ProcessSpec
-    from lamina.container.publish import PortMapping
     from lamina.container.runtime import Runtime
     from lamina.container.state import ContainerConfig
     from lamina.store.ports import Store
@@ -188,7 +188,7 @@ class Instance:
         """Attach to the network and publish the ports, if it has a network of its own."""
         if self._config.network != "bridge":
             return process
-        from lamina.container.network import Network
+        from lamina.container.network.attachment import Network
 
         network = Network(self._store.documents, root=self._store.root, subnet=self._subnet)
         self._undo.callback(network.close)
@@ -640,6 +640,6 @@ def clean_up(store: Store, id: str, *, directory: str, runtime: str) -> None:
     """
     if os.path.isdir(f"{directory}/{_RUNTIME}"):
         delete_from_runtime(find_runtime(store.root, override=runtime), id, directory=directory)
-        from lamina.container.network import Network
+        from lamina.container.network.attachment import Network
 
         Network(store.documents, root=store.root).reap()

@@ -13,8 +13,8 @@ import os
 import time
 
 from lamina.errors import Kind, LaminaError
-from lamina.jsontext import dumps, loads
-from lamina.record import Record
+from lamina.start.jsontext import dumps, loads
+from lamina.start.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

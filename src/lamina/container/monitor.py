@@ -20,8 +20,8 @@ import time
 from lamina.container import console, instance, state
 from lamina.container.logs import LogWriter
 from lamina.errors import Kind, LaminaError
-from lamina.jsontext import loads
-from lamina.record import replace
+from lamina.start.jsontext import loads
+from lamina.start.record import replace
 from lamina.system.sockets import READ, WRITE, Poll, Socket, listen
 
 TYPE_CHECKING = False

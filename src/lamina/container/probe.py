@@ -19,7 +19,7 @@ from lamina.container.spawn import Launch, Launcher
 from lamina.container.spec import make_spec
 from lamina.container.users import ResolvedUser
 from lamina.errors import LaminaError
-from lamina.record import replace
+from lamina.start.record import replace
 from lamina.tasks import CancelToken
 
 TYPE_CHECKING = False

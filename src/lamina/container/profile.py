@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from lamina.container.seccomp import InvalidProfile, container_seccomp
 from lamina.container.spec import granted_capabilities
-from lamina.jsontext import loads
+from lamina.start.jsontext import loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

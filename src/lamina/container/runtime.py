@@ -12,9 +12,9 @@ import os
 from lamina.container.host import Cgroups, has_seccomp, read_cgroups, read_facts
 from lamina.container.spec import HostFacts
 from lamina.errors import Kind, LaminaError
-from lamina.hashing import sha256
-from lamina.jsontext import loads
-from lamina.record import Record, fields, replace
+from lamina.start.hashing import sha256
+from lamina.start.jsontext import loads
+from lamina.start.record import Record, fields, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import select
 import sys
 
 from lamina.errors import Kind, LaminaError
-from lamina.record import Record
+from lamina.start.record import Record
 from lamina.system.sockets import Socket, packet_pair, send_descriptors
 
 TYPE_CHECKING = False

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from lamina.container.capabilities import container_capabilities
 from lamina.errors import Kind, LaminaError
-from lamina.record import Record
+from lamina.start.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

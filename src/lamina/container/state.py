@@ -23,11 +23,11 @@ import fcntl
 import os
 import struct
 
+from lamina.container.network.publish import PortMapping
 from lamina.container.ports import Mount, ProcessSpec
-from lamina.container.publish import PortMapping
 from lamina.errors import Kind, LaminaError
-from lamina.jsontext import dumps, loads
-from lamina.record import Record, fields, replace
+from lamina.start.jsontext import dumps, loads
+from lamina.start.record import Record, fields, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import stat
 
-from lamina.record import Record
+from lamina.start.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ apply. The files are the image's and hostile: opened beneath the root, regular, 
 from __future__ import annotations
 
 from lamina.errors import Kind, LaminaError
-from lamina.record import Record
+from lamina.start.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ any bytes survive to the place that must refuse them.
 
 from __future__ import annotations
 
-from lamina.record import Record
+from lamina.start.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from lamina.dockerfile import ast
 from lamina.dockerfile.expand import BadExpansion, Expansion, expand
 from lamina.dockerfile.operands import is_plain
 from lamina.errors import Kind, LaminaError, SourceError
-from lamina.record import Record
 from lamina.spec.platform import Platform
 from lamina.spec.reference import Reference
+from lamina.start.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

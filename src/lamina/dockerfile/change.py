@@ -11,10 +11,10 @@ from lamina.dockerfile import ast
 from lamina.dockerfile.lower import Lowered, Lowering, LowerOptions, NeedImages, ResolvedImage
 from lamina.dockerfile.parser import parse
 from lamina.errors import Kind, LaminaError, SourceError
-from lamina.record import replace
 from lamina.spec.config import ImageConfig
 from lamina.spec.digest import Digest
 from lamina.spec.platform import Platform
+from lamina.start.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

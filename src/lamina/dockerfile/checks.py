@@ -12,7 +12,7 @@ from lamina.dockerfile import ast
 from lamina.dockerfile.words import printable, suggest
 from lamina.errors import SourceError
 from lamina.events import Diagnostic, Severity
-from lamina.record import Record
+from lamina.start.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from lamina.dockerfile.operands import absolute, copy_keyword, error_at, relativ
 from lamina.dockerfile.remotes import GitAnswer, GitRequest, UrlAnswer, UrlRequest
 from lamina.errors import LaminaError
 from lamina.plan.ops import CopyAction, GitSource, HttpSource, InlineSource
-from lamina.record import Record, replace
 from lamina.spec.digest import Digest
+from lamina.start.record import Record, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

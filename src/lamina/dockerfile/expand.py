@@ -10,7 +10,7 @@ next one. In patterns `*` and `?` are wildcards and brackets are literal.
 from __future__ import annotations
 
 from lamina.errors import Kind, LaminaError
-from lamina.record import Record
+from lamina.start.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

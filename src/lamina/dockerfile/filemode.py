@@ -8,7 +8,7 @@ before. `g=u` copies bits. Clauses are applied from left to right.
 from __future__ import annotations
 
 from lamina.errors import Kind, LaminaError
-from lamina.record import Record
+from lamina.start.record import Record
 
 _OCTAL_LIMIT = 0o7777
 _WHO = {"u": 0o4700, "g": 0o2070, "o": 0o0007, "a": 0o6777}

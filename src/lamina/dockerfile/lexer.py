@@ -11,9 +11,9 @@ from lamina.dockerfile.ast import Directive, Heredoc
 from lamina.dockerfile.expand import BadExpansion, expand
 from lamina.dockerfile.words import parse_json, printable, split_flags
 from lamina.errors import Kind, SourceError
-from lamina.pattern import pattern
-from lamina.record import Record
 from lamina.spec.span import SourceText, Span
+from lamina.start.pattern import pattern
+from lamina.start.record import Record
 
 MAX_FILE = 4 << 20  # bytes; far above any real Dockerfile
 MAX_LINE = 65_535  # bytes of a physical line, as BuildKit's scanner

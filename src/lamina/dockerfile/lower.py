@@ -36,9 +36,9 @@ from lamina.dockerfile.stage import (
 from lamina.errors import Kind, LaminaError, SourceError
 from lamina.plan.graph import Edge, Plan, VertexMeta, needed
 from lamina.plan.ops import CopyAction, FileOp, ImageSource, LocalSource
-from lamina.record import Record, replace
 from lamina.spec.config import ImageConfig, RunConfig
 from lamina.spec.platform import Platform
+from lamina.start.record import Record, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

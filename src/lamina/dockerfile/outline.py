@@ -7,7 +7,7 @@ After BuildKit's `ListTargets` and `Outline` (docker build --call=targets|outlin
 from __future__ import annotations
 
 from lamina.dockerfile import ast
-from lamina.record import Record
+from lamina.start.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

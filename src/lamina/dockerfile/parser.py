@@ -19,9 +19,9 @@ from lamina.dockerfile.words import (
     suggest,
 )
 from lamina.errors import Kind, SourceError
-from lamina.pattern import pattern
-from lamina.record import Record
 from lamina.spec.span import Span
+from lamina.start.pattern import pattern
+from lamina.start.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ for images. With `--checksum` of a URL, or a commit as ref, nothing needs to be 
 from __future__ import annotations
 
 from lamina.errors import SourceError
-from lamina.record import Record
+from lamina.start.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

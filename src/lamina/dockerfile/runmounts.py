@@ -15,7 +15,7 @@ from lamina.dockerfile.values import InvalidValue, go_bool, go_size
 from lamina.dockerfile.words import suggest
 from lamina.errors import SourceError
 from lamina.plan.mounts import BindMount, CacheMount, SecretMount, SshMount, TmpfsMount
-from lamina.record import Record
+from lamina.start.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

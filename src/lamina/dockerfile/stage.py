@@ -32,8 +32,8 @@ from lamina.dockerfile.values import (
 from lamina.errors import Kind
 from lamina.plan.graph import Edge, Plan, Vertex, VertexMeta, combined, vertex
 from lamina.plan.ops import Exec, FileOp, LocalSource, Merge, MkdirAction
-from lamina.record import Record, replace
 from lamina.spec.config import Healthcheck, History, ImageConfig, RunConfig
+from lamina.start.record import Record, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

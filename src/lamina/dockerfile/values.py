@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from lamina.errors import Kind, LaminaError
-from lamina.pattern import pattern
+from lamina.start.pattern import pattern
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

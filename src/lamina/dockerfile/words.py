@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from lamina.pattern import pattern
+from lamina.start.pattern import pattern
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def parse_json(text: str) -> tuple[str, ...] | None:
     """
     if not text.lstrip().startswith("["):
         return None
-    from lamina.jsontext import loads
+    from lamina.start.jsontext import loads
 
     try:
         found = loads(text, parse_constant=_no_constant)

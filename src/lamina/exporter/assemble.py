@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from lamina.errors import Kind, LaminaError
 from lamina.image.times import format_time
-from lamina.record import Record, replace
 from lamina.spec import mediatype
 from lamina.spec.config import History
 from lamina.spec.descriptor import Descriptor
 from lamina.spec.digest import Digest
 from lamina.spec.document import MAX_DOCUMENT, dump, parse_object
 from lamina.spec.manifest import Manifest
+from lamina.start.record import Record, replace
 from lamina.store.ports import Document
 
 TYPE_CHECKING = False

@@ -6,8 +6,8 @@ image does not make them again. What is damaged or gone counts as never made.
 from __future__ import annotations
 
 from lamina.errors import Kind, LaminaError
-from lamina.jsontext import dumps, loads
 from lamina.spec.digest import DiffID, Digest
+from lamina.start.jsontext import dumps, loads
 from lamina.store.ports import Document
 
 TYPE_CHECKING = False

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from lamina.record import Record
+from lamina.start.record import Record
 
 
 class Output(Record):

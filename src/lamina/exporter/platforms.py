@@ -17,8 +17,8 @@ from lamina.exporter.ports import Exported
 from lamina.exporter.progress import Tell
 from lamina.exporter.rootfs import RootfsExporter, joined
 from lamina.exporter.stored import StoredExport, StoredExporter, all_names
-from lamina.record import Record, replace
 from lamina.spec import mediatype
+from lamina.start.record import Record, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

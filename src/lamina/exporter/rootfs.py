@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from lamina.exporter.destination import StreamExport, write_aside
 from lamina.exporter.ports import Exported
 from lamina.exporter.progress import Tell
-from lamina.record import replace
+from lamina.start.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

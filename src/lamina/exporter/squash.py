@@ -15,9 +15,9 @@ import stat
 from lamina.exporter.derived import derived_layer, note_derived
 from lamina.layer.entry import OPAQUE_WHITEOUT, WHITEOUT_PREFIX, EntryType, join, sort_key, split
 from lamina.layer.walk import is_whiteout, tree_items, whiteout
-from lamina.record import replace
 from lamina.spec.config import History
 from lamina.spec.identity import chain_id, chain_ids
+from lamina.start.record import replace
 from lamina.system.paths import lstat_beneath
 from lamina.system.xattrs import is_opaque, xattrs_beneath
 

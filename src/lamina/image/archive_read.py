@@ -16,13 +16,13 @@ from lamina.errors import Kind, LaminaError
 from lamina.image.archive_scan import Contents, InvalidArchive, Member, clean, scan
 from lamina.image.archive_write import FULL_NAME, REF_NAME, blob_path
 from lamina.image.names import set_names
-from lamina.record import Record, replace
 from lamina.spec import mediatype
 from lamina.spec.config import ImageConfig
 from lamina.spec.descriptor import Descriptor
 from lamina.spec.digest import DiffID, Digest
 from lamina.spec.manifest import Index, Manifest, children
 from lamina.spec.reference import Reference
+from lamina.start.record import Record, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ import hashlib
 
 from lamina.errors import Kind, LaminaError
 from lamina.layer.entry import EntryType
-from lamina.record import Record
 from lamina.spec.digest import DiffID, Digest
 from lamina.spec.document import MAX_DOCUMENT
+from lamina.start.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

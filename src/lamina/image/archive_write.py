@@ -13,7 +13,6 @@ from lamina.errors import Kind, LaminaError
 from lamina.image.names import is_dangling
 from lamina.image.view import open_uncompressed
 from lamina.layer.entry import Entry, EntryType
-from lamina.record import Record
 from lamina.spec import mediatype
 from lamina.spec.config import ImageConfig
 from lamina.spec.descriptor import Descriptor, annotations_of
@@ -21,6 +20,7 @@ from lamina.spec.document import MAX_DOCUMENT, dump
 from lamina.spec.identity import chain_id
 from lamina.spec.manifest import Index, Manifest, children
 from lamina.spec.reference import Reference
+from lamina.start.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -215,7 +215,7 @@ def blob_path(digest: Digest) -> str:
 
 def _entries(image: ArchiveImage) -> list[Descriptor]:
     """One entry of `index.json` a name; an image without names has one without annotations."""
-    from lamina.record import replace
+    from lamina.start.record import replace
 
     entries = []
     for name in image.names:

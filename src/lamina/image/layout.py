@@ -12,13 +12,13 @@ import stat
 from lamina.errors import Kind, LaminaError
 from lamina.image.archive_write import FULL_NAME, REF_NAME, blob_path
 from lamina.image.view import Image, open_uncompressed
-from lamina.record import replace
 from lamina.spec import mediatype
 from lamina.spec.config import ImageConfig
 from lamina.spec.descriptor import Descriptor
 from lamina.spec.digest import Digest
 from lamina.spec.document import MAX_DOCUMENT
 from lamina.spec.manifest import Index, Manifest
+from lamina.start.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ name*: its target's digest as text (`sha256:...`), which no reference can be. So
 
 from __future__ import annotations
 
-from lamina.record import Record
+from lamina.start.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

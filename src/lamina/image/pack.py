@@ -11,11 +11,11 @@ from lamina.errors import Kind, LaminaError
 from lamina.image.blobs import fresh_ingest
 from lamina.layer.entry import WHITEOUT_PREFIX, EntryType, sort_key, split
 from lamina.layer.tarread import read_tar
-from lamina.record import Record, replace
 from lamina.spec import mediatype
 from lamina.spec.config import History, ImageConfig, RunConfig
 from lamina.spec.descriptor import Descriptor
 from lamina.spec.manifest import Manifest
+from lamina.start.record import Record, replace
 from lamina.system.paths import shown
 
 TYPE_CHECKING = False

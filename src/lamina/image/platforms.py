@@ -12,10 +12,10 @@ import os
 from lamina.errors import Kind, LaminaError
 from lamina.image.names import dangling_name, read_names
 from lamina.image.view import Image
-from lamina.record import replace
 from lamina.spec import mediatype
 from lamina.spec.document import MAX_DOCUMENT
 from lamina.spec.manifest import Index
+from lamina.start.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -11,12 +11,12 @@ from __future__ import annotations
 from lamina.errors import Kind, LaminaError
 from lamina.image.names import is_dangling, read_names
 from lamina.image.view import Image, PlatformNotFound
-from lamina.record import Record
 from lamina.spec import mediatype
 from lamina.spec.digest import HEX_LENGTH
 from lamina.spec.document import MAX_DOCUMENT
 from lamina.spec.manifest import MAX_ENTRIES, Index, Manifest
 from lamina.spec.reference import Reference, is_image_id
+from lamina.start.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

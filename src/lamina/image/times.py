@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from lamina.pattern import ASCII, pattern
+from lamina.start.pattern import ASCII, pattern
 
 _DAYS_TO_1970 = 719_468  # from 0000-03-01, the era's origin in days_from_civil
 _RFC3339 = pattern(

@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 from lamina.errors import Kind, LaminaError
-from lamina.record import Record
 from lamina.spec import mediatype
 from lamina.spec.config import ImageConfig
 from lamina.spec.document import MAX_DOCUMENT
 from lamina.spec.manifest import Index, Manifest
+from lamina.start.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

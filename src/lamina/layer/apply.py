@@ -8,8 +8,8 @@ import hashlib
 from lamina.layer.lower import Lowers
 from lamina.layer.place import Policy, Tree
 from lamina.layer.tarread import read_tar
-from lamina.record import Record
 from lamina.spec.digest import DiffID, Digest
+from lamina.start.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,11 +8,11 @@ through a few buffers that are used again and again, so memory is flat and fault
 
 from __future__ import annotations
 
-from lamina.hashing import Sha256
 from lamina.layer.compress import CHUNK, compressor
 from lamina.layer.tarwrite import new_buffer, write_tar
-from lamina.record import Record
 from lamina.spec.digest import DiffID, Digest
+from lamina.start.hashing import Sha256
+from lamina.start.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from lamina.enumeration import Enumeration
 from lamina.errors import Kind, LaminaError
-from lamina.record import Record
+from lamina.start.enumeration import Enumeration
+from lamina.start.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

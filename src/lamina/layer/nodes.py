@@ -24,7 +24,7 @@ from lamina.layer.rules import (
     not_a_directory,
 )
 from lamina.layer.walk import item_at
-from lamina.record import replace
+from lamina.start.record import replace
 from lamina.system.paths import NAME_MAX, failure, shown
 from lamina.system.xattrs import CAPABILITY
 

@@ -31,7 +31,7 @@ from lamina.layer.rules import (
     not_a_directory,
 )
 from lamina.layer.walk import is_whiteout, item_at
-from lamina.record import Record
+from lamina.start.record import Record
 from lamina.system.paths import failure, shown
 from lamina.system.xattrs import is_overlay_private, opaque_name
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from lamina.layer.tarread import read_tar
-from lamina.record import replace
+from lamina.start.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from functools import partial
 from lamina.layer.entry import EntryType
 from lamina.layer.lower import Lowers
 from lamina.layer.tarwrite import CHUNK, small_content
-from lamina.record import replace
+from lamina.start.record import replace
 from lamina.system.paths import failure, open_beneath
 
 TYPE_CHECKING = False

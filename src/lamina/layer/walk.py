@@ -12,7 +12,7 @@ import stat
 
 from lamina.errors import Kind, LaminaError
 from lamina.layer.entry import OPAQUE_WHITEOUT, WHITEOUT_PREFIX, Entry, EntryType, join
-from lamina.record import replace
+from lamina.start.record import replace
 from lamina.system.paths import (
     PATH_MAX,
     failure,

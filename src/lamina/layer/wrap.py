@@ -14,7 +14,7 @@ from lamina.layer.erofs import BODY, write_index
 from lamina.layer.lower import Lowers
 from lamina.layer.nodes import NodeTree
 from lamina.layer.tarread import read_tar
-from lamina.record import Record
+from lamina.start.record import Record
 from lamina.system.paths import failure
 
 TYPE_CHECKING = False

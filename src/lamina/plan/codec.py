@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from lamina.record import fields
 from lamina.spec.digest import Digest
+from lamina.start.record import fields
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from lamina.plan.ops import (
     Merge,
     MkdirAction,
 )
-from lamina.record import fields
+from lamina.start.record import fields
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 from lamina.plan.codec import encode_op
-from lamina.record import Record, replace
 from lamina.spec.digest import Digest
 from lamina.spec.document import dump
+from lamina.start.record import Record, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ holds the files, None for none. `uid`, `gid` and `mode` are None where the Docke
 
 from __future__ import annotations
 
-from lamina.record import Record
+from lamina.start.record import Record
 
 
 class BindMount(Record):

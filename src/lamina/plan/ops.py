@@ -8,7 +8,7 @@ adds exactly one layer to it, even if that layer is empty, as BuildKit does. `Me
 
 from __future__ import annotations
 
-from lamina.record import Record, replace
+from lamina.start.record import Record, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ Sink), `protocol` (pure: routes, headers, errors), `auth` (challenges, tokens, r
 `endpoints` (which hosts to ask, and how), `config` (stored credentials), `registriesconf`
 (mirrors, rewriting), `transport` (the only door to the network; urllib3). `storeend` and `layout`
 are the store and image layouts as Source and Sink, `journal` remembers uploads, `arrivals` unpacks
-layers behind their downloads. `server` is the registry that lamina can be. Specifications:
+layers behind their downloads. `lamina.server` is the registry that lamina can be, and uses this room. Specifications:
 distribution-spec 1.1; distribution's token
 authentication; containers-registries.conf(5). docs/registry.md is for users.
 """

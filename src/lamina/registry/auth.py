@@ -16,9 +16,9 @@ import threading
 from urllib.parse import urlencode, urlsplit
 
 from lamina.errors import Kind, LaminaError
-from lamina.record import Record
 from lamina.registry.protocol import MAX_ERROR_BODY, RegistryError, error_of, with_query
 from lamina.registry.transport import Request, is_loopback, redacted
+from lamina.start.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

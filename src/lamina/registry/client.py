@@ -10,7 +10,6 @@ import io
 import json
 
 from lamina.errors import Kind, LaminaError
-from lamina.record import Record
 from lamina.registry import protocol
 from lamina.registry.endpoints import Endpoint, Hosts
 from lamina.registry.protocol import RegistryError
@@ -20,6 +19,7 @@ from lamina.spec.descriptor import Descriptor
 from lamina.spec.digest import Digest
 from lamina.spec.document import MAX_DOCUMENT
 from lamina.spec.manifest import Index
+from lamina.start.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ import re
 import subprocess
 
 from lamina.errors import Kind, LaminaError
-from lamina.record import Record
 from lamina.registry.auth import Credentials
+from lamina.start.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,7 +8,6 @@ import threading
 from urllib.parse import urljoin, urlsplit
 
 from lamina.errors import Kind, LaminaError
-from lamina.record import Record, replace
 from lamina.registry import protocol
 from lamina.registry.auth import Authenticator
 from lamina.registry.protocol import RETRIED_STATUS, RegistryError
@@ -22,6 +21,7 @@ from lamina.registry.transport import (
     is_loopback,
     redacted,
 )
+from lamina.start.record import Record, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from collections import deque
 
 from lamina.errors import Kind, LaminaError
 from lamina.events import Phase, Progress
-from lamina.record import Record
 from lamina.spec import mediatype
 from lamina.spec.manifest import MAX_ENTRIES, Index, Manifest
+from lamina.start.record import Record
 from lamina.tasks import TaskGroup
 
 TYPE_CHECKING = False

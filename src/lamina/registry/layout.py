@@ -130,8 +130,8 @@ class LayoutEnd:
 
     def set_ref(self, target: Descriptor, name: str) -> None:
         """Add `target` under `name` to `index.json`, replacing the entry of that name."""
-        from lamina.record import replace
         from lamina.spec.document import dump
+        from lamina.start.record import replace
 
         named = replace(
             target, annotations=(("org.opencontainers.image.ref.name", name),) if name else ()

@@ -8,8 +8,8 @@ import re
 from urllib.parse import quote, urlencode
 
 from lamina.errors import Kind, LaminaError
-from lamina.record import Record
 from lamina.spec import mediatype
+from lamina.start.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

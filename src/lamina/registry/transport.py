@@ -13,7 +13,7 @@ import threading
 from urllib.parse import urlsplit, urlunsplit
 
 from lamina.errors import Kind, LaminaError
-from lamina.record import Record
+from lamina.start.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -15,11 +15,11 @@ A small blob is sent with the PUT.
 from __future__ import annotations
 
 from lamina.errors import Kind, LaminaError
-from lamina.record import Record
 from lamina.registry import protocol
 from lamina.registry.client import PUSH, has
 from lamina.registry.protocol import RegistryError
 from lamina.registry.transport import Request, Unreachable
+from lamina.start.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ import hashlib
 import json
 
 from lamina.errors import Kind, LaminaError
-from lamina.record import Record
 from lamina.spec.digest import Digest
 from lamina.spec.gitref import shown
+from lamina.start.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

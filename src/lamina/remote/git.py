@@ -20,8 +20,8 @@ import subprocess
 from contextlib import suppress
 
 from lamina.errors import Kind, LaminaError
-from lamina.record import Record
 from lamina.spec.gitref import check_ref, is_commit, shown
+from lamina.start.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from __future__ import annotations
 from lamina.errors import Cancelled, LaminaError
 from lamina.events import Outcome, VertexDone, VertexPlanned, VertexStarted
 from lamina.plan.ops import Exec, FileOp
-from lamina.record import Record
 from lamina.solver.scheduler import Failed, Found, Lookup, Missed, Ran, Run, Select, Selected
+from lamina.start.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ step asks.
 
 from __future__ import annotations
 
-from lamina.jsontext import dumps
-from lamina.record import Record, replace
 from lamina.solver.keytree import KeyTree
+from lamina.start.jsontext import dumps
+from lamina.start.record import Record, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

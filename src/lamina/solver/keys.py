@@ -19,10 +19,10 @@ from __future__ import annotations
 
 from lamina.plan.codec import encode_op
 from lamina.plan.ops import CopyAction, Exec, FileOp, GitSource, HttpSource, proxy_excluded
-from lamina.record import Record
 from lamina.spec.digest import Digest
 from lamina.spec.document import dump
 from lamina.spec.identity import chain_id
+from lamina.start.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ have no records) and `files` (a source's position -> path -> what the file was).
 
 from __future__ import annotations
 
-from lamina.jsontext import dumps, loads
-from lamina.pattern import DOTALL, pattern
 from lamina.solver.treeform import is_about, is_key, is_listing
+from lamina.start.jsontext import dumps, loads
+from lamina.start.pattern import DOTALL, pattern
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

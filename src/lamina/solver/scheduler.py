@@ -24,10 +24,8 @@ which outcomes are fed.
 
 from __future__ import annotations
 
-from lamina.enumeration import Enumeration
 from lamina.events import Outcome
 from lamina.plan.ops import Exec, FileOp, GitSource, GivenSource, ImageSource, Merge
-from lamina.record import Record
 from lamina.solver.keys import (
     by_chain,
     by_content,
@@ -37,6 +35,8 @@ from lamina.solver.keys import (
     merge_key,
     uses,
 )
+from lamina.start.enumeration import Enumeration
+from lamina.start.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ and what lamina does not know (Docker's or a vendor's fields) survives unchanged
 from __future__ import annotations
 
 from lamina.errors import Kind, LaminaError
-from lamina.record import Record, replace
 from lamina.spec.digest import DiffID, Digest
 from lamina.spec.document import dump, parse_object
 from lamina.spec.platform import Platform, normalise
+from lamina.start.record import Record, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -300,7 +300,7 @@ def _unknown(document: Mapping[str, object], known: frozenset[str]) -> tuple[tup
 
 
 def _known_again(unknown: Sequence[tuple[str, str]]) -> dict[str, object]:
-    from lamina.jsontext import loads
+    from lamina.start.jsontext import loads
 
     return {name: loads(text) for name, text in unknown}
 

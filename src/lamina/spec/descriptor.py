@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 from lamina.errors import Kind, LaminaError
-from lamina.record import Record
 from lamina.spec.digest import Digest
 from lamina.spec.platform import InvalidPlatform, Platform, normalise
+from lamina.start.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

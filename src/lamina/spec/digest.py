@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 from lamina.errors import Kind, LaminaError
-from lamina.hashing import sha256_of
-from lamina.record import Record
+from lamina.start.hashing import sha256_of
+from lamina.start.record import Record
 
 TYPE_CHECKING = False
 # image-spec descriptor.md §Registered algorithms; hex digits of each.

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from lamina.errors import Kind, LaminaError
-from lamina.jsontext import dumps, loads
+from lamina.start.jsontext import dumps, loads
 
 MAX_DOCUMENT = 4 * 1024 * 1024  # bytes; what registries accept for a manifest (distribution)
 MAX_DEPTH = 64

@@ -16,8 +16,8 @@ no refspec.
 from __future__ import annotations
 
 from lamina.errors import Kind, LaminaError
-from lamina.pattern import DOTALL, pattern
-from lamina.record import Record, replace
+from lamina.start.pattern import DOTALL, pattern
+from lamina.start.record import Record, replace
 
 _IMPLIED = "github.com/"
 _PROTOCOL = pattern(r"([a-zA-Z0-9]+)://")

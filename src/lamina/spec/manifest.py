@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 from lamina.errors import Kind, LaminaError
-from lamina.record import Record
 from lamina.spec import mediatype
 from lamina.spec.descriptor import Descriptor, annotations_from_json
 from lamina.spec.digest import Digest
 from lamina.spec.document import dump, parse_object
 from lamina.spec.platform import Platform
+from lamina.start.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

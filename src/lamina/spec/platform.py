@@ -8,7 +8,7 @@ normalisation and the order in which variants are tried.
 from __future__ import annotations
 
 from lamina.errors import Kind, LaminaError
-from lamina.record import Record
+from lamina.start.record import Record
 
 _OS_ALIASES = {"macos": "darwin"}
 # uname -m and other spellings -> (GOARCH, variant)

@@ -9,9 +9,9 @@ letter; otherwise the registry is docker.io, and a single-component name lives u
 from __future__ import annotations
 
 from lamina.errors import Kind, LaminaError
-from lamina.pattern import ASCII, pattern
-from lamina.record import Record, replace
 from lamina.spec.digest import HEX_LENGTH, Digest
+from lamina.start.pattern import ASCII, pattern
+from lamina.start.record import Record, replace
 
 DEFAULT_REGISTRY = "docker.io"
 DEFAULT_TAG = "latest"

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from lamina.record import Record
+from lamina.start.record import Record
 
 _MARGIN = 1  # lines of context shown before and after the span
 _MAX_LINES = 12  # a longer span (a heredoc) is cut in the middle

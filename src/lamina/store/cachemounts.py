@@ -24,9 +24,9 @@ from __future__ import annotations
 import os
 
 from lamina.errors import Kind, LaminaError
-from lamina.hashing import sha256
-from lamina.jsontext import dumps, loads
-from lamina.record import Record
+from lamina.start.hashing import sha256
+from lamina.start.jsontext import dumps, loads
+from lamina.start.record import Record
 from lamina.store.removal import remove_tree
 from lamina.system.locks import FileLock
 

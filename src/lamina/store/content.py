@@ -14,8 +14,8 @@ import io
 import os
 
 from lamina.errors import Kind, LaminaError
-from lamina.hashing import Sha256, sha256
 from lamina.spec.digest import HEX_LENGTH, Digest
+from lamina.start.hashing import Sha256, sha256
 from lamina.store.faults import disk_error
 from lamina.store.ports import BlobInfo
 from lamina.system.locks import FileLock

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     Row = tuple[Any, ...]
 else:
-    from lamina.store.sqlitemodule import sqlite3
+    from lamina.start.sqlitemodule import sqlite3
 
 SqliteError = sqlite3.DatabaseError  # for others, which should not import `sqlite3` for it
 FILE = "meta.sqlite"

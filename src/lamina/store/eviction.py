@@ -11,10 +11,10 @@ from __future__ import annotations
 import os
 
 from lamina.errors import LaminaError
-from lamina.jsontext import loads
-from lamina.record import Record
 from lamina.spec.digest import DiffID, Digest
 from lamina.spec.identity import chain_ids
+from lamina.start.jsontext import loads
+from lamina.start.record import Record
 from lamina.store import cachemounts
 from lamina.store.gc import Marked, mark_in_use
 from lamina.store.usage import Parts, layer_sizes, tree_bytes

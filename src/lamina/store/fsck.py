@@ -22,12 +22,12 @@ import stat
 
 from lamina.errors import Kind, LaminaError
 from lamina.events import Progress, silent
-from lamina.record import Record
 from lamina.spec import mediatype
 from lamina.spec.descriptor import Descriptor
 from lamina.spec.digest import HEX_LENGTH, DiffID, Digest
 from lamina.spec.document import MAX_DOCUMENT
 from lamina.spec.manifest import MAX_ENTRIES, children
+from lamina.start.record import Record
 from lamina.store import cachemounts, layoutindex
 from lamina.store import database as databases
 from lamina.store.metadata import parse_cache_row

@@ -14,9 +14,9 @@ import os
 
 from lamina.errors import Kind, LaminaError
 from lamina.layer.entry import EntryType
-from lamina.record import Record
 from lamina.spec.digest import DiffID, Digest
 from lamina.spec.identity import chain_ids
+from lamina.start.record import Record
 from lamina.store.fsck import SNAPSHOT, Finding
 from lamina.store.removal import remove_tree
 from lamina.store.working import sweep_working, working_key

@@ -14,8 +14,6 @@ import os
 
 from lamina.errors import Kind, LaminaError
 from lamina.events import Notice, silent
-from lamina.jsontext import loads
-from lamina.record import Record
 from lamina.spec import mediatype
 from lamina.spec.config import ImageConfig
 from lamina.spec.descriptor import Descriptor
@@ -23,6 +21,8 @@ from lamina.spec.digest import DiffID, Digest
 from lamina.spec.document import MAX_DOCUMENT
 from lamina.spec.identity import chain_ids
 from lamina.spec.manifest import children
+from lamina.start.jsontext import loads
+from lamina.start.record import Record
 from lamina.store import cachemounts
 from lamina.store.content import remove_stale_ingests
 from lamina.store.faults import disk_error

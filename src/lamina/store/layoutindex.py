@@ -11,11 +11,11 @@ from __future__ import annotations
 import os
 
 from lamina.errors import LaminaError
-from lamina.record import replace
 from lamina.spec.descriptor import annotations_of
 from lamina.spec.document import dump
 from lamina.spec.manifest import Index
 from lamina.spec.reference import Reference
+from lamina.start.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ import fcntl
 import itertools
 import os
 
-from lamina.jsontext import dumps, loads
+from lamina.start.jsontext import dumps, loads
 from lamina.store.faults import disk_error
 from lamina.system.locks import FileLock, same_file
 from lamina.system.process import this_process

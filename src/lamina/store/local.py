@@ -13,7 +13,7 @@ import time
 
 from lamina.errors import Kind, LaminaError
 from lamina.events import Notice, silent
-from lamina.hashing import sha256
+from lamina.start.hashing import sha256
 from lamina.store import database as databases
 from lamina.store import layoutindex
 from lamina.store.content import Content

@@ -7,11 +7,11 @@ import os
 
 from lamina.errors import Kind, LaminaError
 from lamina.events import Notice
-from lamina.hashing import sha256_of
-from lamina.jsontext import dumps, loads
 from lamina.spec.descriptor import Descriptor
 from lamina.spec.digest import DiffID, Digest
 from lamina.spec.document import dump
+from lamina.start.hashing import sha256_of
+from lamina.start.jsontext import dumps, loads
 from lamina.store import layoutindex
 from lamina.store.faults import disk_error
 from lamina.store.ports import CacheRecord, LayerRecord, NamedImage

@@ -8,7 +8,7 @@ Every method may be called from any thread, and by many processes on one root.
 
 from __future__ import annotations
 
-from lamina.record import Record
+from lamina.start.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

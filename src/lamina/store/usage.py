@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import stat
 
-from lamina.jsontext import dumps, loads
-from lamina.record import Record
+from lamina.start.jsontext import dumps, loads
+from lamina.start.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 
-from lamina.record import Record
+from lamina.start.record import Record
 
 _START_TIME = 22  # field number in /proc/PID/stat (proc_pid_stat(5)), in clock ticks since boot
 _STATE = 3

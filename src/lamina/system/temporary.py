@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import time
 
-from lamina.record import Record
+from lamina.start.record import Record
 
 _YOUNG_SECONDS = 60.0  # in which a new directory may not have its lock yet
 

@@ -27,7 +27,7 @@ import os
 import shlex
 from pathlib import Path
 
-from lamina.record import Record
+from lamina.start.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -10,11 +10,11 @@ from lamina.image.pack import Packed, PackOptions, pack_image
 from lamina.image.view import Image
 from lamina.layer.create import create_layer
 from lamina.layer.entry import Entry, EntryType
-from lamina.record import replace
 from lamina.spec.config import History, RunConfig
 from lamina.spec.descriptor import Descriptor
 from lamina.spec.mediatype import OCI_LAYER_GZIP
 from lamina.spec.platform import Platform
+from lamina.start.record import replace
 from lamina.tasks import CancelToken
 
 TYPE_CHECKING = False

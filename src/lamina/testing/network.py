@@ -18,7 +18,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
-from lamina.container.network import Network, PortMapping
+from lamina.container.network.attachment import Network, PortMapping
 from lamina.store.local import open_store
 from lamina.system.netns import CLONE_NEWNET, create_namespace, setns, unshare
 

@@ -18,7 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from lamina.registry.server.objectstore.bucket import Location
+    from lamina.server.objectstore.bucket import Location
 
 _START = 60.0  # seconds: a loaded machine imports slowly
 _PROGRAM = "import sys; from moto.server import main; main(sys.argv[1:])"
@@ -47,7 +47,7 @@ class S3Server:
 
     def location(self, bucket: str, **fields: object) -> Location:
         """Where the bucket is."""
-        from lamina.registry.server.objectstore.bucket import Location
+        from lamina.server.objectstore.bucket import Location
 
         given = {
             "endpoint": self.endpoint,

@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from lamina.record import Record
+from lamina.start.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -14,10 +14,10 @@ from lamina.app.pulling import Pulled, PullOptions, pull_image
 from lamina.app.pushing import Pushed, push_image
 from lamina.events import silent
 from lamina.image.view import Image
-from lamina.record import Record
 from lamina.registry.client import Registries
 from lamina.spec.manifest import Manifest
 from lamina.spec.platform import Platform
+from lamina.start.record import Record
 from lamina.store import LocalStore
 from lamina.tasks import CancelToken
 from lamina.testing.fakeregistry import FakeRegistry

@@ -15,8 +15,8 @@ import random
 import threading
 import time
 
-from lamina.record import Record
 from lamina.spec import mediatype
+from lamina.start.record import Record
 from lamina.testing.registry import RegistryClient, with_query
 
 TYPE_CHECKING = False

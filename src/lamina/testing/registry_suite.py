@@ -12,14 +12,14 @@ import threading
 
 import pytest
 
-from lamina.registry.server.ports import BlobFile, NewManifest, Storage
-from lamina.registry.server.wire import Refusal
+from lamina.server.ports import BlobFile, NewManifest, Storage
+from lamina.server.wire import Refusal
 from lamina.spec import mediatype
 from lamina.spec.digest import Digest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from lamina.registry.server.ports import StoredBlob
+    from lamina.server.ports import StoredBlob
 
 GRACE = 100.0
 DATA = b"some blob"

@@ -16,7 +16,7 @@ from lamina.container.capabilities import ALL_CAPABILITIES
 from lamina.container.ports import Mount, ProcessSpec
 from lamina.container.spec import Device, HostFacts, make_spec
 from lamina.container.users import ResolvedUser
-from lamina.record import replace
+from lamina.start.record import replace
 
 HERE = Path(__file__).parent
 HOST = HostFacts(

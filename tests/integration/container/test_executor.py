@@ -20,7 +20,7 @@ from lamina.container.host import read_facts
 from lamina.container.ports import Mount, ProcessSpec
 from lamina.container.runtime import Runtime
 from lamina.errors import Cancelled, Kind, LaminaError
-from lamina.record import replace
+from lamina.start.record import replace
 from lamina.tasks import CancelToken
 
 pytestmark = pytest.mark.root

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lamina.app.bootstrap.images import bootstrap
-from lamina.app.bootstrap.options import PATH, BootstrapOptions
 from lamina.app.images import load_images, save_images
+from lamina.bootstrap.images import bootstrap
+from lamina.bootstrap.options import PATH, BootstrapOptions
 from lamina.events import Notice, silent
 from lamina.exporter.output import Output
 from lamina.exporter.ports import BuildResult, make_exporter

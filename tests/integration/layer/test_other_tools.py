@@ -16,7 +16,7 @@ from lamina.layer.create import create_layer
 from lamina.layer.entry import Entry, EntryType
 from lamina.layer.tarwrite import write_tar
 from lamina.layer.walk import overlay_items, tree_items
-from lamina.record import replace
+from lamina.start.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

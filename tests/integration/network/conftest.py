@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lamina.container.network import Network
+from lamina.container.network.attachment import Network
 from lamina.store.local import open_store
 from lamina.testing.network import BRIDGE, fresh_host, run
 

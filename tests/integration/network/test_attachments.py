@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lamina.container.network import Network, PortMapping
-from lamina.container.network_pool import NetworkPool
+from lamina.container.network.attachment import Network, PortMapping
+from lamina.container.network.pool import NetworkPool
 from lamina.errors import Kind, LaminaError
 from lamina.store.local import open_store
 from lamina.testing.network import (
@@ -31,7 +31,7 @@ from lamina.testing.network import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from lamina.container.network import Attachment
+    from lamina.container.network.attachment import Attachment
     from lamina.store.ports import Documents
 
 pytestmark = [pytest.mark.root, pytest.mark.tool("nft", "ip")]
@@ -412,7 +412,7 @@ def test_without_privilege_the_hint_names_the_host_network(tmp_path: Path) -> No
     code = (
         "import ctypes, os, sys\n"
         "from lamina.store.local import open_store\n"
-        "from lamina.container.network import Network\n"
+        "from lamina.container.network.attachment import Network\n"
         "from lamina.errors import LaminaError\n"
         "network = Network(open_store(sys.argv[1]).documents, root='/', lock_path='/nowhere')\n"
         "os.setuid(65534)\n"

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lamina.container.network import PortMapping
+from lamina.container.network.attachment import PortMapping
 from lamina.errors import Kind, LaminaError
 from lamina.testing.network import BRIDGE, ask, run, serving
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from lamina.container.network import Attachment, Network
+    from lamina.container.network.attachment import Attachment, Network
     from lamina.store.ports import Documents
 
 pytestmark = [pytest.mark.root, pytest.mark.tool("nft", "ip")]
@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.root, pytest.mark.tool("nft", "ip")]
 # Waits for a line, so that only the work itself is cut, then works in circles.
 CHURN = """
 import os, sys
-from lamina.container.network import Network, PortMapping
+from lamina.container.network.attachment import Network, PortMapping
 from lamina.store.local import open_store
 from lamina.testing.network import BRIDGE
 root = sys.argv[1]

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lamina.container.network import PortMapping, parse_publish
+from lamina.container.network.attachment import PortMapping, parse_publish
 from lamina.errors import Kind, LaminaError
 from lamina.testing.network import BRIDGE, ask, neighbour, run, run_inside, serving
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from lamina.container.network import Attachment, Network
+    from lamina.container.network.attachment import Attachment, Network
     from lamina.store.ports import Documents
 
 pytestmark = [pytest.mark.root, pytest.mark.tool("nft", "ip")]
@@ -158,7 +158,7 @@ def test_refused_rule_undoes_reservation_and_record(
     server = attach(network)
     mapping = PortMapping(80, host_ip="127.0.0.1", host_port=8000)
     monkeypatch.setattr(
-        "lamina.container.network_firewall.Nftables._element", lambda *_: "nonsense"
+        "lamina.container.network.firewall.Nftables._element", lambda *_: "nonsense"
     )
 
     with pytest.raises(LaminaError, match="setting packet rules failed"):

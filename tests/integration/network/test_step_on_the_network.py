@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lamina.container.executor import RuntimeExecutor
-from lamina.container.network_pool import NetworkPool
+from lamina.container.network.pool import NetworkPool
 from lamina.container.ports import ProcessSpec
 from lamina.container.runtime import find_runtime
 from lamina.tasks import CancelToken
@@ -19,7 +19,7 @@ from lamina.testing.network import neighbour, serving
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from lamina.container.network import Network
+    from lamina.container.network.attachment import Network
 
 pytestmark = [pytest.mark.root, pytest.mark.tool("nft", "ip", "crun", "busybox")]
 

@@ -12,12 +12,12 @@ import pytest
 from lamina.errors import Kind, LaminaError
 from lamina.image.names import set_names
 from lamina.image.view import Image
-from lamina.record import replace
 from lamina.registry.client import Registries
 from lamina.spec.descriptor import Descriptor
 from lamina.spec.digest import Digest
 from lamina.spec.manifest import Index, Manifest
 from lamina.spec.platform import Platform
+from lamina.start.record import replace
 from lamina.store import LocalStore
 from lamina.testing.command import Lamina
 from lamina.testing.fakeregistry import FakeRegistry

@@ -6,9 +6,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lamina.container.addresses import Subnet, candidates, format_ip, parse_ip
-from lamina.container.netlink import attribute, attributes
-from lamina.container.publish import parse_publish
+from lamina.container.network.addresses import Subnet, candidates, format_ip, parse_ip
+from lamina.container.network.netlink import attribute, attributes
+from lamina.container.network.publish import parse_publish
 from lamina.errors import LaminaError
 
 

@@ -14,7 +14,7 @@ from lamina.layer.compress import compressor, decompressed
 from lamina.layer.entry import Entry, EntryType, sort_key
 from lamina.layer.tarread import read_tar
 from lamina.layer.tarwrite import write_tar
-from lamina.record import replace
+from lamina.start.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from lamina.layer.apply import apply_layer
 from lamina.layer.entry import Entry, EntryType
 from lamina.layer.tarwrite import write_tar
 from lamina.layer.wrap import wrap_layer
-from lamina.record import replace
+from lamina.start.record import replace
 from lamina.system.mounts import opened_layers, overlay_fd
 from lamina.system.overlay import LayerImage, OverlayMount
 from lamina.system.xattrs import read_xattrs

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`lamina.jsontext` is the standard `json`."""
+"""`lamina.start.jsontext` is the standard `json`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lamina.jsontext import dumps, loads
+from lamina.start.jsontext import dumps, loads
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -93,7 +93,7 @@ def test_a_circle_and_a_deep_text_are_errors() -> None:
 @pytest.mark.parametrize("text", ["[[]x].txt", '["a" x', '["a', '{"a" 1}', "[1, 2"])
 def test_refused_where_nothing_has_imported_json(text: str) -> None:
     code = (
-        "import sys\nfrom lamina.jsontext import loads\nassert 'json' not in sys.modules\n"
+        "import sys\nfrom lamina.start.jsontext import loads\nassert 'json' not in sys.modules\n"
         "try:\n    loads(sys.argv[1])\nexcept ValueError as error:\n    print(error, end='')"
     )
     done = subprocess.run(

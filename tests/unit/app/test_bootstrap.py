@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lamina.app.bootstrap.aptsources import AptSource, parse_deb822, parse_one_line, sources_for
-from lamina.app.bootstrap.busybox import busybox_items
-from lamina.app.bootstrap.contained import contained
-from lamina.app.bootstrap.debian import (
+from lamina.bootstrap.aptsources import AptSource, parse_deb822, parse_one_line, sources_for
+from lamina.bootstrap.busybox import busybox_items
+from lamina.bootstrap.contained import contained
+from lamina.bootstrap.debian import (
     DebianRequest,
     explain_failure,
     mmdebstrap_argv,
     read_host_sources,
 )
-from lamina.app.bootstrap.images import bootstrap
-from lamina.app.bootstrap.options import BootstrapOptions
+from lamina.bootstrap.images import bootstrap
+from lamina.bootstrap.options import BootstrapOptions
 from lamina.errors import Kind, LaminaError
 from lamina.events import silent
 from lamina.layer.entry import Entry, EntryType, sort_key
@@ -155,7 +155,7 @@ def test_failures_are_explained(line: str, kind: Kind, named: str) -> None:
 def test_bad_requests_are_one_error_and_no_name(
     tmp_path: Path, what: str, changes: dict[str, object], kind: Kind
 ) -> None:
-    from lamina.record import replace
+    from lamina.start.record import replace
 
     store = open_store(str(tmp_path / "store"))
     options = replace(OPTIONS, what=what, **changes)  # type: ignore[arg-type]  # by field name

@@ -3,8 +3,8 @@ from __future__ import annotations
 
 import pytest
 
-from lamina.app.bootstrap.foreignbusybox import applets_of
 from lamina.app.platforms import parse_platforms
+from lamina.bootstrap.foreignbusybox import applets_of
 from lamina.errors import LaminaError
 from lamina.spec.platform import Platform
 

@@ -9,9 +9,9 @@ from lamina.errors import Kind, LaminaError
 
 pytest.importorskip("hcl2")
 
-from lamina.app.bake.hcl import parse_hcl, parse_json
-from lamina.app.bake.scope import Scope
-from lamina.app.bake.values import BakeError
+from lamina.bake.hcl import parse_hcl, parse_json
+from lamina.bake.scope import Scope
+from lamina.bake.values import BakeError
 
 
 def scope(text: str, **overrides: str) -> Scope:

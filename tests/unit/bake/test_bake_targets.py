@@ -10,8 +10,8 @@ import pytest
 
 pytest.importorskip("hcl2")
 
-from lamina.app.bake.definition import print_json, read_definition, resolve
-from lamina.app.bake.values import BakeError
+from lamina.bake.definition import print_json, read_definition, resolve
+from lamina.bake.values import BakeError
 
 
 def bake(

@@ -24,7 +24,7 @@ from lamina.errors import Kind, LaminaError
 from lamina.layer.entry import Entry, EntryType
 from lamina.layer.tarread import read_tar
 from lamina.layer.tarwrite import write_tar
-from lamina.record import replace
+from lamina.start.record import replace
 from lamina.tasks import CancelToken
 
 if TYPE_CHECKING:

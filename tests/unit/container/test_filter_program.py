@@ -12,7 +12,7 @@ from lamina.container.filterprogram import ANNOTATION, hand_back, with_program
 from lamina.container.host import Cgroups
 from lamina.container.runtime import Runtime
 from lamina.container.spec import HostFacts
-from lamina.record import replace
+from lamina.start.record import replace
 
 PROFILE: dict[str, Any] = {"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{"names": ["read"]}]}
 PROGRAM = bytes(range(64))

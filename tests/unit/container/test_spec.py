@@ -10,7 +10,7 @@ from lamina.container.ports import Mount, ProcessSpec
 from lamina.container.spec import HostFacts, checked_path, container_environment, make_spec
 from lamina.container.users import ResolvedUser
 from lamina.errors import Kind, LaminaError
-from lamina.record import replace
+from lamina.start.record import replace
 
 HOST = HostFacts(architecture="amd64", kernel=(6, 1), capabilities=ALL_CAPABILITIES)
 PROCESS = ProcessSpec(argv=("true",), env=())

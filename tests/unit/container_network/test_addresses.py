@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from lamina.container.addresses import (
+from lamina.container.network.addresses import (
     CANDIDATES,
     Subnet,
     candidates,

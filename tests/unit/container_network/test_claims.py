@@ -9,10 +9,10 @@ import sys
 
 import pytest
 
-from lamina.container.network_claims import Claim, start_time
-from lamina.container.publish import PortMapping
+from lamina.container.network.claims import Claim, start_time
+from lamina.container.network.publish import PortMapping
 from lamina.errors import LaminaError
-from lamina.record import replace
+from lamina.start.record import replace
 from lamina.store.ports import Document
 
 

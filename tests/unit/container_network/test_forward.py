@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lamina.container import forward
-from lamina.container.forward import Forwarder
+from lamina.container.network import forward
+from lamina.container.network.forward import Forwarder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lamina.container.network_bridge import explained
-from lamina.container.network_firewall import (
+from lamina.container.network.bridge import explained
+from lamina.container.network.firewall import (
     Iptables,
     IptablesGate,
     Nftables,

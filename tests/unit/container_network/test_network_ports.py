@@ -8,8 +8,8 @@ import socket
 
 import pytest
 
-from lamina.container.network_ports import reserve
-from lamina.container.publish import PortMapping
+from lamina.container.network.ports import reserve
+from lamina.container.network.publish import PortMapping
 from lamina.errors import Kind, LaminaError
 
 
@@ -84,7 +84,7 @@ def test_refused_bind_is_explained(monkeypatch: pytest.MonkeyPatch, code: int, k
     def refuse(*_: object) -> socket.socket:
         raise OSError(code, "refused")
 
-    monkeypatch.setattr("lamina.container.network_ports._bind", refuse)
+    monkeypatch.setattr("lamina.container.network.ports._bind", refuse)
 
     with pytest.raises(LaminaError, match=r"Bind for 127\.0\.0\.1:80 failed") as caught:
         reserve(PortMapping(80, "tcp", "127.0.0.1", 80))
@@ -93,16 +93,16 @@ def test_refused_bind_is_explained(monkeypatch: pytest.MonkeyPatch, code: int, k
 
 
 def test_ipv4_is_enough_on_a_host_without_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
-    from lamina.container import network_ports
+    from lamina.container.network import ports
 
-    real = network_ports._bind
+    real = ports._bind
 
     def without_ipv6(protocol: str, ip: str, port: int) -> socket.socket:
         if ":" in ip:
             raise OSError(errno.EAFNOSUPPORT, "no IPv6")
         return real(protocol, "127.0.0.1", port)
 
-    monkeypatch.setattr(network_ports, "_bind", without_ipv6)
+    monkeypatch.setattr(ports, "_bind", without_ipv6)
 
     _, (bound,) = reserve(PortMapping(80))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from lamina.container.publish import PortMapping, parse_publish
+from lamina.container.network.publish import PortMapping, parse_publish
 from lamina.errors import Kind, LaminaError
 
 

@@ -12,10 +12,10 @@ from lamina.events import Severity
 from lamina.plan.dump import dump_plan
 from lamina.plan.graph import Vertex
 from lamina.plan.ops import Exec, LocalSource, proxy_excluded
-from lamina.record import replace
 from lamina.spec.config import History, ImageConfig, RunConfig
 from lamina.spec.digest import DiffID, Digest
 from lamina.spec.platform import Platform
+from lamina.start.record import replace
 
 AMD64 = Platform("linux", "amd64")
 OPTIONS = LowerOptions(platform=AMD64)

@@ -18,9 +18,9 @@ from lamina.exporter.ports import Exported, make_exporter
 from lamina.image.names import read_names
 from lamina.image.resolve import find_image
 from lamina.image.view import Image
-from lamina.record import replace
 from lamina.spec import mediatype
 from lamina.spec.config import History
+from lamina.start.record import replace
 from lamina.tasks import CancelToken
 from lamina.testing.images import ResultMaker
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from lamina.container import state
+from lamina.container.network.publish import PortMapping
 from lamina.container.ports import Mount, ProcessSpec
-from lamina.container.publish import PortMapping
 from lamina.container.state import ContainerConfig, State
 from lamina.errors import Kind, LaminaError
-from lamina.record import replace
+from lamina.start.record import replace
 
 BOOT = "boot-1"
 CONFIG = ContainerConfig(

@@ -17,8 +17,8 @@ from lamina.app.mount_flags import (
 from lamina.app.run_options import Origin, RunOptions, configure
 from lamina.container.instance import signal_number, start_failure
 from lamina.container.names import check_name, new_id, new_name
+from lamina.container.network.publish import PortMapping
 from lamina.container.ports import Mount
-from lamina.container.publish import PortMapping
 from lamina.container.state import ContainerConfig
 from lamina.errors import Kind, LaminaError
 from lamina.spec.config import RunConfig

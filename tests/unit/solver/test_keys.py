@@ -13,9 +13,9 @@ from lamina.plan.mounts import (
     TmpfsMount,
 )
 from lamina.plan.ops import CopyAction, Exec, FileOp, MkdirAction
-from lamina.record import replace
 from lamina.solver.keys import by_chain, by_content, by_definition, exec_key, file_key
 from lamina.spec.digest import DiffID, Digest
+from lamina.start.record import replace
 
 A = DiffID(Digest.of(b"a"))
 B = DiffID(Digest.of(b"b"))

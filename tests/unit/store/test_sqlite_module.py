@@ -15,7 +15,7 @@ import lamina
 SOURCE = os.path.dirname(os.path.dirname(lamina.__file__))
 USE = """
 import sys
-from lamina.store.sqlitemodule import sqlite3
+from lamina.start.sqlitemodule import sqlite3
 connection = sqlite3.connect(":memory:")
 for number in range(300):  # more than the cache of statements holds
     assert connection.execute(f"select {number}").fetchall() == [(number,)]

@@ -10,13 +10,13 @@ from contextlib import contextmanager
 
 import pytest
 
-from lamina.record import Record
 from lamina.spec import mediatype
 from lamina.spec.config import ImageConfig
 from lamina.spec.descriptor import Descriptor
 from lamina.spec.digest import ChainID, DiffID, Digest
 from lamina.spec.identity import chain_ids
 from lamina.spec.manifest import Index, Manifest
+from lamina.start.record import Record
 from lamina.store import LocalStore
 from lamina.store.gc import Collected, collect
 from lamina.store.ports import CacheRecord, Document

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from lamina.errors import Kind, LaminaError
-from lamina.record import replace
 from lamina.spec import mediatype
 from lamina.spec.descriptor import Descriptor
 from lamina.spec.digest import DiffID, Digest
+from lamina.start.record import replace
 from lamina.store import LocalStore
 from lamina.store.layoutindex import FULL_NAME, REF_NAME
 from lamina.store.ports import CacheRecord

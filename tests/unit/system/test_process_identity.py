@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import subprocess
 
-from lamina.record import replace
+from lamina.start.record import replace
 from lamina.system.process import identify, this_process
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import json
 
-from lamina.enumeration import Enumeration
-from lamina.record import fields
 from lamina.spec.digest import Digest
 from lamina.spec.span import Span
+from lamina.start.enumeration import Enumeration
+from lamina.start.record import fields
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
