@@ -76,10 +76,10 @@ class _Target:
     def counts(self, plan: Plan | None = None) -> tuple[int, int]:
         """How many of its steps (of `plan`: of one platform) ran and were cached."""
         from lamina.events import Outcome
-        from lamina.plan.ops import Exec, FileOp
+        from lamina.plan.ops import LayerOp
 
         vertices = (plan or self.plan).vertices
-        steps = [vertex.digest for vertex in vertices if isinstance(vertex.op, Exec | FileOp)]
+        steps = [vertex.digest for vertex in vertices if isinstance(vertex.op, LayerOp)]
         ends = self.recorder.ends
         ran = sum(digest in ends and ends[digest][0] is Outcome.RAN for digest in steps)
         return ran, len(steps) - ran

@@ -14,18 +14,20 @@ from __future__ import annotations
 import _thread
 import os
 
-from lamina.errors import Cancelled, LaminaError, SourceError
+from lamina.errors import Cancelled, LaminaError, SourceError, never
 from lamina.events import (
+    BuildDone,
     Diagnostic,
     Notice,
     Outcome,
+    Progress,
     VertexDone,
     VertexExplained,
     VertexLog,
     VertexPlanned,
     VertexStarted,
 )
-from lamina.plan.ops import Exec, FileOp, MkdirAction
+from lamina.plan.ops import Exec, FileOp, LayerOp, MkdirAction
 from lamina.spec.identity import chain_id
 from lamina.start.jsontext import dumps, loads
 from lamina.store.ports import Document
@@ -113,6 +115,8 @@ class Recorder:
                 self._step(number, event)
         elif isinstance(event, Diagnostic):
             self._warnings.append(_warning(event))
+        elif not isinstance(event, Progress | Notice | BuildDone):
+            never(event)
 
     def _step(
         self, number: int, event: VertexStarted | VertexExplained | VertexLog | VertexDone
@@ -283,7 +287,7 @@ def details_of(plan: Plan, results: Results, numbers: Mapping[Digest, int]) -> d
     for vertex in reversed(plan.vertices):
         result = known.get(vertex.digest)
         edge = vertex.inputs[0] if vertex.inputs else None
-        if result and edge is not None and isinstance(vertex.op, Exec | FileOp):
+        if result and edge is not None and isinstance(vertex.op, LayerOp):
             known.setdefault(edge.vertex, result[:-1])
     stacks: list[Result] = []
     places: dict[Result, tuple[int, int]] = {(): (-1, 0)}

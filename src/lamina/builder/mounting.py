@@ -26,7 +26,7 @@ from contextlib import ExitStack, contextmanager
 
 from lamina.builder.secrets import Redactor
 from lamina.container.ports import Mount
-from lamina.errors import Kind, LaminaError
+from lamina.errors import Kind, LaminaError, never
 from lamina.events import Notice
 from lamina.plan.mounts import (
     BindMount,
@@ -248,6 +248,8 @@ class _Made:
                     self._ssh(mount)
                 case ScriptMount():
                     self._script(mount)
+                case _:
+                    never(mount)
         return StepMounts(tuple(self._mounts), tuple(self._env), tuple(self._values))
 
     def _add(self, target: str, source: str, *options: str) -> None:
