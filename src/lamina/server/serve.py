@@ -30,7 +30,7 @@ from lamina.server.wire import Refusal, Request, Response, Work
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import TextIO
 
     from granian.server.embed import Server
@@ -71,7 +71,7 @@ def serve(
     host, port = config.address()
     check_tls(config)
     gate = make_gate(config, clock=clock)
-    with _reserved(host, port) as number:
+    with reserved(host, port) as number:
         storage = open_storage(config, clock=clock)
         try:
             asyncio.run(
@@ -386,10 +386,16 @@ def _server(edge: Edge, config: Config, host: str, port: int) -> Server:
 
 
 @contextlib.contextmanager
-def _reserved(host: str, port: int):  # type: ignore[no-untyped-def]  # noqa: ANN202
+def reserved(host: str, port: int) -> Iterator[int]:
     """The port, which is free (0: any): bound until the block ends, so that nobody else takes it.
 
-    granian listens with SO_REUSEPORT, under which two servers would share a port unnoticed.
+    granian listens with SO_REUSEPORT, under which two servers would share a port unnoticed. So the
+    port is taken as other servers take it, by listening, which one socket can; then it is opened to
+    granian, and to nobody who does not ask for SO_REUSEPORT, such as the next registry's socket here.
+    With SO_REUSEADDR the past connections of another server (TIME_WAIT) do not count.
+
+    Raises:
+        LaminaError: kind CONFLICT if it is taken, DENIED, or INVALID if there is no such host.
     """
     try:
         family, kind, _, _, address = socket.getaddrinfo(
@@ -397,20 +403,23 @@ def _reserved(host: str, port: int):  # type: ignore[no-untyped-def]  # noqa: AN
         )[0]
     except OSError as error:
         raise LaminaError(f"cannot listen on {host}: {error}", kind=Kind.INVALID) from error
-    try:
-        with socket.socket(family, kind) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-            number = probe.getsockname()[1]
-        held = socket.socket(family, kind)
+    with socket.socket(family, kind) as chosen, socket.socket(family, kind) as held:
+        try:
+            for each in (chosen, held):
+                each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            chosen.bind(address)
+            number: int = chosen.getsockname()[1]
+            held.bind((host, number, *address[2:]))  # only a port asked for survives `shutdown`
+            held.listen()
+        except OSError as error:
+            kind_of = Kind.DENIED if isinstance(error, PermissionError) else Kind.CONFLICT
+            raise LaminaError(
+                f"cannot listen on {host}:{port}: {error.strerror}", kind=kind_of
+            ) from error
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        held.bind((host, number, *address[2:]))
-    except OSError as error:
-        kind_of = Kind.DENIED if isinstance(error, PermissionError) else Kind.CONFLICT
-        raise LaminaError(
-            f"cannot listen on {host}:{port}: {error.strerror}", kind=kind_of
-        ) from error
-    with held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+        held.shutdown(socket.SHUT_RDWR)  # no connection is for it
+        chosen.close()  # granian could not bind beside it
         yield number
 
 
