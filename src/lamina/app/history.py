@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from lamina.events import Emitter, Event
-    from lamina.plan.graph import Plan
+    from lamina.plan.graph import Edge, Plan
     from lamina.spec.digest import DiffID, Digest
     from lamina.spec.span import Span
     from lamina.store.ports import Store
@@ -246,12 +246,12 @@ class Recorder:
         return None
 
 
-def input_result(plan: Plan, edge: object, results: Results) -> Result:
+def input_result(plan: Plan, edge: Edge, results: Results) -> Result:
     """The stack that an edge stands for, as far as it is known."""
     from lamina.plan.ops import ImageSource
 
     for vertex in plan.vertices:
-        if vertex.digest == getattr(edge, "vertex", None):
+        if vertex.digest == edge.vertex:
             op = vertex.op
             return op.diff_ids if isinstance(op, ImageSource) else results.get(vertex.digest, ())
     return ()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lamina.app.buildrequest import BuildRequest
     from lamina.app.contexts import BuildContextSource
     from lamina.cli.context import Context
-    from lamina.exporter.output import Output
+    from lamina.exporter.ports import Output
     from lamina.spec.platform import Platform
 
     Fields = dict[str, Any]

@@ -24,7 +24,7 @@ from lamina.server.metrics import Metrics
 from lamina.server.past import Past
 from lamina.server.rights import ADMIN, ADMIN_PATH, OpenGate
 from lamina.server.rsgi import Edge
-from lamina.server.storage import open_storage
+from lamina.server.storage import open_driver
 from lamina.server.web.site import Site
 from lamina.server.wire import Refusal, Request, Response, Work
 
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from lamina.server.config import Config
     from lamina.server.ports import Storage
     from lamina.server.rights import Gate
+    from lamina.server.storage import Driver
     from lamina.server.wire import Answer
 
 _log = logging.getLogger(__name__)
@@ -72,12 +73,12 @@ def serve(
     check_tls(config)
     gate = make_gate(config, clock=clock)
     with reserved(host, port) as number:
-        storage = open_storage(config, clock=clock)
+        driver = open_driver(config, clock=clock)
         try:
             asyncio.run(
                 _run(
                     config,
-                    storage,
+                    driver,
                     gate,
                     host,
                     number,
@@ -88,7 +89,7 @@ def serve(
                 )
             )
         finally:
-            storage.close()
+            driver.storage.close()
 
 
 def check_tls(config: Config) -> None:
@@ -140,7 +141,7 @@ def _not_installed(error: ImportError) -> LaminaError:
 
 async def _run(
     config: Config,
-    storage: Storage,
+    driver: Driver,
     gate: Gate,
     host: str,
     port: int,
@@ -151,6 +152,7 @@ async def _run(
     network: NetworkSettings | None,
 ) -> None:
     metrics = Metrics()
+    storage = driver.storage
     threads = _WAITING if storage.remote else _THREADS
     pool = ThreadPoolExecutor(threads, thread_name_prefix="registry")
     stop = threading.Event()
@@ -160,8 +162,8 @@ async def _run(
 
         hooks = Webhooks(config.webhooks)
     notify = None if hooks is None else hooks.notify
-    past = Past(storage, config)
-    caches = Caches(config, storage, clock=clock, metrics=metrics, network=network)
+    past = Past(driver.ledger, config)
+    caches = Caches(config, driver, clock=clock, metrics=metrics, network=network)
     registry = Registry(
         storage,
         gate,
@@ -174,7 +176,9 @@ async def _run(
     admin = AdminPages(past, gate, read_only=config.read_only)
     scheme = "https" if config.tls_certificate else "http"
     address = f"{f'[{host}]' if ':' in host else host}:{port}"
-    site = Site(storage, gate, address=address, clock=time.time) if config.web else None
+    site = None
+    if config.web:
+        site = Site(storage, gate, overview=driver.overview, address=address, clock=time.time)
     pages = Pages(registry, gate, storage, metrics, site=site, admin=admin)
     edge = Edge(
         pages.answer,
