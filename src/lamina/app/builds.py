@@ -340,8 +340,7 @@ def enter(
         LaminaError: NOT_FOUND if the files are gone, UNSUPPORTED if there are none.
     """
     from lamina.app import containers
-    from lamina.app.mount_flags import MountRequest
-    from lamina.app.run_options import Origin, RunOptions
+    from lamina.app.run_options import MountRequest, Origin, RunOptions
     from lamina.app.run_options import configure as configure_container
     from lamina.container import lifecycle
     from lamina.container.names import new_id, new_name

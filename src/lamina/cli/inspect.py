@@ -51,11 +51,10 @@ def _inspect(name: str, args: argparse.Namespace, context: Context) -> dict[str,
     if args.type == "container":
         raise LaminaError(f"no such container: {name}", kind=Kind.NOT_FOUND)
     from lamina.app.images import inspect_image
-    from lamina.cli.images import host_platform
     from lamina.image.view import PlatformNotFound
     from lamina.spec.platform import Platform
 
-    platform = Platform.parse(args.platform) if args.platform else host_platform()
+    platform = Platform.parse(args.platform) if args.platform else context.platform()
     try:
         return inspect_image(store, name, platform=platform, exact=bool(args.platform))
     except PlatformNotFound:
