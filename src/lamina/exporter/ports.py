@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from lamina.events import Emitter
     from lamina.exporter.output import Output
     from lamina.spec.config import ImageConfig
-    from lamina.spec.digest import DiffID, Digest
+    from lamina.spec.digest import Digest, Stack
     from lamina.store.ports import Store
     from lamina.tasks import CancelToken
 else:
@@ -31,7 +31,7 @@ class BuildResult(Record):
     `cached` says that no step ran: then an image made earlier of the same parts is the result.
     """
 
-    diff_ids: tuple[DiffID, ...]
+    diff_ids: Stack
     config: ImageConfig
     base_layers: int
     names: tuple[str, ...] = ()
