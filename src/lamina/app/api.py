@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from lamina.app.buildcontext import BuildContext
-    from lamina.app.contexts import BuildContextSource
     from lamina.app.run_options import RunOptions
     from lamina.events import Emitter
     from lamina.registry.client import Registries
@@ -100,7 +99,8 @@ def build(
     """
     from lamina.app.build import build as build_request
     from lamina.app.buildrequest import BuildRequest
-    from lamina.app.platforms import parse_platforms
+    from lamina.app.contexts import context_source
+    from lamina.app.platforms import build_platforms
     from lamina.app.wiring import BuildHost
     from lamina.builder.secrets import Secrets
     from lamina.spec.platform import host
@@ -110,8 +110,7 @@ def build(
     chosen = settings or load_settings(os.environ, uid=os.geteuid())
     token = cancel or Token()
     native = host(os.uname().machine)
-    wanted = parse_platforms(platforms, host=native) or (native,)
-    given = _build_contexts(build_contexts or {})
+    wanted = build_platforms(platforms, host=native)
     with _sources(os.fspath(context), os.fspath(dockerfile), store, chosen, token) as sources:
         request = BuildRequest(
             context=sources.directory,
@@ -131,7 +130,10 @@ def build(
             epoch=epoch,
             jobs=jobs,
             network=network,
-            build_contexts=given,
+            build_contexts=tuple(
+                context_source(name, where, cwd=os.getcwd())
+                for name, where in (build_contexts or {}).items()
+            ),
             allow=tuple(allow),
             secrets=Secrets({}, secrets) if secrets else None,
         )
@@ -169,15 +171,6 @@ def _sources(
     remote = remote_sources(store, settings, env=os.environ, clock=time.time)
     with remote_context(context, dockerfile, remote=remote, store=store, cancel=cancel) as found:
         yield found
-
-
-def _build_contexts(given: Mapping[str, str]) -> tuple[BuildContextSource, ...]:
-    if not given:
-        return ()
-    from lamina.app.contexts import parse_build_context
-
-    cwd = os.getcwd()
-    return tuple(parse_build_context(f"{name}={where}", cwd=cwd) for name, where in given.items())
 
 
 def pull(

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from lamina.events import Emitter, Event
     from lamina.exporter.ports import BuildResult, Exported, Exporter, PendingExport
     from lamina.plan.graph import Plan, Vertex
-    from lamina.spec.digest import DiffID
+    from lamina.spec.digest import Stack
     from lamina.spec.platform import Platform
     from lamina.store.ports import Store
     from lamina.tasks import CancelToken
@@ -216,7 +216,7 @@ def _attempt(
     solved = _solve(targets, contexts, store, host, emit, cancel, clock, caches=caches)
     try:
         stacks = iter(solved.outputs)
-        made_stacks: dict[str, list[tuple[DiffID, ...]]] = {}
+        made_stacks: dict[str, list[Stack]] = {}
         for target in targets:
             results = [_result(target, part, next(stacks), clock) for part in target.parts]
             made_stacks[target.name] = [result.diff_ids for result in results]
@@ -360,7 +360,7 @@ def _of_target(vertex: Vertex, target: _Target) -> Vertex:
 
 
 def _result(
-    target: _Target, part: Lowered, stack: tuple[DiffID, ...], clock: Callable[[], float]
+    target: _Target, part: Lowered, stack: Stack, clock: Callable[[], float]
 ) -> BuildResult:
     from lamina.exporter.ports import BuildResult
 

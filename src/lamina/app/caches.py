@@ -29,11 +29,9 @@ if TYPE_CHECKING:
     from lamina.exporter.ports import BuildResult, Output
     from lamina.plan.graph import Plan, Vertex
     from lamina.registry.client import Registries
-    from lamina.spec.digest import DiffID, Digest
+    from lamina.spec.digest import Digest, Stack
     from lamina.store.ports import Store
     from lamina.tasks import CancelToken
-
-    Stack = tuple[DiffID, ...]
 
     class Request(Protocol):
         """What is read of a BuildRequest."""

@@ -40,12 +40,11 @@ if TYPE_CHECKING:
 
     from lamina.events import Emitter, Event
     from lamina.plan.graph import Edge, Plan
-    from lamina.spec.digest import DiffID, Digest
+    from lamina.spec.digest import Digest, Stack
     from lamina.spec.span import Span
     from lamina.store.ports import Store
 
-    Result = tuple[DiffID, ...]
-    Results = Mapping[Digest, Result]
+    Results = Mapping[Digest, Stack]
 
 KIND = "build"
 DIRECTORY = "builds"
@@ -80,7 +79,7 @@ class Recorder:
         self.id = new_id(random)
         self.vertices: frozenset[Digest] | None = None
         self.plan: Plan | None = None
-        self.ends: dict[Digest, tuple[Outcome, Result | None]] = {}
+        self.ends: dict[Digest, tuple[Outcome, Stack | None]] = {}
         self.keys: dict[Digest, str] = {}
         self.imported: Mapping[Digest, str] = {}  # vertex -> the cache its result came from
         self._store = store
@@ -231,7 +230,7 @@ class Recorder:
         holder = {"pid": process.pid, "start_ticks": process.start_ticks}
         return {**self._subject, "status": status, "process": holder, "created": self._created}
 
-    def _results(self) -> dict[Digest, Result]:
+    def _results(self) -> dict[Digest, Stack]:
         return {digest: result for digest, (_, result) in self.ends.items() if result is not None}
 
     def _input_of_failed(self) -> object:
@@ -246,7 +245,7 @@ class Recorder:
         return None
 
 
-def input_result(plan: Plan, edge: Edge, results: Results) -> Result:
+def input_result(plan: Plan, edge: Edge, results: Results) -> Stack:
     """The stack that an edge stands for, as far as it is known."""
     from lamina.plan.ops import ImageSource
 
@@ -283,14 +282,14 @@ def details_of(plan: Plan, results: Results, numbers: Mapping[Digest, int]) -> d
 
     A step that was cached without being looked at has the result of the step on it, less a layer.
     """
-    known: dict[Digest, Result] = dict(results)
+    known: dict[Digest, Stack] = dict(results)
     for vertex in reversed(plan.vertices):
         result = known.get(vertex.digest)
         edge = vertex.inputs[0] if vertex.inputs else None
         if result and edge is not None and isinstance(vertex.op, LayerOp):
             known.setdefault(edge.vertex, result[:-1])
-    stacks: list[Result] = []
-    places: dict[Result, tuple[int, int]] = {(): (-1, 0)}
+    stacks: list[Stack] = []
+    places: dict[Stack, tuple[int, int]] = {(): (-1, 0)}
     for stack in sorted(set(known.values()), key=len, reverse=True):
         if stack not in places:
             stacks.append(stack)

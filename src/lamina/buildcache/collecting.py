@@ -25,10 +25,9 @@ if TYPE_CHECKING:
     from lamina.events import Outcome
     from lamina.plan.graph import Plan
     from lamina.spec.descriptor import Descriptor
-    from lamina.spec.digest import DiffID
+    from lamina.spec.digest import DiffID, Stack
     from lamina.store.ports import Store
 
-    Stack = tuple[DiffID, ...]
     Ends = Mapping[Digest, tuple[Outcome, Stack | None]]
 
 

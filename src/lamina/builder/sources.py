@@ -36,11 +36,9 @@ if TYPE_CHECKING:
     from lamina.plan.graph import Edge, Plan, Vertex
     from lamina.plan.ops import Op
     from lamina.solver.keys import Use
-    from lamina.spec.digest import DiffID, Digest
+    from lamina.spec.digest import Digest, Stack
     from lamina.store.ports import Store
     from lamina.tasks import CancelToken
-
-    Result = tuple[DiffID, ...]
 
     class _Closable(Protocol):
         def close(self) -> None: ...
@@ -83,7 +81,7 @@ class Sources:
         self._vertices = {vertex.digest: vertex for vertex in plan.vertices}
         self._checkouts: dict[GitSource, Tree] = {}
         self._selections: dict[tuple[Digest, int], Selection] = {}
-        self._stage_trees: dict[Result, Tree] = {}
+        self._stage_trees: dict[Stack, Tree] = {}
         self._closables: list[_Closable] = []
         self._guard = _thread.allocate_lock()
 
@@ -101,7 +99,7 @@ class Sources:
                 closable.close()
             self._closables.clear()
 
-    def selected(self, vertex: Vertex, position: int, inputs: tuple[Result | None, ...]) -> Digest:
+    def selected(self, vertex: Vertex, position: int, inputs: tuple[Stack | None, ...]) -> Digest:
         """The digest of what a use (`solver.keys.uses`) takes from its input; nothing is fetched for it."""
         op = self.op(vertex, uses(vertex.op)[position])
         if isinstance(op, PinnedSource):
@@ -110,12 +108,12 @@ class Sources:
             return given_content(op)
         return self.selection(vertex, position, inputs).digest
 
-    def probed(self, vertex: Vertex, position: int, inputs: tuple[Result | None, ...]) -> Digest:
+    def probed(self, vertex: Vertex, position: int, inputs: tuple[Stack | None, ...]) -> Digest:
         """The digest of the files that a use takes, which are fetched for it if need be."""
         return self.selection(vertex, position, inputs).digest
 
     def selection(
-        self, vertex: Vertex, position: int, inputs: tuple[Result | None, ...]
+        self, vertex: Vertex, position: int, inputs: tuple[Stack | None, ...]
     ) -> Selection:
         """What a use takes from its input, found once."""
         known = self._selections.get((vertex.digest, position))
@@ -172,7 +170,7 @@ class Sources:
         edge: Edge | None = vertex.inputs[use.source]
         return self._vertices[edge.vertex].op if edge is not None else None
 
-    def tree(self, vertex: Vertex, use: Use, inputs: tuple[Result | None, ...]) -> Tree:
+    def tree(self, vertex: Vertex, use: Use, inputs: tuple[Stack | None, ...]) -> Tree:
         """The files that a use chooses from."""
         op = self.op(vertex, use)
         if not isinstance(op, GivenSource):
@@ -197,7 +195,7 @@ class Sources:
                 self._checkouts[op] = known
         return known
 
-    def _stage_tree(self, result: Result) -> Tree:
+    def _stage_tree(self, result: Stack) -> Tree:
         known = self._stage_trees.get(result)
         if known is None:
             made = Tree(self.mount(result), what="the stage", ignore=None, keeps_owner=True)
@@ -208,7 +206,7 @@ class Sources:
                 self._closables.append(made)
         return known
 
-    def mount(self, result: Result) -> int:
+    def mount(self, result: Stack) -> int:
         """A descriptor of the result's merged tree, mounted nowhere."""
         from lamina.image.unpack import ensure_snapshot
         from lamina.system.mounts import overlay_fd
@@ -250,7 +248,7 @@ class Sources:
                 rows.append(listing(selection, self._looks_of(vertex, use)))
         return rows
 
-    def bring(self, result: Result, cancel: CancelToken) -> None:
+    def bring(self, result: Stack, cancel: CancelToken) -> None:
         """Have every layer of the stack in the store that is known elsewhere only."""
         if self._imported is not None:
             self._imported.bring(result, cancel)

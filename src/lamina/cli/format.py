@@ -17,17 +17,21 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from lamina.container.state import State
+
 __all__ = [
     "MissingField",
     "Template",
     "ago",
     "documents",
     "duration",
+    "go_time",
     "human_size",
     "listing",
     "parse_template",
     "printable",
     "render",
+    "status_text",
     "table",
 ]
 
@@ -153,3 +157,22 @@ def duration(seconds: float) -> str:
 def ago(seconds: float) -> str:
     """`duration(seconds)` and ` ago`: how old something is."""
     return f"{duration(seconds)} ago"
+
+
+def go_time(seconds: float | None) -> str:
+    """POSIX seconds as Go prints a time: `2023-11-14 22:13:20 +0000 UTC`; `N/A` for none."""
+    from lamina.image.times import format_time
+
+    if not seconds:
+        return "N/A"
+    return format_time(int(seconds)).replace("T", " ").replace("Z", " +0000 UTC")
+
+
+def status_text(state: State, *, now: float) -> str:
+    """`Up 3 minutes`, `Exited (0) 2 hours ago`, `Created`."""
+    if state.is_running:
+        note = " (orphaned)" if state.orphaned else ""
+        return f"Up {duration(now - state.started)}{note}"
+    if state.status == "exited":
+        return f"Exited ({state.exit_status}) {ago(now - state.finished)}"
+    return "Created"

@@ -66,10 +66,9 @@ def image_document(name: str, context: Context, *, platform: str = "") -> Docume
         LaminaError: as `lamina.image.resolve.find_image`.
     """
     from lamina.app.images import inspect_image
-    from lamina.cli.images import host_platform
     from lamina.spec.platform import Platform
 
-    wanted = Platform.parse(platform) if platform else host_platform()
+    wanted = Platform.parse(platform) if platform else context.platform()
     return inspect_image(context.store(), name, platform=wanted, exact=bool(platform))
 
 

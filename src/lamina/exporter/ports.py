@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from lamina.events import Emitter
     from lamina.spec.config import ImageConfig
-    from lamina.spec.digest import DiffID, Digest
+    from lamina.spec.digest import Digest, Stack
     from lamina.spec.platform import Platform
     from lamina.store.ports import Store
     from lamina.tasks import CancelToken
@@ -60,7 +60,7 @@ class BuildResult(Record):
     `cached` says that no step ran: then an image made earlier of the same parts is the result.
     """
 
-    diff_ids: tuple[DiffID, ...]
+    diff_ids: Stack
     config: ImageConfig
     base_layers: int
     names: tuple[str, ...] = ()

@@ -13,7 +13,7 @@ from lamina.start.record import Record, replace
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from lamina.plan.mounts import RunMount
-    from lamina.spec.digest import DiffID, Digest
+    from lamina.spec.digest import Digest, Stack
 
 
 class ImageSource(Record):
@@ -24,7 +24,7 @@ class ImageSource(Record):
 
     reference: str
     manifest: Digest
-    diff_ids: tuple[DiffID, ...]
+    diff_ids: Stack
     platform: str
 
 

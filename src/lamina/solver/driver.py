@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from lamina.events import Emitter
     from lamina.plan.graph import Plan, Vertex
     from lamina.solver.keys import Key
-    from lamina.solver.scheduler import Action, Fed, Result, Scheduler
-    from lamina.spec.digest import Digest
+    from lamina.solver.scheduler import Action, Fed, Scheduler
+    from lamina.spec.digest import Digest, Stack
     from lamina.tasks import CancelToken
 else:
     Protocol = object
@@ -36,7 +36,7 @@ class Worker(Protocol):
         self,
         vertex: Vertex,
         positions: tuple[int, ...],
-        inputs: tuple[Result | None, ...],
+        inputs: tuple[Stack | None, ...],
         *,
         is_probe: bool,
     ) -> tuple[tuple[int, Digest], ...]:
@@ -49,7 +49,7 @@ class Worker(Protocol):
         may have to run.
         """
 
-    def look_up(self, vertex: Vertex, keys: tuple[Key, ...]) -> Result | None:
+    def look_up(self, vertex: Vertex, keys: tuple[Key, ...]) -> Stack | None:
         """The result recorded under the first key that has a usable record; the others (the
         primary key is first) are recorded too.
         """
@@ -58,7 +58,7 @@ class Worker(Protocol):
         self,
         vertex: Vertex,
         keys: tuple[Key, ...],
-        inputs: tuple[Result | None, ...],
+        inputs: tuple[Stack | None, ...],
         cancel: CancelToken,
     ) -> Made:
         """Make the vertex's layer and record the result under all keys."""
@@ -67,7 +67,7 @@ class Worker(Protocol):
 class Made(Record):
     """The result of a run; `by_another` if another process made it in the meantime."""
 
-    result: Result
+    result: Stack
     by_another: bool = False
 
 

@@ -44,9 +44,7 @@ if TYPE_CHECKING:
 
     from lamina.plan.graph import Edge, Plan, Vertex
     from lamina.solver.keys import Identity, Key, Use
-    from lamina.spec.digest import DiffID, Digest
-
-    Result = tuple[DiffID, ...]
+    from lamina.spec.digest import Digest, Stack
 
 
 class Select(Record):
@@ -59,7 +57,7 @@ class Select(Record):
 
     vertex: Vertex
     wanted: tuple[int, ...]
-    inputs: tuple[Result | None, ...]
+    inputs: tuple[Stack | None, ...]
     is_probe: bool = False
 
 
@@ -75,7 +73,7 @@ class Run(Record):
 
     vertex: Vertex
     keys: tuple[Key, ...]
-    inputs: tuple[Result | None, ...]
+    inputs: tuple[Stack | None, ...]
 
 
 Action = Select | Lookup | Run
@@ -92,7 +90,7 @@ class Found(Record):
     """A cached result."""
 
     vertex: Digest
-    result: Result
+    result: Stack
 
 
 class Missed(Record):
@@ -105,7 +103,7 @@ class Ran(Record):
     """The vertex ran; its whole stack of layers."""
 
     vertex: Digest
-    result: Result
+    result: Stack
 
 
 class Failed(Record):
@@ -162,7 +160,7 @@ class _Node:
         self.contents: dict[int, Digest] = {}  # of `probed`
         self.local: tuple[int, ...] = ()  # positions of uses of given sources
         self.probed: tuple[int, ...] = ()  # positions of uses of stages, and of commits
-        self.result: Result | None = None
+        self.result: Stack | None = None
         self.outcome: Outcome | None = None
 
 
@@ -279,7 +277,7 @@ class Scheduler:
         """Whether every requested edge has a result, or nothing more will be proposed."""
         return self._has_stopped or all(node.result is not None for node in self._requested)
 
-    def result(self, edge: Edge | None) -> Result:
+    def result(self, edge: Edge | None) -> Stack:
         """The stack of layers of a requested edge that is done."""
         if edge is None:
             return ()
@@ -288,7 +286,7 @@ class Scheduler:
             raise KeyError(edge.vertex)
         return result
 
-    def results(self) -> dict[Digest, tuple[Outcome, Result | None]]:
+    def results(self) -> dict[Digest, tuple[Outcome, Stack | None]]:
         """How every vertex that ended did, and its stack of layers if that is known."""
         return {
             node.vertex.digest: (node.outcome, node.result)
@@ -410,7 +408,7 @@ class Scheduler:
             self._add_key(node, self._key(node, chains=True, contents=False))
             self._look_up(node)
 
-    def _merged(self, node: _Node) -> Result:
+    def _merged(self, node: _Node) -> Stack:
         return tuple([diff_id for known in self._known(node) for diff_id in known or ()])
 
     def _merged_outcome(self, node: _Node) -> Outcome:
@@ -439,7 +437,7 @@ class Scheduler:
         node.is_runner = True
         self._actions.append(Run(node.vertex, tuple(node.keys), self._results(node)))
 
-    def _finish(self, node: _Node, result: Result, outcome: Outcome) -> None:
+    def _finish(self, node: _Node, result: Stack, outcome: Outcome) -> None:
         node.result = result
         self._end(node, outcome)
         if node.is_runner:
@@ -506,9 +504,9 @@ class Scheduler:
     def _has_inputs(self, node: _Node) -> bool:
         return all(result is not None for result in self._known(node))
 
-    def _known(self, node: _Node) -> list[Result | None]:
+    def _known(self, node: _Node) -> list[Stack | None]:
         """Results of the inputs that have one; a context counts as known and empty."""
-        known: list[Result | None] = []
+        known: list[Stack | None] = []
         for edge in node.vertex.inputs:
             found = self._input(edge)
             if found is None or isinstance(found.vertex.op, GivenSource):
@@ -519,7 +517,7 @@ class Scheduler:
                 known.append(found.result)
         return known
 
-    def _results(self, node: _Node) -> tuple[Result | None, ...]:
+    def _results(self, node: _Node) -> tuple[Stack | None, ...]:
         """The inputs' results as an action sees them: None for a build context."""
         return tuple(
             None
