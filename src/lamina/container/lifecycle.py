@@ -13,6 +13,7 @@ from lamina.container import console, forking, instance, state
 from lamina.container.state import KIND, State
 from lamina.errors import Kind, LaminaError
 from lamina.store.ports import Document
+from lamina.system.process import signal_pidfd
 from lamina.system.sockets import pair
 
 TYPE_CHECKING = False
@@ -227,7 +228,7 @@ def _pidfd(store: Store, id: str, *, boot: str) -> int | None:
 
 def _kill(pidfd: int, number: int) -> None:
     try:
-        signal.pidfd_send_signal(pidfd, number)
+        signal_pidfd(pidfd, number)
     except ProcessLookupError:
         return
 
