@@ -16,7 +16,7 @@ from lamina.plan.ops import (
     Merge,
     MkdirAction,
 )
-from lamina.start.record import fields
+from lamina.start.record import defaults, fields
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -146,14 +146,17 @@ def _action(action: FileAction, inputs: list[str]) -> str:
 
 
 def _copy(action: CopyAction, source: str) -> str:
+    """What is not told by its place has its name; what has its default value is left out."""
     words = ["unpack" if action.unpack else "copy", f"from {source}", repr(list(action.patterns))]
     words.append(f"to {action.dest}")
-    if action.owner is not None:
-        words.append(f"owner={action.owner}")
-    if action.mode is not None:
-        words.append(f"mode={action.mode}")
-    if action.exclude:
-        words.append(f"exclude={list(action.exclude)!r}")
-    if action.parents:
-        words.append("parents")
+    for name, default in defaults(CopyAction).items():
+        value = getattr(action, name)
+        if value == default or name == "unpack":
+            continue
+        if value is True:
+            words.append(name)
+        else:
+            words.append(
+                f"{name}={list(value)!r}" if isinstance(value, tuple) else f"{name}={value}"
+            )
     return " ".join(words)

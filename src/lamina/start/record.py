@@ -11,7 +11,7 @@ is a constant of the class, no field.
 
 from __future__ import annotations
 
-__all__ = ["Record", "fields", "replace"]
+__all__ = ["Record", "defaults", "fields", "replace"]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,11 +23,16 @@ if TYPE_CHECKING:
     class Record: ...
 
     def fields(cls: type[object]) -> tuple[str, ...]: ...
+    def defaults(cls: type[object]) -> dict[str, object]: ...
 else:
 
     def fields(cls):
         """The field names of a record class, inherited ones first."""
         return cls.__record_fields__
+
+    def defaults(cls):
+        """The defaults of a record class, by field."""
+        return cls.__record_defaults__
 
     def replace(instance, /, **changes):
         """A copy of `instance` with `changes` applied (validated again by `__post_init__`)."""
