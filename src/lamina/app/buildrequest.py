@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from lamina.builder.secrets import Secrets
     from lamina.builder.sshagents import SshAgents
     from lamina.dockerfile.lower import Lowered
-    from lamina.exporter.output import Output
     from lamina.exporter.ports import Exporter, Output
     from lamina.plan.graph import Plan
     from lamina.spec.digest import Digest

@@ -16,6 +16,7 @@ from lamina.plan.ops import (
     Merge,
     MkdirAction,
 )
+from lamina.redaction import redacted
 from lamina.start.record import defaults, fields
 
 TYPE_CHECKING = False
@@ -63,10 +64,10 @@ def _vertex(vertex: Vertex, numbers: dict[Digest, int]) -> Iterator[str]:
             for name, text in op.files:
                 yield f"file {name!r} {text!r}"
         case HttpSource():
-            yield f"http {op.url} as {op.name!r}"
+            yield f"http {redacted(op.url)} as {op.name!r}"
             yield f"content {op.digest}"
         case GitSource():
-            yield f"git {op.remote} at {op.commit}"
+            yield f"git {redacted(op.remote)} at {op.commit}"
             yield from _git(op)
         case Merge():
             yield f"merge {' '.join(inputs)}"

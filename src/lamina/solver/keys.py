@@ -154,12 +154,17 @@ def merge_key(inputs: Sequence[Identity]) -> Key:
 def given_content(op: PinnedSource) -> Digest:
     """What stands for all that can be copied from such a source, without having it here.
 
-    A commit is its content; where it came from matters only to `.git`, which says so.
+    A commit is its content; where it came from matters only to `.git`, which says so (who asked for
+    it is not in there).
     """
     document = _encoded(op)
     if isinstance(op, GitSource):
         del document["ref"]
-        if not op.keep_git_dir:
+        if op.keep_git_dir:
+            from lamina.spec.gitref import split_credentials
+
+            document["remote"] = split_credentials(op.remote)[0]
+        else:
             del document["remote"]
     elif isinstance(op, HttpSource):
         del document["url"]
