@@ -18,7 +18,7 @@ _READS_FILES = (
 # A command, or a group and a verb, and what there is instead.
 INSTEAD = {
     # of containers: `docker container` has them too
-    "attach": "'lamina logs -f CONTAINER' follows its output, 'lamina exec -it' runs a shell beside",
+    "attach": "'lamina logs -f CONTAINER' follows its output",
     "commit": "write what was done into a Dockerfile, for 'lamina build'",
     "cp": _READS_FILES,
     "create": "'lamina run -d' creates a container and starts it",

@@ -2,8 +2,8 @@
 """Docker's flag syntax (pflag's): `--rm=false`, `-it`, values that begin with a dash, options that
 end at the image name.
 
-argparse would cost each start 10 ms, and takes a value for a flag, or drops it, by rules of its own.
-Errors are LaminaErrors of kind USAGE, in pflag's words.
+argparse would cost each start 10 ms, and takes a value for a flag, or drops it, by rules of its
+own. Errors are LaminaErrors of kind USAGE, in pflag's words.
 """
 
 from __future__ import annotations
@@ -209,7 +209,7 @@ class Parser:
         values[option.dest] = value
 
     def _place(self, words: list[str], values: dict[str, object]) -> None:
-        """Give the words to the positionals: one to each, what is left to the last if it is open."""
+        """Give the words to the positionals: one to each, the rest to the last if it is open."""
         single = [each for each in self._positionals if each.nargs is None]
         last = self._positionals[-1] if len(self._positionals) > len(single) else None
         needed = len(single) + (last is not None and last.nargs == "+")

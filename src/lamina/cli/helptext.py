@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The help texts of lamina, of a group of its commands, and of one command, laid out as Docker's."""
+"""The help texts of lamina, of a group of commands, of one command, laid out as Docker's."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def overview() -> str:
 
 
 def verbs(group: str) -> dict[str, str]:
-    """The command of each verb, sorted by verb; of several verbs that mean one command the first."""
+    """The command of each verb, sorted by verb; the first of those that mean one command."""
     found: dict[str, str] = {}
     for name in COMMANDS:
         if name.startswith(f"{group} "):

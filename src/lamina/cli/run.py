@@ -115,9 +115,11 @@ def _ensure_image(args: argparse.Namespace, context: Context) -> None:
     from lamina.cli.build import make_view
     from lamina.cli.images import host_platform
     from lamina.cli.registries import connect
+    from lamina.image.view import PlatformNotFound
 
     if missing is not None and not args.quiet:
-        context.warn(f"Unable to find image '{name}' locally")
+        wanted = f" for {args.platform}" if isinstance(missing, PlatformNotFound) else ""
+        context.warn(f"Unable to find image '{name}'{wanted} locally")
     view = make_view("auto", context, quiet=args.quiet, builds=False)
     try:
         with connect(context) as found:

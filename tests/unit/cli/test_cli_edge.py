@@ -71,9 +71,10 @@ config node secret service stack swarm compose buildx
 """
 DOCKER_GROUPS = {
     "builder": "build prune",
-    "buildx": "bake build create dap dial-stdio du history imagetools inspect ls prune rm stop use version",
-    "container": "attach commit cp create diff exec export inspect kill logs ls pause port prune rename"
-    " restart rm run start stats stop top unpause update wait",
+    "buildx": "bake build create dap dial-stdio du history imagetools inspect ls prune rm stop use"
+    " version",
+    "container": "attach commit cp create diff exec export inspect kill logs ls pause port prune"
+    " rename restart rm run start stats stop top unpause update wait",
     "image": "build history import inspect load ls prune pull push rm save tag",
     "system": "df events info prune",
 }
