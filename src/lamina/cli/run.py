@@ -111,7 +111,6 @@ def _ensure_image(args: argparse.Namespace, context: Context) -> None:
     if missing is None and args.pull == "missing":
         return
     from lamina.app.pulling import PullOptions, pull_missing
-    from lamina.cli.build import make_view
     from lamina.cli.view import make_view
     from lamina.image.view import PlatformNotFound
 
