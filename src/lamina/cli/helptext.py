@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import textwrap
 
-from lamina.cli.main import ALIASES, COMMANDS
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from lamina.cli.arguments import Argument, Parser
+
+    Commands = Mapping[str, tuple[str, str, str]]  # as `main.COMMANDS`
+    Aliases = Mapping[tuple[str, str], str]  # as `main.ALIASES`
 
 SECTIONS = ("Common", "Management", "Build", "Container", "Image", "Registry")
 GROUPS = {
@@ -36,10 +37,10 @@ _GLOBALS = (
 )
 
 
-def overview() -> str:
+def overview(commands: Commands) -> str:
     """What `lamina --help` prints."""
     sections: dict[str, list[tuple[str, str]]] = {name: [] for name in SECTIONS}
-    for name, (_, summary, section) in COMMANDS.items():
+    for name, (_, summary, section) in commands.items():
         if " " not in name:
             sections[section].append((name, summary))
     sections["Management"] = sorted([*sections["Management"], *GROUPS.items()])
@@ -53,21 +54,22 @@ def overview() -> str:
     return "\n".join(lines)
 
 
-def verbs(group: str) -> dict[str, str]:
+def verbs(group: str, commands: Commands, aliases: Aliases) -> dict[str, str]:
     """The command of each verb, sorted by verb; the first of those that mean one command."""
     found: dict[str, str] = {}
-    for name in COMMANDS:
+    for name in commands:
         if name.startswith(f"{group} "):
             found[name] = name.removeprefix(f"{group} ")
-    for (of, verb), command in ALIASES.items():
+    for (of, verb), command in aliases.items():
         if of == group:
             found.setdefault(command, verb)
     return dict(sorted((verb, command) for command, verb in found.items()))
 
 
-def group_help(group: str) -> str:
+def group_help(group: str, commands: Commands, aliases: Aliases) -> str:
     """What `lamina GROUP --help` prints."""
-    rows = [(verb, COMMANDS[command][1]) for verb, command in verbs(group).items()]
+    found = verbs(group, commands, aliases)
+    rows = [(verb, commands[command][1]) for verb, command in found.items()]
     column = max(len(verb) for verb, _ in rows) + 4
     lines = [f"Usage:  lamina {group} COMMAND", "", _sentence(GROUPS[group]), ""]
     lines += ["Commands:", *_table(rows, column), ""]

@@ -282,7 +282,7 @@ def _unknown(name: str, verb: str) -> LaminaError:
         return LaminaError(
             f"unknown command: lamina {name} {verb}",
             kind=Kind.USAGE,
-            hint=f"'lamina {name}' has: {', '.join(verbs(name))}",
+            hint=f"'lamina {name}' has: {', '.join(verbs(name, COMMANDS, ALIASES))}",
         )
     import difflib
 
@@ -327,7 +327,7 @@ def _shows_help(words: list[str], context: Context) -> bool:
     if not words or words[0] in {"--help", "-h", "help"}:
         from lamina.cli.helptext import overview
 
-        context.print(overview())
+        context.print(overview(COMMANDS))
         return True
     if len(words) > 1 and words[1] not in {"--help", "-h"}:
         return False
@@ -335,7 +335,7 @@ def _shows_help(words: list[str], context: Context) -> bool:
         return False
     from lamina.cli.helptext import group_help
 
-    context.print(group_help(words[0]))
+    context.print(group_help(words[0], COMMANDS, ALIASES))
     return True
 
 

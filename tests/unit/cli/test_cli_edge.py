@@ -145,7 +145,7 @@ def test_group_alone_and_with_help_shows_its_commands(group: str, tmp_path: Path
         shown.add(output(world.stdout))
     (text,) = shown
     assert text.startswith(f"Usage:  lamina {group} COMMAND\n")
-    for verb in verbs(group):
+    for verb in verbs(group, COMMANDS, ALIASES):
         world = context(tmp_path)
         assert f"\n  {verb} " in text
         assert main([group, verb, "--help"], world) == 0
