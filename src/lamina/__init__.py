@@ -6,14 +6,15 @@
     image = lamina.build(".", tags=["app"])
     container = lamina.run(image, ports={8000: 8000})
 
-Names are imported on first use: `import lamina` alone costs nothing.
+Names are imported on first use: `import lamina` alone costs nothing. None may be that of a module
+of this package: importing that would put the module in its place.
 """
 
 from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from lamina.app.api import Container, Image, build, image, open_store, pull, push, run
+    from lamina.app.api import Container, Image, build, find_image, open_store, pull, push, run
     from lamina.errors import Cancelled, Kind, LaminaError, SourceError
 
 __version__ = "0.1.0"
@@ -26,7 +27,7 @@ __all__ = [
     "SourceError",
     "__version__",
     "build",
-    "image",
+    "find_image",
     "open_store",
     "pull",
     "push",
@@ -35,13 +36,14 @@ __all__ = [
 
 _ERRORS = frozenset({"Cancelled", "Kind", "LaminaError", "SourceError"})
 
+if not TYPE_CHECKING:  # a type checker would take every name for one that there is
 
-def __getattr__(name: str) -> object:
-    if name not in __all__:
-        raise AttributeError(f"module 'lamina' has no attribute {name!r}")
-    import importlib
+    def __getattr__(name: str) -> object:
+        if name not in __all__:
+            raise AttributeError(f"module 'lamina' has no attribute {name!r}")
+        import importlib
 
-    module = importlib.import_module("lamina.errors" if name in _ERRORS else "lamina.app.api")
-    value = getattr(module, name)
-    globals()[name] = value
-    return value
+        module = importlib.import_module("lamina.errors" if name in _ERRORS else "lamina.app.api")
+        value = getattr(module, name)
+        globals()[name] = value
+        return value

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from lamina.store.ports import Store
     from lamina.tasks import CancelToken
 
-__all__ = ["Container", "Image", "build", "image", "open_store", "pull", "push", "run"]
+__all__ = ["Container", "Image", "build", "find_image", "open_store", "pull", "push", "run"]
 
 _stores: dict[str, Store] = {}
 
@@ -49,7 +49,7 @@ def _layer_form() -> str:
     return load_settings(os.environ, uid=os.geteuid()).layers
 
 
-def image(name: str, *, root: str = "") -> Image:
+def find_image(name: str, *, root: str = "") -> Image:
     """The stored image of this name, id or beginning of an id; of images for several platforms that
     for this host, else the first. Raises LaminaError (NOT_FOUND).
     """
@@ -152,7 +152,7 @@ def build(
             cancel=token,
             clock=time.time,
         )
-    return image(str(outcome.config or outcome.manifest), root=root)
+    return find_image(str(outcome.config or outcome.manifest), root=root)
 
 
 @contextmanager
@@ -188,7 +188,7 @@ def pull(
         LaminaError: NOT_FOUND, DENIED, UNAVAILABLE, INTEGRITY...
     """
     from lamina.app.pulling import PullOptions, pull_image
-    from lamina.image.resolve import find_image
+    from lamina.image import resolve
     from lamina.spec.platform import Platform, host
     from lamina.tasks import CancelToken as Token
 
@@ -209,7 +209,7 @@ def pull(
         )
     finally:
         registries.close()
-    return find_image(store, str(pulled.reference), wanted)
+    return resolve.find_image(store, str(pulled.reference), wanted)
 
 
 def push(

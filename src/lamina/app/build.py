@@ -15,7 +15,7 @@ from lamina.start.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from typing import IO
 
     from lamina.app.buildrequest import BuildRequest
@@ -124,29 +124,23 @@ def _target(
     stdout: IO[bytes] | None,
     clock: Callable[[], float],
 ) -> Target:
-    from lamina.exporter.output import Output
+    from lamina.exporter.ports import Output
+    from lamina.exporter.table import make_exporter
 
     names = _names(request.tags)
     if any(output.push and not (names or output.names) for output in request.outputs):
         raise LaminaError("tag is needed when pushing to registry", kind=Kind.USAGE)
-    outputs = request.outputs or (Output(),)
-    if request.platforms:
-        from lamina.exporter.platforms import make_platforms_exporter
-
-        several = tuple(
-            make_platforms_exporter(
-                output, stdout=stdout, clock=clock, privileged=request.privileged
-            )
-            for output in outputs
-        )
-        return Target(name, request, recorder, names, platforms_exporters=several)
-    from lamina.exporter.ports import make_exporter
-
     exporters = tuple(
-        make_exporter(output, stdout=stdout, clock=clock, privileged=request.privileged)
-        for output in outputs
+        make_exporter(
+            output,
+            stdout=stdout,
+            clock=clock,
+            privileged=request.privileged,
+            platforms=bool(request.platforms),
+        )
+        for output in request.outputs or (Output(),)
     )
-    return Target(name, request, recorder, names, exporters=exporters)
+    return Target(name, request, recorder, names, exporters)
 
 
 class _Building:
@@ -330,15 +324,8 @@ class _Building:
                 from lamina.exporter.squash import squashed
 
                 results = [squashed(result, store, emit=emit, cancel=cancel) for result in results]
-            for exporter in target.exporters:
-                exports.append(exporter.export(results[0], store, emit=emit, cancel=cancel))
-            if target.platforms_exporters:
-                from lamina.exporter.platforms import PlatformResult
-
-                pairs = zip(target.request.platforms, results, strict=True)
-                parts = [PlatformResult(platform, result) for platform, result in pairs]
-                for several in target.platforms_exporters:
-                    exports.append(several.export(parts, store, emit=emit, cancel=cancel))
+            for made in _exports(target, results, store, emit=emit, cancel=cancel):
+                exports.append(made)
         if caches is not None:
             caches.export(targets, stacks, ended)
 
@@ -360,12 +347,32 @@ class _Building:
         return outcome
 
 
+def _exports(
+    target: Target,
+    results: Sequence[BuildResult],
+    store: Store,
+    *,
+    emit: Emitter,
+    cancel: CancelToken,
+) -> Iterator[PendingExport]:
+    """Each output of the target, as it is made."""
+    from lamina.exporter.ports import PlatformResult
+
+    platforms = target.request.platforms
+    for exporter in target.exporters:
+        if platforms:
+            parts = [PlatformResult(*pair) for pair in zip(platforms, results, strict=True)]
+            yield exporter.export_platforms(parts, store, emit=emit, cancel=cancel)
+        else:
+            yield exporter.export(results[0], store, emit=emit, cancel=cancel)
+
+
 def _counts(plan: Plan, ended: Ended) -> tuple[int, int]:
     """How many steps of the plan ran and were cached."""
     from lamina.events import Outcome
-    from lamina.plan.ops import Exec, FileOp
+    from lamina.plan.ops import LayerOp
 
-    steps = [each.digest for each in plan.vertices if isinstance(each.op, Exec | FileOp)]
+    steps = [each.digest for each in plan.vertices if isinstance(each.op, LayerOp)]
     ends = ended.ends
     ran = sum(digest in ends and ends[digest][0] is Outcome.RAN for digest in steps)
     return ran, len(steps) - ran

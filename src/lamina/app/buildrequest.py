@@ -17,9 +17,7 @@ if TYPE_CHECKING:
     from lamina.builder.secrets import Secrets
     from lamina.builder.sshagents import SshAgents
     from lamina.dockerfile.lower import Lowered
-    from lamina.exporter.output import Output
-    from lamina.exporter.platforms import PlatformsExporter
-    from lamina.exporter.ports import Exporter
+    from lamina.exporter.ports import Exporter, Output
     from lamina.plan.graph import Plan
     from lamina.spec.digest import Digest
     from lamina.spec.platform import Platform
@@ -77,16 +75,14 @@ class BuildRequest(Record):
 
 class Target(Record):
     """One target of a build: its request, the recorder of what happens to it, the normalised names
-    that it is to have, and what makes its outputs: `exporters`, of an image for several platforms
-    `platforms_exporters`.
+    that it is to have, and what makes its outputs.
     """
 
     name: str
     request: BuildRequest
     recorder: Recorder
     names: tuple[str, ...]
-    exporters: tuple[Exporter, ...] = ()
-    platforms_exporters: tuple[PlatformsExporter, ...] = ()
+    exporters: tuple[Exporter, ...]
 
 
 class Planned(Record):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from lamina.errors import LaminaError
 from lamina.events import Diagnostic, Notice, Outcome, Severity, VertexDone, VertexPlanned
+from lamina.exporter.table import row_of
 from lamina.start.record import replace
 
 TYPE_CHECKING = False
@@ -244,7 +245,8 @@ class Caches:
         """Have the layers of the results here, if an output needs them."""
         if self.imports is None:
             return
-        if not all(output.type == "cacheonly" for output in request.outputs) or not request.outputs:
+        outputs = request.outputs
+        if not outputs or any(row_of(output.type).needs_layers for output in outputs):
             for result in results:
                 self.imports.bring(result.diff_ids, self._cancel)
 

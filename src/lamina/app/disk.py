@@ -225,7 +225,16 @@ def prune_containers(store: Store, host: Host, *, wanted: PruneFilter) -> Pruned
             raise
         freed += size
         gone.append(container.id)
-    return Pruned(tuple(gone), freed)
+    return Pruned(tuple(gone), freed + _remove_strays(store))
+
+
+def _remove_strays(store: LocalStore) -> int:
+    """Remove what killed processes left of containers that they made; bytes freed."""
+    from lamina.container.lifecycle import remove_stray
+
+    names = os.listdir(os.path.join(store.root, "containers"))  # before the records are read
+    known = {document.id for document in store.documents.list("container")}
+    return sum(remove_stray(store, name) for name in names if name not in known)
 
 
 def _snapshot_of(store: LocalStore, key: str) -> str:

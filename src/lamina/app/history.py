@@ -14,18 +14,20 @@ from __future__ import annotations
 import _thread
 import os
 
-from lamina.errors import Cancelled, LaminaError, SourceError
+from lamina.errors import Cancelled, LaminaError, SourceError, never
 from lamina.events import (
+    BuildDone,
     Diagnostic,
     Notice,
     Outcome,
+    Progress,
     VertexDone,
     VertexExplained,
     VertexLog,
     VertexPlanned,
     VertexStarted,
 )
-from lamina.plan.ops import Exec, FileOp, MkdirAction
+from lamina.plan.ops import Exec, FileOp, LayerOp, MkdirAction
 from lamina.spec.identity import chain_id
 from lamina.start.jsontext import dumps, loads
 from lamina.store.ports import Document
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
 
     from lamina.builder.build import Ended
     from lamina.events import Emitter, Event
-    from lamina.plan.graph import Plan
+    from lamina.plan.graph import Edge, Plan
     from lamina.spec.digest import Digest, Stack
     from lamina.spec.span import Span
     from lamina.store.ports import Store
@@ -122,6 +124,8 @@ class Recorder:
                 self._step(number, event)
         elif isinstance(event, Diagnostic):
             self._warnings.append(_warning(event))
+        elif not isinstance(event, Progress | Notice | BuildDone):
+            never(event)
 
     def _step(
         self, number: int, event: VertexStarted | VertexExplained | VertexLog | VertexDone
@@ -253,12 +257,12 @@ class Recorder:
         return None
 
 
-def input_result(plan: Plan, edge: object, results: Results) -> Stack:
+def input_result(plan: Plan, edge: Edge, results: Results) -> Stack:
     """The stack that an edge stands for, as far as it is known."""
     from lamina.plan.ops import ImageSource
 
     for vertex in plan.vertices:
-        if vertex.digest == getattr(edge, "vertex", None):
+        if vertex.digest == edge.vertex:
             op = vertex.op
             return op.diff_ids if isinstance(op, ImageSource) else results.get(vertex.digest, ())
     return ()
@@ -294,7 +298,7 @@ def details_of(plan: Plan, results: Results, numbers: Mapping[Digest, int]) -> d
     for vertex in reversed(plan.vertices):
         result = known.get(vertex.digest)
         edge = vertex.inputs[0] if vertex.inputs else None
-        if result and edge is not None and isinstance(vertex.op, Exec | FileOp):
+        if result and edge is not None and isinstance(vertex.op, LayerOp):
             known.setdefault(edge.vertex, result[:-1])
     stacks: list[Stack] = []
     places: dict[Stack, tuple[int, int]] = {(): (-1, 0)}

@@ -340,11 +340,21 @@ def pull_missing(
     try:
         return pull_image(store, registries, text, options, emit=emit, cancel=cancel, clock=clock)
     except LaminaError as error:
-        if missing is None:
-            raise
-        if error.kind is Kind.UNAVAILABLE and missing.hint:
-            error.hint = missing.hint
-        raise error.about(f"{missing}, and pulling it failed") from None
+        raise explained(error, text, missing=missing) from None
+
+
+def explained(error: LaminaError, text: str, *, missing: LaminaError | None) -> LaminaError:
+    """The error of a pull of `text`, which says first why it was tried: `missing`, if that is why.
+
+    An image of another platform is told once: that the store has none says nothing more.
+    """
+    if isinstance(error, PlatformNotFound):
+        return error.about(f'image "{text}"')
+    if missing is None:
+        return error.about(f'image "{text}" could not be pulled')
+    if error.kind is Kind.UNAVAILABLE and missing.hint:
+        error.hint = missing.hint
+    return error.about(f"{missing.what}, and pulling it failed")
 
 
 def pull_all_tags(

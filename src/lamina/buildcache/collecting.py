@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from lamina.buildcache.codec import BaseImage, Remembered
 from lamina.errors import LaminaError
-from lamina.plan.ops import Exec, FileOp, ImageSource
+from lamina.plan.ops import ImageSource, LayerOp
 from lamina.solver.keytree import KeyTree, with_site
 from lamina.spec import mediatype
 from lamina.spec.digest import Digest
@@ -36,7 +36,7 @@ def collect_records(
     wanted: list[tuple[str, Stack]] = []
     for vertex in plan.vertices:
         key = ended.keys.get(vertex.digest)
-        if key is None or not isinstance(vertex.op, Exec | FileOp):
+        if key is None or not isinstance(vertex.op, LayerOp):
             continue
         _, result = ended.ends.get(vertex.digest, (None, None))
         if result is None:  # nobody needed it: all its users were cached

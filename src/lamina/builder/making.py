@@ -9,9 +9,9 @@ from __future__ import annotations
 import _thread
 import os
 
-from lamina.errors import Kind, LaminaError
+from lamina.errors import Kind, LaminaError, never
 from lamina.events import VertexLog
-from lamina.plan.ops import CopyAction, Exec, FileOp, ImageSource, Merge
+from lamina.plan.ops import CopyAction, Exec, FileOp, ImageSource, LayerOp, Merge, MkdirAction
 from lamina.solver.keys import uses
 from lamina.spec.identity import chain_id
 from lamina.store.working import unique_name, working_key
@@ -95,10 +95,12 @@ class Maker:
         """
         base = (inputs[0] if inputs else None) or ()
         op = vertex.op
+        assert isinstance(op, LayerOp), op
         if isinstance(op, Exec):
             return self._execute(vertex, op, base, inputs, cancel)
-        assert isinstance(op, FileOp)
-        return self._apply(vertex, op, base, inputs, cancel)
+        if isinstance(op, FileOp):
+            return self._apply(vertex, op, base, inputs, cancel)
+        return never(op)
 
     def executor(self) -> Executor:
         """The executor, started when first asked for. Raises kind UNSUPPORTED if there is none."""
@@ -205,7 +207,7 @@ class Maker:
 
         def found(mount: BindMount | CacheMount) -> MountInput:
             assert mount.source is not None
-            if isinstance(self._sources.op(vertex, mount), Exec | FileOp | ImageSource | Merge):
+            if isinstance(self._sources.op(vertex, mount), LayerOp | ImageSource | Merge):
                 self._sources.bring(inputs[mount.source] or (), cancel)
                 return MountInput(inputs[mount.source] or ())
             tree = self._sources.tree(vertex, mount, inputs)
@@ -275,11 +277,13 @@ class Maker:
             if isinstance(action, CopyAction):
                 self._copy(changes, names, vertex, position, inputs, cancel)
                 position += 1
-            else:
+            elif isinstance(action, MkdirAction):
                 owner = self._owner(action, names) or (0, 0)
                 place = changes.resolve(os.fsencode(action.path))
                 now_ns = int(self._clock()) * 1_000_000_000
                 changes.make_directories(place, owner=owner, mtime_ns=now_ns)
+            else:
+                never(action)
         new = None
         if vertex.digest in self._mounted and self._running is not None:
             new = self._new_layer(base, cancel)

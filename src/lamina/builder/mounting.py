@@ -27,7 +27,7 @@ from lamina.builder.selection import select_path
 from lamina.builder.sshagents import AgentSocket
 from lamina.builder.tree import Tree
 from lamina.container.ports import Mount
-from lamina.errors import Kind, LaminaError
+from lamina.errors import Kind, LaminaError, never
 from lamina.plan.mounts import (
     BindMount,
     CacheMount,
@@ -195,6 +195,8 @@ class _StepMounting:
                     self._ssh(mount)
                 case ScriptMount():
                     self._script(mount)
+                case _:
+                    never(mount)
         return StepMounts(tuple(self._mounts), tuple(self._env), tuple(self._values))
 
     def _add(self, target: str, source: str, *options: str) -> None:

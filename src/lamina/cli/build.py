@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from lamina.cli.context import Context
     from lamina.cli.view import View
     from lamina.events import Event
-    from lamina.exporter.output import Output
+    from lamina.exporter.ports import Output
 
 
 USAGE = "[OPTIONS] PATH | URL | -"
@@ -57,6 +57,8 @@ _REFUSED = {
 
 
 def configure(parser: Parser) -> None:
+    from lamina.exporter.table import TABLE
+
     add = parser.add_argument
     add(
         "path",
@@ -75,7 +77,7 @@ def configure(parser: Parser) -> None:
     )
     add("--label", action="append", default=[], help="label of the image: NAME=VALUE")
     parser.switch("--no-cache", help="run every step again")
-    add("-o", "--output", action="append", default=[], help="type=image|oci|docker|tar|local,...")
+    add("-o", "--output", action="append", default=[], help=f"type={'|'.join(TABLE)},...")
     parser.switch("--explain", help="say of each step that runs why it was not cached")
     parser.switch("-q", "--quiet", help="print the image id only")
     add("--iidfile", default="", help="write the image id to this file")
@@ -258,19 +260,19 @@ def _outputs(args: argparse.Namespace, context: Context) -> tuple[Output, ...]:
     if not (args.output or args.load or args.push):
         return ()
     from lamina.exporter.options import parse_output
-    from lamina.exporter.output import Output
+    from lamina.exporter.ports import Output
+    from lamina.exporter.table import row_of
 
-    if args.iidfile and args.output and not args.load:
-        kinds = {parse_output(text).type for text in args.output}
-        if kinds <= {"tar", "local", "cacheonly"}:
-            raise LaminaError(
-                "--iidfile needs an image, but --output only writes files", kind=Kind.USAGE
-            )
     outputs = [parse_output(text) for text in args.output]
+    writes_files = outputs and not any(row_of(output.type).is_image for output in outputs)
+    if args.iidfile and writes_files and not args.load:
+        raise LaminaError(
+            "--iidfile needs an image, but --output only writes files", kind=Kind.USAGE
+        )
     if args.load:
         outputs.append(Output())
     if args.push:  # as buildx: type=registry, or the image that is made anyway
-        images = [n for n, output in enumerate(outputs) if output.type == "image"]
+        images = [n for n, output in enumerate(outputs) if row_of(output.type).is_pushed]
         if images:
             outputs[images[0]] = replace(outputs[images[0]], push=True)
         else:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lamina.cli.arguments import Parser
     from lamina.cli.context import Context
     from lamina.events import Event
-    from lamina.exporter.output import Output
+    from lamina.exporter.ports import Output
     from lamina.spec.platform import Platform
 
     class CachePlaces(TypedDict):
@@ -209,11 +209,12 @@ def annotated(
     """
     if not annotations:
         return outputs
-    from lamina.exporter.output import Output
+    from lamina.exporter.ports import Output
+    from lamina.exporter.table import row_of
+    from lamina.start.record import replace
 
     outputs = outputs or (Output(),)
-    images = {"image", "oci", "docker"}
-    if not any(output.type in images for output in outputs):
+    if not any(row_of(output.type).is_image for output in outputs):
         raise LaminaError("--annotation needs an output that is an image", kind=Kind.USAGE)
     manifest = {name: value for place, name, value in annotations if place == "manifest"}
     placed = tuple(each for each in annotations if each[0] != "manifest")
@@ -223,7 +224,7 @@ def annotated(
             annotations=tuple(sorted({**dict(output.annotations), **manifest}.items())),
             placed_annotations=(*output.placed_annotations, *placed),
         )
-        if output.type in images
+        if row_of(output.type).is_image
         else output
         for output in outputs
     )

@@ -2,8 +2,9 @@
 """What Docker's commands print: tables, ages, sizes, and `--format` templates.
 
 `table`, `ago`, `duration` and `human_size` follow docker/cli and go-units to the letter, since
-scripts parse them. `listing` is the whole of `--format` for a command that prints rows; `render`
-is one template applied to one value (`lamina.cli.template` has the language).
+scripts parse them. `listing` is the whole of `--format` for a command that prints rows,
+`documents` for one that inspects; `render` is one template applied to one value
+(`lamina.cli.template` has the language).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ __all__ = [
     "MissingField",
     "Template",
     "ago",
+    "documents",
     "duration",
     "go_time",
     "human_size",
@@ -85,6 +87,21 @@ def listing(
     else:
         template = parse_template(_unescape(format_text))
         yield from (template.render(row) for row in rows)
+
+
+def documents(format_text: str, found: Sequence[Mapping[str, object]]) -> Iterator[str]:
+    """The lines an inspect command prints: one JSON list, or a template's text for each.
+
+    Raises:
+        LaminaError: as `listing`.
+    """
+    if format_text in {"", "json"}:
+        import json
+
+        yield json.dumps(found, indent=None if format_text else 4, ensure_ascii=False)
+    else:
+        template = parse_template(_unescape(format_text))
+        yield from (template.render(document) for document in found)
 
 
 def _template_table(

@@ -22,6 +22,7 @@ from lamina.container.logs import LogWriter
 from lamina.errors import Kind, LaminaError
 from lamina.start.jsontext import loads
 from lamina.start.record import replace
+from lamina.system.process import open_pidfd
 from lamina.system.sockets import READ, WRITE, Poll, Socket, listen
 
 TYPE_CHECKING = False
@@ -105,7 +106,7 @@ class Monitor:
 
     def supervise(self) -> int:
         """Serve until the container's first process ends; its exit status (128 + N: signal N)."""
-        pidfd = os.pidfd_open(self._process.pid)
+        pidfd = open_pidfd(self._process.pid)
         try:
             for source in (pidfd, self._wakeup, self._listener):
                 self._poll.watch(source, READ)

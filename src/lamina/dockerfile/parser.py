@@ -2,13 +2,14 @@
 """Dockerfile text to syntax tree (`parse`), after BuildKit's parser and `instructions` packages.
 
 Each instruction has one function in `_PARSERS`, which takes a `_Line` (the instruction cut into
-keyword, flags and rest). Adding an instruction or a flag is one entry in `_PARSERS` or `_FLAGS`.
+keyword, flags and rest). Adding an instruction or a flag is one entry in `_PARSERS` or `operands.FLAGS`.
 """
 
 from __future__ import annotations
 
 from lamina.dockerfile import ast
 from lamina.dockerfile.lexer import Lexer, Logical, parse_heredoc
+from lamina.dockerfile.operands import FLAGS
 from lamina.dockerfile.words import (
     SPACE,
     NotStrings,
@@ -18,7 +19,8 @@ from lamina.dockerfile.words import (
     split_words,
     suggest,
 )
-from lamina.errors import Kind, SourceError
+from lamina.errors import Kind, LaminaError, SourceError
+from lamina.spec.reference import Reference
 from lamina.spec.span import Span
 from lamina.start.pattern import pattern
 from lamina.start.record import Record
@@ -27,43 +29,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# Flags of the whole language, whether lowering knows them or not; True: it may be repeated,
-# None: it is a boolean.
-_FLAGS: dict[str, dict[str, bool | None]] = {
-    "FROM": {"platform": False},
-    "RUN": {"mount": True, "network": False, "security": False, "device": True},
-    "COPY": {
-        "from": False,
-        "chown": False,
-        "chmod": False,
-        "link": None,
-        "parents": None,
-        "exclude": True,
-    },
-    "ADD": {
-        "chown": False,
-        "chmod": False,
-        "link": None,
-        "keep-git-dir": None,
-        "checksum": False,
-        "unpack": None,
-        "exclude": True,
-    },
-    "HEALTHCHECK": {
-        "interval": False,
-        "timeout": False,
-        "start-period": False,
-        "start-interval": False,
-        "retries": False,
-    },
-}
+    from lamina.dockerfile.operands import FlagForm
+
 # compiled on first use, as few files need them all: start-up time
 _BLANK = pattern(r"[\t\v\f\r ]")
 _STAGE_NAME = pattern(r"[a-z][a-z0-9-_.]*")
 _ONBUILD = pattern(r"(?i:\s*ONBUILD\s*)")
-_SYNTAX = pattern(
-    r"(?:docker\.io/)?docker/dockerfile(?:-upstream)?(?::[\w.-]+)?(?:@sha256:[0-9a-f]{64})?"
-)
+_FRONT_ENDS = ("/docker/dockerfile", "/docker/dockerfile-upstream")
 
 
 class _Line(Record):
@@ -158,13 +130,22 @@ def _first_line(lexer: Lexer) -> Span:
 def _check_syntax(directives: list[ast.Directive]) -> None:
     for directive in directives:
         frontend = directive.value.split(" ")[0]
-        if directive.name == "syntax" and not _SYNTAX.fullmatch(frontend):
+        if directive.name == "syntax" and not _is_docker(frontend):
             raise SourceError(
                 f"syntax {frontend} is not supported: lamina reads the language of docker/dockerfile",
                 span=directive.span,
                 kind=Kind.UNSUPPORTED,
                 hint="remove the directive if the file is an ordinary Dockerfile",
             )
+
+
+def _is_docker(frontend: str) -> bool:
+    """Whether the image is Docker's front end, from its own registry or from a mirror of it."""
+    try:
+        repository = Reference.parse(frontend).repository
+    except LaminaError:
+        return False
+    return f"/{repository}".endswith(_FRONT_ENDS)
 
 
 def _cut(logical: Logical, escape: str) -> _Line:
@@ -180,24 +161,24 @@ def _cut(logical: Logical, escape: str) -> _Line:
             span=logical.at(begin, len(keyword)),
         )
     found, rest, offset = split_flags(text[after:], escape)
-    known = _FLAGS.get(name, {})
+    known = FLAGS.get(name, {})
     flags: dict[str, list[ast.Flag]] = {}
     for word, at, width in found:
         flag = _flag(word, known, name, logical.at(after + at, width))
-        if flag.name in flags and known[flag.name] is not True:
+        if flag.name in flags and known[flag.name].takes != "values":
             raise SourceError(f"duplicate flag specified: {flag.name}", span=flag.span)
         flags.setdefault(flag.name, []).append(flag)
     ordered = tuple(flag for group in flags.values() for flag in group)
     return _Line(logical, keyword, name, ordered, rest, after + offset, escape, logical.span)
 
 
-def _flag(word: str, known: dict[str, bool | None], name: str, span: Span) -> ast.Flag:
+def _flag(word: str, known: dict[str, FlagForm], name: str, span: Span) -> ast.Flag:
     flag, equals, value = word[2:].partition("=")
     if flag not in known:
         nearest = suggest(flag, list(known))
         hint = f" (did you mean --{nearest}?)" if nearest else ""
         raise SourceError(f"unknown flag: {name} --{flag}{hint}", span=span)
-    if known[flag] is not None:
+    if known[flag].takes != "boolean":
         if not equals:
             raise SourceError(f"missing a value on flag: {flag}", span=span)
         return ast.Flag(flag, value, span)

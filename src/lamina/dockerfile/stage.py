@@ -29,7 +29,7 @@ from lamina.dockerfile.values import (
     is_signal,
     parse_port,
 )
-from lamina.errors import Kind
+from lamina.errors import Kind, never
 from lamina.plan.graph import Edge, Plan, Vertex, VertexMeta, combined, vertex
 from lamina.plan.ops import Exec, FileOp, LocalSource, Merge, MkdirAction
 from lamina.spec.config import Healthcheck, History, ImageConfig, RunConfig
@@ -185,7 +185,8 @@ class StageState:
         )
 
     def title(self, text: str) -> str:
-        """The next step's name: `[stage 2/4] RUN make`."""
+        """The next step's name: `[stage 2/4] RUN make`; secrets of URLs are masked."""
+        text = _masked(text)
         if not self.total:
             return text
         self.index += 1
@@ -248,7 +249,7 @@ class StageState:
                 on_build = (*self.run.on_build, command.expression)
                 self.run = replace(self.run, on_build=on_build)
             case _:
-                _never(command)
+                never(command)
 
     # -- steps that add a layer
 
@@ -398,7 +399,7 @@ class StageState:
             inputs = [*inputs, below]
         self._layer(op, inputs, command, shown)
         meta = VertexMeta(
-            f"[internal] link {shown}", self.name, command.text, command.span, self.exported
+            f"[internal] link {_masked(shown)}", self.name, command.span, self.exported
         )
         self.edge = self.scope.vertices.add(Merge(), (below, self.edge), meta)
 
@@ -452,7 +453,6 @@ class StageState:
         meta = VertexMeta(
             name=self.title(shown),
             stage=self.name,
-            instruction=command.text,
             span=command.span,
             exported=self.exported,
             arguments=tuple(name for name in self.args if name not in self.config_env),
@@ -579,8 +579,9 @@ class StageState:
     # -- shared
 
     def add_history(self, created_by: str, *, layer: bool = False) -> None:
-        """One more entry of the history; `layer` if the instruction made one."""
-        self.history.append(History(created_by=created_by, comment=COMMENT, empty_layer=not layer))
+        """One more entry of the history, secrets of URLs masked; `layer` if there is a layer."""
+        text = _masked(created_by)
+        self.history.append(History(created_by=text, comment=COMMENT, empty_layer=not layer))
 
     def _shell(self) -> tuple[str, ...]:
         return self.run.shell or DEFAULT_SHELL
@@ -647,6 +648,15 @@ class StageState:
             return text
 
 
+def _masked(text: str) -> str:
+    """What is shown or kept of an instruction, without the secrets of its URLs."""
+    if "://" not in text:
+        return text
+    from lamina.redaction import redacted
+
+    return redacted(text)
+
+
 def _proxies(build_args: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     """The proxy arguments, in small and in capital letters, as BuildKit's executor sets them."""
     given = {name: value for name, value in build_args.items() if name.lower() in PROXY_ARGS}
@@ -659,7 +669,3 @@ def _proxies(build_args: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
 def _is_numeric(owner: str) -> bool:
     """Whether no name must be looked up for this --chown."""
     return all(part.isascii() and (not part or part.isdigit()) for part in owner.split(":"))
-
-
-def _never(command: object) -> None:
-    raise AssertionError(command)

@@ -15,8 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from lamina.exporter.output import Output
-    from lamina.exporter.ports import BuildResult
+    from lamina.exporter.ports import BuildResult, Output
     from lamina.exporter.progress import Tell
     from lamina.spec.digest import DiffID, Stack
     from lamina.store.ports import Store

@@ -30,6 +30,7 @@ from lamina.layer.rules import (
     is_not_private,
     not_a_directory,
 )
+from lamina.layer.tarread import EntryReader
 from lamina.layer.walk import is_whiteout, item_at
 from lamina.start.record import Record
 from lamina.system.paths import failure, shown
@@ -100,7 +101,7 @@ class Tree:
         try:
             self._place(entry, content)
         except OSError as error:
-            raise _failure(error, entry) from error
+            raise self._failure(error, entry) from error
 
     def _place(self, entry: Entry, content: Content) -> None:
         path = entry.path
@@ -392,7 +393,7 @@ class Tree:
                 if fd is not None:
                     self._finish_fd(fd, self._directories[path])
         except OSError as error:
-            raise failure(error, "cannot set the metadata of a directory") from error
+            raise self._failure(error, None) from error
 
     def _drop_hidden_whiteouts(self) -> None:
         """Whiteouts in what became opaque later hide nothing, and overlayfs would list them."""
@@ -445,6 +446,23 @@ class Tree:
                 if not self._may_lack(name, entry, error.errno):
                     raise
 
+    def _failure(self, error: OSError, entry: Entry | None) -> LaminaError:
+        """The error of making `entry`; of None that of a directory's metadata."""
+        if entry is None:
+            found = failure(error, "cannot set the metadata of a directory")
+        else:
+            found = failure(error, f"cannot create {shown(entry.path)}")
+            if found.kind is Kind.NOT_FOUND or error.errno == errno.EINVAL:
+                found.kind = Kind.INVALID  # an empty link target, attributes the kernel rejects
+        if error.errno == errno.EPERM and self._ids[0] != 0:
+            found.hint = "only root makes files of other owners, and devices: run lamina as root"
+        if error.errno == errno.EINVAL and entry is not None and (entry.uid or entry.gid):
+            found.hint = (
+                f"its owner {entry.uid}:{entry.gid} may not be mapped here: "
+                "see the ranges of subordinate ids in /etc/subuid and /etc/subgid"
+            )
+        return found
+
     def _may_lack(self, name: bytes, entry: Entry, number: int | None) -> bool:
         """Whether the attribute may be left out, as containerd does."""
         if number == errno.ENOTSUP:
@@ -456,30 +474,20 @@ class Tree:
         return not self._policy.privileged
 
 
-def _failure(error: OSError, entry: Entry) -> LaminaError:
-    found = failure(error, f"cannot create {shown(entry.path)}")
-    if found.kind is Kind.NOT_FOUND or error.errno == errno.EINVAL:
-        found.kind = Kind.INVALID  # an empty link target, attributes that the kernel rejects
-    if error.errno == errno.EINVAL and (entry.uid or entry.gid):
-        found.hint = (
-            f"its owner {entry.uid}:{entry.gid} may not be mapped here: "
-            "see the ranges of subordinate ids in /etc/subuid and /etc/subgid"
-        )
-    return found
-
-
 def _write_content(fd: int, entry: Entry, content: Content) -> None:
     if isinstance(content, bytes):
         _write_all(fd, content)
-    elif (read := getattr(content, "read", None)) is not None:
-        _copy(fd, entry, read, getattr(content, "hole", None))
-    else:
-        assert callable(content)
+    elif isinstance(content, EntryReader):
+        _copy(fd, entry, content.read, content.hole)
+    elif callable(content):
         source = content()
         try:
             _copy(fd, entry, lambda size: os.read(source, size), None)
         finally:
             os.close(source)
+    else:
+        assert content is not None
+        _copy(fd, entry, content.read, None)
 
 
 def _copy(

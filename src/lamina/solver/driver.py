@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from lamina.errors import Cancelled, LaminaError
 from lamina.events import Outcome, VertexDone, VertexPlanned, VertexStarted
-from lamina.plan.ops import Exec, FileOp
+from lamina.plan.ops import LayerOp
 from lamina.solver.scheduler import Failed, Found, Lookup, Missed, Ran, Run, Select, Selected
 from lamina.start.record import Record
 
@@ -138,7 +138,7 @@ class Driver:
 
     def _report(self) -> None:
         for vertex, outcome in self._scheduler.ended():
-            if isinstance(vertex.op, Exec | FileOp):
+            if isinstance(vertex.op, LayerOp):
                 self._ran += outcome is Outcome.RAN
                 self._cached += outcome is Outcome.CACHED
             reason = self._reason if outcome is Outcome.FAILED else ""

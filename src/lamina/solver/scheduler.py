@@ -24,15 +24,15 @@ which outcomes are fed.
 
 from __future__ import annotations
 
+from lamina.errors import never
 from lamina.events import Outcome
-from lamina.plan.ops import Exec, FileOp, GitSource, GivenSource, ImageSource, Merge
+from lamina.plan.ops import Exec, FileOp, GitSource, GivenSource, ImageSource, LayerOp, Merge
 from lamina.solver.keys import (
     by_chain,
     by_content,
     by_definition,
-    exec_key,
-    file_key,
     merge_key,
+    op_key,
     uses,
 )
 from lamina.start.enumeration import Enumeration
@@ -249,6 +249,8 @@ class Scheduler:
             self._missed(node)
         elif isinstance(fed, Selected):
             self._selected(node, fed)
+        else:
+            never(fed)
         self._settle()
 
     def stop(self) -> None:
@@ -314,7 +316,7 @@ class Scheduler:
         op = node.vertex.op
         if isinstance(op, GivenSource | ImageSource):
             node.phase = _Phase.DEFINED
-        else:
+        elif isinstance(op, LayerOp | Merge):
             inputs = [self._input(edge) for edge in node.vertex.inputs]
             if any(i is not None and i.phase is _Phase.NEW for i in inputs):
                 return
@@ -322,6 +324,8 @@ class Scheduler:
                 return
             node.keys.append(self._key(node, chains=False, contents=False))
             node.phase = _Phase.DEFINED
+        else:
+            never(op)
         if node.is_wanted:
             self._look_up_definition(node)
 
@@ -338,13 +342,22 @@ class Scheduler:
                 self._look_up_definition(node)
 
     def _look_up_definition(self, node: _Node) -> None:
-        """DEFINED -> LOOKUP; a source has its result at once."""
+        """What a vertex that somebody wants does first; a source has its result at once."""
         op = node.vertex.op
         if isinstance(op, ImageSource):
             self._finish(node, op.diff_ids, Outcome.CACHED)
         elif isinstance(op, GivenSource):
             self._finish(node, (), Outcome.CACHED)
-        elif isinstance(op, Merge) or node.vertex.digest in self._uncached:
+        elif isinstance(op, Merge):
+            self._want_inputs(node)
+        elif isinstance(op, LayerOp):
+            self._look_up_first(node)
+        else:
+            never(op)
+
+    def _look_up_first(self, node: _Node) -> None:
+        """DEFINED -> LOOKUP, or INPUTS if the primary key is not to be asked for."""
+        if node.vertex.digest in self._uncached:
             self._want_inputs(node)
         elif node.vertex.digest in self.unsure:
             node.tried = len(node.keys)
@@ -470,10 +483,8 @@ class Scheduler:
             else:
                 assert use.source is not None
                 sources.append(self._identity(inputs[use.source], chains=chains))
-        if isinstance(op, Exec):
-            return exec_key(op, base, sources)
-        assert isinstance(op, FileOp)
-        return file_key(op, base, sources)
+        assert isinstance(op, LayerOp), op
+        return op_key(op, base, sources)
 
     def _identity(self, edge: Edge | None, *, chains: bool) -> Identity:
         node = self._input(edge)

@@ -7,99 +7,19 @@ import io
 import json
 import tarfile
 import time
-from typing import TYPE_CHECKING
 
 import pytest
 
-from lamina.cli.context import Context
-from lamina.cli.main import main
 from lamina.errors import EXIT_STATUS, Kind
 from lamina.image.resolve import find_image
 from lamina.store import open_store
 from lamina.store.ports import Document
-from lamina.testing.images import ImageMaker
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pathlib import Path
+    from tests.unit.cli.conftest import World
 
 APP = "docker.io/library/app:latest"
-NOW = 1_700_000_000.0 + 3 * 86400  # three days after the images were made
-
-
-class Stream(io.TextIOWrapper):
-    """A text stream over bytes, as the standard ones are."""
-
-    def __init__(self, data: bytes = b"", *, tty: bool = False) -> None:
-        super().__init__(io.BytesIO(data), encoding="utf-8", write_through=True)
-        self._tty = tty
-
-    def isatty(self) -> bool:
-        return self._tty
-
-    def text(self) -> str:
-        return self.raw_bytes().decode()
-
-    def raw_bytes(self) -> bytes:
-        buffer = self.buffer
-        assert isinstance(buffer, io.BytesIO)
-        return buffer.getvalue()
-
-
-class World:
-    """A store in a temporary directory, and commands run on it in this process."""
-
-    def __init__(self, tmp_path: Path) -> None:
-        self.cwd = tmp_path
-        self.root = str(tmp_path / "store")
-        self.env: dict[str, str] = {}
-        self.tty = False
-        self.clock = lambda: NOW
-
-    def run(self, *argv: str, stdin: bytes = b"") -> tuple[int, str, str]:
-        status, out, err = self.run_bytes(*argv, stdin=stdin)
-        return status, out.decode(), err
-
-    def run_bytes(self, *argv: str, stdin: bytes = b"") -> tuple[int, bytes, str]:
-        out, err = Stream(tty=self.tty), Stream()
-        context = Context(
-            env=self.env,
-            cwd=str(self.cwd),
-            uid=0,
-            stdin=Stream(stdin, tty=self.tty),
-            stdout=out,
-            stderr=err,
-            clock=self.clock,
-            root=self.root,
-        )
-        try:
-            status = main(argv, context)
-        finally:
-            context.close()
-        return status, out.raw_bytes(), err.text()
-
-    def ok(self, *argv: str, stdin: bytes = b"") -> str:
-        status, out, err = self.run(*argv, stdin=stdin)
-        assert status == 0, err
-        return out
-
-    def fails(self, kind: Kind, *argv: str, stdin: bytes = b"") -> str:
-        status, _, err = self.run(*argv, stdin=stdin)
-        assert status == EXIT_STATUS[kind], err
-        assert "Traceback" not in err
-        return err
-
-    def make(self, content: str, *names: str) -> str:
-        """An image's id."""
-        store = open_store(self.root)
-        try:
-            return str(ImageMaker(store)(content, *names).config)
-        finally:
-            store.close()
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path)
 
 
 def rootfs_tar() -> bytes:
@@ -210,6 +130,54 @@ def test_inspect_prints_what_it_found_and_fails_for_the_rest(world: World) -> No
     world.fails(Kind.NOT_FOUND, "inspect", "--type", "container", "app")
     world.fails(Kind.USAGE, "inspect", "--type", "volume", "app")
     world.fails(Kind.NOT_FOUND, "inspect", "Not/A:valid:name")
+
+
+def test_inspect_of_a_kind_finds_that_kind_only(world: World) -> None:
+    image = world.make("x", APP, "docker.io/library/both:latest")
+    containers = {name: world.make_container(name, image) for name in ("web", "both")}
+    id = ("-f", "{{.Id}}")
+    for words in (["image", "inspect"], ["inspect", "--type", "image"]):
+        assert world.ok(*words, *id, "both") == f"{image}\n"
+        assert 'image "web" not found' in world.fails(Kind.NOT_FOUND, *words, "web")
+    for words in (["container", "inspect"], ["inspect", "--type", "container"]):
+        assert world.ok(*words, *id, "both") == f"{containers['both']}\n"
+        assert "No such container: app" in world.fails(Kind.NOT_FOUND, *words, "app")
+    assert world.ok("inspect", *id, "both", "app").split() == [containers["both"], image]
+
+
+def test_inspect_of_a_kind_has_the_flags_of_that_kind(world: World) -> None:
+    for words in (["image", "inspect", "--size"], ["container", "inspect", "--platform", "x"]):
+        assert f"unknown flag: {words[2]}" in world.fails(Kind.USAGE, *words, "app")
+    for group in ("image", "container"):
+        assert "unknown flag: --type" in world.fails(
+            Kind.USAGE, group, "inspect", "--type", "image"
+        )
+
+
+def test_inspect_of_nothing_says_what_lists_what_there_is(world: World) -> None:
+    world.make("x", APP)
+    err = world.fails(Kind.NOT_FOUND, "inspect", "nosuch")
+    assert "No such object: nosuch" in err
+    assert "pull" not in err
+    assert "'lamina images' and 'lamina ps -a'" in err
+    assert "'lamina pull'" in world.fails(Kind.NOT_FOUND, "image", "inspect", "nosuch")
+    assert "pull" not in world.fails(Kind.NOT_FOUND, "container", "inspect", "nosuch")
+
+
+def test_inspect_names_each_that_is_not_there(world: World) -> None:
+    err = world.fails(Kind.NOT_FOUND, "inspect", "nosuch", "neither")
+    assert "No such object: nosuch" in err
+    assert "No such object: neither" in err
+
+
+def test_inspect_of_an_ambiguous_id_is_not_called_missing(world: World) -> None:
+    seen: dict[str, str] = {}
+    for content in map(str, range(17)):  # two of 17 ids begin with the same digit
+        id = world.make(content).removeprefix("sha256:")
+        if id[0] in seen:
+            break
+        seen[id[0]] = id
+    assert "No such object" not in world.fails(Kind.INVALID, "inspect", id[0])
 
 
 def test_tag_moves_names_and_leaves_dangling_images(world: World) -> None:
