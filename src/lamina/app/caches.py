@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """`--cache-from` and `--cache-to` of a build: `Caches` joins `lamina.buildcache` to the use case.
 
-A layer that an imported cache promised and does not give ends the attempt; the next one does not
-believe what needs it. What was told of the first attempt is not told again, and its failure not at
-all. Each repetition knows of at least one more lost layer, so they end.
+An imported cache may name a layer that it then cannot give. That fails the attempt to build, and
+the build begins again without the records that need the layer. What was told of an earlier attempt
+is not told again, and its failure not at all. Every attempt knows at least one lost layer more than
+the one before it, so there is a last one.
 """
 
 from __future__ import annotations

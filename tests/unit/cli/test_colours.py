@@ -7,10 +7,10 @@ import io
 
 import pytest
 
-from lamina.cli.build import make_view
 from lamina.cli.context import Context
 from lamina.cli.ui.colours import NO_COLOURS, Palette, palette
 from lamina.cli.ui.tty import LiveView
+from lamina.cli.view import make_view
 from lamina.errors import Kind, LaminaError
 from lamina.events import (
     Diagnostic,
