@@ -27,7 +27,7 @@ def configure(parser: Parser) -> None:
 
 def run(args: argparse.Namespace, context: Context) -> int:
     from lamina.app.disk import prune_images
-    from lamina.cli.images import host_platform
+    from lamina.cli.images import host_platform, notices
     from lamina.cli.prune import confirmed, parse_filters, show
 
     wanted = parse_filters(args.filter, context)
@@ -35,7 +35,11 @@ def run(args: argparse.Namespace, context: Context) -> int:
     if not confirmed(question, context, what="image", force=args.force):
         return 1
     pruned = prune_images(
-        context.store(), all_unused=args.all, wanted=wanted, platform=host_platform()
+        context.store(),
+        all_unused=args.all,
+        wanted=wanted,
+        platform=host_platform(),
+        emit=notices(context),
     )
     show([(HEADING, pruned)], context)
     return 0

@@ -77,7 +77,7 @@ def _row(listed: Listed, *, now: float, full: bool) -> dict[str, object]:
     size = human_size(listed.size)
     return {
         "Repository": reference.familiar_name() if reference is not None else "<none>",
-        "Tag": reference.tag if reference is not None else "<none>",
+        "Tag": reference.tag or "<none>" if reference is not None else "<none>",
         "Digest": str(image.target.digest),
         "ID": str(image.id) if full else image.id.short(),
         "CreatedSince": ago(now - listed.created) if listed.created else "N/A",
@@ -151,14 +151,16 @@ def host_platform() -> Platform:
 
 
 class notices:  # noqa: N801  # used as an emitter: `emit=notices(context)`
-    """An emitter that prints notices on standard error and nothing else."""
+    """An emitter that prints notices on standard error, each once, and nothing else."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        self._told: set[str] = set()
 
     def __call__(self, event: Event) -> None:
         from lamina.cli.ui.escape import printable
         from lamina.events import Notice
 
-        if isinstance(event, Notice):
+        if isinstance(event, Notice) and event.message not in self._told:
+            self._told.add(event.message)
             self._context.warn(f"lamina: {printable(event.message)}")

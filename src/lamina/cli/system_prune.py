@@ -40,17 +40,23 @@ def run(args: argparse.Namespace, context: Context) -> int:
         return 1
     store, settings = context.store(), context.settings()
     host = Host(runtime=settings.runtime, subnet=settings.subnet)
-    platform = host_platform()
+    emit = notices(context)
     pruned = [
         (container_prune.HEADING, prune_containers(store, host, wanted=wanted)),
         (
             image_prune.HEADING,
-            prune_images(store, all_unused=args.all, wanted=wanted, platform=platform),
+            prune_images(
+                store,
+                all_unused=args.all,
+                wanted=wanted,
+                platform=host_platform(),
+                emit=emit,
+            ),
         ),
     ]
     if not (wanted.labels or wanted.without):  # cache has no labels: none of it matches
         limits = Limits(unused_since=wanted.until, dangling_only=not args.all)
-        pruned.append((builder_prune.HEADING, prune_cache(store, limits, emit=notices(context))))
+        pruned.append((builder_prune.HEADING, prune_cache(store, limits, emit=emit)))
     show(pruned, context)
     return 0
 
