@@ -117,20 +117,7 @@ def _up_to_date(
         image = Image.open(store, known.target, platform=platform)
     except LaminaError:
         return None
-    return known.target if is_complete(store, image) else None
-
-
-def is_complete(store: Store, image: Image) -> bool:
-    """Whether every layer is here, packed or unpacked."""
-    layers = image.layers()
-    chains = chain_ids(image.config().diff_ids)
-    if chains and store.snapshots.exists(chains[-1]):
-        return True
-    for layer, chain in zip(layers, chains, strict=True):
-        if store.content.exists(layer.descriptor().digest) or store.snapshots.exists(chain):
-            continue
-        return False
-    return True
+    return known.target if image.is_complete() else None
 
 
 def _fetch(

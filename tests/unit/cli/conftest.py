@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A store in a temporary directory, on which commands run in this process."""
+"""A store in a temporary directory, and commands run on it in this process."""
 
 from __future__ import annotations
 
 import io
 import os
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -14,9 +14,22 @@ from lamina.cli.main import main
 from lamina.container.ports import ProcessSpec
 from lamina.container.state import ContainerConfig, State, directory_of, write_state
 from lamina.errors import EXIT_STATUS, Kind
+from lamina.image.names import set_names
+from lamina.image.resolve import find_image
+from lamina.spec.descriptor import Descriptor
+from lamina.spec.digest import Digest
+from lamina.spec.document import MAX_DOCUMENT
+from lamina.spec.manifest import Manifest
+from lamina.spec.mediatype import OCI_MANIFEST
 from lamina.store import open_store
 from lamina.store.ports import Document
 from lamina.testing.images import ImageMaker
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from lamina.image.view import Image
+    from lamina.store.ports import Store
 
 NOW = 1_700_000_000.0 + 3 * 86400  # three days after the images were made
 
@@ -106,6 +119,47 @@ class World:
         os.makedirs(directory)
         write_state(directory, State(status="created"))
         return id
+
+    def repack(self, image: str, *names: str) -> str:
+        """The same image in another manifest: its digest."""
+        store = open_store(self.root)
+        try:
+            return str(repacked(store, find_image(store, image), *names).digest)
+        finally:
+            store.close()
+
+    def keep(self, digest: str) -> None:
+        """Keep a manifest as dangling, as lamina did for the same image under a name, too."""
+        store = open_store(self.root)
+        try:
+            raw = store.content.read(Digest.parse(digest), limit=MAX_DOCUMENT)
+            store.metadata.set_names([digest], Descriptor.of(OCI_MANIFEST, raw))
+        finally:
+            store.close()
+
+    def name(self, name: str, image: str) -> None:
+        """Give the image a name that `tag` does not give."""
+        store = open_store(self.root)
+        try:
+            set_names(store, [name], find_image(store, image).target)
+        finally:
+            store.close()
+
+    def digest_of(self, image: str) -> str:
+        """The digest of the image's manifest."""
+        return self.ok("inspect", "-f", "{{.Descriptor.digest}}", image).strip()
+
+
+def repacked(store: Store, image: Image, *names: str) -> Descriptor:
+    """The same image in another manifest, with these names."""
+    manifest = Manifest.make(
+        image.manifest().config, image.manifest().layers, annotations=[("packed", "again")]
+    )
+    with store.lease("test"):
+        store.content.add(manifest.raw)
+        if names:
+            set_names(store, names, manifest.descriptor())
+    return manifest.descriptor()
 
 
 @pytest.fixture

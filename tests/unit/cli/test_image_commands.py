@@ -205,17 +205,32 @@ def test_rmi_untags_and_deletes(world: World) -> None:
 
 
 def test_rmi_by_id(world: World) -> None:
-    id = world.make("x", APP, "docker.io/library/app:2")
-    assert world.ok("rmi", id[7:17]).splitlines() == [
-        "Untagged: app:2",
-        "Untagged: app:latest",
-        f"Deleted: {id}",
-    ]
-    id = world.make("x", APP, "docker.io/library/other:2")
-    assert "multiple repositories" in world.fails(Kind.CONFLICT, "rmi", id)
-    assert len(world.ok("rmi", "-f", id).splitlines()) == 3
+    id = world.make("x", APP)
+    assert world.ok("rmi", id[7:17]).splitlines() == ["Untagged: app:latest", f"Deleted: {id}"]
+    for other in ("docker.io/library/app:2", "docker.io/library/other:2"):
+        id = world.make("x", APP, other)
+        assert "multiple repositories" in world.fails(Kind.CONFLICT, "rmi", id[7:17])
+        assert len(world.ok("rmi", "-f", id).splitlines()) == 3
+        assert world.ok("images", "-q") == ""
     id = world.make("x")
     assert world.ok("rmi", id) == f"Deleted: {id}\n"
+
+
+def test_rmi_by_digest_takes_the_name_that_has_it(world: World) -> None:
+    id = world.make("x", APP)
+    digest = world.digest_of("app")
+    world.name(f"docker.io/library/app@{digest}", "app")
+    assert world.ok("inspect", "-f", "{{.RepoTags}} {{.RepoDigests}}", "app") == (
+        f"[app:latest] [app@{digest}]\n"
+    )
+    assert f"{digest}" in world.ok("images", "--digests").splitlines()[2]
+    assert world.ok("images", "--format", "{{.Tag}}") == "latest\n<none>\n"
+    assert world.ok("rmi", f"app@{digest}") == f"Untagged: app@{digest}\n"
+    assert world.ok("images", "-q", "--no-trunc", "app") == f"{id}\n"
+    world.name(f"docker.io/library/app@{digest}", "app")  # as Docker: one tag and its digest
+    assert world.ok("rmi", id).splitlines() == [
+        "Untagged: app:latest", f"Untagged: app@{digest}", f"Deleted: {id}",
+    ]  # fmt: skip
 
 
 def test_rmi_keeps_what_a_container_uses(world: World) -> None:
