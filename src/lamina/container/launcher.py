@@ -34,6 +34,7 @@ else:
     from _socket import MSG_CMSG_CLOEXEC, MSG_DONTWAIT, MSG_PEEK, SCM_RIGHTS, SOL_SOCKET, socket
 
 CONTROL_FD = 3
+TERMINAL_SIGNALS = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTSTP)
 MAX_REQUEST = 1 << 18  # bytes; a request holds paths only
 MAX_COPY = 4 << 20  # bytes
 SYS_CLONE = {"x86_64": 56, "aarch64": 220, "riscv64": 220, "loongarch64": 220}  # others: 120
@@ -80,6 +81,7 @@ class Running:
 
 def main(state: str) -> None:
     """Serve requests until lamina closes the socket; `state` is lamina's directory of bundles."""
+    leave_terminal()
     control = socket(fileno=CONTROL_FD)
     os.set_inheritable(CONTROL_FD, False)
     wake_read, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -97,6 +99,19 @@ def main(state: str) -> None:
         if CONTROL_FD in ready and not serve(control, running):
             break
     end(running, state)
+
+
+def leave_terminal() -> None:
+    """Begin a session, which ^C on lamina's terminal does not reach.
+
+    lamina started this process with the terminal's signals blocked; what came since then is dropped.
+    (posix_spawn could begin it, but not in a Python that was built with an old C library.)
+    """
+    os.setsid()
+    for number in TERMINAL_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, TERMINAL_SIGNALS)
 
 
 def serve(control: socket, running: dict[int, Running]) -> bool:
