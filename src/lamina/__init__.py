@@ -13,7 +13,17 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from lamina.app.api import Container, Image, build, image, open_store, pull, push, run
+    from lamina.app.api import (
+        Container,
+        Image,
+        build,
+        enter_namespace,
+        image,
+        open_store,
+        pull,
+        push,
+        run,
+    )
     from lamina.errors import Cancelled, Kind, LaminaError, SourceError
 
 __version__ = "0.1.0"
@@ -26,6 +36,7 @@ __all__ = [
     "SourceError",
     "__version__",
     "build",
+    "enter_namespace",
     "image",
     "open_store",
     "pull",

@@ -23,6 +23,7 @@ from lamina.container.state import KIND, ContainerConfig, State
 from lamina.errors import Kind, LaminaError
 from lamina.events import Notice, silent
 from lamina.start.record import Record, replace
+from lamina.system.userns import enter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -111,6 +112,7 @@ class Container:
 
     def size(self) -> int:
         """Bytes on disk of what it wrote to its root file system."""
+        enter()  # it may have made files of other owners
         return disk_usage(self._store.snapshots.layer_dir(self.id))
 
     def start(

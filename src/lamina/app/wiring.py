@@ -89,10 +89,11 @@ class BuildHost:
     ) -> None:
         """Pull the image of that name for the platform. Raises as `pull_image`."""
         from lamina.app.pulling import PullOptions, pull_image
+        from lamina.system.userns import is_possible
 
         registries = self.registries()
         try:
-            options = PullOptions(host=platform, platform=platform, unpack=os.geteuid() == 0)
+            options = PullOptions(host=platform, platform=platform, unpack=is_possible())
             pull_image(
                 self._store, registries, name, options, emit=emit, cancel=cancel, clock=clock
             )
@@ -163,7 +164,13 @@ class BuildHost:
         return self._executor
 
     def step_network(self) -> AbstractContextManager[str]:
-        """A network namespace for one RUN step on the bridge. Any thread may call it."""
+        """A network namespace for one RUN step, empty for the host's. Any thread may call it."""
+        from lamina.system.userns import is_namespaced
+
+        if is_namespaced():
+            from contextlib import nullcontext
+
+            return nullcontext("")
         from lamina.container.network.pool import NetworkPool
 
         with self._guard:

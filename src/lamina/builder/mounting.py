@@ -175,6 +175,7 @@ class Mounter:
         from lamina.builder.changes import Changes, EmptyBase
         from lamina.builder.copying import copy_match
         from lamina.layer.apply import extract
+        from lamina.system.userns import is_host_root
 
         assert found.tree is not None
         assert found.selection is not None
@@ -184,7 +185,7 @@ class Mounter:
         dest = f"/{_CONTENT}".encode()
         copy_match(changes, found.tree, match, dest=dest, owner=None, mode=None, inode_space=0)
         items = _while_not(cancel, changes.items())
-        extract(items, path, owners=True, privileged=True)
+        extract(items, path, owners=True, privileged=is_host_root())
         content = os.path.join(path, _CONTENT)
         if match.is_dir:
             status = found.tree.status(found.tree.resolve(match.path))

@@ -202,8 +202,17 @@ def console() -> int:
         status = EXIT_STATUS[Kind.NOT_FOUND]
     finally:
         if context is not None:
+            _tell_of_namespace(context)
             context.close()
     return _flush(status)
+
+
+def _tell_of_namespace(context: Context) -> None:
+    """Say what cannot work in the user namespace that the command entered, if anything."""
+    userns = sys.modules.get("lamina.system.userns")
+    notice = userns.notice() if userns is not None else ""
+    if notice:
+        context.warn(f"lamina: {notice}")
 
 
 def main(argv: Sequence[str], context: Context) -> int:

@@ -115,6 +115,7 @@ def _ensure_image(args: argparse.Namespace, context: Context) -> None:
     from lamina.cli.build import make_view
     from lamina.cli.images import host_platform
     from lamina.cli.registries import connect
+    from lamina.system.userns import is_possible
 
     if missing is not None and not args.quiet:
         context.warn(f"Unable to find image '{name}' locally")
@@ -125,9 +126,7 @@ def _ensure_image(args: argparse.Namespace, context: Context) -> None:
                 context.store(),
                 found,
                 name,
-                PullOptions(
-                    host=host_platform(), platform=_platform(args), unpack=context.uid == 0
-                ),
+                PullOptions(host=host_platform(), platform=_platform(args), unpack=is_possible()),
                 missing=missing,
                 emit=view,
                 cancel=context.token(),

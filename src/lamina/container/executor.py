@@ -31,7 +31,7 @@ from lamina.container.spec import (
     make_spec,
 )
 from lamina.container.stubs import MountStubs
-from lamina.container.users import read_accounts
+from lamina.container.users import process_user
 from lamina.errors import Kind, LaminaError
 from lamina.start.record import Record, replace
 from lamina.system.process import ProcessIdentity, this_process
@@ -130,7 +130,7 @@ class RuntimeExecutor:
     ) -> tuple[dict[str, Any], Launch]:
         """Everything that can fail because of the image or the command, before anything runs."""
         require_emulation(process.architecture, host=self._runtime.host.architecture, root=root_fd)
-        user = read_accounts(root_fd, process.user, process.groups)
+        user = process_user(root_fd, process.user, process.groups)
         _check_cwd(root_fd, process, self._runtime.host)
         etc = list(write_etc_files(step.bundle, process, for_step=True))
         if self._ca_bundle is not None:

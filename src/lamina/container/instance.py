@@ -25,7 +25,7 @@ from lamina.container.ports import Mount
 from lamina.container.profile import seccomp_for
 from lamina.container.runtime import find_runtime
 from lamina.container.spec import make_spec
-from lamina.container.users import read_accounts
+from lamina.container.users import process_user
 from lamina.errors import Kind, LaminaError
 from lamina.start.jsontext import dumps
 from lamina.start.record import Record, replace
@@ -34,6 +34,7 @@ from lamina.system import mounts
 from lamina.system.paths import open_in_root, realpath_in_root
 from lamina.system.programs import run_program
 from lamina.system.sockets import listen
+from lamina.system.userns import is_namespaced, join
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -188,6 +189,8 @@ class Instance:
         """Attach to the network and publish the ports, if it has a network of its own."""
         if self._config.network != "bridge":
             return process
+        if is_namespaced():
+            return replace(process, host_network=True)
         from lamina.container.network.attachment import Network
 
         network = Network(self._store.documents, root=self._store.root, subnet=self._subnet)
@@ -222,7 +225,7 @@ class Instance:
             host = runtime.host.architecture
             require_emulation(process.architecture, host=host, root=root_fd)
             _make_working_dir(root_fd, process)
-            user = read_accounts(root_fd, process.user, process.groups)
+            user = process_user(root_fd, process.user, process.groups)
         finally:
             os.close(root_fd)
         seccomp = seccomp_for(process, runtime.host) if runtime.seccomp else None
@@ -440,6 +443,7 @@ def execute(
     import subprocess
     import tempfile
 
+    join(pid)
     runtime = find_runtime(store.root, override=runtime_name)
     directory = state.directory_of(store.root, id)
     with tempfile.TemporaryDirectory(prefix="exec-", dir=directory) as scratch:
@@ -477,7 +481,7 @@ def _exec_process(
     )
     root_fd = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        user = read_accounts(root_fd, process.user, process.groups)
+        user = process_user(root_fd, process.user, process.groups)
     finally:
         os.close(root_fd)
     spec = make_spec(process, rootfs="/", user=user, host=runtime.host, seccomp=None)
@@ -640,6 +644,8 @@ def clean_up(store: Store, id: str, *, directory: str, runtime: str) -> None:
     """
     if os.path.isdir(f"{directory}/{_RUNTIME}"):
         delete_from_runtime(find_runtime(store.root, override=runtime), id, directory=directory)
+        if is_namespaced():
+            return
         from lamina.container.network.attachment import Network
 
         Network(store.documents, root=store.root).reap()

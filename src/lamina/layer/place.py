@@ -33,6 +33,7 @@ from lamina.layer.rules import (
 from lamina.layer.walk import is_whiteout, item_at
 from lamina.start.record import Record
 from lamina.system.paths import failure, shown
+from lamina.system.userns import ids_hint, is_mapped
 from lamina.system.xattrs import is_overlay_private, opaque_name
 
 TYPE_CHECKING = False
@@ -460,11 +461,10 @@ def _failure(error: OSError, entry: Entry) -> LaminaError:
     found = failure(error, f"cannot create {shown(entry.path)}")
     if found.kind is Kind.NOT_FOUND or error.errno == errno.EINVAL:
         found.kind = Kind.INVALID  # an empty link target, attributes that the kernel rejects
-    if error.errno == errno.EINVAL and (entry.uid or entry.gid):
-        found.hint = (
-            f"its owner {entry.uid}:{entry.gid} may not be mapped here: "
-            "see the ranges of subordinate ids in /etc/subuid and /etc/subgid"
-        )
+    if error.errno == errno.EINVAL and not is_mapped(entry.uid, entry.gid):
+        found.kind = Kind.DENIED
+        found.what += f" (its owner {entry.uid}:{entry.gid} is not among the ids of your user)"
+        found.hint = ids_hint()
     return found
 
 
