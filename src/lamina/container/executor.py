@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, Self
 
-    from lamina.container.ports import Mount, ProcessSpec
+    from lamina.container.ports import Helpers, Mount, ProcessSpec
     from lamina.container.runtime import Runtime
     from lamina.tasks import CancelToken
 
@@ -69,6 +69,18 @@ class RuntimeExecutor:
         self._name = f"{own.pid}-{own.start_ticks}-{next(_numbers)}"
         self._launcher = Launcher(state=f"{state_dir}/{self._name}")
         self._swept = False
+
+    @property
+    def helpers(self) -> Helpers:
+        """What keeps programs beside the steps, until `close`."""
+        return self._launcher
+
+    @property
+    def directory(self) -> str:
+        """This executor's own directory, which the launcher removes."""
+        top = f"{self._state_dir}/{self._name}"
+        os.makedirs(top, mode=0o700, exist_ok=True)
+        return top
 
     def start(self) -> None:
         """Start the launcher, which takes a moment, before the first step needs it."""

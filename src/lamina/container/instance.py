@@ -41,7 +41,9 @@ if TYPE_CHECKING:
     import signal
     from collections.abc import Callable
 
+    from lamina.container.network.attachment import Network
     from lamina.container.network.publish import PortMapping
+    from lamina.container.network.usernet import UserNetwork
     from lamina.container.ports import ProcessSpec
     from lamina.container.runtime import Runtime
     from lamina.container.state import ContainerConfig
@@ -189,11 +191,9 @@ class Instance:
         """Attach to the network and publish the ports, if it has a network of its own."""
         if self._config.network != "bridge":
             return process
-        if is_namespaced():
+        network = self._network()
+        if network is None:
             return replace(process, host_network=True)
-        from lamina.container.network.attachment import Network
-
-        network = Network(self._store.documents, root=self._store.root, subnet=self._subnet)
         self._undo.callback(network.close)
         attachment = network.attach(self._id, hold_pid=os.getpid())
         self._undo.callback(lambda: network.release(attachment))
@@ -206,6 +206,20 @@ class Instance:
             address=attachment.ip,
             host_gateway=attachment.gateway,
         )
+
+    def _network(self) -> Network | UserNetwork | None:
+        """The network to attach to; None for the host's, which has no way into another one."""
+        if not is_namespaced():
+            from lamina.container.network.attachment import Network
+
+            return Network(self._store.documents, root=self._store.root, subnet=self._subnet)
+        from lamina.container.keeping import ForkedHelpers
+        from lamina.container.network.usernet import UserNetwork, find_way
+
+        way = find_way()
+        if not way.programs and not self._config.ports:
+            return None
+        return UserNetwork(ForkedHelpers(), directory=self._directory, way=way)
 
     def _volumes(self, rootfs: str) -> tuple[Mount, ...]:
         """The anonymous volumes; new ones start with what the image has there."""

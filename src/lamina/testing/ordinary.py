@@ -125,7 +125,7 @@ class OrdinaryUser:
 
     def with_busybox(self, name: str) -> OrdinaryLamina:
         """`lamina` in a new directory of the user, with an image `busybox`."""
-        directory = hashlib.sha256(name.encode()).hexdigest()[:8]
+        directory = hashlib.sha256(f"{name} {self._holder.pid}".encode()).hexdigest()[:8]
         made = self.lamina(f"{directory}.store")
         made.directory = f"{self.home}/{directory}"
         made.in_user("mkdir", made.directory)
