@@ -72,6 +72,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "registry undelete": ("registry_undelete", "bring back a removed tag or manifest"),
     "registry usage": ("registry_usage", "print what a repository holds, and its quota"),
     "version": ("version", "print the version"),
+    "doctor": ("doctor", "check this host, and say how to mend what it lacks"),
     "info": ("info", "print what lamina found on this host, and why it chose what it uses"),
 }
 

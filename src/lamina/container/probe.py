@@ -78,7 +78,7 @@ def probe(
     tried = "; ".join(f"{way}: {why}" for way, why in refused)
     raise NoRuntime(
         f"no OCI runtime can run a container here: {tried}",
-        hint="lamina must run as root, with crun or runc installed; `lamina info` shows more",
+        hint="`lamina doctor` checks what a container needs, one thing after the other",
     )
 
 

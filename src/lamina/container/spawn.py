@@ -256,6 +256,6 @@ def _failure(text: str) -> LaminaError:
     reason = f"{what}: {os.strerror(error)}" if error else what
     if error in (errno.EPERM, errno.EACCES):
         return LaminaError(
-            reason, kind=Kind.DENIED, hint="running containers needs root (CAP_SYS_ADMIN)"
+            reason, kind=Kind.DENIED, hint="a sandbox around lamina refuses it: `lamina doctor`"
         )
     return LaminaError(reason)

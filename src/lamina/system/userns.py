@@ -150,6 +150,11 @@ def is_mapped(uid: int, gid: int) -> bool:
     return _in_map("uid_map", uid) and _in_map("gid_map", gid)
 
 
+def mapped_count() -> int:
+    """How many uids this process's namespace has."""
+    return sum(int(line[2]) for line in _map("uid_map"))
+
+
 def check_ids(uid: int, gid: int, *, what: str) -> None:
     """Raise LaminaError of kind UNSUPPORTED if the ids are not mapped, saying how they would be."""
     if not is_namespaced() or is_mapped(uid, gid):

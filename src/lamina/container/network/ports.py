@@ -93,7 +93,8 @@ def _bind(protocol: str, ip: str, port: int) -> socket.socket:
     return bound
 
 
-def _first_free_port() -> int:
+def first_free_port() -> int:
+    """The lowest port that every user of this host may listen on."""
     try:
         with open(f"/proc/sys/{_FIRST_PORT}", encoding="ascii") as file:
             return int(file.read())
@@ -118,9 +119,9 @@ def _explain(mapping: PortMapping, port: int, error: OSError) -> LaminaError:
     kind = Kind.SYSTEM
     if error.errno in {errno.EACCES, errno.EPERM}:
         return LaminaError(
-            f"Bind for {host} failed: ports below {_first_free_port()} are root's on this host",
+            f"Bind for {host} failed: ports below {first_free_port()} are root's on this host",
             kind=Kind.DENIED,
-            hint=f"publish a port from {_first_free_port()} on, or allow it: "
+            hint=f"publish a port from {first_free_port()} on, or allow it: "
             f"sudo sysctl -w {_FIRST_PORT.replace('/', '.')}={port}",
         )
     if error.errno in {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}:
