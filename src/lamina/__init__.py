@@ -6,7 +6,8 @@
     image = lamina.build(".", tags=["app"])
     container = lamina.run(image, ports={8000: 8000})
 
-Names are imported on first use: `import lamina` alone costs nothing.
+Names are imported on first use: `import lamina` alone costs nothing. None may be that of a module
+of this package: importing that would put the module in its place.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
         Image,
         build,
         enter_namespace,
-        image,
+        find_image,
         open_store,
         pull,
         push,
@@ -37,7 +38,7 @@ __all__ = [
     "__version__",
     "build",
     "enter_namespace",
-    "image",
+    "find_image",
     "open_store",
     "pull",
     "push",
@@ -46,13 +47,14 @@ __all__ = [
 
 _ERRORS = frozenset({"Cancelled", "Kind", "LaminaError", "SourceError"})
 
+if not TYPE_CHECKING:  # a type checker would take every name for one that there is
 
-def __getattr__(name: str) -> object:
-    if name not in __all__:
-        raise AttributeError(f"module 'lamina' has no attribute {name!r}")
-    import importlib
+    def __getattr__(name: str) -> object:
+        if name not in __all__:
+            raise AttributeError(f"module 'lamina' has no attribute {name!r}")
+        import importlib
 
-    module = importlib.import_module("lamina.errors" if name in _ERRORS else "lamina.app.api")
-    value = getattr(module, name)
-    globals()[name] = value
-    return value
+        module = importlib.import_module("lamina.errors" if name in _ERRORS else "lamina.app.api")
+        value = getattr(module, name)
+        globals()[name] = value
+        return value

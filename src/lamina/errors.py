@@ -12,7 +12,7 @@ from lamina.start.enumeration import Enumeration
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Self
+    from typing import Never, Self
 
     from lamina.spec.span import Span
 
@@ -97,3 +97,11 @@ class SourceError(LaminaError):
 
 class Cancelled(BaseException):
     """The work was asked to stop. Not an `Exception`, so that no handler swallows it by accident."""
+
+
+def never(value: Never) -> Never:
+    """Ends a decision over a closed union: a member that was forgotten fails mypy here.
+
+    `typing.assert_never` without importing `typing`, which a start does not need otherwise.
+    """
+    raise AssertionError(f"unforeseen: {value!r}")

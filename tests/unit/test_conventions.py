@@ -43,6 +43,24 @@ def test_values_are_records_not_dataclasses(path: Path) -> None:
     assert "dataclasses" not in path.read_text()
 
 
+# modules that ask an object for a name: of the standard library's and other packages' objects
+ASKS_OTHERS = {
+    "app/history.py", "bake/hcl.py", "bake/scope.py", "cli/bake.py", "cli/build.py",
+    "cli/build_steps.py", "cli/main.py", "cli/report.py", "cli/template.py", "layer/apply.py", "layer/create.py",
+    "remote/download.py", "server/database.py", "server/rsgi.py", "start/enumeration.py",
+    "start/record.py", "store/database.py",
+}  # fmt: skip
+
+
+def test_what_an_object_can_do_is_its_type() -> None:
+    asks = {
+        relative(path)
+        for path in SOURCES
+        if re.search(r'\b(?:get|has)attr\([^,()]+(?:\(\))?, "', path.read_text())
+    }
+    assert asks == ASKS_OTHERS
+
+
 @pytest.mark.parametrize(
     "path", [p for p in SOURCES if not relative(p).startswith("cli/")], ids=relative
 )

@@ -2,5 +2,5 @@
 """Use cases, one per verb, for the command line and for Python programs alike.
 
 `wiring` alone names concrete adapters (store, runtime, network). Nothing here reads the
-environment or prints: values come as arguments, what happens goes out as events.
+environment, parses flags or prints: values come as arguments, what happens goes out as events.
 """

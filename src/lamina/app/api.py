@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from lamina.app.buildcontext import BuildContext
-    from lamina.app.contexts import BuildContextSource
     from lamina.app.run_options import RunOptions
     from lamina.events import Emitter
     from lamina.registry.client import Registries
@@ -35,7 +34,7 @@ __all__ = [
     "Image",
     "build",
     "enter_namespace",
-    "image",
+    "find_image",
     "open_store",
     "pull",
     "push",
@@ -75,7 +74,7 @@ def _layer_form() -> str:
     return load_settings(os.environ, uid=own_uid()).layers
 
 
-def image(name: str, *, root: str = "") -> Image:
+def find_image(name: str, *, root: str = "") -> Image:
     """The stored image of this name, id or beginning of an id; of images for several platforms that
     for this host, else the first. Raises LaminaError (NOT_FOUND).
     """
@@ -125,7 +124,8 @@ def build(
     """
     from lamina.app.build import build as build_request
     from lamina.app.buildrequest import BuildRequest
-    from lamina.app.platforms import parse_platforms
+    from lamina.app.contexts import context_source
+    from lamina.app.platforms import build_platforms
     from lamina.app.wiring import BuildHost
     from lamina.builder.secrets import Secrets
     from lamina.spec.platform import host
@@ -135,8 +135,7 @@ def build(
     chosen = settings or load_settings(os.environ, uid=own_uid())
     token = cancel or Token()
     native = host(os.uname().machine)
-    wanted = parse_platforms(platforms, host=native) or (native,)
-    given = _build_contexts(build_contexts or {})
+    wanted = build_platforms(platforms, host=native)
     with _sources(os.fspath(context), os.fspath(dockerfile), store, chosen, token) as sources:
         request = BuildRequest(
             context=sources.directory,
@@ -156,7 +155,10 @@ def build(
             epoch=epoch,
             jobs=jobs,
             network=network,
-            build_contexts=given,
+            build_contexts=tuple(
+                context_source(name, where, cwd=os.getcwd())
+                for name, where in (build_contexts or {}).items()
+            ),
             allow=tuple(allow),
             secrets=Secrets({}, secrets) if secrets else None,
         )
@@ -175,7 +177,7 @@ def build(
             cancel=token,
             clock=time.time,
         )
-    return image(str(outcome.config or outcome.manifest), root=root)
+    return find_image(str(outcome.config or outcome.manifest), root=root)
 
 
 @contextmanager
@@ -196,15 +198,6 @@ def _sources(
         yield found
 
 
-def _build_contexts(given: Mapping[str, str]) -> tuple[BuildContextSource, ...]:
-    if not given:
-        return ()
-    from lamina.app.contexts import parse_build_context
-
-    cwd = os.getcwd()
-    return tuple(parse_build_context(f"{name}={where}", cwd=cwd) for name, where in given.items())
-
-
 def pull(
     name: str,
     *,
@@ -220,7 +213,7 @@ def pull(
         LaminaError: NOT_FOUND, DENIED, UNAVAILABLE, INTEGRITY...
     """
     from lamina.app.pulling import PullOptions, pull_image
-    from lamina.image.resolve import find_image
+    from lamina.image import resolve
     from lamina.spec.platform import Platform, host
     from lamina.tasks import CancelToken as Token
 
@@ -241,7 +234,7 @@ def pull(
         )
     finally:
         registries.close()
-    return find_image(store, str(pulled.reference), wanted)
+    return resolve.find_image(store, str(pulled.reference), wanted)
 
 
 def push(

@@ -24,10 +24,9 @@ if TYPE_CHECKING:
     from lamina.builder.context import Context
     from lamina.dockerfile.lower import Lowered
     from lamina.events import Emitter, Event
-    from lamina.exporter.platforms import PlatformsExporter
     from lamina.exporter.ports import BuildResult, Exported, Exporter, PendingExport
     from lamina.plan.graph import Plan, Vertex
-    from lamina.spec.digest import DiffID
+    from lamina.spec.digest import Stack
     from lamina.spec.platform import Platform
     from lamina.store.ports import Store
     from lamina.tasks import CancelToken
@@ -52,12 +51,7 @@ class _Target:
         if any(output.push and not (self.names or output.names) for output in request.outputs):
             raise LaminaError("tag is needed when pushing to registry", kind=Kind.USAGE)
         self._plan: Plan | None = None
-        self.exporters: list[Exporter] = []
-        self.platforms_exporters: list[PlatformsExporter] = []
-        if request.platforms:
-            self.platforms_exporters = _platforms_exporters(request, stdout, clock)
-        else:
-            self.exporters = _exporters(request, stdout, clock)
+        self.exporters = _exporters(request, stdout, clock)
         self.context = "context"
         self.parts: tuple[Lowered, ...] = ()  # one a platform
         self.pending: list[PendingExport] = []
@@ -76,10 +70,10 @@ class _Target:
     def counts(self, plan: Plan | None = None) -> tuple[int, int]:
         """How many of its steps (of `plan`: of one platform) ran and were cached."""
         from lamina.events import Outcome
-        from lamina.plan.ops import Exec, FileOp
+        from lamina.plan.ops import LayerOp
 
         vertices = (plan or self.plan).vertices
-        steps = [vertex.digest for vertex in vertices if isinstance(vertex.op, Exec | FileOp)]
+        steps = [vertex.digest for vertex in vertices if isinstance(vertex.op, LayerOp)]
         ends = self.recorder.ends
         ran = sum(digest in ends and ends[digest][0] is Outcome.RAN for digest in steps)
         return ran, len(steps) - ran
@@ -222,7 +216,7 @@ def _attempt(
     solved = _solve(targets, contexts, store, host, emit, cancel, clock, caches=caches)
     try:
         stacks = iter(solved.outputs)
-        made_stacks: dict[str, list[tuple[DiffID, ...]]] = {}
+        made_stacks: dict[str, list[Stack]] = {}
         for target in targets:
             results = [_result(target, part, next(stacks), clock) for part in target.parts]
             made_stacks[target.name] = [result.diff_ids for result in results]
@@ -233,11 +227,7 @@ def _attempt(
                 from lamina.exporter.squash import squashed
 
                 results = [squashed(each, store, emit=emit, cancel=cancel) for each in results]
-            # what is made so far must be known if the next one fails
-            for exporter in target.exporters:
-                target.pending.append(exporter.export(results[0], store, emit=emit, cancel=cancel))
-            if target.platforms_exporters:
-                _export_platforms(target, results, store, emit, cancel)
+            _export(target, results, store, emit, cancel)
         if caches is not None:
             caches.export(made_stacks)
     except BaseException:
@@ -262,19 +252,24 @@ def _pushed_names(target: _Target) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def _export_platforms(
+def _export(
     target: _Target,
     results: list[BuildResult],
     store: Store,
     emit: Emitter,
     cancel: CancelToken,
 ) -> None:
-    from lamina.exporter.platforms import PlatformResult
+    """Add to what is pending: that must be known if the next export fails."""
+    from lamina.exporter.ports import PlatformResult
 
-    pairs = zip(target.request.platforms, results, strict=True)
-    parts = [PlatformResult(platform, result) for platform, result in pairs]
-    for exporter in target.platforms_exporters:
-        target.pending.append(exporter.export(parts, store, emit=emit, cancel=cancel))
+    platforms = target.request.platforms
+    for exporter in target.exporters:
+        if platforms:
+            parts = [PlatformResult(*pair) for pair in zip(platforms, results, strict=True)]
+            made = exporter.export_platforms(parts, store, emit=emit, cancel=cancel)
+        else:
+            made = exporter.export(results[0], store, emit=emit, cancel=cancel)
+        target.pending.append(made)
 
 
 def _contexts(targets: list[_Target]) -> dict[str, Context]:
@@ -365,7 +360,7 @@ def _of_target(vertex: Vertex, target: _Target) -> Vertex:
 
 
 def _result(
-    target: _Target, part: Lowered, stack: tuple[DiffID, ...], clock: Callable[[], float]
+    target: _Target, part: Lowered, stack: Stack, clock: Callable[[], float]
 ) -> BuildResult:
     from lamina.exporter.ports import BuildResult
 
@@ -451,23 +446,16 @@ def _names(tags: tuple[str, ...]) -> tuple[str, ...]:
 def _exporters(
     request: BuildRequest, stdout: IO[bytes] | None, clock: Callable[[], float]
 ) -> list[Exporter]:
-    from lamina.exporter.output import Output
-    from lamina.exporter.ports import make_exporter
-
-    outputs = request.outputs or (Output(),)
-    return [
-        make_exporter(output, stdout=stdout, clock=clock, privileged=request.privileged)
-        for output in outputs
-    ]
-
-
-def _platforms_exporters(
-    request: BuildRequest, stdout: IO[bytes] | None, clock: Callable[[], float]
-) -> list[PlatformsExporter]:
-    from lamina.exporter.output import Output
-    from lamina.exporter.platforms import make_platforms_exporter
+    from lamina.exporter.ports import Output
+    from lamina.exporter.table import make_exporter
 
     return [
-        make_platforms_exporter(output, stdout=stdout, clock=clock, privileged=request.privileged)
+        make_exporter(
+            output,
+            stdout=stdout,
+            clock=clock,
+            privileged=request.privileged,
+            platforms=bool(request.platforms),
+        )
         for output in request.outputs or (Output(),)
     ]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from lamina.builder.execution import StepFailed
     from lamina.builder.secrets import Secrets
     from lamina.builder.sshagents import SshAgents
-    from lamina.exporter.output import Output
+    from lamina.exporter.ports import Output
     from lamina.spec.digest import Digest
     from lamina.spec.platform import Platform
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lamina.app.containers import Container, Host
     from lamina.container.ports import Mount
     from lamina.events import Emitter
-    from lamina.spec.digest import ChainID, DiffID
+    from lamina.spec.digest import ChainID, Stack
     from lamina.store.ports import Document, Store
     from lamina.tasks import CancelToken
 
@@ -192,7 +192,7 @@ class Place(Record):
 
     label: str
     chain: ChainID | None
-    stack: tuple[DiffID, ...]
+    stack: Stack
     argv: tuple[str, ...]
     env: tuple[tuple[str, str], ...]
     cwd: str
@@ -260,9 +260,7 @@ def _choose(build: Build, steps: list[Step], wanted: str) -> Step:
     return found[0]
 
 
-def _files(
-    build: Build, details: dict[str, Any], step: Step
-) -> tuple[tuple[DiffID, ...], ChainID | None]:
+def _files(build: Build, details: dict[str, Any], step: Step) -> tuple[Stack, ChainID | None]:
     """The stack of the step's result; for a failed one its kept files, else its input's stack."""
     from lamina.spec.digest import ChainID, Digest
     from lamina.spec.identity import chain_id
@@ -285,7 +283,7 @@ def _files(
     return stack, chain_id(stack)
 
 
-def _stack(details: dict[str, Any], place: list[int]) -> tuple[DiffID, ...]:
+def _stack(details: dict[str, Any], place: list[int]) -> Stack:
     from lamina.spec.digest import DiffID, Digest
 
     index, length = place
@@ -340,8 +338,7 @@ def enter(
         LaminaError: NOT_FOUND if the files are gone, UNSUPPORTED if there are none.
     """
     from lamina.app import containers
-    from lamina.app.mount_flags import MountRequest
-    from lamina.app.run_options import Origin, RunOptions
+    from lamina.app.run_options import MountRequest, Origin, RunOptions
     from lamina.app.run_options import configure as configure_container
     from lamina.container import lifecycle
     from lamina.container.names import new_id, new_name

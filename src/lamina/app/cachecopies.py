@@ -13,7 +13,6 @@ import os
 from contextlib import ExitStack, contextmanager
 
 from lamina.app.cachemounts import first_of_each
-from lamina.app.copying import Place, parse_place
 from lamina.errors import Kind, LaminaError
 from lamina.spec import mediatype
 from lamina.spec.descriptor import Descriptor
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from typing import IO
 
+    from lamina.app.copying import Place
     from lamina.events import Emitter
     from lamina.layer.entry import Items
     from lamina.registry.client import Registries
@@ -38,60 +38,6 @@ if TYPE_CHECKING:
     from lamina.tasks import CancelToken
 
 CONFIG = "application/vnd.lamina.cachemounts.config.v1+json"
-_NAME = "latest"  # in layouts and archives, unless another is given
-_KINDS = ("docker", "oci", "oci-archive")
-_TYPES = {"local": "oci", "oci": "oci-archive", "registry": "docker"}
-
-
-def parse_destination(text: str, *, absolute: Callable[[str], str]) -> Place:
-    """Where caches go to or come from: a directory (`/...`, `./...`), a reference, a place as of
-    `lamina copy` (`oci:DIR[:NAME]`, `oci-archive:FILE[:NAME]`, `docker://NAME`), or
-    `type=local,dest=DIR`, `type=oci,dest=FILE`, `type=registry,ref=NAME` (`src=` for `dest=`).
-
-    Raises:
-        LaminaError: USAGE, or UNSUPPORTED for places that cannot hold artifacts.
-    """
-    if text.startswith("type="):
-        return _parse_fields(text, absolute)
-    if text in {".", ".."} or text.startswith(("/", "./", "../")):
-        return Place("oci", absolute(text), _NAME)
-    place = parse_place(text, absolute=absolute)
-    if place.kind not in _KINDS:
-        raise LaminaError(
-            f"caches cannot be kept in {place.kind}:",
-            kind=Kind.UNSUPPORTED,
-            hint="a directory, oci:DIR, oci-archive:FILE or a reference",
-        )
-    if place.kind == "docker":
-        Reference.parse(place.name)
-        return place
-    return Place(place.kind, place.path, place.name or _NAME)
-
-
-def _parse_fields(text: str, absolute: Callable[[str], str]) -> Place:
-    fields: dict[str, str] = {}
-    for part in text.split(","):
-        key, equals, value = part.partition("=")
-        if key not in {"type", "dest", "src", "ref"} or not equals or key in fields:
-            raise LaminaError(
-                f"invalid field {part!r} in {text!r}",
-                kind=Kind.USAGE,
-                hint="type=local,dest=DIR; type=oci,dest=FILE; type=registry,ref=NAME",
-            )
-        fields[key] = value
-    kind = _TYPES.get(fields.pop("type"))
-    if kind is None:
-        raise LaminaError(
-            f"unknown type in {text!r}", kind=Kind.UNSUPPORTED, hint="local, oci or registry"
-        )
-    wanted = "ref" if kind == "docker" else "dest"
-    values = [value for key, value in fields.items() if (key == "ref") == (wanted == "ref")]
-    if len(fields) != 1 or len(values) != 1 or not values[0]:
-        raise LaminaError(f"{text!r} needs {wanted}= and nothing else", kind=Kind.USAGE)
-    if kind == "docker":
-        Reference.parse(values[0])
-        return Place(kind, name=values[0])
-    return Place(kind, absolute(values[0]), _NAME)
 
 
 # The artifact -------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from lamina.errors import LaminaError
 from lamina.events import Diagnostic, Notice, Outcome, Severity, VertexDone, VertexPlanned
+from lamina.exporter.table import row_of
 from lamina.start.record import replace
 
 TYPE_CHECKING = False
@@ -25,15 +26,12 @@ if TYPE_CHECKING:
     from lamina.buildcache.options import CacheFrom, CacheTo
     from lamina.dockerfile.lower import ImageRequest, ResolvedImage
     from lamina.events import Emitter, Event
-    from lamina.exporter.output import Output
-    from lamina.exporter.ports import BuildResult
+    from lamina.exporter.ports import BuildResult, Output
     from lamina.plan.graph import Plan, Vertex
     from lamina.registry.client import Registries
-    from lamina.spec.digest import DiffID, Digest
+    from lamina.spec.digest import Digest, Stack
     from lamina.store.ports import Store
     from lamina.tasks import CancelToken
-
-    Stack = tuple[DiffID, ...]
 
     class Request(Protocol):
         """What is read of a BuildRequest."""
@@ -260,9 +258,8 @@ class Caches:
         """Have the layers of the results here, if an output needs them."""
         if self.imports is None:
             return
-        if not all(output.type == "cacheonly" for output in target.request.outputs) or (
-            not target.request.outputs
-        ):
+        outputs = target.request.outputs
+        if not outputs or any(row_of(output.type).needs_layers for output in outputs):
             for result in results:
                 self.imports.bring(result.diff_ids, self._cancel)
 

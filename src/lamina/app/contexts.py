@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`--build-context NAME=WHERE`: what may stand behind a name, and how it gets here.
+"""Named build contexts: what may stand behind a name, and how it gets here.
 
 | WHERE | is |
 |---|---|
@@ -17,17 +17,22 @@ from __future__ import annotations
 import os
 import shutil
 
-from lamina.dockerfile.remotes import LAYOUT
+from lamina.app.buildcontext import ignore_patterns
+from lamina.app.streamedcontext import checkout
+from lamina.builder.context import Context
+from lamina.dockerfile.bases import context_name
+from lamina.dockerfile.remotes import LAYOUT, NamedContext
 from lamina.errors import Kind, LaminaError
+from lamina.plan.ops import LocalSource
+from lamina.spec.gitref import parse_git_ref
+from lamina.spec.reference import Reference
 from lamina.start.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from lamina.builder.context import Context
     from lamina.dockerfile.lower import Lowered
-    from lamina.dockerfile.remotes import NamedContext
     from lamina.plan.graph import Plan
     from lamina.remote.sources import RemoteSources
     from lamina.spec.platform import Platform
@@ -57,31 +62,27 @@ class BuildContextSource(Record):
         return f"{self.name}={self.where}"
 
 
-def parse_build_context(text: str, *, cwd: str) -> BuildContextSource:
-    """What the flag's value says; paths are relative to `cwd`.
+def context_source(name: str, where: str, *, cwd: str) -> BuildContextSource:
+    """What stands behind `name`; paths are relative to `cwd`.
 
     Raises:
-        LaminaError: USAGE for a value that is none, NOT_FOUND or INVALID for a path that is no
-            directory, UNSUPPORTED for `target:`.
+        LaminaError: USAGE for a name or WHERE that is none, NOT_FOUND or INVALID for a path that is
+            no directory, UNSUPPORTED for `target:`.
     """
-    from lamina.dockerfile.bases import context_name
-
-    name, equals, where = text.partition("=")
-    if not equals or not name or not where:
-        raise _misused(text, "expected NAME=DIRECTORY, NAME=docker-image://... or NAME=URL")
     try:
         name = context_name(name)
     except LaminaError as error:
-        raise _misused(text, f"invalid context name {name}: {error.what}") from error
+        raise LaminaError(f"invalid context name {name}: {error.what}", kind=Kind.USAGE) from error
+    if not where:
+        raise LaminaError(f"build context {name}: nothing stands behind it", kind=Kind.USAGE)
     if where.startswith(_IMAGE):
-        return BuildContextSource(name, "image", _image(where.removeprefix(_IMAGE), text))
+        return BuildContextSource(name, "image", _image(where.removeprefix(_IMAGE), name))
     if where.startswith(LAYOUT):
         path = os.path.normpath(os.path.join(cwd, where.removeprefix(LAYOUT)))
         return BuildContextSource(name, "layout", path)
     if where.startswith(("target:", "input:")):
-        kind = where.partition(":")[0]
         raise LaminaError(
-            f"--build-context {text}: {kind}: is not supported: it names another target of a bake",
+            f"build context {name}: {where} is not supported: it names another target of a bake",
             kind=Kind.UNSUPPORTED,
         )
     return _tree(name, where, cwd)
@@ -89,8 +90,6 @@ def parse_build_context(text: str, *, cwd: str) -> BuildContextSource:
 
 def _tree(name: str, where: str, cwd: str) -> BuildContextSource:
     if ":" in where or where.startswith("github.com/"):
-        from lamina.spec.gitref import parse_git_ref
-
         if parse_git_ref(where) is not None:
             return BuildContextSource(name, "git", where)
         if where.startswith(("http://", "https://")):
@@ -104,20 +103,13 @@ def _tree(name: str, where: str, cwd: str) -> BuildContextSource:
     return BuildContextSource(name, "directory", path)
 
 
-def _image(reference: str, text: str) -> str:
-    from lamina.spec.reference import Reference
-
+def _image(reference: str, name: str) -> str:
     if reference == "scratch":
         return reference
     try:
         return str(Reference.parse(reference).with_default_tag())
     except LaminaError as error:
-        raise _misused(text, error.what) from error
-
-
-def _misused(text: str, why: str) -> LaminaError:
-    what = f'invalid argument "{text}" for "--build-context" flag: {why}'
-    return LaminaError(what, kind=Kind.USAGE)
+        raise LaminaError(f"build context {name}: {error.what}", kind=Kind.USAGE) from error
 
 
 def named_contexts(
@@ -129,25 +121,22 @@ def named_contexts(
     Raises:
         LaminaError: a `.dockerignore` cannot be read.
     """
-    from lamina.app.buildcontext import ignore_patterns
-    from lamina.dockerfile.remotes import NamedContext
-
-    found = []
+    contexts = []
     for source in sources:
         if source.kind == "image":
-            found.append(NamedContext(source.name, image=source.where))
+            contexts.append(NamedContext(source.name, image=source.where))
         elif source.kind == "layout":
-            found.append(NamedContext(source.name, image=LAYOUT + source.where))
+            contexts.append(NamedContext(source.name, image=LAYOUT + source.where))
         elif source.kind == "target" and source.where in results:
-            found.append(NamedContext(source.name, results=results[source.where]))
+            contexts.append(NamedContext(source.name, results=results[source.where]))
         elif source.kind == "target":
-            found.append(NamedContext(source.name, image=f"target:{source.where}"))
+            contexts.append(NamedContext(source.name, image=f"target:{source.where}"))
         elif source.kind == "directory":
             ignore = ignore_patterns(source.where)
-            found.append(NamedContext(source.name, ignore=ignore, tree=source.tree))
+            contexts.append(NamedContext(source.name, ignore=ignore, tree=source.tree))
         else:
-            found.append(NamedContext(source.name, tree=source.tree))
-    return tuple(found)
+            contexts.append(NamedContext(source.name, tree=source.tree))
+    return tuple(contexts)
 
 
 def context_trees(
@@ -161,9 +150,6 @@ def context_trees(
     """The directories of the named contexts that the plan uses; what is remote is fetched now, and
     gone when `remote` is closed (None only if there is nothing remote).
     """
-    from lamina.builder.context import Context
-    from lamina.plan.ops import LocalSource
-
     used = {vertex.op.name for vertex in plan.vertices if isinstance(vertex.op, LocalSource)}
     trees: dict[str, Context] = {}
     for source in sources:
@@ -184,21 +170,18 @@ def context_trees(
 def _fetch(
     source: BuildContextSource, remote: RemoteSources, store: Store, cancel: CancelToken
 ) -> str:
-    from lamina.app.streamedcontext import checkout
-    from lamina.spec.gitref import parse_git_ref
-
     if source.kind == "git":
         git = parse_git_ref(source.where)
         assert git is not None
         return checkout(git, remote, cancel=cancel)
-    found = remote.url(source.where, cancel=cancel)
+    file = remote.url(source.where, cancel=cancel)
     directory = os.path.join(remote.directory("context-"), "tree")
     os.mkdir(directory, 0o755)
     path = os.path.join(directory, _DOWNLOAD)
-    with store.content.open(found.digest) as stream, open(path, "xb") as file:
-        shutil.copyfileobj(stream, file, 1 << 20)
+    with store.content.open(file.digest) as stream, open(path, "xb") as target:
+        shutil.copyfileobj(stream, target, 1 << 20)
     os.chmod(path, 0o600)
-    os.utime(path, (found.mtime, found.mtime))
+    os.utime(path, (file.mtime, file.mtime))
     return directory
 
 

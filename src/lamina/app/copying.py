@@ -39,32 +39,6 @@ class Place(Record):
     name: str = ""
 
 
-def parse_place(text: str, *, absolute: Callable[[str], str]) -> Place:
-    """`NAME` or `docker://NAME`, `store:NAME`, `oci:DIR[:NAME]`, `oci-archive:FILE[:NAME]`,
-    `docker-archive:FILE[:NAME]`.
-
-    Raises:
-        LaminaError: kind USAGE for an empty part, UNSUPPORTED for skopeo's other transports.
-    """
-    kind, colon, rest = text.partition(":")
-    if colon and kind == "docker" and rest.startswith("//"):
-        return Place("docker", name=rest[2:])
-    if colon and kind in {"containers-storage", "dir", "docker-daemon", "ostree", "sif", "tarball"}:
-        raise LaminaError(
-            f"{kind}: is not supported",
-            kind=Kind.UNSUPPORTED,
-            hint=f"places: NAME, {', '.join(f'{each}:...' for each in TRANSPORTS[1:])}",
-        )
-    if not colon or kind not in TRANSPORTS[1:]:
-        return Place("docker", name=text)
-    if not rest:
-        raise LaminaError(f"invalid place {text!r}: nothing after the colon", kind=Kind.USAGE)
-    if kind == "store":
-        return Place(kind, name=rest)
-    path, _, name = rest.partition(":")
-    return Place(kind, absolute(path), name)
-
-
 class CopyOptions(Record):
     """`platform` picks one image of an index (None: this `host`'s, unless `all_platforms`)."""
 

@@ -14,18 +14,20 @@ from __future__ import annotations
 import _thread
 import os
 
-from lamina.errors import Cancelled, LaminaError, SourceError
+from lamina.errors import Cancelled, LaminaError, SourceError, never
 from lamina.events import (
+    BuildDone,
     Diagnostic,
     Notice,
     Outcome,
+    Progress,
     VertexDone,
     VertexExplained,
     VertexLog,
     VertexPlanned,
     VertexStarted,
 )
-from lamina.plan.ops import Exec, FileOp, MkdirAction
+from lamina.plan.ops import Exec, FileOp, LayerOp, MkdirAction
 from lamina.spec.identity import chain_id
 from lamina.start.jsontext import dumps, loads
 from lamina.store.ports import Document
@@ -37,13 +39,12 @@ if TYPE_CHECKING:
     from typing import Any
 
     from lamina.events import Emitter, Event
-    from lamina.plan.graph import Plan
-    from lamina.spec.digest import DiffID, Digest
+    from lamina.plan.graph import Edge, Plan
+    from lamina.spec.digest import Digest, Stack
     from lamina.spec.span import Span
     from lamina.store.ports import Store
 
-    Result = tuple[DiffID, ...]
-    Results = Mapping[Digest, Result]
+    Results = Mapping[Digest, Stack]
 
 KIND = "build"
 DIRECTORY = "builds"
@@ -78,7 +79,7 @@ class Recorder:
         self.id = new_id(random)
         self.vertices: frozenset[Digest] | None = None
         self.plan: Plan | None = None
-        self.ends: dict[Digest, tuple[Outcome, Result | None]] = {}
+        self.ends: dict[Digest, tuple[Outcome, Stack | None]] = {}
         self.keys: dict[Digest, str] = {}
         self.imported: Mapping[Digest, str] = {}  # vertex -> the cache its result came from
         self._store = store
@@ -113,6 +114,8 @@ class Recorder:
                 self._step(number, event)
         elif isinstance(event, Diagnostic):
             self._warnings.append(_warning(event))
+        elif not isinstance(event, Progress | Notice | BuildDone):
+            never(event)
 
     def _step(
         self, number: int, event: VertexStarted | VertexExplained | VertexLog | VertexDone
@@ -227,7 +230,7 @@ class Recorder:
         holder = {"pid": process.pid, "start_ticks": process.start_ticks}
         return {**self._subject, "status": status, "process": holder, "created": self._created}
 
-    def _results(self) -> dict[Digest, Result]:
+    def _results(self) -> dict[Digest, Stack]:
         return {digest: result for digest, (_, result) in self.ends.items() if result is not None}
 
     def _input_of_failed(self) -> object:
@@ -242,12 +245,12 @@ class Recorder:
         return None
 
 
-def input_result(plan: Plan, edge: object, results: Results) -> Result:
+def input_result(plan: Plan, edge: Edge, results: Results) -> Stack:
     """The stack that an edge stands for, as far as it is known."""
     from lamina.plan.ops import ImageSource
 
     for vertex in plan.vertices:
-        if vertex.digest == getattr(edge, "vertex", None):
+        if vertex.digest == edge.vertex:
             op = vertex.op
             return op.diff_ids if isinstance(op, ImageSource) else results.get(vertex.digest, ())
     return ()
@@ -279,14 +282,14 @@ def details_of(plan: Plan, results: Results, numbers: Mapping[Digest, int]) -> d
 
     A step that was cached without being looked at has the result of the step on it, less a layer.
     """
-    known: dict[Digest, Result] = dict(results)
+    known: dict[Digest, Stack] = dict(results)
     for vertex in reversed(plan.vertices):
         result = known.get(vertex.digest)
         edge = vertex.inputs[0] if vertex.inputs else None
-        if result and edge is not None and isinstance(vertex.op, Exec | FileOp):
+        if result and edge is not None and isinstance(vertex.op, LayerOp):
             known.setdefault(edge.vertex, result[:-1])
-    stacks: list[Result] = []
-    places: dict[Result, tuple[int, int]] = {(): (-1, 0)}
+    stacks: list[Stack] = []
+    places: dict[Stack, tuple[int, int]] = {(): (-1, 0)}
     for stack in sorted(set(known.values()), key=len, reverse=True):
         if stack not in places:
             stacks.append(stack)

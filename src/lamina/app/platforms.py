@@ -22,25 +22,22 @@ if TYPE_CHECKING:
     from lamina.plan.graph import Plan
 
 
-def parse_platforms(texts: Iterable[str], *, host: Platform) -> tuple[Platform, ...]:
-    """The platforms of `--platform` values, each a comma list, each once; `local` is the host's.
+def build_platforms(names: Iterable[str], *, host: Platform) -> tuple[Platform, ...]:
+    """The platforms that are named, each once; `local` is the host's. None named: the host's.
 
     Raises:
         InvalidPlatform; LaminaError of kind UNSUPPORTED for anything but Linux.
     """
-    found: list[Platform] = []
-    for text in texts:
-        for word in text.split(","):
-            if not word.strip():
-                continue
-            platform = host if word.strip().lower() == "local" else Platform.parse(word)
-            if platform.os != "linux":
-                raise LaminaError(
-                    f"cannot build for {platform}: lamina builds Linux images only",
-                    kind=Kind.UNSUPPORTED,
-                )
-            found.append(platform)
-    return tuple(dict.fromkeys(found))
+    platforms: list[Platform] = []
+    for name in names:
+        platform = host if name.lower() == "local" else Platform.parse(name)
+        if platform.os != "linux":
+            raise LaminaError(
+                f"cannot build for {platform}: lamina builds Linux images only",
+                kind=Kind.UNSUPPORTED,
+            )
+        platforms.append(platform)
+    return tuple(dict.fromkeys(platforms)) or (host,)
 
 
 def lower_each(

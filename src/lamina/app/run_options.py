@@ -5,9 +5,8 @@ from __future__ import annotations
 
 import posixpath
 
-from lamina.app.mount_flags import MountRequest, combine
 from lamina.container.network.publish import PortMapping
-from lamina.container.ports import ProcessSpec
+from lamina.container.ports import Mount, ProcessSpec
 from lamina.container.state import ContainerConfig
 from lamina.errors import Kind, LaminaError
 from lamina.start.record import Record
@@ -20,6 +19,17 @@ if TYPE_CHECKING:
 
 NETWORKS = ("bridge", "host", "none")
 DEFAULT_SHM_SIZE = 64 << 20  # moby, daemon/config: DefaultShmSize
+
+
+class MountRequest(Record):
+    """One mount that was asked for. `volume`: an anonymous one, `mount` has only a destination.
+
+    `make_source` creates a missing host directory, as Docker's `-v` does and `--mount` does not.
+    """
+
+    mount: Mount
+    volume: bool = False
+    make_source: bool = False
 
 
 class RunOptions(Record):
@@ -188,3 +198,30 @@ def _ports(options: RunOptions, exposed: Sequence[str]) -> tuple[PortMapping, ..
             if (int(number), protocol) not in taken:
                 ports.append(PortMapping(int(number), protocol))
     return tuple(ports)
+
+
+def combine(
+    requests: Sequence[MountRequest], image_volumes: Sequence[str]
+) -> tuple[tuple[Mount, ...], tuple[str, ...]]:
+    """(mounts, destinations of anonymous volumes); an image's volume gives way to a request.
+
+    Raises LaminaError of kind USAGE if two requests share a destination.
+    """
+    mounts: list[Mount] = []
+    volumes: list[str] = []
+    seen: set[str] = set()
+    for request in requests:
+        destination = request.mount.destination
+        if destination in seen:
+            raise LaminaError(f"Duplicate mount point: {destination}", kind=Kind.USAGE)
+        seen.add(destination)
+        if request.volume:
+            volumes.append(destination)
+        else:
+            mounts.append(request.mount)
+    for path in image_volumes:
+        destination = "/" + posixpath.normpath(f"/{path}").lstrip("/")
+        if destination not in seen and destination != "/":
+            seen.add(destination)
+            volumes.append(destination)
+    return tuple(mounts), tuple(volumes)

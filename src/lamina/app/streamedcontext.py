@@ -24,7 +24,8 @@ _COMPRESSED = (
     b"\xfd7zXZ\x00",  # xz
     b"\x28\xb5\x2f\xfd",  # zstd
 )
-_USTAR = slice(257, 262)  # the magic of a tar header, in its first block
+_BLOCK = 512  # bytes of a tar header
+_USTAR = slice(257, 262)  # its magic, which archives before POSIX lack
 
 
 @contextmanager
@@ -55,7 +56,7 @@ def remote_context(
         directory = remote.directory("context-")
         found = remote.url(path, cancel=cancel)
         with store.content.open(found.digest) as stream:
-            is_archive = _is_archive(stream.read(_USTAR.stop))
+            is_archive = _is_archive(stream.read(_BLOCK))
             stream.seek(0)
             if not is_archive:
                 yield _dockerfile_alone(stream, file, directory, shown(path))
@@ -111,7 +112,7 @@ def piped_context(stream: BinaryIO, file: str = "", *, scratch: str) -> Iterator
     buffered = stream if isinstance(stream, io.BufferedReader) else io.BufferedReader(stream)  # type: ignore[type-var]  # a raw stream is enough
     made = make_temporary(scratch, "context-")
     try:
-        if _is_archive(buffered.peek(_USTAR.stop)):
+        if _is_archive(buffered.peek(_BLOCK)):
             _unpack(buffered, made.path)
             yield in_temporary(made.path, file, None)
         else:
@@ -121,7 +122,9 @@ def piped_context(stream: BinaryIO, file: str = "", *, scratch: str) -> Iterator
 
 
 def _is_archive(head: bytes) -> bool:
-    return head.startswith(_COMPRESSED) or head[_USTAR] == b"ustar"
+    from lamina.layer.tarread import begins_tar
+
+    return head.startswith(_COMPRESSED) or head[_USTAR] == b"ustar" or begins_tar(head[:_BLOCK])
 
 
 def _unpack(stream: IO[bytes], directory: str) -> None:

@@ -172,8 +172,6 @@ def _unpack(package: str, env: Mapping[str, str]) -> Program:
                 while piece := reader.read(1 << 20):
                     pieces.append(piece)
                 found = Program(b"".join(pieces), entry.mtime_ns // 1_000_000_000)
-        while process.stdout.read(1 << 16):
-            pass
     if process.returncode or found is None:
         raise LaminaError(f"{os.path.basename(package)} holds no busybox", kind=Kind.INTEGRITY)
     return found

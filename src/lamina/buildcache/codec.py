@@ -15,7 +15,7 @@ its digest. Inside an image (`type=inline`) there are no `layers`: those of the 
 from __future__ import annotations
 
 from lamina.errors import Kind, LaminaError
-from lamina.spec.digest import DiffID, Digest
+from lamina.spec.digest import DiffID, Digest, Stack
 from lamina.spec.document import dump, parse_object
 from lamina.start.record import Record
 
@@ -23,7 +23,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    Stack = tuple[DiffID, ...]
 
 FORMAT = 1
 CONFIG_TYPE = "application/vnd.lamina.buildcache.config.v1+json"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from lamina.buildcache.codec import BaseImage, Remembered
 from lamina.errors import LaminaError
-from lamina.plan.ops import Exec, FileOp, ImageSource
+from lamina.plan.ops import ImageSource, LayerOp
 from lamina.solver.keytree import KeyTree, with_site
 from lamina.spec import mediatype
 from lamina.spec.digest import Digest
@@ -25,10 +25,9 @@ if TYPE_CHECKING:
     from lamina.events import Outcome
     from lamina.plan.graph import Plan
     from lamina.spec.descriptor import Descriptor
-    from lamina.spec.digest import DiffID
+    from lamina.spec.digest import DiffID, Stack
     from lamina.store.ports import Store
 
-    Stack = tuple[DiffID, ...]
     Ends = Mapping[Digest, tuple[Outcome, Stack | None]]
 
 
@@ -39,7 +38,7 @@ def collect_records(
     wanted: list[tuple[str, Stack]] = []
     for vertex in plan.vertices:
         key = keys.get(vertex.digest)
-        if key is None or not isinstance(vertex.op, Exec | FileOp):
+        if key is None or not isinstance(vertex.op, LayerOp):
             continue
         result = ends[vertex.digest][1] if vertex.digest in ends else None
         if result is None:  # nobody needed it: all its users were cached

@@ -42,10 +42,9 @@ if TYPE_CHECKING:
     from lamina.events import Emitter
     from lamina.registry.client import Registries
     from lamina.registry.ports import Sink, Source
-    from lamina.spec.digest import DiffID
+    from lamina.spec.digest import DiffID, Stack
     from lamina.store.ports import Store
 
-    Stack = tuple[DiffID, ...]
 else:
     Protocol = object
 

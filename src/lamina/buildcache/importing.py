@@ -34,11 +34,10 @@ if TYPE_CHECKING:
     from lamina.registry.ports import Source
     from lamina.solver.keys import Key
     from lamina.spec.descriptor import Descriptor
-    from lamina.spec.digest import DiffID
+    from lamina.spec.digest import DiffID, Stack
     from lamina.store.ports import CacheRecord, KeyHistory, Store
     from lamina.tasks import CancelToken
 
-    Stack = tuple[DiffID, ...]
 
 _JOBS = 4  # layers fetched at one time, as pulls do
 

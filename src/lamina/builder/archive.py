@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """ADD of a local tar archive: its members are merged into the destination directory.
 
-An archive is known by its content: after decompression (gzip, bzip2, xz, zstd) a first tar header
-can be read. Anything else is copied as the file it is. Members overwrite what is there; a directory
+An archive is known by its content: after decompression (gzip, bzip2, xz, zstd) it begins with a tar
+header. Anything else is copied as the file it is. Members overwrite what is there; a directory
 keeps what a directory held, as `tar -x` does. Links in the way are followed, but never out of the
 destination (BuildKit's `unpack_root.go`): the archive is not trusted.
 """
@@ -82,30 +82,22 @@ class _SpoolReader:
         return data
 
 
-class _Beginning:
-    """A stream as far as it can be read: one that is cut short after its first header is a damaged
-    archive, not a file of another kind.
-    """
-
-    def __init__(self, stream: Stream) -> None:
-        self._stream = stream
-
-    def read(self, size: int = -1, /) -> bytes:
-        try:
-            return self._stream.read(_BLOCK if size < 0 else min(size, _BLOCK))
-        except LaminaError:
-            return b""
-
-
 def is_archive(stream: Stream) -> bool:
-    """Whether the stream is a tar archive with at least one member, compressed or not."""
+    """Whether the stream is a tar archive, compressed or not: it begins with a tar header.
+
+    What is wrong behind that is an error of `unpack`: a damaged archive is no file of another kind.
+
+    Raises:
+        LaminaError: kind UNSUPPORTED: this installation cannot decompress it.
+    """
     from lamina.layer.compress import decompressed
-    from lamina.layer.tarread import read_tar
+    from lamina.layer.tarread import begins_tar
 
     try:
-        beginning = _Beginning(decompressed(_file(stream)))
-        return next(iter(read_tar(_file(beginning))), None) is not None
-    except LaminaError:
+        return begins_tar(decompressed(_file(stream)).read(_BLOCK))
+    except LaminaError as error:
+        if error.kind is not Kind.INTEGRITY:
+            raise
         return False
 
 

@@ -32,11 +32,9 @@ if TYPE_CHECKING:
     from lamina.container.ports import Executor
     from lamina.events import Emitter, Outcome
     from lamina.plan.graph import Plan, Vertex
-    from lamina.spec.digest import DiffID, Digest
+    from lamina.spec.digest import Digest, Stack
     from lamina.store.ports import Store
     from lamina.tasks import CancelToken
-
-    Result = tuple[DiffID, ...]
 
 
 class StepLimits(Record):
@@ -85,7 +83,7 @@ class SolveOptions(Record):
 class Solved(Record):
     """The stacks of the plan's outputs, and how many steps ran and were cached."""
 
-    outputs: tuple[tuple[DiffID, ...], ...]
+    outputs: tuple[Stack, ...]
     ran: int
     cached: int
 
@@ -102,10 +100,10 @@ def solve(
     cancel: CancelToken | None,
     clock: Callable[[], float],
     remote: Fetcher | None = None,
-    ends: dict[Digest, tuple[Outcome, Result | None]] | None = None,
+    ends: dict[Digest, tuple[Outcome, Stack | None]] | None = None,
     keys: dict[Digest, str] | None = None,
     imported: Imported | None = None,
-    on_made: Callable[[Vertex, Result], None] | None = None,
+    on_made: Callable[[Vertex, Stack], None] | None = None,
 ) -> Solved:
     """The results of the plan's outputs; what ran is recorded in the store.
 

@@ -13,14 +13,12 @@ from lamina.spec.identity import chain_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from lamina.spec.digest import DiffID
+    from lamina.spec.digest import DiffID, Stack
     from lamina.store.ports import Store
     from lamina.tasks import CancelToken
 
-    Result = tuple[DiffID, ...]
 
-
-def is_alike(store: Store, made: Result, earlier: Result, *, cancel: CancelToken) -> bool:
+def is_alike(store: Store, made: Stack, earlier: Stack, *, cancel: CancelToken) -> bool:
     """Whether the stacks differ only in times of the files of their topmost layers."""
     if made[:-1] != earlier[:-1] or not earlier or made[-1] == earlier[-1]:
         return False
@@ -31,7 +29,7 @@ def is_alike(store: Store, made: Result, earlier: Result, *, cancel: CancelToken
     return found is not None and found == _timeless(store, made, cancel)
 
 
-def _timeless(store: Store, stack: Result, cancel: CancelToken) -> DiffID | None:
+def _timeless(store: Store, stack: Stack, cancel: CancelToken) -> DiffID | None:
     """The diffID that the snapshot's layer has without times; None if there is no snapshot, or if it
     cannot be read: a collector may remove the earlier one, and the step itself has succeeded.
     """

@@ -14,9 +14,9 @@ import stat
 from lamina.builder.changes import Lazy
 from lamina.builder.listing import SHOWN
 from lamina.builder.selection import Match, Picked, Selection
-from lamina.errors import Kind, LaminaError
+from lamina.errors import Kind, LaminaError, never
 from lamina.layer.entry import EntryType
-from lamina.plan.ops import HttpSource, InlineSource
+from lamina.plan.ops import GitSource, HttpSource, InlineSource
 from lamina.solver.keys import given_content
 from lamina.spec.digest import Digest
 from lamina.spec.gitref import shown
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from typing import IO
 
     from lamina.layer.entry import Entry, Item
-    from lamina.plan.ops import GitSource
+    from lamina.plan.ops import PinnedSource
     from lamina.store.ports import ContentStore
 
 _INLINE_MODE = 0o644  # BuildKit's for a heredoc
@@ -112,7 +112,7 @@ def select_download(op: HttpSource, content: ContentStore, *, mtime: int) -> Sel
     return Selection(given_content(op), (match,))
 
 
-def given_listing(op: InlineSource | HttpSource | GitSource) -> dict[str, str]:
+def given_listing(op: PinnedSource) -> dict[str, str]:
     """What such a source holds, as in `selection.listing`; of a commit its name. Nothing is fetched
     for it.
     """
@@ -124,7 +124,9 @@ def given_listing(op: InlineSource | HttpSource | GitSource) -> dict[str, str]:
         }
     if isinstance(op, HttpSource):
         return {op.name: f"file {_DOWNLOAD_MODE:04o} - {op.digest.hex[:SHOWN]}"}
-    return {shown(op.remote): f"commit - - {op.commit}"}
+    if isinstance(op, GitSource):
+        return {shown(op.remote): f"commit - - {op.commit}"}
+    return never(op)
 
 
 def _match(name: str, content: GivenContent, *, mode: int, size: int, mtime: int) -> Match:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import _thread
 import os
 
-from lamina.errors import Kind, LaminaError
+from lamina.errors import Kind, LaminaError, never
 from lamina.events import VertexLog
-from lamina.plan.ops import CopyAction, Exec, FileOp, ImageSource, Merge
+from lamina.plan.ops import CopyAction, Exec, FileOp, ImageSource, LayerOp, Merge, MkdirAction
 from lamina.solver.keys import uses
 from lamina.spec.identity import chain_id
 from lamina.store.working import unique_name, working_key
@@ -38,11 +38,9 @@ if TYPE_CHECKING:
     from lamina.plan.graph import Plan, Vertex
     from lamina.plan.mounts import BindMount, CacheMount
     from lamina.plan.ops import FileAction
-    from lamina.spec.digest import ChainID, DiffID, Digest
+    from lamina.spec.digest import ChainID, Digest, Stack
     from lamina.store.ports import Store
     from lamina.tasks import CancelToken
-
-    Result = tuple[DiffID, ...]
 
     class _Closable(Protocol):
         def close(self) -> None: ...
@@ -77,8 +75,8 @@ class Maker:
         self._clock = clock
         self._cancel = cancel
         self._running: Executor | None = None
-        self._bases: dict[Result, Base] = {}
-        self._made: dict[Result, Changes] = {}  # layers composed by this solve
+        self._bases: dict[Stack, Base] = {}
+        self._made: dict[Stack, Changes] = {}  # layers composed by this solve
         self._closables: list[_Closable] = []
         self._mounter: Mounter | None = None
         self._guard = _thread.allocate_lock()
@@ -89,9 +87,7 @@ class Maker:
             closable.close()
         self._closables.clear()
 
-    def make(
-        self, vertex: Vertex, inputs: tuple[Result | None, ...], cancel: CancelToken
-    ) -> Result:
+    def make(self, vertex: Vertex, inputs: tuple[Stack | None, ...], cancel: CancelToken) -> Stack:
         """The stack with the vertex's layer on top, in the store.
 
         Raises:
@@ -99,10 +95,12 @@ class Maker:
         """
         base = (inputs[0] if inputs else None) or ()
         op = vertex.op
+        assert isinstance(op, LayerOp), op
         if isinstance(op, Exec):
             return self._execute(vertex, op, base, inputs, cancel)
-        assert isinstance(op, FileOp)
-        return self._apply(vertex, op, base, inputs, cancel)
+        if isinstance(op, FileOp):
+            return self._apply(vertex, op, base, inputs, cancel)
+        return never(op)
 
     def executor(self) -> Executor:
         """The executor, started when first asked for. Raises kind UNSUPPORTED if there is none."""
@@ -113,7 +111,7 @@ class Maker:
             self._running = self._executor()
         return self._running
 
-    def _base(self, result: Result) -> Base:
+    def _base(self, result: Stack) -> Base:
         """The tree below a layer that is being composed, to look at.
 
         Layers composed by this very solve are asked in memory, so a row of COPYs unpacks nothing.
@@ -135,7 +133,7 @@ class Maker:
         self._bases[result] = base
         return base
 
-    def _stored_base(self, result: Result, chain: ChainID) -> LayeredBase | MountedBase:
+    def _stored_base(self, result: Stack, chain: ChainID) -> LayeredBase | MountedBase:
         if self._store.snapshots.exists(chain):
             layers = self._store.snapshots.view(chain).lowers
             directories = [layer for layer in layers if isinstance(layer, str)]
@@ -151,10 +149,10 @@ class Maker:
         self,
         vertex: Vertex,
         op: Exec,
-        base: Result,
-        inputs: tuple[Result | None, ...],
+        base: Stack,
+        inputs: tuple[Stack | None, ...],
         cancel: CancelToken,
-    ) -> Result:
+    ) -> Stack:
         from lamina.builder.execution import Step, Tail, failed
         from lamina.image.unpack import ensure_snapshot
         from lamina.layer.walk import overlay_items
@@ -200,7 +198,7 @@ class Maker:
         self,
         vertex: Vertex,
         op: Exec,
-        inputs: tuple[Result | None, ...],
+        inputs: tuple[Stack | None, ...],
         cancel: CancelToken,
     ) -> MountProvider:
         from lamina.builder.mounting import MountInput
@@ -209,7 +207,7 @@ class Maker:
 
         def found(mount: BindMount | CacheMount) -> MountInput:
             assert mount.source is not None
-            if isinstance(self._sources.op(vertex, mount), Exec | FileOp | ImageSource | Merge):
+            if isinstance(self._sources.op(vertex, mount), LayerOp | ImageSource | Merge):
                 self._sources.bring(inputs[mount.source] or (), cancel)
                 return MountInput(inputs[mount.source] or ())
             tree = self._sources.tree(vertex, mount, inputs)
@@ -220,7 +218,7 @@ class Maker:
         return lambda rootfs: mounter.mounted(op, rootfs, inputs=found, user=user, cancel=cancel)
 
     def _failed_mounts(
-        self, vertex: Vertex, op: Exec, inputs: tuple[Result | None, ...], chain: ChainID
+        self, vertex: Vertex, op: Exec, inputs: tuple[Stack | None, ...], chain: ChainID
     ) -> FailedMounts:
         from contextlib import ExitStack, contextmanager
 
@@ -264,10 +262,10 @@ class Maker:
         self,
         vertex: Vertex,
         op: FileOp,
-        base: Result,
-        inputs: tuple[Result | None, ...],
+        base: Stack,
+        inputs: tuple[Stack | None, ...],
         cancel: CancelToken,
-    ) -> Result:
+    ) -> Stack:
         from lamina.builder.changes import Changes
 
         changes = names = Changes(self._base(base))
@@ -279,11 +277,13 @@ class Maker:
             if isinstance(action, CopyAction):
                 self._copy(changes, names, vertex, position, inputs, cancel)
                 position += 1
-            else:
+            elif isinstance(action, MkdirAction):
                 owner = self._owner(action, names) or (0, 0)
                 place = changes.resolve(os.fsencode(action.path))
                 now_ns = int(self._clock()) * 1_000_000_000
                 changes.make_directories(place, owner=owner, mtime_ns=now_ns)
+            else:
+                never(action)
         new = None
         if vertex.digest in self._mounted and self._running is not None:
             new = self._new_layer(base, cancel)
@@ -305,7 +305,7 @@ class Maker:
         names: Changes,
         vertex: Vertex,
         position: int,
-        inputs: tuple[Result | None, ...],
+        inputs: tuple[Stack | None, ...],
         cancel: CancelToken,
     ) -> None:
         """Put one copy action into `changes`; users' names are looked up in `names`."""
@@ -461,7 +461,7 @@ class Maker:
         store.metadata.put_layer(created.diff_id, created.size, blob)
         return created
 
-    def _new_layer(self, base: Result, cancel: CancelToken) -> NewLayer:
+    def _new_layer(self, base: Stack, cancel: CancelToken) -> NewLayer:
         """A layer on the base, whose snapshot is wanted."""
         from lamina.image.newlayer import NewLayer
         from lamina.image.unpack import ensure_snapshot

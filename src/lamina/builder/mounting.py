@@ -26,7 +26,7 @@ from contextlib import ExitStack, contextmanager
 
 from lamina.builder.secrets import Redactor
 from lamina.container.ports import Mount
-from lamina.errors import Kind, LaminaError
+from lamina.errors import Kind, LaminaError, never
 from lamina.events import Notice
 from lamina.plan.mounts import (
     BindMount,
@@ -52,11 +52,10 @@ if TYPE_CHECKING:
     from lamina.events import Emitter
     from lamina.layer.entry import Item, Items
     from lamina.plan.ops import Exec
-    from lamina.spec.digest import DiffID
+    from lamina.spec.digest import Stack
     from lamina.store.ports import Store
     from lamina.tasks import CancelToken
 
-    Result = tuple[DiffID, ...]
 
 _PRIVATE_SIZE = 64 << 20  # bytes; a limit of the tmpfs, not what it takes
 _HIDDEN = ("ro", "nosuid", "nodev", "noexec")  # of secrets, as BuildKit mounts them
@@ -83,7 +82,7 @@ class StepMounts(Record):
 class MountInput(Record):
     """What a mount takes files from: a stage's `result`, or `tree` and `selection` of a context."""
 
-    result: Result | None
+    result: Stack | None
     tree: Tree | None = None
     selection: Selection | None = None
 
@@ -249,6 +248,8 @@ class _Made:
                     self._ssh(mount)
                 case ScriptMount():
                     self._script(mount)
+                case _:
+                    never(mount)
         return StepMounts(tuple(self._mounts), tuple(self._env), tuple(self._values))
 
     def _add(self, target: str, source: str, *options: str) -> None:
@@ -272,7 +273,7 @@ class _Made:
         else:
             self._add(mount.target, self._mounter._copy(found, self._stack, self._cancel))
 
-    def _stage(self, result: Result, *, read_only: bool) -> str:
+    def _stage(self, result: Stack, *, read_only: bool) -> str:
         """A mount point of the stage's tree; what is written to it goes to a throw-away layer."""
         from lamina.image.unpack import ensure_snapshot
         from lamina.system.mounts import mounted

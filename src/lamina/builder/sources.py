@@ -12,8 +12,16 @@ import os
 from lamina.builder.context import Contexts
 from lamina.builder.selection import select, select_path
 from lamina.builder.tree import Tree
-from lamina.errors import Kind, LaminaError
-from lamina.plan.ops import CopyAction, GitSource, HttpSource, InlineSource, LocalSource
+from lamina.errors import Kind, LaminaError, never
+from lamina.plan.ops import (
+    CopyAction,
+    GitSource,
+    GivenSource,
+    HttpSource,
+    InlineSource,
+    LocalSource,
+    PinnedSource,
+)
 from lamina.solver.keys import uses
 
 TYPE_CHECKING = False
@@ -26,12 +34,11 @@ if TYPE_CHECKING:
     from lamina.builder.worker import Imported
     from lamina.events import Emitter
     from lamina.plan.graph import Edge, Plan, Vertex
+    from lamina.plan.ops import Op
     from lamina.solver.keys import Use
-    from lamina.spec.digest import DiffID, Digest
+    from lamina.spec.digest import Digest, Stack
     from lamina.store.ports import Store
     from lamina.tasks import CancelToken
-
-    Result = tuple[DiffID, ...]
 
     class _Closable(Protocol):
         def close(self) -> None: ...
@@ -74,7 +81,7 @@ class Sources:
         self._vertices = {vertex.digest: vertex for vertex in plan.vertices}
         self._checkouts: dict[GitSource, Tree] = {}
         self._selections: dict[tuple[Digest, int], Selection] = {}
-        self._stage_trees: dict[Result, Tree] = {}
+        self._stage_trees: dict[Stack, Tree] = {}
         self._closables: list[_Closable] = []
         self._guard = _thread.allocate_lock()
 
@@ -92,21 +99,21 @@ class Sources:
                 closable.close()
             self._closables.clear()
 
-    def selected(self, vertex: Vertex, position: int, inputs: tuple[Result | None, ...]) -> Digest:
+    def selected(self, vertex: Vertex, position: int, inputs: tuple[Stack | None, ...]) -> Digest:
         """The digest of what a use (`solver.keys.uses`) takes from its input; nothing is fetched for it."""
         op = self.op(vertex, uses(vertex.op)[position])
-        if isinstance(op, InlineSource | HttpSource | GitSource):
+        if isinstance(op, PinnedSource):
             from lamina.solver.keys import given_content
 
             return given_content(op)
         return self.selection(vertex, position, inputs).digest
 
-    def probed(self, vertex: Vertex, position: int, inputs: tuple[Result | None, ...]) -> Digest:
+    def probed(self, vertex: Vertex, position: int, inputs: tuple[Stack | None, ...]) -> Digest:
         """The digest of the files that a use takes, which are fetched for it if need be."""
         return self.selection(vertex, position, inputs).digest
 
     def selection(
-        self, vertex: Vertex, position: int, inputs: tuple[Result | None, ...]
+        self, vertex: Vertex, position: int, inputs: tuple[Stack | None, ...]
     ) -> Selection:
         """What a use takes from its input, found once."""
         known = self._selections.get((vertex.digest, position))
@@ -120,7 +127,7 @@ class Sources:
         self._selections[vertex.digest, position] = found
         return found
 
-    def _select(self, tree: Tree, use: Use, op: object) -> Selection:
+    def _select(self, tree: Tree, use: Use, op: Op | None) -> Selection:
         cache = self._contexts.cache(op) if isinstance(op, LocalSource) else None
         if not isinstance(use, CopyAction):
             return select_path(tree, use.path, cache=cache, cancel=self._cancel)
@@ -133,7 +140,7 @@ class Sources:
             parents=use.parents,
         )
 
-    def _given(self, op: object) -> Selection | None:
+    def _given(self, op: Op | None) -> Selection | None:
         """The selection of a source that is one known file, or several."""
         if isinstance(op, InlineSource):
             from lamina.builder.given import select_inline
@@ -157,23 +164,25 @@ class Sources:
             raise LaminaError(text, kind=Kind.UNSUPPORTED)
         return self._remote
 
-    def op(self, vertex: Vertex, use: Use) -> object:
-        """The operation that makes the input of a use."""
+    def op(self, vertex: Vertex, use: Use) -> Op | None:
+        """The operation that makes the input of a use; None: it is the empty tree."""
         assert use.source is not None
         edge: Edge | None = vertex.inputs[use.source]
         return self._vertices[edge.vertex].op if edge is not None else None
 
-    def tree(self, vertex: Vertex, use: Use, inputs: tuple[Result | None, ...]) -> Tree:
+    def tree(self, vertex: Vertex, use: Use, inputs: tuple[Stack | None, ...]) -> Tree:
         """The files that a use chooses from."""
         op = self.op(vertex, use)
+        if not isinstance(op, GivenSource):
+            assert use.source is not None
+            return self._stage_tree(inputs[use.source] or ())
         if isinstance(op, LocalSource):
             return self._contexts.tree(op)
         if isinstance(op, InlineSource | HttpSource):
             return Tree(-1, what="the Dockerfile", ignore=None, keeps_owner=False)
         if isinstance(op, GitSource):
             return self._checkout(op)
-        assert use.source is not None
-        return self._stage_tree(inputs[use.source] or ())
+        return never(op)
 
     def _checkout(self, op: GitSource) -> Tree:
         with self._guard:
@@ -186,7 +195,7 @@ class Sources:
                 self._checkouts[op] = known
         return known
 
-    def _stage_tree(self, result: Result) -> Tree:
+    def _stage_tree(self, result: Stack) -> Tree:
         known = self._stage_trees.get(result)
         if known is None:
             made = Tree(self.mount(result), what="the stage", ignore=None, keeps_owner=True)
@@ -197,7 +206,7 @@ class Sources:
                 self._closables.append(made)
         return known
 
-    def mount(self, result: Result) -> int:
+    def mount(self, result: Stack) -> int:
         """A descriptor of the result's merged tree, mounted nowhere."""
         from lamina.image.unpack import ensure_snapshot
         from lamina.system.mounts import overlay_fd
@@ -213,7 +222,7 @@ class Sources:
         op = self.op(vertex, use)
         if isinstance(op, LocalSource):
             return self._contexts.tree(op)
-        is_given = isinstance(op, InlineSource | HttpSource | GitSource)
+        is_given = isinstance(op, GivenSource)
         return Tree(-1, what="the stage", ignore=None, keeps_owner=not is_given)
 
     def listing(self, vertex: Vertex) -> list[dict[str, str]]:
@@ -239,7 +248,7 @@ class Sources:
                 rows.append(listing(selection, self._looks_of(vertex, use)))
         return rows
 
-    def bring(self, result: Result, cancel: CancelToken) -> None:
+    def bring(self, result: Stack, cancel: CancelToken) -> None:
         """Have every layer of the stack in the store that is known elsewhere only."""
         if self._imported is not None:
             self._imported.bring(result, cancel)

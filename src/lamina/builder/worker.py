@@ -31,17 +31,15 @@ if TYPE_CHECKING:
     from lamina.solver.driver import Made
     from lamina.solver.keys import Key
     from lamina.solver.stacks import Form
-    from lamina.spec.digest import ChainID, DiffID, Digest
+    from lamina.spec.digest import ChainID, Digest, Stack
     from lamina.spec.span import Span
     from lamina.store.ports import KeyHistory, Store
     from lamina.tasks import CancelToken
 
-    Result = tuple[DiffID, ...]
-
     class Imported(Protocol):
         """Results that other machines made. Any thread may call it."""
 
-        def look_up(self, keys: Sequence[Key], *, fits: Callable[[Result], bool]) -> Result | None:
+        def look_up(self, keys: Sequence[Key], *, fits: Callable[[Stack], bool]) -> Stack | None:
             """The result under the first of these keys; its layers need not be here yet. What does
             not fit is wrong: it is told, and not believed again.
             """
@@ -49,7 +47,7 @@ if TYPE_CHECKING:
         def take(self, vertex: Digest, keys: Sequence[Key], records: list[CacheRecord]) -> None:
             """Note a result that is used; the records are for the store when it has the layers."""
 
-        def bring(self, stack: Result, cancel: CancelToken) -> None:
+        def bring(self, stack: Stack, cancel: CancelToken) -> None:
             """Have every layer of the stack in the store that is known elsewhere only."""
 
         def history(self, own: KeyHistory, site: str) -> KeyHistory:
@@ -84,7 +82,7 @@ class BuildWorker:
         unsure: frozenset[Digest] = frozenset(),
         key_of: Callable[[Digest], Key | None] = _no_key,
         imported: Imported | None = None,
-        on_made: Callable[[Vertex, Result], None] | None = None,
+        on_made: Callable[[Vertex, Stack], None] | None = None,
     ) -> None:
         self._plan = plan
         self._sources = sources
@@ -119,7 +117,7 @@ class BuildWorker:
         self,
         vertex: Vertex,
         positions: tuple[int, ...],
-        inputs: tuple[Result | None, ...],
+        inputs: tuple[Stack | None, ...],
         *,
         is_probe: bool,
     ) -> tuple[tuple[int, Digest], ...]:
@@ -130,7 +128,7 @@ class BuildWorker:
 
     # Cache records --------------------------------------------------------------------------
 
-    def look_up(self, vertex: Vertex, keys: tuple[Key, ...]) -> Result | None:
+    def look_up(self, vertex: Vertex, keys: tuple[Key, ...]) -> Stack | None:
         """The first usable record's result; every key gets a record of it. What was imported is
         asked when the store has none.
         """
@@ -145,7 +143,7 @@ class BuildWorker:
             self._emit(Notice(f"cached layers of {vertex.meta.name} are gone: it runs again"))
         return found
 
-    def _fits(self, vertex: Vertex) -> Callable[[Result], bool]:
+    def _fits(self, vertex: Vertex) -> Callable[[Stack], bool]:
         """Whether a result can be the vertex's at all; asked of what other machines say."""
         from lamina.solver.stacks import forms, has_form
 
@@ -156,7 +154,7 @@ class BuildWorker:
 
     def _look_up_here(
         self, vertex: Vertex, keys: tuple[Key, ...], trusted: tuple[Key, ...]
-    ) -> Result | None:
+    ) -> Stack | None:
         metadata = self._store.metadata
         for start, key in enumerate(trusted):
             found = metadata.get_cache([k.digest for k in trusted] if not start else [key.digest])
@@ -172,7 +170,7 @@ class BuildWorker:
             self._gone.add(vertex.digest)
         return None
 
-    def _is_usable(self, result: Result) -> bool:
+    def _is_usable(self, result: Stack) -> bool:
         """Whether every layer of the result is here, as a blob or as a snapshot."""
         store = self._store
         for chain, diff_id in zip(chain_ids(result), result, strict=True):
@@ -187,11 +185,11 @@ class BuildWorker:
             self._usable.add(chain)
         return True
 
-    def _record(self, vertex: Vertex, keys: tuple[Key, ...], result: Result) -> None:
+    def _record(self, vertex: Vertex, keys: tuple[Key, ...], result: Stack) -> None:
         """Store the result under the keys."""
         self._store.metadata.put_cache(self._records(vertex, keys, result))
 
-    def _records(self, vertex: Vertex, keys: tuple[Key, ...], result: Result) -> list[CacheRecord]:
+    def _records(self, vertex: Vertex, keys: tuple[Key, ...], result: Stack) -> list[CacheRecord]:
         """The records of the result; the first one gets what was selected beside it."""
         now = self._clock()
         explainer = self._explainer()
@@ -237,7 +235,7 @@ class BuildWorker:
         self,
         vertex: Vertex,
         keys: tuple[Key, ...],
-        inputs: tuple[Result | None, ...],
+        inputs: tuple[Stack | None, ...],
         cancel: CancelToken,
     ) -> Made:
         """Make the vertex's layer and record the result under all keys.
@@ -264,9 +262,9 @@ class BuildWorker:
         self,
         vertex: Vertex,
         keys: tuple[Key, ...],
-        inputs: tuple[Result | None, ...],
+        inputs: tuple[Stack | None, ...],
         cancel: CancelToken,
-    ) -> Result:
+    ) -> Stack:
         with _Located(vertex):
             result = self._get_maker().make(vertex, inputs, cancel)
             if isinstance(vertex.op, Exec):
@@ -276,7 +274,7 @@ class BuildWorker:
             self._on_made(vertex, result)
         return result
 
-    def _settled(self, vertex: Vertex, made: Result, cancel: CancelToken) -> Result:
+    def _settled(self, vertex: Vertex, made: Stack, cancel: CancelToken) -> Stack:
         """The result of the record that explained the run, if only times differ; else `made`."""
         nearest = self._explainer().nearest_to(vertex.digest)
         known = self._store.metadata.get_cache([nearest]) if nearest is not None else None

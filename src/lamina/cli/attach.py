@@ -80,7 +80,7 @@ def run_attached(
 
 def report(failure: Exception, context: Context) -> None:
     """Print why a container did not start."""
-    from lamina.cli.main import report as report_error
+    from lamina.cli.report import report as report_error
     from lamina.container.console import StartFailed
 
     assert isinstance(failure, StartFailed)

@@ -29,8 +29,7 @@ def run(args: argparse.Namespace, context: Context) -> int:
     import os
 
     from lamina.app.artifacts import attach
-    from lamina.cli.build import make_view
-    from lamina.cli.registries import connect
+    from lamina.cli.view import make_view
 
     if not args.artifact_type:
         raise LaminaError("attach needs --artifact-type", kind=Kind.USAGE)
@@ -50,9 +49,9 @@ def run(args: argparse.Namespace, context: Context) -> int:
         files.append((os.path.basename(path), media_type or "application/octet-stream", data))
     view = make_view("auto", context, quiet=False, builds=False)
     try:
-        with connect(context) as found:
+        with context.registries() as registries:
             digest = attach(
-                found,
+                registries,
                 args.name,
                 files,
                 artifact_type=args.artifact_type,

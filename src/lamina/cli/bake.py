@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 
-from lamina.cli.build_flags import add_shared_flags, progress_of
+from lamina.cli.build_flags import add_shared_flags, make_host, progress_of
 from lamina.errors import Kind, LaminaError
 
 TYPE_CHECKING = False
@@ -89,7 +89,6 @@ def _check(args: argparse.Namespace) -> None:
 def _read(args: argparse.Namespace, context: Context) -> Bake:
     from lamina.bake.compose import read_dotenv
     from lamina.bake.definition import read_definition
-    from lamina.cli.images import host_platform
 
     variables: dict[str, str] = {}
     for text in args.var:
@@ -100,7 +99,7 @@ def _read(args: argparse.Namespace, context: Context) -> Bake:
     dotenv = _read_file(context.path(".env"), ".env", optional=True)
     return read_definition(
         _files(args, context),
-        builtins={"BAKE_CMD_CONTEXT": "", "BAKE_LOCAL_PLATFORM": str(host_platform())},
+        builtins={"BAKE_CMD_CONTEXT": "", "BAKE_LOCAL_PLATFORM": str(context.platform())},
         variables=variables,
         env=context.env,
         dotenv=read_dotenv(dotenv, context.env) if dotenv is not None else {},
@@ -187,9 +186,8 @@ def _requests(
     from lamina.bake.definition import linked
     from lamina.cli.bake_requests import BakeHost, requests_of
     from lamina.cli.build_steps import entitlements
-    from lamina.cli.images import host_platform
 
-    host = BakeHost(context, host_platform(), args.jobs or None, entitlements(args))
+    host = BakeHost(context, context.platform(), args.jobs or None, entitlements(args))
     return requests_of({name: targets[name] for name in linked(targets)}, host)
 
 
@@ -227,7 +225,7 @@ def _build(
     progress: str,
 ) -> int:
     from lamina.app.build import build_all
-    from lamina.cli.build import make_host, make_view
+    from lamina.cli.view import make_view
 
     view = make_view(progress, context, quiet=False)
     try:
@@ -243,7 +241,7 @@ def _build(
     finally:
         view.close()
     if args.metadata_file:
-        from lamina.app.metadata import metadata, write_metadata
+        from lamina.cli.metadata_file import metadata, write_metadata
 
         document = {name: metadata(outcomes[name], context.store()) for name in sorted(outcomes)}
         write_metadata(context.path(args.metadata_file), document)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lamina.app.buildrequest import BuildRequest
     from lamina.app.contexts import BuildContextSource
     from lamina.cli.context import Context
-    from lamina.exporter.output import Output
+    from lamina.exporter.ports import Output
     from lamina.spec.platform import Platform
 
     Fields = dict[str, Any]
@@ -114,8 +114,7 @@ def _agent_text(fields: Fields) -> str:
 
 def _request(fields: Fields, host: BakeHost) -> BuildRequest:
     from lamina.app.buildrequest import BuildRequest
-    from lamina.cli.build import is_index
-    from lamina.cli.build_flags import cache_places
+    from lamina.cli.build_flags import cache_places, is_index
     from lamina.cli.values import parse_epoch
 
     _check(fields, host)
@@ -191,18 +190,17 @@ def _sources(fields: Fields, host: BakeHost) -> BuildContext:
 
 
 def _contexts(fields: Fields, host: BakeHost) -> tuple[BuildContextSource, ...]:
-    from lamina.app.contexts import BuildContextSource, parse_build_context
+    from lamina.app.contexts import BuildContextSource, context_source
     from lamina.dockerfile.bases import context_name
 
-    found = []
+    sources = []
     for name, where in fields.get("contexts", {}).items():
         if where.startswith("target:"):
             linked = where.removeprefix("target:")
-            found.append(BuildContextSource(context_name(name), "target", linked))
+            sources.append(BuildContextSource(context_name(name), "target", linked))
         else:
-            text = f"{name}={_path(where)}"
-            found.append(parse_build_context(text, cwd=host.cwd))
-    return tuple(found)
+            sources.append(context_source(name, _path(where), cwd=host.cwd))
+    return tuple(sources)
 
 
 def _path(text: str) -> str:
@@ -210,10 +208,9 @@ def _path(text: str) -> str:
 
 
 def _platforms(fields: Fields, host: BakeHost) -> tuple[Platform, ...]:
-    from lamina.app.platforms import parse_platforms
+    from lamina.cli.build_flags import platforms_of
 
-    found = parse_platforms(fields.get("platforms") or (), host=host.platform)
-    return found or (host.platform,)
+    return platforms_of(fields.get("platforms") or (), host=host.platform)
 
 
 def _outputs(fields: Fields, host: BakeHost) -> tuple[Output, ...]:

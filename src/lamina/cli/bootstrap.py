@@ -53,14 +53,13 @@ def run(args: argparse.Namespace, context: Context) -> int:
     from lamina.app.images import tagged_reference
     from lamina.bootstrap.images import bootstrap
     from lamina.bootstrap.options import PATH, BootstrapOptions
-    from lamina.cli.images import host_platform
     from lamina.cli.values import parse_epoch
 
     names = args.tag or [args.what]
     options = BootstrapOptions(
         what=args.what,
         names=tuple(str(tagged_reference(name)) for name in names),
-        platform=_platform(args) or host_platform(),
+        platform=_platform(args) or context.platform(),
         created=context.clock(),
         epoch=parse_epoch(context.env.get("SOURCE_DATE_EPOCH", "")),
         include=_words(args.include),
@@ -72,7 +71,7 @@ def run(args: argparse.Namespace, context: Context) -> int:
         search_path=f"{context.env.get('PATH', '')}:{PATH}",
         tool_env=tuple(context.env.items()),
         uid=context.uid,
-        host=host_platform(),
+        host=context.platform(),
     )
     packed = bootstrap(
         context.store(),

@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
-import os
-
 from lamina.cli.build_flags import (
     add_build_flags,
     add_shared_flags,
+    build_contexts,
     cache_places,
     check_flags,
     file_args,
+    is_index,
+    make_host,
+    platforms_of,
     progress_of,
     with_flags,
 )
@@ -21,30 +23,25 @@ from lamina.cli.build_steps import (
     ssh_agents,
     step_limits,
 )
+from lamina.cli.values import host_entries, parse_size
+from lamina.cli.view import make_view
 from lamina.errors import EXIT_STATUS, Kind, LaminaError
 from lamina.start.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from contextlib import AbstractContextManager
-    from typing import Protocol
 
     from lamina.app.buildcontext import BuildContext
     from lamina.app.buildrequest import BuildOutcome, BuildRequest
-    from lamina.app.contexts import BuildContextSource
-    from lamina.app.wiring import BuildHost
     from lamina.builder.execution import StepFailed
     from lamina.cli.arguments import Parser
     from lamina.cli.context import Context
+    from lamina.cli.view import View
     from lamina.events import Event
-    from lamina.exporter.output import Output
-    from lamina.spec.platform import Platform
-
-    class View(Protocol):
-        def __call__(self, event: Event) -> None: ...
-        def close(self) -> None: ...
+    from lamina.exporter.ports import Output
 
 
 USAGE = "[OPTIONS] PATH | URL | -"
@@ -60,6 +57,8 @@ _REFUSED = {
 
 
 def configure(parser: Parser) -> None:
+    from lamina.exporter.table import TABLE
+
     add = parser.add_argument
     add(
         "path",
@@ -78,7 +77,7 @@ def configure(parser: Parser) -> None:
     )
     add("--label", action="append", default=[], help="label of the image: NAME=VALUE")
     parser.switch("--no-cache", help="run every step again")
-    add("-o", "--output", action="append", default=[], help="type=image|oci|docker|tar|local,...")
+    add("-o", "--output", action="append", default=[], help=f"type={'|'.join(TABLE)},...")
     parser.switch("--explain", help="say of each step that runs why it was not cached")
     parser.switch("-q", "--quiet", help="print the image id only")
     add("--iidfile", default="", help="write the image id to this file")
@@ -112,7 +111,7 @@ def run(args: argparse.Namespace, context: Context) -> int:
                 request = make_request(args, sources, context)
                 return call({"": request}, wanted, context)
     if args.on_fail:
-        from lamina.cli.enter import check_can_enter
+        from lamina.cli.step_shell import check_can_enter
 
         check_can_enter(context, reads_stdin=args.path == "-" or args.file == "-")
     try:
@@ -123,7 +122,7 @@ def run(args: argparse.Namespace, context: Context) -> int:
         return EXIT_STATUS[error.kind]  # it was reported before the shell
     _write_id(outcome, args, context)
     if args.metadata_file:
-        from lamina.app.metadata import metadata, write_metadata
+        from lamina.cli.metadata_file import metadata, write_metadata
 
         write_metadata(context.path(args.metadata_file), metadata(outcome, context.store()))
     return 0
@@ -147,7 +146,7 @@ def _shell_in(
     """What shows a failure and opens a shell in what the step left."""
 
     def enter(error: StepFailed) -> None:
-        from lamina.cli.enter import enter_failed
+        from lamina.cli.step_shell import enter_failed
 
         view.close()
         enter_failed(error, context, runtime=args.runtime)
@@ -170,32 +169,22 @@ def _sources(args: argparse.Namespace, context: Context) -> AbstractContextManag
 class _Lasting:
     """A context that stays when the block ends."""
 
-    def __init__(self, found: BuildContext) -> None:
-        self._found = found
+    def __init__(self, context: BuildContext) -> None:
+        self._context = context
 
     def __enter__(self) -> BuildContext:
-        return self._found
+        return self._context
 
     def __exit__(self, *exception: object) -> None: ...
-
-
-def _build_contexts(args: argparse.Namespace, context: Context) -> tuple[BuildContextSource, ...]:
-    if not args.build_context:
-        return ()
-    from lamina.app.contexts import parse_build_context
-
-    return tuple(parse_build_context(text, cwd=context.cwd) for text in args.build_context)
 
 
 def make_request(args: argparse.Namespace, sources: BuildContext, context: Context) -> BuildRequest:
     """The request that the command line makes."""
     from lamina.app.buildrequest import BuildRequest
-    from lamina.cli.values import host_entries, parse_size
-    from lamina.spec.platform import host
 
-    native = host(os.uname().machine)
+    native = context.platform()
     build_args = _pairs([*file_args(args.build_arg_file, context), *args.build_arg], context)
-    platforms = _platforms(args.platform, native)
+    platforms = platforms_of(args.platform, host=native)
     request = BuildRequest(
         context=sources.directory,
         is_lasting=sources.is_lasting,
@@ -217,7 +206,7 @@ def make_request(args: argparse.Namespace, sources: BuildContext, context: Conte
         extra_hosts=host_entries(args.add_host),
         shm_size=parse_size(args.shm_size, "--shm-size") if args.shm_size else 0,
         privileged=context.uid == 0,
-        build_contexts=_build_contexts(args, context),
+        build_contexts=build_contexts(args.build_context, cwd=context.cwd),
         allow=entitlements(args),
         limits=step_limits(args),
         secrets=secrets(args, context),
@@ -225,51 +214,6 @@ def make_request(args: argparse.Namespace, sources: BuildContext, context: Conte
         **cache_places(args.cache_from, args.cache_to, dict(build_args), context.path),
     )
     return with_flags(request, args, context)
-
-
-def _platforms(texts: list[str], native: Platform) -> tuple[Platform, ...]:
-    if not texts:
-        return (native,)
-    from lamina.app.platforms import parse_platforms
-
-    return parse_platforms(texts, host=native) or (native,)
-
-
-def is_index(platforms: tuple[Platform, ...], build_args: Mapping[str, str]) -> bool:
-    """Whether the result is an index: of several images, or if BUILDKIT_MULTI_PLATFORM asks."""
-    wanted = build_args.get("BUILDKIT_MULTI_PLATFORM", "")
-    return len(platforms) > 1 or wanted.lower() in {"1", "t", "true"}
-
-
-def make_view(
-    progress: str, context: Context, *, quiet: bool, explain: bool = False, builds: bool = True
-) -> View:
-    """The renderer of events on standard error; `builds` False if only transfers are to come."""
-    from lamina.cli.ui.plain import PlainView
-
-    if quiet or progress == "quiet":
-        return _Silent()
-    if progress in {"json", "rawjson"}:
-        from lamina.cli.ui.jsonl import JsonView
-
-        return JsonView(context.stderr)
-    if progress == "tty" or (progress == "auto" and context.stderr.isatty()):
-        from lamina.cli.ui.tty import LiveView
-
-        return LiveView(
-            context.stderr,
-            clock=context.clock,
-            width=_width(context),
-            explain=explain,
-            builds=builds,
-        )
-    return PlainView(context.stderr, explain=explain)
-
-
-class _Silent:
-    def __call__(self, event: Event) -> None: ...
-
-    def close(self) -> None: ...
 
 
 def _build(
@@ -285,32 +229,6 @@ def _build(
         cancel=context.token(),
         clock=context.clock,
         stdout=getattr(context.stdout, "buffer", None),
-    )
-
-
-def make_host(
-    args: argparse.Namespace, context: Context, view: Callable[[Event], None]
-) -> BuildHost:
-    """What the steps run on, as flags and settings say."""
-    from lamina.app.wiring import BuildHost
-
-    settings = context.settings()
-    if args.ca_bundle:
-        settings = replace(settings, ca_bundle=context.path(args.ca_bundle))
-    if args.runtime:
-        settings = replace(settings, runtime=args.runtime)
-    if args.context_modes:
-        settings = replace(settings, context_modes=args.context_modes)
-    from lamina.cli.registries import connect
-
-    store, env = context.store(), context.env
-    return BuildHost(
-        store,
-        settings,
-        search_path=env.get("PATH", ""),
-        emit=view,
-        env=env,
-        registries=lambda: connect(context),
     )
 
 
@@ -342,19 +260,19 @@ def _outputs(args: argparse.Namespace, context: Context) -> tuple[Output, ...]:
     if not (args.output or args.load or args.push):
         return ()
     from lamina.exporter.options import parse_output
-    from lamina.exporter.output import Output
+    from lamina.exporter.ports import Output
+    from lamina.exporter.table import row_of
 
-    if args.iidfile and args.output and not args.load:
-        kinds = {parse_output(text).type for text in args.output}
-        if kinds <= {"tar", "local", "cacheonly"}:
-            raise LaminaError(
-                "--iidfile needs an image, but --output only writes files", kind=Kind.USAGE
-            )
     outputs = [parse_output(text) for text in args.output]
+    writes_files = outputs and not any(row_of(output.type).is_image for output in outputs)
+    if args.iidfile and writes_files and not args.load:
+        raise LaminaError(
+            "--iidfile needs an image, but --output only writes files", kind=Kind.USAGE
+        )
     if args.load:
         outputs.append(Output())
     if args.push:  # as buildx: type=registry, or the image that is made anyway
-        images = [n for n, output in enumerate(outputs) if output.type == "image"]
+        images = [n for n, output in enumerate(outputs) if row_of(output.type).is_pushed]
         if images:
             outputs[images[0]] = replace(outputs[images[0]], push=True)
         else:
@@ -384,10 +302,3 @@ def _label(text: str) -> tuple[str, str]:
     if not name:
         raise LaminaError(f"invalid --label {text!r}: the name is missing", kind=Kind.USAGE)
     return name, value
-
-
-def _width(context: Context) -> int:
-    try:
-        return os.get_terminal_size(context.stderr.fileno()).columns
-    except (OSError, ValueError):
-        return 80

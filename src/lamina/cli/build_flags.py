@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from lamina.errors import Kind, LaminaError
+from lamina.start.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -12,12 +13,14 @@ if TYPE_CHECKING:
     from typing import TypedDict
 
     from lamina.app.buildrequest import BuildRequest
+    from lamina.app.contexts import BuildContextSource
+    from lamina.app.wiring import BuildHost
     from lamina.buildcache.options import CacheFrom, CacheTo
     from lamina.cli.arguments import Parser
     from lamina.cli.context import Context
-    from lamina.exporter.output import Output
-
-if TYPE_CHECKING:
+    from lamina.events import Event
+    from lamina.exporter.ports import Output
+    from lamina.spec.platform import Platform
 
     class CachePlaces(TypedDict):
         cache_from: tuple[CacheFrom, ...]
@@ -100,7 +103,6 @@ def cache_places(
     if not sources and not targets:
         return {"cache_from": (), "cache_to": ()}
     from lamina.buildcache.options import parse_cache_from, parse_cache_to
-    from lamina.start.record import replace
 
     places = [place for text in sources for place in parse_cache_from(text)]
     exports = [export for text in targets for export in parse_cache_to(text)]
@@ -118,6 +120,35 @@ def cache_places(
 def comma_list(texts: Iterable[str]) -> tuple[str, ...]:
     """The words of a flag that takes `A,B` and may be repeated."""
     return tuple(word.strip() for text in texts for word in text.split(",") if word.strip())
+
+
+def build_contexts(texts: Iterable[str], *, cwd: str) -> tuple[BuildContextSource, ...]:
+    """What the `NAME=WHERE` of --build-context say. Raises as `context_source`, and USAGE."""
+    pairs = []
+    for text in texts:
+        name, _, where = text.partition("=")
+        if not name or not where:
+            raise LaminaError(
+                f'invalid argument "{text}" for "--build-context" flag: '
+                "expected NAME=DIRECTORY, NAME=docker-image://... or NAME=URL",
+                kind=Kind.USAGE,
+            )
+        pairs.append((name, where))
+    if not pairs:
+        return ()
+    from lamina.app.contexts import context_source
+
+    return tuple(context_source(name, where, cwd=cwd) for name, where in pairs)
+
+
+def platforms_of(texts: Iterable[str], *, host: Platform) -> tuple[Platform, ...]:
+    """The platforms of --platform, each a comma list; the host's if there is none."""
+    names = comma_list(texts)
+    if not names:
+        return (host,)
+    from lamina.app.platforms import build_platforms
+
+    return build_platforms(names, host=host)
 
 
 def epoch_of(args: argparse.Namespace, context: Context) -> int | None:
@@ -178,12 +209,12 @@ def annotated(
     """
     if not annotations:
         return outputs
-    from lamina.exporter.output import Output
+    from lamina.exporter.ports import Output
+    from lamina.exporter.table import row_of
     from lamina.start.record import replace
 
     outputs = outputs or (Output(),)
-    images = {"image", "oci", "docker"}
-    if not any(output.type in images for output in outputs):
+    if not any(row_of(output.type).is_image for output in outputs):
         raise LaminaError("--annotation needs an output that is an image", kind=Kind.USAGE)
     manifest = {name: value for place, name, value in annotations if place == "manifest"}
     placed = tuple(each for each in annotations if each[0] != "manifest")
@@ -193,7 +224,7 @@ def annotated(
             annotations=tuple(sorted({**dict(output.annotations), **manifest}.items())),
             placed_annotations=(*output.placed_annotations, *placed),
         )
-        if output.type in images
+        if row_of(output.type).is_image
         else output
         for output in outputs
     )
@@ -201,12 +232,39 @@ def annotated(
 
 def with_flags(request: BuildRequest, args: argparse.Namespace, context: Context) -> BuildRequest:
     """The request with what `add_build_flags` adds."""
-    from lamina.start.record import replace
-
     return replace(
         request,
         outputs=annotated(request.outputs, parse_annotations(args.annotation)),
         epoch=epoch_of(args, context),
         no_cache_filter=comma_list(args.no_cache_filter),
         squash=args.squash,
+    )
+
+
+def is_index(platforms: tuple[Platform, ...], build_args: Mapping[str, str]) -> bool:
+    """Whether the result is an index: of several images, or if BUILDKIT_MULTI_PLATFORM asks."""
+    wanted = build_args.get("BUILDKIT_MULTI_PLATFORM", "")
+    return len(platforms) > 1 or wanted.lower() in {"1", "t", "true"}
+
+
+def make_host(
+    args: argparse.Namespace, context: Context, view: Callable[[Event], None]
+) -> BuildHost:
+    """What the steps run on, as flags and settings say."""
+    from lamina.app.wiring import BuildHost
+
+    settings = context.settings()
+    if args.ca_bundle:
+        settings = replace(settings, ca_bundle=context.path(args.ca_bundle))
+    if args.runtime:
+        settings = replace(settings, runtime=args.runtime)
+    if args.context_modes:
+        settings = replace(settings, context_modes=args.context_modes)
+    return BuildHost(
+        context.store(),
+        settings,
+        search_path=context.env.get("PATH", ""),
+        emit=view,
+        env=context.env,
+        registries=context.registries,
     )

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from lamina.store.eviction import Limits
 
 USAGE = "[OPTIONS]"
-HEADING = "Deleted build cache objects:"
 _DANGLING = "WARNING! This will remove all dangling build cache. Are you sure you want to continue?"
 _ALL = "WARNING! This will remove all build cache. Are you sure you want to continue?"
 
@@ -35,13 +34,12 @@ def configure(parser: Parser) -> None:
 
 def run(args: argparse.Namespace, context: Context) -> int:
     from lamina.app.disk import prune_cache
-    from lamina.cli.images import notices
-    from lamina.cli.prune import confirmed, show
+    from lamina.cli.prune import CACHE, confirmed, show
 
     limits = limits_of(args, context)
     if not confirmed(_ALL if args.all else _DANGLING, context, what="builder", force=args.force):
         return 1
-    show([(HEADING, prune_cache(context.store(), limits, emit=notices(context)))], context)
+    show([(CACHE, prune_cache(context.store(), limits, emit=context.notices))], context)
     return 0
 
 

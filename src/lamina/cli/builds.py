@@ -293,7 +293,7 @@ def _configure_rm(parser: Parser) -> None:
 def _rm(args: argparse.Namespace, context: Context) -> int:
     """Remove the records of builds, with their logs"""
     from lamina.app.builds import list_builds, remove_build
-    from lamina.cli.main import report
+    from lamina.cli.report import report
 
     names = list(args.builds)
     if args.all:

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from lamina.cli.cache_copy_flags import add_copy_flags
+from lamina.cli.places import CACHE_PLACES, parse_cache_place
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
@@ -14,25 +17,22 @@ USAGE = "[OPTIONS] SOURCE [ID...]"
 
 
 def configure(parser: Parser) -> None:
-    from lamina.cli.cache_export import PLACES, add_common
-
-    add_common(parser)
-    parser.add_argument("source", metavar="SOURCE", help=PLACES)
+    add_copy_flags(parser)
+    parser.add_argument("source", metavar="SOURCE", help=CACHE_PLACES)
     parser.add_argument("ids", nargs="*", metavar="ID", help="only caches of these mounts' ids")
 
 
 def run(args: argparse.Namespace, context: Context) -> int:
-    from lamina.app.cachecopies import import_caches, parse_destination
-    from lamina.cli.build import make_view
-    from lamina.cli.registries import connect
+    from lamina.app.cachecopies import import_caches
+    from lamina.cli.view import make_view
 
-    source = parse_destination(args.source, absolute=context.path)
+    source = parse_cache_place(args.source, absolute=context.path)
     view = make_view(args.progress or "auto", context, quiet=args.quiet)
     try:
-        with connect(context) as connected:
+        with context.registries() as registries:
             made = import_caches(
                 context.store(),
-                connected,
+                registries,
                 source,
                 ids=args.ids,
                 wait=args.wait,

@@ -20,20 +20,13 @@ def configure(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace, context: Context) -> int:
-    import json
-
     from lamina.app.cachemounts import find_caches, inspect_caches
-    from lamina.cli.format import parse_template
+    from lamina.cli.format import documents
 
     store = context.store()
     found = inspect_caches(store, find_caches(store, args.caches))
-    documents = [_document(info) for info in found]
-    if not args.format or args.format == "json":
-        context.print(json.dumps(documents, indent=4))
-        return 0
-    template = parse_template(args.format)
-    for document in documents:
-        context.print(template.render(document))
+    for line in documents(args.format, [_document(info) for info in found]):
+        context.print(line)
     return 0
 
 

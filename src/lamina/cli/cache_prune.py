@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from lamina.cli.cache_filter import add_filter, parse_filter
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
@@ -15,8 +17,6 @@ _QUESTION = "WARNING! This will remove {what} cache mounts. Are you sure you wan
 
 
 def configure(parser: Parser) -> None:
-    from lamina.cli.cache_ls import add_filter
-
     parser.switch("-f", "--force", help="do not ask")
     add_filter(parser)
 
@@ -24,7 +24,6 @@ def configure(parser: Parser) -> None:
 def run(args: argparse.Namespace, context: Context) -> int:
     from lamina.app.cachemounts import prune_caches
     from lamina.app.disk import Pruned
-    from lamina.cli.cache_ls import parse_filter
     from lamina.cli.prune import confirmed, show
 
     wanted = parse_filter(args.filter, context)

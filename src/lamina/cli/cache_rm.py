@@ -20,7 +20,7 @@ def configure(parser: Parser) -> None:
 
 def run(args: argparse.Namespace, context: Context) -> int:
     from lamina.app.cachemounts import find_caches, remove_cache
-    from lamina.cli.main import report
+    from lamina.cli.report import report
     from lamina.errors import EXIT_STATUS, LaminaError
 
     status = 0

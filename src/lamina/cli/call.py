@@ -101,7 +101,7 @@ def _answer(request: BuildRequest, wanted: Call, context: Context) -> tuple[str,
             "checks that need its config were left out"
         )
     if checked.error is not None and not wanted.is_json:
-        from lamina.cli.main import report
+        from lamina.cli.report import report
 
         context.stdout.write(check_text(checked, request))
         context.stdout.flush()

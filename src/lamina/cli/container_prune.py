@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from lamina.cli.context import Context
 
 USAGE = "[OPTIONS]"
-HEADING = "Deleted Containers:"
 _QUESTION = """WARNING! This will remove all stopped containers.
 Are you sure you want to continue?"""
 
@@ -25,12 +24,12 @@ def configure(parser: Parser) -> None:
 def run(args: argparse.Namespace, context: Context) -> int:
     from lamina.app.containers import Host
     from lamina.app.disk import prune_containers
-    from lamina.cli.prune import confirmed, parse_filters, show
+    from lamina.cli.prune import CONTAINERS, confirmed, parse_filters, show
 
     wanted = parse_filters(args.filter, context)
     if not confirmed(_QUESTION, context, what="container", force=args.force):
         return 1
     settings = context.settings()
     host = Host(runtime=settings.runtime, subnet=settings.subnet)
-    show([(HEADING, prune_containers(context.store(), host, wanted=wanted))], context)
+    show([(CONTAINERS, prune_containers(context.store(), host, wanted=wanted))], context)
     return 0

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from lamina.app.settings import store_root
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from typing import TextIO
 
     from lamina.app.settings import Settings
+    from lamina.events import Event
+    from lamina.registry.client import Registries
+    from lamina.spec.platform import Platform
     from lamina.store.ports import Store
     from lamina.tasks import CancelToken
 
@@ -72,6 +76,24 @@ class Context:
             self._token = _signalled_token()
         return self._token
 
+    def platform(self) -> Platform:
+        """The platform of this host."""
+        from lamina.spec.platform import host
+
+        return host(os.uname().machine)
+
+    def registries(self) -> Registries:
+        """The way into registries with the user's settings and credentials: a context manager."""
+        from lamina.app.registries import connect
+
+        return connect(
+            self.env,
+            uid=self.uid,
+            settings=self.settings(),
+            clock=self.clock,
+            cancel=self.token(),
+        )
+
     def print(self, text: str = "") -> None:
         """One line on standard output."""
         self.stdout.write(text + "\n")
@@ -80,6 +102,14 @@ class Context:
         """One line on standard error."""
         self.stderr.write(text + "\n")
         self.stderr.flush()
+
+    def notices(self, event: Event) -> None:
+        """An emitter (`emit=context.notices`): prints notices on standard error, nothing else."""
+        from lamina.cli.ui.escape import printable
+        from lamina.events import Notice
+
+        if isinstance(event, Notice):
+            self.warn(f"lamina: {printable(event.message)}")
 
     def path(self, path: str) -> str:
         """`path` made absolute from the working directory (links and `..` are left alone)."""
@@ -93,8 +123,6 @@ class Context:
 
 
 def _signalled_token() -> CancelToken:
-    import os
-
     if TYPE_CHECKING:
         import signal as _signal
     else:

@@ -33,10 +33,9 @@ def configure(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace, context: Context) -> int:
-    from lamina.app.copying import CopyOptions, copy, parse_place
-    from lamina.cli.build import make_view
-    from lamina.cli.images import host_platform
-    from lamina.cli.registries import connect
+    from lamina.app.copying import CopyOptions, copy
+    from lamina.cli.places import parse_place
+    from lamina.cli.view import make_view
     from lamina.spec.platform import Platform
 
     if args.jobs < 1:
@@ -46,17 +45,17 @@ def run(args: argparse.Namespace, context: Context) -> int:
     source = parse_place(args.source, absolute=context.path)
     target = parse_place(args.target, absolute=context.path)
     options = CopyOptions(
-        host=host_platform(),
+        host=context.platform(),
         platform=Platform.parse(args.platform) if args.platform else None,
         all_platforms=args.all_platforms or args.all,
         jobs=args.jobs,
     )
     view = make_view(args.progress or "auto", context, quiet=args.quiet, builds=False)
     try:
-        with connect(context) as found:
+        with context.registries() as registries:
             copied = copy(
                 context.store(),
-                found,
+                registries,
                 source,
                 target,
                 options,

@@ -21,7 +21,6 @@ def configure(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace, context: Context) -> int:
-    from lamina.cli.registries import connect
     from lamina.spec.reference import Reference
 
     reference = Reference.parse(args.name)
@@ -29,8 +28,8 @@ def run(args: argparse.Namespace, context: Context) -> int:
         raise LaminaError(
             "say which tag or digest to delete: NAME:TAG or NAME@DIGEST", kind=Kind.USAGE
         )
-    with connect(context) as found:
-        repository = found.repository(reference, for_push=True)
+    with context.registries() as registries:
+        repository = registries.repository(reference, for_push=True)
         if args.tag_only:
             repository.delete(reference.tag)
             context.print(f"Untagged: {reference.familiar()}")

@@ -58,8 +58,7 @@ def _row(row: Row) -> dict[str, object]:
 
 def _verbose(usage: DiskUsage, context: Context) -> list[str]:
     from lamina.app.disk import in_order
-    from lamina.cli.format import ago, human_size, table
-    from lamina.cli.ps import status_text
+    from lamina.cli.format import ago, human_size, status_text, table
 
     now = context.clock()
     images = []

@@ -21,7 +21,6 @@ def configure(parser: Parser) -> None:
 
 def run(args: argparse.Namespace, context: Context) -> int:
     from lamina.app.pulling import choose_platform
-    from lamina.cli.registries import connect
     from lamina.spec import mediatype
     from lamina.spec.manifest import Index
     from lamina.spec.platform import Platform
@@ -30,8 +29,8 @@ def run(args: argparse.Namespace, context: Context) -> int:
 
     reference = Reference.parse(args.name).with_default_tag()
     wanted = str(reference.digest or reference.tag)
-    with connect(context) as found:
-        repository = found.repository(reference)
+    with context.registries() as registries:
+        repository = registries.repository(reference)
         head = None if args.platform else repository.head(wanted)
         if head is None:
             resolved = repository.resolve(wanted)

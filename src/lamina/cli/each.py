@@ -19,7 +19,7 @@ def each(names: Sequence[str], context: Context, action: Callable[[Container], s
     Errors are printed where they happen; the exit status is 1 if there was one, as Docker's.
     """
     from lamina.app.containers import Host, find
-    from lamina.cli.main import report
+    from lamina.cli.report import report
     from lamina.container.console import StartFailed
 
     settings = context.settings()

@@ -4,14 +4,11 @@
 from __future__ import annotations
 
 from lamina.cli.arguments import REMAINDER
-from lamina.errors import Kind, LaminaError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
 
-    from lamina.app.builds import Place
-    from lamina.builder.execution import StepFailed
     from lamina.cli.arguments import Parser
     from lamina.cli.context import Context
 
@@ -31,6 +28,7 @@ def configure(parser: Parser) -> None:
 
 def run(args: argparse.Namespace, context: Context) -> int:
     from lamina.app.builds import find_place
+    from lamina.cli.step_shell import enter_place
     from lamina.start.record import replace
 
     text = args.rest[0] if args.rest else ""
@@ -41,7 +39,7 @@ def run(args: argparse.Namespace, context: Context) -> int:
         place = replace(place, cwd=args.workdir)
     at_terminal = context.stdin.isatty() and context.stdout.isatty()
     plain = not args.rest[1:] and not (args.tty or args.interactive)
-    return _enter(
+    return enter_place(
         place,
         tuple(args.rest[1:]),
         context,
@@ -49,60 +47,3 @@ def run(args: argparse.Namespace, context: Context) -> int:
         terminal=args.tty or (plain and at_terminal),
         interactive=args.interactive or plain,
     )
-
-
-def check_can_enter(context: Context, *, reads_stdin: bool) -> None:
-    """Raise unless a shell could read from standard input after a failure."""
-    if reads_stdin:
-        raise LaminaError(
-            "--on-fail=shell needs standard input, which the build reads", kind=Kind.USAGE
-        )
-    if context.stdin.closed:
-        raise LaminaError("--on-fail=shell needs standard input", kind=Kind.USAGE)
-
-
-def enter_failed(error: StepFailed, context: Context, *, runtime: str) -> None:
-    """Report the failure of a step, then a shell in its files with its environment and mounts.
-
-    The shell reads standard input; at a terminal it gets one.
-    """
-    from lamina.app.failing import failed_place
-    from lamina.cli.main import report
-
-    report(error, context)
-    with failed_place(error) as place:
-        context.warn("lamina: a shell in the failed step; leave it to end the build")
-        at_terminal = context.stdin.isatty() and context.stdout.isatty()
-        _enter(place, (), context, runtime=runtime, terminal=at_terminal, interactive=True)
-
-
-def _enter(
-    place: Place,
-    command: tuple[str, ...],
-    context: Context,
-    *,
-    runtime: str,
-    terminal: bool,
-    interactive: bool,
-) -> int:
-    from lamina.app.builds import enter
-    from lamina.app.containers import Host
-    from lamina.cli.attach import check_terminal, detach_keys, run_attached
-    from lamina.events import silent
-
-    check_terminal(context, terminal=terminal, stdin=interactive)
-    if not interactive and not command:
-        raise LaminaError("no command to run, and nobody to type one", kind=Kind.USAGE)
-    settings = context.settings()
-    container = enter(
-        context.store(),
-        place,
-        command,
-        terminal=terminal,
-        interactive=interactive,
-        host=Host(runtime=runtime or settings.runtime, subnet=settings.subnet, forks=True),
-        clock=context.clock,
-        emit=silent,
-        cancel=context.token(),
-    )
-    return run_attached(container, context, keys=detach_keys(""), sig_proxy=True)

@@ -2,8 +2,9 @@
 """What Docker's commands print: tables, ages, sizes, and `--format` templates.
 
 `table`, `ago`, `duration` and `human_size` follow docker/cli and go-units to the letter, since
-scripts parse them. `listing` is the whole of `--format` for a command that prints rows; `render`
-is one template applied to one value (`lamina.cli.template` has the language).
+scripts parse them. `listing` is the whole of `--format` for a command that prints rows,
+`documents` for one that inspects; `render` is one template applied to one value
+(`lamina.cli.template` has the language).
 """
 
 from __future__ import annotations
@@ -16,16 +17,21 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from lamina.container.state import State
+
 __all__ = [
     "MissingField",
     "Template",
     "ago",
+    "documents",
     "duration",
+    "go_time",
     "human_size",
     "listing",
     "parse_template",
     "printable",
     "render",
+    "status_text",
     "table",
 ]
 
@@ -83,6 +89,21 @@ def listing(
         yield from (template.render(row) for row in rows)
 
 
+def documents(format_text: str, found: Sequence[Mapping[str, object]]) -> Iterator[str]:
+    """The lines an inspect command prints: one JSON list, or a template's text for each.
+
+    Raises:
+        LaminaError: as `listing`.
+    """
+    if format_text in {"", "json"}:
+        import json
+
+        yield json.dumps(found, indent=None if format_text else 4, ensure_ascii=False)
+    else:
+        template = parse_template(_unescape(format_text))
+        yield from (template.render(document) for document in found)
+
+
 def _template_table(
     text: str, headers: Mapping[str, str], rows: Sequence[Mapping[str, object]]
 ) -> str:
@@ -136,3 +157,22 @@ def duration(seconds: float) -> str:
 def ago(seconds: float) -> str:
     """`duration(seconds)` and ` ago`: how old something is."""
     return f"{duration(seconds)} ago"
+
+
+def go_time(seconds: float | None) -> str:
+    """POSIX seconds as Go prints a time: `2023-11-14 22:13:20 +0000 UTC`; `N/A` for none."""
+    from lamina.image.times import format_time
+
+    if not seconds:
+        return "N/A"
+    return format_time(int(seconds)).replace("T", " ").replace("Z", " +0000 UTC")
+
+
+def status_text(state: State, *, now: float) -> str:
+    """`Up 3 minutes`, `Exited (0) 2 hours ago`, `Created`."""
+    if state.is_running:
+        note = " (orphaned)" if state.orphaned else ""
+        return f"Up {duration(now - state.started)}{note}"
+    if state.status == "exited":
+        return f"Exited ({state.exit_status}) {ago(now - state.finished)}"
+    return "Created"

@@ -34,20 +34,19 @@ def run(args: argparse.Namespace, context: Context) -> int:
     from contextlib import ExitStack
 
     from lamina.app.fsck import check_store
-    from lamina.cli.build import make_view
     from lamina.cli.format import listing
-    from lamina.cli.registries import connect
+    from lamina.cli.view import make_view
     from lamina.errors import EXIT_STATUS, Kind
 
     view = make_view(args.progress or "auto", context, quiet=args.quiet)
     try:
         with ExitStack() as stack:
             asked = args.repair and not args.offline
-            connected = stack.enter_context(connect(context)) if asked else None
+            registries = stack.enter_context(context.registries()) if asked else None
             report = check_store(
                 context.store(),
                 repair=args.repair,
-                registries=connected,
+                registries=registries,
                 emit=view,
                 cancel=context.token(),
                 clock=context.clock,

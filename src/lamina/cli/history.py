@@ -42,10 +42,9 @@ def configure(parser: Parser) -> None:
 def run(args: argparse.Namespace, context: Context) -> int:
     from lamina.app.images import history
     from lamina.cli.format import listing
-    from lamina.cli.images import host_platform
     from lamina.spec.platform import Platform
 
-    platform = Platform.parse(args.platform) if args.platform else host_platform()
+    platform = Platform.parse(args.platform) if args.platform else context.platform()
     human = args.human.lower() not in {"false", "0", "f"}
     lines = history(context.store(), args.image, platform=platform, exact=bool(args.platform))
     rows = [_row(line, now=context.clock(), full=args.no_trunc, human=human) for line in lines]

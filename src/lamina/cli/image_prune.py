@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from lamina.cli.context import Context
 
 USAGE = "[OPTIONS]"
-HEADING = "Deleted Images:"
 _DANGLING = """WARNING! This will remove all dangling images.
 Are you sure you want to continue?"""
 _ALL = """WARNING! This will remove all images without at least one container associated to them.
@@ -27,15 +26,14 @@ def configure(parser: Parser) -> None:
 
 def run(args: argparse.Namespace, context: Context) -> int:
     from lamina.app.disk import prune_images
-    from lamina.cli.images import host_platform
-    from lamina.cli.prune import confirmed, parse_filters, show
+    from lamina.cli.prune import IMAGES, confirmed, parse_filters, show
 
     wanted = parse_filters(args.filter, context)
     question = _ALL if args.all else _DANGLING
     if not confirmed(question, context, what="image", force=args.force):
         return 1
     pruned = prune_images(
-        context.store(), all_unused=args.all, wanted=wanted, platform=host_platform()
+        context.store(), all_unused=args.all, wanted=wanted, platform=context.platform()
     )
-    show([(HEADING, pruned)], context)
+    show([(IMAGES, pruned)], context)
     return 0

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from lamina.app.images import Filters, Listed
     from lamina.cli.arguments import Parser
     from lamina.cli.context import Context
-    from lamina.events import Event
-    from lamina.spec.platform import Platform
 
 USAGE = "[OPTIONS] [REPOSITORY[:TAG]]"
 HEADERS = {
@@ -57,7 +55,7 @@ def run(args: argparse.Namespace, context: Context) -> int:
 
     filters = _filters(args.filter, args.reference)
     found = list_images(
-        context.store(), platform=host_platform(), filters=filters, emit=notices(context)
+        context.store(), platform=context.platform(), filters=filters, emit=context.notices
     )
     rows = [_row(listed, now=context.clock(), full=args.no_trunc) for listed in found]
     columns = ["Repository", "Tag", "ID", "CreatedSince", "Size"]
@@ -71,7 +69,7 @@ def run(args: argparse.Namespace, context: Context) -> int:
 
 
 def _row(listed: Listed, *, now: float, full: bool) -> dict[str, object]:
-    from lamina.cli.format import ago, human_size
+    from lamina.cli.format import ago, go_time, human_size
 
     reference, image = listed.reference, listed.image
     size = human_size(listed.size)
@@ -81,22 +79,13 @@ def _row(listed: Listed, *, now: float, full: bool) -> dict[str, object]:
         "Digest": str(image.target.digest),
         "ID": str(image.id) if full else image.id.short(),
         "CreatedSince": ago(now - listed.created) if listed.created else "N/A",
-        "CreatedAt": created_at(listed.created),
+        "CreatedAt": go_time(listed.created),
         "Size": size,
         "VirtualSize": size,
         "SharedSize": "N/A",
         "UniqueSize": "N/A",
         "Containers": "N/A",
     }
-
-
-def created_at(seconds: float | None) -> str:
-    """The time as Go prints it: `2023-11-14 22:13:20 +0000 UTC`."""
-    from lamina.image.times import format_time
-
-    if not seconds:
-        return "N/A"
-    return format_time(int(seconds)).replace("T", " ").replace("Z", " +0000 UTC")
 
 
 def _filters(texts: Sequence[str], reference: str) -> Filters:
@@ -139,26 +128,3 @@ def _dangling(values: Sequence[str]) -> bool | None:
             raise LaminaError(f"invalid filter 'dangling={value}'", kind=Kind.USAGE)
         found = value.lower() in {"true", "1"}
     return found
-
-
-def host_platform() -> Platform:
-    """The platform of this host."""
-    import os
-
-    from lamina.spec.platform import host
-
-    return host(os.uname().machine)
-
-
-class notices:  # noqa: N801  # used as an emitter: `emit=notices(context)`
-    """An emitter that prints notices on standard error and nothing else."""
-
-    def __init__(self, context: Context) -> None:
-        self._context = context
-
-    def __call__(self, event: Event) -> None:
-        from lamina.cli.ui.escape import printable
-        from lamina.events import Notice
-
-        if isinstance(event, Notice):
-            self._context.warn(f"lamina: {printable(event.message)}")

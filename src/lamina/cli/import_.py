@@ -35,7 +35,6 @@ def configure(parser: Parser) -> None:
 def run(args: argparse.Namespace, context: Context) -> int:
     from lamina.app.images import tagged_reference
     from lamina.app.importing import ImportOptions, import_directory, import_tar
-    from lamina.cli.images import host_platform
     from lamina.cli.values import parse_epoch
     from lamina.spec.platform import Platform
 
@@ -47,7 +46,7 @@ def run(args: argparse.Namespace, context: Context) -> int:
         )
     options = ImportOptions(
         names=(str(tagged_reference(args.name)),) if args.name else (),
-        platform=Platform.parse(args.platform) if args.platform else host_platform(),
+        platform=Platform.parse(args.platform) if args.platform else context.platform(),
         created=context.clock(),
         epoch=parse_epoch(context.env.get("SOURCE_DATE_EPOCH", "")),
         changes=tuple(args.change),

@@ -24,10 +24,9 @@ def configure(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace, context: Context) -> int:
-    from lamina.cli.images import host_platform
     from lamina.spec import platform as platforms
 
-    platform = platforms.Platform.parse(args.platform) if args.platform else host_platform()
+    platform = platforms.Platform.parse(args.platform) if args.platform else context.platform()
     if args.input in {"", "-"}:
         if context.stdin.isatty():
             raise LaminaError(

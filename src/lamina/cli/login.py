@@ -26,22 +26,21 @@ def configure(parser: Parser) -> None:
 def run(args: argparse.Namespace, context: Context) -> int:
     from lamina.app.login import login, server_of
     from lamina.app.registries import credential_store
-    from lamina.cli.registries import connect
 
     store = credential_store(context.env, uid=context.uid)
     host = server_of(args.server)
     if args.password:
         context.warn("WARNING! Using --password via the CLI is insecure. Use --password-stdin.")
     if not args.username and not args.password and not args.password_stdin:
-        known = store.find(host)
-        if known:
-            with connect(context) as found:
-                login(found, store, host, known)
+        kept = store.find(host)
+        if kept:
+            with context.registries() as registries:
+                login(registries, store, host, kept)
             context.print("Login Succeeded")
             return 0
     credentials = _ask(args, context, host)
-    with connect(context) as found:
-        done = login(found, store, host, credentials)
+    with context.registries() as registries:
+        done = login(registries, store, host, credentials)
     if not done.helper:
         context.warn(
             f"WARNING! Your credentials are stored unencrypted in '{done.place}'. "

@@ -35,6 +35,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "port": ("port", "list the published ports of a container"),
     "images": ("images", "list images"),
     "inspect": ("inspect", "print details of images and containers as JSON"),
+    "image inspect": ("image_inspect", "print details of images as JSON"),
+    "container inspect": ("container_inspect", "print details of containers as JSON"),
     "history": ("history", "print the history of an image"),
     "tag": ("tag", "give an image another name"),
     "rmi": ("rmi", "remove images"),
@@ -83,7 +85,7 @@ ALIASES: dict[tuple[str, str], str] = {
     ("image", "list"): "images",
     ("image", "rm"): "rmi",
     ("image", "remove"): "rmi",
-    ("image", "inspect"): "inspect",
+    ("image", "inspect"): "image inspect",
     ("image", "history"): "history",
     ("image", "tag"): "tag",
     ("image", "save"): "save",
@@ -110,7 +112,7 @@ ALIASES: dict[tuple[str, str], str] = {
     ("container", "wait"): "wait",
     ("container", "rm"): "rm",
     ("container", "port"): "port",
-    ("container", "inspect"): "inspect",
+    ("container", "inspect"): "container inspect",
     ("system", "info"): "info",
     ("cache", "ls"): "cache ls",
     ("cache", "list"): "cache ls",
@@ -196,6 +198,8 @@ def console() -> int:
             logging.basicConfig(level=logging.DEBUG, stream=sys.stderr)
         status = main(argv, context)
     except LaminaError as error:
+        from lamina.cli.report import report
+
         report(error, context)
         status = EXIT_STATUS[error.kind]
     except FileNotFoundError:  # os.getcwd
@@ -234,12 +238,16 @@ def main(argv: Sequence[str], context: Context) -> int:
         module.configure(parser)
         status: int = module.run(parser.parse(rest), context)
     except LaminaError as error:
+        from lamina.cli.report import report
+
         report(error, context)
         if status_of_failure is None or error.kind is Kind.USAGE:
             return EXIT_STATUS[error.kind]
         return status_of_failure
     except BaseExceptionGroup as group:
-        return _report_group(group, context)
+        from lamina.cli.report import report_group
+
+        return report_group(group, context)
     except (Cancelled, KeyboardInterrupt):
         context.warn("lamina: interrupted")
         return EXIT_INTERRUPTED
@@ -250,79 +258,16 @@ def main(argv: Sequence[str], context: Context) -> int:
     except SystemExit as stop:  # argparse's --help
         return stop.code if isinstance(stop.code, int) else 0
     except OSError as error:
+        from lamina.cli.report import from_os_error, report
+
         wrapped = from_os_error(error)
         report(wrapped, context)
         return EXIT_STATUS[wrapped.kind] if status_of_failure is None else status_of_failure
     except Exception:  # noqa: BLE001  # the command-line edge: whatever arrives here is a bug
-        return _report_bug(context)
+        from lamina.cli.report import report_bug
+
+        return report_bug(context)
     return status
-
-
-def from_os_error(error: OSError) -> LaminaError:
-    """The error as one a person can act on: which file, what the kernel said."""
-    import errno
-
-    kinds = {
-        errno.ENOENT: Kind.NOT_FOUND,
-        errno.EACCES: Kind.DENIED,
-        errno.EPERM: Kind.DENIED,
-        errno.ENOSPC: Kind.EXHAUSTED,
-        errno.EDQUOT: Kind.EXHAUSTED,
-        errno.EMFILE: Kind.EXHAUSTED,
-        errno.ENFILE: Kind.EXHAUSTED,
-    }
-    kind = kinds.get(error.errno or 0, Kind.SYSTEM)
-    subject = error.filename
-    if isinstance(subject, bytes):
-        subject = os.fsdecode(subject)
-    reason = error.strerror or str(error)
-    return LaminaError(f"{subject}: {reason}" if subject else reason, kind=kind)
-
-
-def report(error: LaminaError, context: Context | None) -> None:
-    """Print the error and its hint to standard error."""
-    stream = context.stderr if context is not None else sys.stderr
-    from lamina.cli.ui.escape import printable
-
-    stream.write(f"lamina: {printable(str(error), keep_newlines=True)}\n")
-    for note in getattr(error, "__notes__", ()):
-        stream.write(printable(note, keep_newlines=True) + "\n")
-    if error.hint:
-        stream.write(f"hint: {printable(error.hint)}\n")
-    stream.flush()
-
-
-def _report_group(group: BaseExceptionGroup[BaseException], context: Context) -> int:
-    """Independent errors of parallel tasks: each is reported; the first decides the status."""
-    known, unknown = group.split(LaminaError)
-    if unknown is not None or known is None:
-        return _report_bug(context)
-    status = EXIT_BUG
-    for error in reversed(_leaves(known)):
-        report(error, context)
-        status = EXIT_STATUS[error.kind]
-    return status
-
-
-def _leaves(group: BaseExceptionGroup[LaminaError]) -> list[LaminaError]:
-    found: list[LaminaError] = []
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            found += _leaves(error)
-        else:
-            found.append(error)
-    return found
-
-
-def _report_bug(context: Context) -> int:
-    import traceback
-
-    context.stderr.write(traceback.format_exc())
-    context.warn(
-        "lamina: this is a bug in lamina; please report it with the text above "
-        "and the output of 'lamina info'"
-    )
-    return EXIT_BUG
 
 
 def _load(name: str):  # type: ignore[no-untyped-def]  # noqa: ANN202  # a command module

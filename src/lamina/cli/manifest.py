@@ -59,7 +59,6 @@ def _inspect(args: argparse.Namespace, context: Context) -> int:
     import json
 
     from lamina.app.artifacts import has_list, list_index, read_list
-    from lamina.cli.registries import connect
     from lamina.spec.reference import Reference
 
     name = args.names[0]
@@ -68,8 +67,10 @@ def _inspect(args: argparse.Namespace, context: Context) -> int:
         descriptor, raw = index.descriptor(), index.raw
     else:
         reference = Reference.parse(name).with_default_tag()
-        with connect(context) as found:
-            resolved = found.repository(reference).resolve(str(reference.digest or reference.tag))
+        with context.registries() as registries:
+            resolved = registries.repository(reference).resolve(
+                str(reference.digest or reference.tag)
+            )
         descriptor, raw = resolved.descriptor, resolved.raw
     if args.raw:
         context.stdout.flush()
@@ -84,20 +85,19 @@ def _inspect(args: argparse.Namespace, context: Context) -> int:
 
 def _create_or_push(args: argparse.Namespace, context: Context) -> int:
     from lamina.app.artifacts import create_list, push_list, remove_list
-    from lamina.cli.build import make_view
-    from lamina.cli.registries import connect
+    from lamina.cli.view import make_view
 
     view = make_view("auto", context, quiet=False, builds=False)
     try:
-        with connect(context) as found:
+        with context.registries() as registries:
             if args.verb == "create":
                 name, *images = args.names
-                made = create_list(context.store(), found, name, images, amend=args.amend)
+                made = create_list(context.store(), registries, name, images, amend=args.amend)
                 said = f"Created manifest list {made}"
             else:
                 digest = push_list(
                     context.store(),
-                    found,
+                    registries,
                     args.names[0],
                     emit=view,
                     cancel=context.token(),

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from lamina.cli.arguments import Parser
     from lamina.cli.context import Context
 
+CONTAINERS = "Deleted Containers:"  # the headings of `show`
+IMAGES = "Deleted Images:"
+CACHE = "Deleted build cache objects:"
+
 
 def add_flags(parser: Parser, *, filters: str) -> None:
     """`--force` and `--filter`."""

@@ -75,7 +75,7 @@ def run(args: argparse.Namespace, context: Context) -> int:
 def _row(
     container: Container, state: State, args: argparse.Namespace, context: Context
 ) -> dict[str, object]:
-    from lamina.cli.format import ago
+    from lamina.cli.format import ago, status_text
 
     config = container.config
     command = " ".join(config.process.argv)
@@ -96,18 +96,6 @@ def _row(
         "Mounts": ",".join(mounts if args.no_trunc else [_shortened(m, 15) for m in mounts]),
         "Networks": config.network,
     }
-
-
-def status_text(state: State, *, now: float) -> str:
-    """`Up 3 minutes`, `Exited (0) 2 hours ago`, `Created`."""
-    from lamina.cli.format import ago, duration
-
-    if state.is_running:
-        note = " (orphaned)" if state.orphaned else ""
-        return f"Up {duration(now - state.started)}{note}"
-    if state.status == "exited":
-        return f"Exited ({state.exit_status}) {ago(now - state.finished)}"
-    return "Created"
 
 
 def ports_text(ports: Sequence[PortMapping], exposed: Sequence[str], state: State) -> str:

@@ -30,9 +30,7 @@ def configure(parser: Parser) -> None:
 
 def run(args: argparse.Namespace, context: Context) -> int:
     from lamina.app.pulling import PullOptions, pull_all_tags, pull_image
-    from lamina.cli.build import make_view
-    from lamina.cli.images import host_platform
-    from lamina.cli.registries import connect
+    from lamina.cli.view import make_view
     from lamina.spec.platform import Platform
     from lamina.spec.reference import Reference
     from lamina.system.userns import is_possible
@@ -40,7 +38,7 @@ def run(args: argparse.Namespace, context: Context) -> int:
     if args.jobs < 1:
         raise LaminaError(f"--jobs must be at least 1, got {args.jobs}", kind=Kind.USAGE)
     options = PullOptions(
-        host=host_platform(),
+        host=context.platform(),
         platform=Platform.parse(args.platform) if args.platform else None,
         all_platforms=args.all_platforms,
         jobs=args.jobs,
@@ -52,10 +50,10 @@ def run(args: argparse.Namespace, context: Context) -> int:
     view = make_view(args.progress or "auto", context, quiet=args.quiet, builds=False)
     pull = pull_all_tags if args.all_tags else pull_image
     try:
-        with connect(context) as found:
+        with context.registries() as registries:
             pulled = pull(
                 context.store(),
-                found,
+                registries,
                 args.name,
                 options,
                 emit=view,

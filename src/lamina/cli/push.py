@@ -56,21 +56,19 @@ def push_names(
 ) -> None:
     """Push each and print what Docker prints."""
     from lamina.app.pushing import push_image
-    from lamina.cli.build import make_view
-    from lamina.cli.images import host_platform
-    from lamina.cli.registries import connect
+    from lamina.cli.view import make_view
     from lamina.spec.platform import Platform
 
     view = make_view(progress, context, quiet=quiet, builds=False)
     pushed = []
     try:
-        with connect(context) as found:
+        with context.registries() as registries:
             for name in names:
                 one = push_image(
                     context.store(),
-                    found,
+                    registries,
                     name,
-                    host=host_platform(),
+                    host=context.platform(),
                     platform=Platform.parse(platform) if platform else None,
                     jobs=jobs,
                     emit=view,

@@ -22,13 +22,12 @@ def configure(parser: Parser) -> None:
 def run(args: argparse.Namespace, context: Context) -> int:
     import json
 
-    from lamina.cli.registries import connect
     from lamina.cli.ui.escape import printable
     from lamina.spec.reference import Reference
 
     reference = Reference.parse(args.name).with_default_tag()
-    with connect(context) as found:
-        repository = found.repository(reference)
+    with context.registries() as registries:
+        repository = registries.repository(reference)
         digest = reference.digest or repository.resolve(reference.tag).descriptor.digest
         entries = repository.referrers(digest, artifact_type=args.artifact_type)
     if args.format == "json":

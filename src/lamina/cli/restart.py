@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from lamina.cli.stop import add_stop_flags
+from lamina.cli.stop_flags import add_stop_flags
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

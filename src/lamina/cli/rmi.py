@@ -24,7 +24,6 @@ def configure(parser: Parser) -> None:
 
 def run(args: argparse.Namespace, context: Context) -> int:
     from lamina.app.images import collect_garbage, remove_image
-    from lamina.cli.images import notices
 
     store = context.store()
     errors: list[LaminaError] = []
@@ -40,7 +39,7 @@ def run(args: argparse.Namespace, context: Context) -> int:
         for removal in removals:
             context.print(f"{removal.verb}: {removal.subject}")
     if removed and not args.no_prune:
-        collect_garbage(store, emit=notices(context))
+        collect_garbage(store, emit=context.notices)
     if len(errors) == 1:
         raise errors[0]
     if errors:

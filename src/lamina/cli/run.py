@@ -40,7 +40,6 @@ def configure(parser: Parser) -> None:
 def run(args: argparse.Namespace, context: Context) -> int:
     from lamina.app import containers
     from lamina.cli.attach import check_terminal, detach_keys
-    from lamina.cli.images import notices
 
     if not args.rest:
         raise LaminaError("'lamina run' requires at least 1 argument", kind=Kind.USAGE)
@@ -61,7 +60,7 @@ def run(args: argparse.Namespace, context: Context) -> int:
             platform=_platform(args),
             host=host,
             clock=context.clock,
-            emit=notices(context),
+            emit=context.notices,
             cancel=context.token(),
         )
         cidfile.write(container.id)
@@ -112,21 +111,21 @@ def _ensure_image(args: argparse.Namespace, context: Context) -> None:
     if missing is None and args.pull == "missing":
         return
     from lamina.app.pulling import PullOptions, pull_missing
-    from lamina.cli.build import make_view
-    from lamina.cli.images import host_platform
-    from lamina.cli.registries import connect
+    from lamina.cli.view import make_view
     from lamina.system.userns import is_possible
 
     if missing is not None and not args.quiet:
         context.warn(f"Unable to find image '{name}' locally")
     view = make_view("auto", context, quiet=args.quiet, builds=False)
     try:
-        with connect(context) as found:
+        with context.registries() as registries:
             pull_missing(
                 context.store(),
-                found,
+                registries,
                 name,
-                PullOptions(host=host_platform(), platform=_platform(args), unpack=is_possible()),
+                PullOptions(
+                    host=context.platform(), platform=_platform(args), unpack=is_possible()
+                ),
                 missing=missing,
                 emit=view,
                 cancel=context.token(),

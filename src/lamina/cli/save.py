@@ -28,7 +28,6 @@ def configure(parser: Parser) -> None:
 
 def run(args: argparse.Namespace, context: Context) -> int:
     from lamina.app.images import save_images
-    from lamina.cli.images import host_platform
     from lamina.spec.platform import Platform
 
     if args.format not in _FORMATS:
@@ -37,7 +36,7 @@ def run(args: argparse.Namespace, context: Context) -> int:
             kind=Kind.USAGE,
             hint=f"formats: {', '.join(_FORMATS)}",
         )
-    platform = Platform.parse(args.platform) if args.platform else host_platform()
+    platform = Platform.parse(args.platform) if args.platform else context.platform()
 
     def fill(write: Callable[[bytes], object]) -> None:
         save_images(

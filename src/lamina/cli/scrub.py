@@ -29,7 +29,7 @@ def configure(parser: Parser) -> None:
 def run(args: argparse.Namespace, context: Context) -> int:
     from lamina.errors import EXIT_STATUS, Kind
     from lamina.server.config import Config, load_config
-    from lamina.server.storage import open_storage
+    from lamina.server.storage import open_driver
     from lamina.start.record import replace
 
     root = context.path(args.root) if args.root else ""
@@ -39,7 +39,8 @@ def run(args: argparse.Namespace, context: Context) -> int:
         config = Config(root=root or f"{context.root}/registry")
     _check_exists(config)
     # it reads, and lamina's store is not the registry's to scrub
-    storage = open_storage(replace(config, read_only=True, share_store=""), clock=context.clock)
+    driver = open_driver(replace(config, read_only=True, share_store=""), clock=context.clock)
+    storage = driver.storage
     try:
         damaged = storage.upkeep.scrub()
     finally:

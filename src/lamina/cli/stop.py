@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from lamina.cli.stop_flags import add_stop_flags
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
@@ -17,19 +19,6 @@ USAGE = "[OPTIONS] CONTAINER [CONTAINER...]"
 def configure(parser: Parser) -> None:
     add_stop_flags(parser)
     parser.add_argument("containers", nargs="+", metavar="CONTAINER")
-
-
-def add_stop_flags(parser: Parser) -> None:
-    """The flags that `stop` and `restart` share."""
-    parser.add_argument("-s", "--signal", default="", help="signal to send")
-    parser.add_argument(
-        "-t",
-        "--timeout",
-        "--time",
-        type=int,
-        default=None,
-        help="seconds before SIGKILL; -1: never",
-    )
 
 
 def run(args: argparse.Namespace, context: Context) -> int:

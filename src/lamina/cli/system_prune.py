@@ -26,9 +26,7 @@ def configure(parser: Parser) -> None:
 def run(args: argparse.Namespace, context: Context) -> int:
     from lamina.app.containers import Host
     from lamina.app.disk import prune_cache, prune_containers, prune_images
-    from lamina.cli import builder_prune, container_prune, image_prune
-    from lamina.cli.images import host_platform, notices
-    from lamina.cli.prune import confirmed, parse_filters, show
+    from lamina.cli.prune import CACHE, CONTAINERS, IMAGES, confirmed, parse_filters, show
     from lamina.store.eviction import Limits
 
     if args.volumes and any(text.startswith("until=") for text in args.filter):
@@ -40,17 +38,17 @@ def run(args: argparse.Namespace, context: Context) -> int:
         return 1
     store, settings = context.store(), context.settings()
     host = Host(runtime=settings.runtime, subnet=settings.subnet)
-    platform = host_platform()
+    platform = context.platform()
     pruned = [
-        (container_prune.HEADING, prune_containers(store, host, wanted=wanted)),
+        (CONTAINERS, prune_containers(store, host, wanted=wanted)),
         (
-            image_prune.HEADING,
+            IMAGES,
             prune_images(store, all_unused=args.all, wanted=wanted, platform=platform),
         ),
     ]
     if not (wanted.labels or wanted.without):  # cache has no labels: none of it matches
         limits = Limits(unused_since=wanted.until, dangling_only=not args.all)
-        pruned.append((builder_prune.HEADING, prune_cache(store, limits, emit=notices(context))))
+        pruned.append((CACHE, prune_cache(store, limits, emit=context.notices)))
     show(pruned, context)
     return 0
 

@@ -18,11 +18,10 @@ def configure(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace, context: Context) -> int:
-    from lamina.cli.registries import connect
     from lamina.cli.ui.escape import printable
     from lamina.spec.reference import Reference
 
-    with connect(context) as found:
-        for tag in found.repository(Reference.parse(args.repository)).tags():
+    with context.registries() as registries:
+        for tag in registries.repository(Reference.parse(args.repository)).tags():
             context.print(printable(tag))
     return 0

@@ -22,6 +22,8 @@ def parse_size(text: str, flag: str) -> int:
     unit = lowered[-1:] if lowered[-1:].isalpha() else ""
     number = lowered[: len(lowered) - len(unit)].strip()
     try:
+        if not number.isascii() or "_" in number:  # which Python's float takes
+            raise ValueError(number)
         size = int(float(number) * _UNITS[unit])
     except (ValueError, KeyError, OverflowError) as error:
         raise LaminaError(

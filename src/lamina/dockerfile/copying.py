@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from lamina.dockerfile.operands import absolute, copy_keyword, error_at, relative
 from lamina.dockerfile.remotes import GitAnswer, GitRequest, UrlAnswer, UrlRequest
-from lamina.errors import LaminaError
+from lamina.errors import LaminaError, never
 from lamina.plan.ops import CopyAction, GitSource, HttpSource, InlineSource
 from lamina.spec.digest import Digest
 from lamina.start.record import Record, replace
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from lamina.dockerfile import ast
     from lamina.dockerfile.remotes import Remotes
+    from lamina.plan.ops import PinnedSource
     from lamina.spec.gitref import GitRef
 
 _UNNAMED = "__unnamed__"  # BuildKit's name for a URL without a path
@@ -295,7 +296,7 @@ def history_words(request: CopyRequest, command: ast.Copy) -> str:
     return " ".join([*words, "# buildkit"])
 
 
-def source_title(source: HttpSource | GitSource | InlineSource) -> str:
+def source_title(source: PinnedSource) -> str:
     """What people are told of a source; a password in its URL is not shown."""
     if isinstance(source, InlineSource):
         return "preparing inline document"
@@ -303,4 +304,6 @@ def source_title(source: HttpSource | GitSource | InlineSource) -> str:
 
     if isinstance(source, HttpSource):
         return f"load {shown(source.url)}"
-    return f"load git source {shown(source.remote)}#{source.ref or source.commit}"
+    if isinstance(source, GitSource):
+        return f"load git source {shown(source.remote)}#{source.ref or source.commit}"
+    return never(source)

@@ -18,7 +18,8 @@ from lamina.dockerfile.words import (
     split_words,
     suggest,
 )
-from lamina.errors import Kind, SourceError
+from lamina.errors import Kind, LaminaError, SourceError
+from lamina.spec.reference import Reference
 from lamina.spec.span import Span
 from lamina.start.pattern import pattern
 from lamina.start.record import Record
@@ -61,9 +62,7 @@ _FLAGS: dict[str, dict[str, bool | None]] = {
 _BLANK = pattern(r"[\t\v\f\r ]")
 _STAGE_NAME = pattern(r"[a-z][a-z0-9-_.]*")
 _ONBUILD = pattern(r"(?i:\s*ONBUILD\s*)")
-_SYNTAX = pattern(
-    r"(?:docker\.io/)?docker/dockerfile(?:-upstream)?(?::[\w.-]+)?(?:@sha256:[0-9a-f]{64})?"
-)
+_FRONT_ENDS = ("/docker/dockerfile", "/docker/dockerfile-upstream")
 
 
 class _Line(Record):
@@ -158,13 +157,22 @@ def _first_line(lexer: Lexer) -> Span:
 def _check_syntax(directives: list[ast.Directive]) -> None:
     for directive in directives:
         frontend = directive.value.split(" ")[0]
-        if directive.name == "syntax" and not _SYNTAX.fullmatch(frontend):
+        if directive.name == "syntax" and not _is_docker(frontend):
             raise SourceError(
                 f"syntax {frontend} is not supported: lamina reads the language of docker/dockerfile",
                 span=directive.span,
                 kind=Kind.UNSUPPORTED,
                 hint="remove the directive if the file is an ordinary Dockerfile",
             )
+
+
+def _is_docker(frontend: str) -> bool:
+    """Whether the image is Docker's front end, from its own registry or from a mirror of it."""
+    try:
+        repository = Reference.parse(frontend).repository
+    except LaminaError:
+        return False
+    return f"/{repository}".endswith(_FRONT_ENDS)
 
 
 def _cut(logical: Logical, escape: str) -> _Line:

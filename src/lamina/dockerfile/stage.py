@@ -29,7 +29,7 @@ from lamina.dockerfile.values import (
     is_signal,
     parse_port,
 )
-from lamina.errors import Kind
+from lamina.errors import Kind, never
 from lamina.plan.graph import Edge, Plan, Vertex, VertexMeta, combined, vertex
 from lamina.plan.ops import Exec, FileOp, LocalSource, Merge, MkdirAction
 from lamina.spec.config import Healthcheck, History, ImageConfig, RunConfig
@@ -248,7 +248,7 @@ class StageState:
                 on_build = (*self.run.on_build, command.expression)
                 self.run = replace(self.run, on_build=on_build)
             case _:
-                _never(command)
+                never(command)
 
     # -- steps that add a layer
 
@@ -659,7 +659,3 @@ def _proxies(build_args: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
 def _is_numeric(owner: str) -> bool:
     """Whether no name must be looked up for this --chown."""
     return all(part.isascii() and (not part or part.isdigit()) for part in owner.split(":"))
-
-
-def _never(command: object) -> None:
-    raise AssertionError(command)

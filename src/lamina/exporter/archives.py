@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from lamina.exporter.assemble import assemble
+from lamina.exporter.assemble import Assembled, assemble
 from lamina.exporter.destination import StreamExport, write_aside
 from lamina.exporter.ports import Exported
 from lamina.exporter.progress import Tell
@@ -14,25 +14,37 @@ from lamina.image.archive_write import (
     write_oci_archive,
     write_oci_directory,
 )
+from lamina.start.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import IO
+    from collections.abc import Callable, Sequence
+    from typing import IO, Protocol
 
     from lamina.events import Emitter
-    from lamina.exporter.assemble import Assembled
-    from lamina.exporter.output import Output
-    from lamina.exporter.ports import BuildResult, PendingExport
+    from lamina.exporter.ports import BuildResult, Output, PendingExport, PlatformResult
     from lamina.store.ports import Store
     from lamina.tasks import CancelToken
 
+    class _Writer(Protocol):
+        def __call__(
+            self,
+            store: Store,
+            images: Sequence[ArchiveImage],
+            write: Callable[[bytes], object],
+            /,
+            *,
+            cancel: CancelToken,
+        ) -> object: ...
 
-class ArchiveExporter:
+
+class _ArchiveExporter:
     """Assembles the image in the store, unnamed, and copies it out."""
 
+    _write: _Writer
+
     def __init__(
-        self, output: Output, clock: Callable[[], float], stdout: IO[bytes] | None
+        self, output: Output, *, clock: Callable[[], float], stdout: IO[bytes] | None, **_: object
     ) -> None:
         self._output = output
         self._clock = clock
@@ -45,9 +57,27 @@ class ArchiveExporter:
         names = all_names(result, self._output)
         tell = Tell(emit, self._clock)
         assembled = assemble(result, store, self._output, tell=tell, cancel=cancel)
-        return self.write(assembled, names, store, tell=tell, cancel=cancel)
+        return self._pending(assembled, names, store, tell=tell, cancel=cancel)
 
-    def write(
+    def export_platforms(
+        self,
+        results: Sequence[PlatformResult],
+        store: Store,
+        *,
+        emit: Emitter,
+        cancel: CancelToken,
+    ) -> PendingExport:
+        """See `Exporter.export_platforms`: an index of the images."""
+        from lamina.exporter.platforms import assemble_index
+
+        output = self._output
+        tell = Tell(emit, self._clock)
+        index = assemble_index(results, store, output, tell=tell, cancel=cancel)
+        described = replace(index, annotations=output.placed("index-descriptor"))
+        names = all_names(results[0].result, output)
+        return self._pending(Assembled(described, None), names, store, tell=tell, cancel=cancel)
+
+    def _pending(
         self,
         assembled: Assembled,
         names: tuple[str, ...],
@@ -62,16 +92,27 @@ class ArchiveExporter:
         dest = self._output.dest
         if not self._output.tar:
             return _DirectoryExport(store, images, dest, cancel, exported)
-        writer = write_oci_archive if self._output.type == "oci" else write_docker_archive
 
         def fill(write: Callable[[bytes], object]) -> None:
-            writer(store, images, write, cancel=cancel)
+            self._write(store, images, write, cancel=cancel)
 
         if dest == "-":
             assert self._stdout is not None
             return StreamExport(self._stdout, fill, exported)
         with tell.task(dest, f"writing {dest}"):
             return write_aside(dest, fill, exported)
+
+
+class OciExporter(_ArchiveExporter):
+    """`type=oci`: an OCI image layout."""
+
+    _write = staticmethod(write_oci_archive)
+
+
+class DockerExporter(_ArchiveExporter):
+    """`type=docker`: what `docker load` reads."""
+
+    _write = staticmethod(write_docker_archive)
 
 
 class _DirectoryExport:

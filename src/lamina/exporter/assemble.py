@@ -24,8 +24,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lamina.exporter.output import Output
-    from lamina.exporter.ports import BuildResult
+    from lamina.exporter.ports import BuildResult, Output
     from lamina.exporter.progress import Tell
     from lamina.spec.config import ImageConfig
     from lamina.spec.digest import DiffID

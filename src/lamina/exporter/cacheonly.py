@@ -7,8 +7,10 @@ from lamina.exporter.ports import Exported
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from lamina.events import Emitter
-    from lamina.exporter.ports import BuildResult, PendingExport
+    from lamina.exporter.ports import BuildResult, Output, PendingExport, PlatformResult
     from lamina.store.ports import Store
     from lamina.tasks import CancelToken
 
@@ -16,10 +18,23 @@ if TYPE_CHECKING:
 class NoExporter:
     """Makes nothing."""
 
+    def __init__(self, output: Output, **_: object) -> None: ...
+
     def export(
         self, result: BuildResult, store: Store, *, emit: Emitter, cancel: CancelToken
     ) -> PendingExport:
         """See `Exporter.export`."""
+        return _Nothing()
+
+    def export_platforms(
+        self,
+        results: Sequence[PlatformResult],
+        store: Store,
+        *,
+        emit: Emitter,
+        cancel: CancelToken,
+    ) -> PendingExport:
+        """See `Exporter.export_platforms`."""
         return _Nothing()
 
 

@@ -15,10 +15,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from lamina.exporter.output import Output
-    from lamina.exporter.ports import BuildResult
+    from lamina.exporter.ports import BuildResult, Output
     from lamina.exporter.progress import Tell
-    from lamina.spec.digest import DiffID
+    from lamina.spec.digest import DiffID, Stack
     from lamina.store.ports import Store
     from lamina.tasks import CancelToken
 
@@ -33,7 +32,7 @@ _PREFERENCE = ("gzip", "zstd", "uncompressed")
 
 def layer_blobs(
     result: BuildResult, store: Store, output: Output, *, tell: Tell, cancel: CancelToken
-) -> tuple[tuple[DiffID, ...], tuple[Descriptor, ...]]:
+) -> tuple[Stack, tuple[Descriptor, ...]]:
     """The final stack (new layers clamped to the epoch) and a blob of each, lowest first.
 
     A base layer keeps a blob it has, unless `force-compression`; a new one gets the wanted

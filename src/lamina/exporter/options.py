@@ -7,20 +7,35 @@ Every attribute works or is refused by name; docs/adr/0044-exporters.md lists th
 from __future__ import annotations
 
 from lamina.errors import Kind
-from lamina.exporter.output import Output
+from lamina.exporter.ports import Output
+from lamina.exporter.table import TABLE
 from lamina.spec.attributes import Attributes, InvalidAttribute, split_fields
+from lamina.start.record import replace
 
-TYPES = ("image", "oci", "docker", "tar", "local", "cacheonly")
-_IMAGE_ATTRIBUTES = frozenset(
-    {"name", "compression", "compression-level", "force-compression", "oci-mediatypes"}
-)
-_ALLOWED: dict[str, frozenset[str]] = {
-    "image": _IMAGE_ATTRIBUTES | {"push", "unpack", "store"},
-    "oci": _IMAGE_ATTRIBUTES | {"dest", "tar"},
-    "docker": _IMAGE_ATTRIBUTES | {"dest"},
-    "tar": frozenset({"dest", "platform-split"}),
-    "local": frozenset({"dest", "platform-split"}),
-    "cacheonly": frozenset(),
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from lamina.exporter.table import Row
+
+
+def _true(attributes: Attributes, name: str) -> None:
+    if not attributes.boolean(name, default=True):
+        raise InvalidAttribute(
+            f"output {name}=false is not supported: an image is always stored",
+            kind=Kind.UNSUPPORTED,
+            hint="use type=oci or type=docker to write an archive",
+        )
+
+
+READERS: dict[str, Callable[[Attributes, str], object]] = {
+    "text": lambda attributes, name: attributes[name],
+    "names": lambda attributes, name: tuple(filter(None, attributes[name].split(","))),
+    "boolean": lambda attributes, name: attributes.boolean(name, default=False),
+    "true": _true,
+    "compression": lambda attributes, _: attributes.compression(),
+    "compression-level": lambda attributes, _: attributes.compression_level(),
 }
 
 
@@ -49,42 +64,39 @@ def _checked(text: str, attributes: Attributes) -> Output:
     if type == "registry":
         type = "image"
         attributes.setdefault("push", "true")
-    if type not in _ALLOWED:
+    row = TABLE.get(type)
+    if row is None:
         raise InvalidAttribute(
             f"invalid output {text!r}: unknown type {type!r}"
             if type
             else f"invalid output {text!r}: type is missing",
-            hint=f"types: {', '.join(TYPES)}",
+            hint=f"types: {', '.join(TABLE)}",
         )
-    annotations = _annotations(type, attributes)
-    attributes.refuse_others(type, _ALLOWED[type])
-    _refuse(attributes)
-    if type == "docker" and not attributes.get("dest"):
-        type = "image"
-    names = tuple(name for name in attributes.get("name", "").split(",") if name)
-    split = attributes.boolean("platform-split", default=False)
-    return Output(
-        type,
-        _destination(type, attributes),
-        names,
-        attributes.compression(),
-        attributes.compression_level(),
-        attributes.boolean("force-compression", default=False),
-        _mediatypes(attributes),
-        tuple((name, value) for place, name, value in annotations if place == "manifest"),
-        attributes.boolean("tar", default=True),
-        attributes.boolean("unpack", default=False),
-        split if "platform-split" in attributes else None,
-        attributes.boolean("push", default=False),
-        tuple(placed for placed in annotations if placed[0] != "manifest"),
+    annotations = _annotations(type, row, attributes)
+    attributes.refuse_others(type, frozenset(option.name for option in row.options))
+    values: dict[str, Any] = {  # each field has the type that its reader gives
+        option.field: READERS[option.type](attributes, option.name)
+        for option in row.options
+        if option.name in attributes
+    }
+    values.pop("", None)
+    output = replace(
+        Output(type),
+        annotations=tuple((name, value) for at, name, value in annotations if at == "manifest"),
+        placed_annotations=tuple(placed for placed in annotations if placed[0] != "manifest"),
+        **values,
     )
+    _check_mediatypes(output)
+    if type == "docker" and not output.dest:
+        return replace(output, type="image")
+    return replace(output, dest=_destination(row, output))
 
 
-def _annotations(type: str, attributes: Attributes) -> tuple[tuple[str, str, str], ...]:
+def _annotations(type: str, row: Row, attributes: Attributes) -> tuple[tuple[str, str, str], ...]:
     """`annotation[-PLACE][[PLATFORM]].KEY=VALUE`, taken out of `attributes`: (place, key, value)."""
     found: dict[tuple[str, str], str] = {}
     for key in [key for key in attributes if key.startswith("annotation")]:
-        if type not in {"image", "oci", "docker"}:
+        if not row.is_image:
             raise InvalidAttribute(
                 f"output type={type} does not support {key!r}", kind=Kind.UNSUPPORTED
             )
@@ -127,34 +139,20 @@ def refuse_places(output: Output) -> None:
         )
 
 
-def _refuse(attributes: Attributes) -> None:
-    if not attributes.boolean("store", default=True):
+def _destination(row: Row, output: Output) -> str:
+    is_directory = row.dest == "directory" or not output.tar
+    if is_directory and output.dest in {"", "-"}:
         raise InvalidAttribute(
-            "output store=false is not supported: an image is always stored",
-            kind=Kind.UNSUPPORTED,
-            hint="use type=oci or type=docker to write an archive",
+            f"output type={output.type} cannot be written to standard output"
+            if output.dest
+            else f"output type={output.type} needs dest=DIRECTORY"
         )
+    return output.dest or ("-" if row.dest else "")
 
 
-def _destination(type: str, attributes: Attributes) -> str:
-    dest = attributes.get("dest", "")
-    tar = attributes.boolean("tar", default=True)
-    if type in {"image", "cacheonly"}:
-        return ""
-    if not dest:
-        if type == "local" or not tar:
-            raise InvalidAttribute(f"output type={type} needs dest=DIRECTORY")
-        return "-"
-    if dest == "-" and (type == "local" or not tar):
-        raise InvalidAttribute(f"output type={type} cannot be written to standard output")
-    return dest
-
-
-def _mediatypes(attributes: Attributes) -> bool:
-    oci = attributes.boolean("oci-mediatypes", default=True)
-    if not oci and attributes.compression() == "zstd":
+def _check_mediatypes(output: Output) -> None:
+    if not output.oci_mediatypes and output.compression == "zstd":
         raise InvalidAttribute(
             "output compression=zstd needs oci-mediatypes=true: Docker's media types have no zstd",
             kind=Kind.UNSUPPORTED,
         )
-    return oci

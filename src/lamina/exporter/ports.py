@@ -1,24 +1,53 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an exporter is given, what it gives back, and which one an `Output` needs."""
+"""What an exporter is given and what it gives back."""
 
 from __future__ import annotations
 
-from lamina.errors import Kind, LaminaError
 from lamina.start.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import IO, Protocol
+    from collections.abc import Sequence
+    from typing import Protocol
 
     from lamina.events import Emitter
-    from lamina.exporter.output import Output
     from lamina.spec.config import ImageConfig
-    from lamina.spec.digest import DiffID, Digest
+    from lamina.spec.digest import Digest, Stack
+    from lamina.spec.platform import Platform
     from lamina.store.ports import Store
     from lamina.tasks import CancelToken
 else:
     Protocol = object
+
+
+class Output(Record):
+    """A checked `--output`. `dest` is a path, `-` for standard output, empty for `image`.
+
+    `names` are further image names (`name=`), `annotations` go into the manifest, sorted by key.
+    `type=cacheonly` makes nothing: the build only fills the cache. `platform_split` puts the files
+    of `type=local` and `type=tar` into a directory named for the platform (`linux_amd64`); None:
+    if there are several. `placed_annotations` are for other places than every manifest: (place,
+    name, value), the place as `options.annotation_place` gives it. `push` sends the
+    names to their registries once they are set.
+    """
+
+    type: str = "image"
+    dest: str = ""
+    names: tuple[str, ...] = ()
+    compression: str = "gzip"
+    compression_level: int | None = None
+    force_compression: bool = False
+    oci_mediatypes: bool = True
+    annotations: tuple[tuple[str, str], ...] = ()
+    tar: bool = True
+    unpack: bool = False
+    platform_split: bool | None = None
+    push: bool = False
+    placed_annotations: tuple[tuple[str, str, str], ...] = ()
+
+    def placed(self, place: str) -> tuple[tuple[str, str], ...]:
+        """The annotations for `place`, sorted by key."""
+        return tuple((name, value) for at, name, value in self.placed_annotations if at == place)
 
 
 class BuildResult(Record):
@@ -31,13 +60,20 @@ class BuildResult(Record):
     `cached` says that no step ran: then an image made earlier of the same parts is the result.
     """
 
-    diff_ids: tuple[DiffID, ...]
+    diff_ids: Stack
     config: ImageConfig
     base_layers: int
     names: tuple[str, ...] = ()
     created: float = 0.0
     epoch: int | None = None
     cached: bool = False
+
+
+class PlatformResult(Record):
+    """What a build made for one of the platforms that were asked for."""
+
+    platform: Platform
+    result: BuildResult
 
 
 class Exported(Record):
@@ -72,44 +108,12 @@ class Exporter(Protocol):
             Cancelled: nothing is left of the export but unreferenced blobs.
         """
 
-
-def make_exporter(
-    output: Output,
-    *,
-    clock: Callable[[], float],
-    stdout: IO[bytes] | None = None,
-    privileged: bool = False,
-) -> Exporter:
-    """The exporter for `output`, whose `dest` is absolute or `-`; `stdout` is for the latter.
-
-    `clock` gives POSIX seconds for events. `privileged` (uid 0): `type=local` keeps owners,
-    setuid bits and device nodes; otherwise files belong to the caller.
-
-    Raises:
-        LaminaError: kind USAGE if `-` was asked for and there is no `stdout`, or it is a terminal.
-    """
-    if output.dest == "-" and (stdout is None or stdout.isatty()):
-        raise LaminaError(
-            f"output type={output.type} is not written to a terminal",
-            kind=Kind.USAGE,
-            hint="redirect standard output or give dest=FILE",
-        )
-    if output.placed_annotations:
-        from lamina.exporter.options import refuse_places
-
-        refuse_places(output)
-    if output.type == "image":
-        from lamina.exporter.stored import StoredExporter
-
-        return StoredExporter(output, clock)
-    if output.type in {"oci", "docker"}:
-        from lamina.exporter.archives import ArchiveExporter
-
-        return ArchiveExporter(output, clock, stdout)
-    if output.type == "cacheonly":
-        from lamina.exporter.cacheonly import NoExporter
-
-        return NoExporter()
-    from lamina.exporter.rootfs import RootfsExporter
-
-    return RootfsExporter(output, clock, stdout, privileged=privileged)
+    def export_platforms(
+        self,
+        results: Sequence[PlatformResult],
+        store: Store,
+        *,
+        emit: Emitter,
+        cancel: CancelToken,
+    ) -> PendingExport:
+        """As `export`, of the results for several platforms, in the order asked for, as one."""

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from lamina.exporter.destination import StreamExport, write_aside
 from lamina.exporter.ports import Exported
@@ -13,13 +13,12 @@ from lamina.start.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from contextlib import AbstractContextManager
     from typing import IO
 
     from lamina.events import Emitter
-    from lamina.exporter.output import Output
-    from lamina.exporter.ports import BuildResult, PendingExport
+    from lamina.exporter.ports import BuildResult, Output, PendingExport, PlatformResult
     from lamina.layer.entry import Items
     from lamina.store.ports import Store
     from lamina.tasks import CancelToken
@@ -30,15 +29,15 @@ _NOTHING = Exported(None, None)
 _SECOND = 1_000_000_000
 
 
-class RootfsExporter:
+class _RootfsExporter:
     """Reads the stack of layers as one tree, through a mount that nobody else sees."""
 
     def __init__(
         self,
         output: Output,
+        *,
         clock: Callable[[], float],
         stdout: IO[bytes] | None,
-        *,
         privileged: bool,
     ) -> None:
         self._output = output
@@ -50,23 +49,41 @@ class RootfsExporter:
         self, result: BuildResult, store: Store, *, emit: Emitter, cancel: CancelToken
     ) -> PendingExport:
         """See `Exporter.export`. Raises kind DENIED where mounting is not permitted."""
-        tree = self.tree(result, store, emit=emit, cancel=cancel)
+        tree = self._tree(result, store, emit=emit, cancel=cancel)
         place = ""
         if self._output.platform_split:
             config = result.config
             place = "_".join(filter(None, (config.os, config.architecture, config.variant)))
-        if self._output.type == "local":
-            return self.local(place, tree, emit)
+        return self._pending([place], [tree], emit)
 
-        def fill(write: Callable[[bytes], object]) -> None:
-            from lamina.layer.tarwrite import write_tar
+    def export_platforms(
+        self,
+        results: Sequence[PlatformResult],
+        store: Store,
+        *,
+        emit: Emitter,
+        cancel: CancelToken,
+    ) -> PendingExport:
+        """See `Exporter.export_platforms`: the trees side by side, or in one.
 
-            with tree() as found:
-                write_tar(joined([place], [found]), write)
+        Raises:
+            LaminaError: kind CONFLICT if two platforms have a file of one path and are not split.
+        """
+        from lamina.exporter.platforms import check_overlap, directory_of
 
-        return self.tar(fill, emit)
+        trees = [self._tree(part.result, store, emit=emit, cancel=cancel) for part in results]
+        if self._output.platform_split is False:
+            check_overlap(results, trees)
+            return self._pending([""] * len(trees), trees, emit)
+        return self._pending([directory_of(part.platform) for part in results], trees, emit)
 
-    def tree(
+    def _pending(
+        self, places: Sequence[str], trees: Sequence[Tree], emit: Emitter
+    ) -> PendingExport:
+        """The trees below their places (empty: the destination itself)."""
+        raise NotImplementedError
+
+    def _tree(
         self, result: BuildResult, store: Store, *, emit: Emitter, cancel: CancelToken
     ) -> Tree:
         """A context manager's maker: the entries of the result's root filesystem."""
@@ -88,15 +105,32 @@ class RootfsExporter:
 
         return items
 
-    def local(self, place: str, tree: Tree, emit: Emitter) -> PendingExport:
-        """The tree in the directory `place` (empty: the destination itself)."""
-        dest = os.path.join(self._output.dest, place) if place else self._output.dest
-        return _LocalExport(dest, tree, Tell(emit, self._clock), privileged=self._privileged)
 
-    def tar(
-        self, fill: Callable[[Callable[[bytes], object]], None], emit: Emitter
+class LocalExporter(_RootfsExporter):
+    """`type=local`: files in a directory."""
+
+    def _pending(
+        self, places: Sequence[str], trees: Sequence[Tree], emit: Emitter
     ) -> PendingExport:
-        """What `fill` writes, as a file or on standard output."""
+        dest, tell = self._output.dest, Tell(emit, self._clock)
+        pairs = zip(places, trees, strict=True)
+        parts = [(os.path.join(dest, place) if place else dest, tree) for place, tree in pairs]
+        return _LocalExport(parts, tell, privileged=self._privileged)
+
+
+class TarExporter(_RootfsExporter):
+    """`type=tar`: a tar of the files, in a file or on standard output."""
+
+    def _pending(
+        self, places: Sequence[str], trees: Sequence[Tree], emit: Emitter
+    ) -> PendingExport:
+        def fill(write: Callable[[bytes], object]) -> None:
+            from lamina.layer.tarwrite import write_tar
+
+            with ExitStack() as stack:
+                opened = [stack.enter_context(tree()) for tree in trees]
+                write_tar(joined(places, opened), write)
+
         dest = self._output.dest
         if dest == "-":
             assert self._stdout is not None
@@ -129,25 +163,18 @@ def joined(places: Iterable[str], trees: Iterable[Items]) -> Items:
 class _LocalExport:
     """Files are merged into the directory when it is finalised: that cannot be taken back."""
 
-    def __init__(
-        self,
-        dest: str,
-        items: Callable[[], AbstractContextManager[Items]],
-        tell: Tell,
-        *,
-        privileged: bool,
-    ) -> None:
-        self._dest = dest
-        self._items = items
+    def __init__(self, parts: Sequence[tuple[str, Tree]], tell: Tell, *, privileged: bool) -> None:
+        self._parts = parts
         self._tell = tell
         self._privileged = privileged
 
     def finalize(self) -> Exported:
         from lamina.layer.apply import extract
 
-        os.makedirs(self._dest, exist_ok=True)
-        with self._tell.task(self._dest, f"writing {self._dest}"), self._items() as found:
-            extract(found, self._dest, owners=self._privileged, privileged=self._privileged)
+        for dest, tree in self._parts:
+            os.makedirs(dest, exist_ok=True)
+            with self._tell.task(dest, f"writing {dest}"), tree() as found:
+                extract(found, dest, owners=self._privileged, privileged=self._privileged)
         return _NOTHING
 
     def discard(self) -> None:

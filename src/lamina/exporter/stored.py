@@ -11,11 +11,10 @@ from lamina.spec.reference import Reference
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from lamina.events import Emitter
-    from lamina.exporter.output import Output
-    from lamina.exporter.ports import BuildResult
+    from lamina.exporter.ports import BuildResult, Output, PlatformResult
     from lamina.store.ports import Store
     from lamina.tasks import CancelToken
 
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 class StoredExporter:
     """Makes the image; its names are set when it is finalised."""
 
-    def __init__(self, output: Output, clock: Callable[[], float]) -> None:
+    def __init__(self, output: Output, *, clock: Callable[[], float], **_: object) -> None:
         self._output = output
         self._clock = clock
 
@@ -41,6 +40,22 @@ class StoredExporter:
             stack = Image.open(store, assembled.target).config().diff_ids
             ensure_snapshot(store, stack, emit=emit, cancel=cancel)
         return StoredExport(store, assembled, names)
+
+    def export_platforms(
+        self,
+        results: Sequence[PlatformResult],
+        store: Store,
+        *,
+        emit: Emitter,
+        cancel: CancelToken,
+    ) -> StoredExport:
+        """See `Exporter.export_platforms`: what is named is an index."""
+        from lamina.exporter.platforms import assemble_index
+
+        tell = Tell(emit, self._clock)
+        index = assemble_index(results, store, self._output, tell=tell, cancel=cancel)
+        names = all_names(results[0].result, self._output)
+        return StoredExport(store, Assembled(index, None), names)
 
 
 class StoredExport:

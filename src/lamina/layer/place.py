@@ -30,6 +30,7 @@ from lamina.layer.rules import (
     is_not_private,
     not_a_directory,
 )
+from lamina.layer.tarread import EntryReader
 from lamina.layer.walk import is_whiteout, item_at
 from lamina.start.record import Record
 from lamina.system.paths import failure, shown
@@ -471,15 +472,17 @@ def _failure(error: OSError, entry: Entry) -> LaminaError:
 def _write_content(fd: int, entry: Entry, content: Content) -> None:
     if isinstance(content, bytes):
         _write_all(fd, content)
-    elif (read := getattr(content, "read", None)) is not None:
-        _copy(fd, entry, read, getattr(content, "hole", None))
-    else:
-        assert callable(content)
+    elif isinstance(content, EntryReader):
+        _copy(fd, entry, content.read, content.hole)
+    elif callable(content):
         source = content()
         try:
             _copy(fd, entry, lambda size: os.read(source, size), None)
         finally:
             os.close(source)
+    else:
+        assert content is not None
+        _copy(fd, entry, content.read, None)
 
 
 def _copy(

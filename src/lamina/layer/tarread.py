@@ -218,6 +218,8 @@ def read_tar(stream: IO[bytes]) -> Iterator[tuple[Entry, EntryReader]]:
             member = _Member(source, globals_)
             own = member.read_headers(block)
             if own is None:
+                while source.some(CHUNK):
+                    pass
                 return
             entry, reader, padding = member.entry(own)
         yield entry, reader
@@ -270,8 +272,8 @@ class _Member:
         self._globals = globals_
         self._records: dict[bytes, bytes] = {}
         self._sparse: list[tuple[bytes, bytes]] = []  # repeated records of GNU sparse format 0.0
-        self._path: bytes | None = None  # of a GNU `L` header
-        self._link: bytes | None = None  # of a GNU `K` header
+        self._path = b""  # of a GNU `L` header; an empty one says nothing, as for Go
+        self._link = b""  # of a GNU `K` header
 
     def read_headers(self, block: bytes) -> bytes | None:
         """The member's own header block, `block` or a later one; None at the end of the archive."""
@@ -290,9 +292,9 @@ class _Member:
             elif flag == b"g":
                 self._read_global(self._meta(block))
             elif flag == b"L":
-                self._path = self._meta(block).split(b"\0", 1)[0]
+                self._path = _text(self._meta(block))
             elif flag == b"K":
-                self._link = self._meta(block).split(b"\0", 1)[0]
+                self._link = _text(self._meta(block))
             else:
                 return block
         raise InvalidTar(f"more than {MAX_META_HEADERS} extended headers in a row")
@@ -362,7 +364,8 @@ class _Member:
             kind = EntryType.DIR
         name = _clean(path)
         if not name and kind is not EntryType.DIR:
-            raise InvalidTar(f"{shown(path)} is not a directory but names the root")
+            what = shown(path) if path else "a member without a name"
+            raise InvalidTar(f"{what} is not a directory but names the root of the archive")
         stored = self._size(fields) if kind is EntryType.FILE else 0  # others have no content
         reader, size = self._content(block, stored=stored, name=name, flag=flag)
         device = kind in {EntryType.CHAR, EntryType.BLOCK}
@@ -382,10 +385,8 @@ class _Member:
         return entry, reader, -stored % BLOCK
 
     def _member_path(self, fields: tuple[bytes, ...], block: bytes) -> bytes:
-        path = self._record(b"path")
-        if path is None:
-            path = self._path
-        if path is None:
+        path = self._record(b"path") or self._path
+        if not path:
             path = _text(fields[0])
             # star's variant of ustar keeps times in the last bytes of the prefix field.
             prefix = fields[14][:131] if block[508:512] == b"tar\0" else fields[14]
@@ -393,8 +394,6 @@ class _Member:
                 path = _text(prefix) + b"/" + path
         if b"\0" in path:
             raise InvalidTar(f"NUL byte in the name {shown(path[:200])}")
-        if not path:
-            raise InvalidTar("tar member without a name")
         if len(path) >= PATH_MAX:
             raise InvalidTar(f"name of {len(path)} bytes: the limit is {PATH_MAX - 1}")
         return path
@@ -411,9 +410,7 @@ class _Member:
     def _linkname(self, kind: EntryType, field: bytes, name: bytes) -> bytes:
         if kind is not EntryType.SYMLINK and kind is not EntryType.HARDLINK:
             return b""
-        link = self._record(b"linkpath")
-        if link is None:
-            link = self._link if self._link is not None else _text(field)
+        link = self._record(b"linkpath") or self._link or _text(field)
         if not link or b"\0" in link or len(link) >= PATH_MAX:
             raise InvalidTar(f"{shown(name)} has a link target that is empty, too long or has NUL")
         if kind is EntryType.SYMLINK:
@@ -484,6 +481,15 @@ class _Member:
             raise InvalidTar(f"invalid size {size}")
         extents = Extents(segments, size=size, stored=left)
         return SparseReader(self._source, left, name, extents), size
+
+
+def begins_tar(block: bytes) -> bool:
+    """Whether the block is a tar header: its checksum is right."""
+    try:
+        _check_block(block, BLOCK)
+    except InvalidTar:
+        return False
+    return True
 
 
 def _refused(flag: bytes, path: bytes) -> InvalidTar:

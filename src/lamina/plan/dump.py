@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from lamina.errors import never
 from lamina.plan.ops import (
     CopyAction,
     Exec,
@@ -77,6 +78,8 @@ def _vertex(vertex: Vertex, numbers: dict[Digest, int]) -> Iterator[str]:
             yield f"file on {inputs[0]}{owners}"
             for action in op.actions:
                 yield _action(action, inputs)
+        case _:
+            never(op)
 
 
 def _git(op: GitSource) -> Iterator[str]:
@@ -133,9 +136,13 @@ def _mount(mount: RunMount, inputs: list[str]) -> str:
 
 
 def _action(action: FileAction, inputs: list[str]) -> str:
-    if isinstance(action, MkdirAction):
-        return f"mkdir {action.path}" + (f" owner={action.owner}" if action.owner else "")
-    return _copy(action, inputs[action.source])
+    match action:
+        case MkdirAction():
+            return f"mkdir {action.path}" + (f" owner={action.owner}" if action.owner else "")
+        case CopyAction():
+            return _copy(action, inputs[action.source])
+        case _:
+            return never(action)
 
 
 def _copy(action: CopyAction, source: str) -> str:

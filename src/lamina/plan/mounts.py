@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a RUN has mounted while it runs. A closed union: `match` on it and end with `assert_never`.
+"""What a RUN has mounted while it runs. A closed union: deciding on it ends with `errors.never`.
 
 `target` is an absolute, clean path in the step. `source` is the index of the vertex's input that
 holds the files, None for none. `uid`, `gid` and `mode` are None where the Dockerfile says nothing.

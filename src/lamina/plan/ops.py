@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a vertex does. A closed union: `match` on it and end with `assert_never`.
+"""What a vertex does. A closed union: whoever decides on it ends with `errors.never`.
 
 Inputs are edges of the vertex; ops refer to them by index. Every op that changes a filesystem
 (`Exec`, `FileOp`) takes its base from input 0 (None there means an empty tree, `FROM scratch`) and
@@ -13,7 +13,7 @@ from lamina.start.record import Record, replace
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from lamina.plan.mounts import RunMount
-    from lamina.spec.digest import DiffID, Digest
+    from lamina.spec.digest import Digest, Stack
 
 
 class ImageSource(Record):
@@ -24,7 +24,7 @@ class ImageSource(Record):
 
     reference: str
     manifest: Digest
-    diff_ids: tuple[DiffID, ...]
+    diff_ids: Stack
     platform: str
 
 
@@ -149,10 +149,16 @@ class Merge(Record):
     """The layers of all inputs on each other, input 0 lowest (COPY --link). Adds no layer itself."""
 
 
-GivenSource = LocalSource | InlineSource | HttpSource | GitSource
+PinnedSource = InlineSource | HttpSource | GitSource
+"""Sources that name their content: their own fields say what can be copied from them."""
+
+GivenSource = LocalSource | PinnedSource
 """Sources that are no stack of layers: copies from them are known before anything runs."""
 
-Op = ImageSource | GivenSource | Exec | FileOp | Merge
+LayerOp = Exec | FileOp
+"""What adds a layer to its base: these are run, and their results are recorded under keys."""
+
+Op = ImageSource | GivenSource | LayerOp | Merge
 
 
 def proxy_excluded(op: Exec) -> Exec:

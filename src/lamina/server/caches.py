@@ -11,10 +11,9 @@ if TYPE_CHECKING:
 
     from lamina.registry.endpoints import NetworkSettings
     from lamina.server.config import Config
-    from lamina.server.ledger import CachedTags, Ledger
     from lamina.server.metrics import Metrics
-    from lamina.server.ports import Storage
     from lamina.server.pullthrough import PullThrough
+    from lamina.server.storage import Driver
 
 
 class Caches:
@@ -23,7 +22,7 @@ class Caches:
     def __init__(
         self,
         config: Config,
-        storage: Storage,
+        driver: Driver,
         *,
         clock: Callable[[], float],
         metrics: Metrics,
@@ -37,20 +36,19 @@ class Caches:
         from lamina.server.pullthrough import PullThrough
         from lamina.server.upstream import Upstream
 
-        cached: CachedTags | None = getattr(storage, "cached_tags", None)
-        ledger: Ledger | None = getattr(storage, "ledger", None)
-        assert cached is not None  # the configuration was checked
+        assert driver.cached_tags is not None  # the configuration was checked
         self._hosts = Hosts(network or NetworkSettings(user_agent="lamina"), clock=clock)
         self.through = PullThrough(
             [
                 Upstream(proxy, self._hosts, cancel=self._cancel, clock=clock)
                 for proxy in config.proxies
             ],
-            storage,
-            cached,
+            driver.storage,
+            driver.cached_tags,
+            driver.readable_uploads,
             clock=clock,
             metrics=metrics,
-            check_room=_no_limit if ledger is None else ledger.check_room,
+            check_room=_no_limit if driver.ledger is None else driver.ledger.check_room,
             page=config.limits.page,
         )
 

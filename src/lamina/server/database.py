@@ -97,6 +97,9 @@ class Database:
 
     `beside` is for a second process beside the one that serves the registry: it neither makes nor
     changes the tables, only rows, in transactions that sqlite keeps apart from the other's.
+
+    Raises:
+        LaminaError: kind INTEGRITY if it is damaged, UNSUPPORTED if it has another format.
     """
 
     def __init__(self, path: str, *, beside: bool = False) -> None:
@@ -105,18 +108,25 @@ class Database:
         self._local = threading.local()
         self._guard = threading.RLock()
         self._opened: list[sqlite3.Connection] = []
-        self._writer = self._connect()
-        self._prepare()
+        try:
+            self._writer = self._connect()
+            self._prepare()
+        except sqlite3.DatabaseError as error:
+            self.close()
+            raise _unusable(path, error) from error
+        except BaseException:
+            self.close()
+            raise
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
             self._path, isolation_level=None, check_same_thread=False, cached_statements=256
         )
+        with self._guard:
+            self._opened.append(connection)
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA mmap_size=268435456")
-        with self._guard:
-            self._opened.append(connection)
         return connection
 
     def _prepare(self) -> None:
@@ -179,6 +189,17 @@ class Database:
         with self._guard:
             while self._opened:
                 self._opened.pop().close()
+
+
+def _unusable(path: str, error: sqlite3.DatabaseError) -> LaminaError:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the primary code of an extended one
+    if code not in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
+        return LaminaError(f"cannot open {path}: {error}", kind=Kind.SYSTEM)
+    return LaminaError(
+        f"{path} is damaged: {error}",
+        kind=Kind.INTEGRITY,
+        hint="put a backup of it back; without one, move it away and push the images again",
+    )
 
 
 def repository_id(connection: sqlite3.Connection, name: str, *, make: bool = False) -> int:

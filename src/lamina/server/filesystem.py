@@ -51,7 +51,7 @@ class FilesystemStorage:
     `window` for how many a removed manifest can be had back.
 
     Raises:
-        LaminaError: kind CONFLICT if another process serves it.
+        LaminaError: kind CONFLICT if another process serves it; as `Database`.
     """
 
     remote = False
@@ -70,7 +70,11 @@ class FilesystemStorage:
         os.makedirs(root, mode=0o700, exist_ok=True)
         self._lock = _take(os.path.join(root, "lock"))
         places = Places(root)
-        self.database = Database(os.path.join(root, "registry.sqlite"))
+        try:
+            self.database = Database(os.path.join(root, "registry.sqlite"))
+        except BaseException:
+            os.close(self._lock)
+            raise
         leases = Leases(clock=clock, grace=grace)
         quotas = quotas or Quotas()
         self.blobs = FilesystemBlobs(

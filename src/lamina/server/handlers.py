@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from urllib.parse import parse_qsl, quote
 
-from lamina.errors import LaminaError
+from lamina.errors import LaminaError, never
 from lamina.server import manifests, routes
 from lamina.server.ports import BlobFile
 from lamina.server.rights import DELETE, PULL, PUSH
@@ -142,6 +142,8 @@ class Registry:
                 raise _not_allowed(method, "GET, HEAD")
             case routes.Page():
                 raise Refusal("UNSUPPORTED", "no such page", status=404)
+            case _:
+                return never(found)
 
     def _through(
         self, request: Request, found: routes.Route, local: Callable[[], Response]

@@ -3,7 +3,7 @@
 
 A driver that keeps a *ledger* knows the moves of each tag, can have removed manifests back within
 the window, when something was pulled, and how much a repository holds. One that keeps *cached
-tags* can hold what a pull-through cache fetched. `serve` looks once whether the driver has them.
+tags* can hold what a pull-through cache fetched. `storage` says which driver does.
 """
 
 from __future__ import annotations

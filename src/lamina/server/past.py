@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from lamina.server.config import Config
     from lamina.server.ledger import Ledger
     from lamina.server.metrics import Metrics
-    from lamina.server.ports import Storage
     from lamina.server.retention import Verdict
 
 _log = logging.getLogger(__name__)
@@ -25,8 +24,8 @@ _FLUSH = 10.0  # seconds of pulls that kill -9 loses; rules count in days
 class Past:
     """What `[history]` and `[[retention]]` ask for. `ledger` is None if the driver has none."""
 
-    def __init__(self, storage: Storage, config: Config) -> None:
-        self.ledger: Ledger | None = getattr(storage, "ledger", None)
+    def __init__(self, ledger: Ledger | None, config: Config) -> None:
+        self.ledger = ledger
         self.rules = Rules(config.retention)
         self._interval = config.retention_interval if config.retention else 0.0
 

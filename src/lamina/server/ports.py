@@ -165,6 +165,20 @@ class Uploads(Protocol):
         """How many bytes the session has; also while it is held. Raises as `open`."""
 
 
+class ReadableSession(UploadSession, Protocol):
+    """An upload whose bytes can be read while they arrive."""
+
+    def reader(self) -> int:
+        """A new descriptor of the bytes, good for `pread` also after the session has ended."""
+
+
+class ReadableUploads(Protocol):
+    """Uploads with readable sessions: an ability of drivers that keep them in files."""
+
+    def start(self, repository: str, *, user: str, algorithm: str = "sha256") -> ReadableSession:
+        """As `Uploads.start`."""
+
+
 class Manifests(Protocol):
     """Manifests, tags and what points to what."""
 
@@ -238,7 +252,7 @@ class Overview(Protocol):
 class Storage(Protocol):
     """A driver. `remote` says that every method waits for a network: none runs on an event loop.
 
-    One that has an attribute `overview` can tell what an `Overview` tells.
+    What it can do besides (`Overview`, `ReadableUploads`, and those of `ledger`) is said in `storage`.
     """
 
     @property

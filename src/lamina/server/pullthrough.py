@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from lamina.registry.transport import Response as UpstreamResponse
     from lamina.server.ledger import CachedTags
     from lamina.server.metrics import Metrics
-    from lamina.server.ports import NewManifest, Storage
+    from lamina.server.ports import NewManifest, ReadableUploads, Storage, UploadSession
     from lamina.server.upstream import Upstream
     from lamina.server.wire import Answer, Request
     from lamina.spec.descriptor import Descriptor
@@ -71,6 +71,7 @@ class PullThrough:
         upstreams: Sequence[Upstream],
         storage: Storage,
         cached: CachedTags,
+        readable: ReadableUploads | None,
         *,
         clock: Callable[[], float],
         metrics: Metrics,
@@ -80,6 +81,7 @@ class PullThrough:
         self._upstreams = sorted(upstreams, key=lambda each: -len(each.proxy.prefix))
         self._storage = storage
         self._cached = cached
+        self._readable = readable
         self._clock = clock
         self._metrics = metrics
         self._check_room = check_room
@@ -309,14 +311,21 @@ class PullThrough:
         try:
             if size > 0:
                 self._check_room(at.repository, size)
-            session = self._storage.uploads.start(
-                at.repository, user="", algorithm=at.digest.algorithm
-            )
+            flight: Flight | None = None
+            session: UploadSession
+            # clients of a driver whose uploads cannot be read back wait for the whole
+            if self._readable is not None and size >= 0:
+                session = readable = self._readable.start(
+                    at.repository, user="", algorithm=at.digest.algorithm
+                )
+            else:
+                readable = None
+                session = self._storage.uploads.start(
+                    at.repository, user="", algorithm=at.digest.algorithm
+                )
             try:
-                # a driver whose uploads cannot be read back has its clients wait for the whole
-                reader: Callable[[], int] | None = getattr(session, "reader", None)
-                flight = Flight(reader(), size) if reader is not None and size >= 0 else None
-                if flight is not None:
+                if readable is not None:
+                    flight = Flight(readable.reader(), size)
                     landed.set_result(flight)
                 self._receive(answer, session.write, flight)
                 if size not in {-1, session.offset}:

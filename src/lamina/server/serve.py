@@ -24,13 +24,13 @@ from lamina.server.metrics import Metrics
 from lamina.server.past import Past
 from lamina.server.rights import ADMIN, ADMIN_PATH, OpenGate
 from lamina.server.rsgi import Edge
-from lamina.server.storage import open_storage
+from lamina.server.storage import open_driver
 from lamina.server.web.site import Site
 from lamina.server.wire import Refusal, Request, Response, Work
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import TextIO
 
     from granian.server.embed import Server
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from lamina.server.config import Config
     from lamina.server.ports import Storage
     from lamina.server.rights import Gate
+    from lamina.server.storage import Driver
     from lamina.server.wire import Answer
 
 _log = logging.getLogger(__name__)
@@ -71,13 +72,13 @@ def serve(
     host, port = config.address()
     check_tls(config)
     gate = make_gate(config, clock=clock)
-    with _reserved(host, port) as number:
-        storage = open_storage(config, clock=clock)
+    with reserved(host, port) as number:
+        driver = open_driver(config, clock=clock)
         try:
             asyncio.run(
                 _run(
                     config,
-                    storage,
+                    driver,
                     gate,
                     host,
                     number,
@@ -88,7 +89,7 @@ def serve(
                 )
             )
         finally:
-            storage.close()
+            driver.storage.close()
 
 
 def check_tls(config: Config) -> None:
@@ -140,7 +141,7 @@ def _not_installed(error: ImportError) -> LaminaError:
 
 async def _run(
     config: Config,
-    storage: Storage,
+    driver: Driver,
     gate: Gate,
     host: str,
     port: int,
@@ -151,6 +152,7 @@ async def _run(
     network: NetworkSettings | None,
 ) -> None:
     metrics = Metrics()
+    storage = driver.storage
     threads = _WAITING if storage.remote else _THREADS
     pool = ThreadPoolExecutor(threads, thread_name_prefix="registry")
     stop = threading.Event()
@@ -160,8 +162,8 @@ async def _run(
 
         hooks = Webhooks(config.webhooks)
     notify = None if hooks is None else hooks.notify
-    past = Past(storage, config)
-    caches = Caches(config, storage, clock=clock, metrics=metrics, network=network)
+    past = Past(driver.ledger, config)
+    caches = Caches(config, driver, clock=clock, metrics=metrics, network=network)
     registry = Registry(
         storage,
         gate,
@@ -174,7 +176,9 @@ async def _run(
     admin = AdminPages(past, gate, read_only=config.read_only)
     scheme = "https" if config.tls_certificate else "http"
     address = f"{f'[{host}]' if ':' in host else host}:{port}"
-    site = Site(storage, gate, address=address, clock=time.time) if config.web else None
+    site = None
+    if config.web:
+        site = Site(storage, gate, overview=driver.overview, address=address, clock=time.time)
     pages = Pages(registry, gate, storage, metrics, site=site, admin=admin)
     edge = Edge(
         pages.answer,
@@ -386,10 +390,16 @@ def _server(edge: Edge, config: Config, host: str, port: int) -> Server:
 
 
 @contextlib.contextmanager
-def _reserved(host: str, port: int):  # type: ignore[no-untyped-def]  # noqa: ANN202
+def reserved(host: str, port: int) -> Iterator[int]:
     """The port, which is free (0: any): bound until the block ends, so that nobody else takes it.
 
-    granian listens with SO_REUSEPORT, under which two servers would share a port unnoticed.
+    granian listens with SO_REUSEPORT, under which two servers would share a port unnoticed. So the
+    port is taken as other servers take it, by listening, which one socket can; then it is opened to
+    granian, and to nobody who does not ask for SO_REUSEPORT, such as the next registry's socket here.
+    With SO_REUSEADDR the past connections of another server (TIME_WAIT) do not count.
+
+    Raises:
+        LaminaError: kind CONFLICT if it is taken, DENIED, or INVALID if there is no such host.
     """
     try:
         family, kind, _, _, address = socket.getaddrinfo(
@@ -397,20 +407,23 @@ def _reserved(host: str, port: int):  # type: ignore[no-untyped-def]  # noqa: AN
         )[0]
     except OSError as error:
         raise LaminaError(f"cannot listen on {host}: {error}", kind=Kind.INVALID) from error
-    try:
-        with socket.socket(family, kind) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-            number = probe.getsockname()[1]
-        held = socket.socket(family, kind)
+    with socket.socket(family, kind) as chosen, socket.socket(family, kind) as held:
+        try:
+            for each in (chosen, held):
+                each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            chosen.bind(address)
+            number: int = chosen.getsockname()[1]
+            held.bind((host, number, *address[2:]))  # only a port asked for survives `shutdown`
+            held.listen()
+        except OSError as error:
+            kind_of = Kind.DENIED if isinstance(error, PermissionError) else Kind.CONFLICT
+            raise LaminaError(
+                f"cannot listen on {host}:{port}: {error.strerror}", kind=kind_of
+            ) from error
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        held.bind((host, number, *address[2:]))
-    except OSError as error:
-        kind_of = Kind.DENIED if isinstance(error, PermissionError) else Kind.CONFLICT
-        raise LaminaError(
-            f"cannot listen on {host}:{port}: {error.strerror}", kind=kind_of
-        ) from error
-    with held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+        held.shutdown(socket.SHUT_RDWR)  # no connection is for it
+        chosen.close()  # granian could not bind beside it
         yield number
 
 

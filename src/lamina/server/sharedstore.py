@@ -33,7 +33,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from lamina.server.ledger import CachedTags, Ledger
     from lamina.server.ports import (
         Blobs,
         Manifests,
@@ -72,8 +71,6 @@ class SharedStorage:
         self.uploads: Uploads = own.uploads
         self.manifests: Manifests = SharedManifests(own, images)
         self.upkeep: Upkeep = own.upkeep
-        self.ledger: Ledger | None = getattr(own, "ledger", None)
-        self.cached_tags: CachedTags | None = getattr(own, "cached_tags", None)
 
     def close(self) -> None:
         self._own.close()

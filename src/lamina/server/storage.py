@@ -1,39 +1,53 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which driver a configuration asks for: the only place that names them."""
+"""Which driver a configuration asks for, with its abilities: the only place that names them."""
 
 from __future__ import annotations
+
+from lamina.start.record import Record, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from lamina.server.config import Config
-    from lamina.server.ports import Storage
+    from lamina.server.ledger import CachedTags, Ledger
+    from lamina.server.ports import Overview, ReadableUploads, Storage
 
 
-def open_storage(config: Config, *, clock: Callable[[], float]) -> Storage:
-    """The storage, open; the caller closes it.
+class Driver(Record):
+    """An open storage, and what its driver can do besides; None: it cannot."""
+
+    storage: Storage
+    ledger: Ledger | None = None
+    cached_tags: CachedTags | None = None
+    readable_uploads: ReadableUploads | None = None
+    overview: Overview | None = None
+
+
+def open_driver(config: Config, *, clock: Callable[[], float]) -> Driver:
+    """The driver with its storage open; the caller closes that.
 
     Raises:
         LaminaError: it cannot be used, or not by this process too.
     """
-    own: Storage
     if config.bucket is not None:
         from lamina.server.objectstore.storage import BucketStorage
 
-        own = BucketStorage(
-            config.bucket,
-            clock=clock,
-            grace=config.grace,
-            upload_expiry=config.upload_expiry,
-            max_uploads=config.max_uploads,
-            writable=not config.read_only,
+        driver = Driver(
+            BucketStorage(
+                config.bucket,
+                clock=clock,
+                grace=config.grace,
+                upload_expiry=config.upload_expiry,
+                max_uploads=config.max_uploads,
+                writable=not config.read_only,
+            )
         )
     else:
         from lamina.server.filesystem import FilesystemStorage
         from lamina.server.quotas import Quotas
 
-        own = FilesystemStorage(
+        files = FilesystemStorage(
             config.root,
             clock=clock,
             grace=config.grace,
@@ -42,8 +56,10 @@ def open_storage(config: Config, *, clock: Callable[[], float]) -> Storage:
             window=config.window,
             quotas=Quotas(config.quotas),
         )
+        driver = Driver(files, files.ledger, files.cached_tags, files.uploads, files.overview)
     if not config.share_store:
-        return own
+        return driver
     from lamina.server.sharedstore import SharedStorage
 
-    return SharedStorage(own, config.share_store, clock=clock)
+    shared = SharedStorage(driver.storage, config.share_store, clock=clock)
+    return replace(driver, storage=shared, overview=None)  # it would leave out the store's images

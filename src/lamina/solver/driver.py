@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from lamina.errors import Cancelled, LaminaError
 from lamina.events import Outcome, VertexDone, VertexPlanned, VertexStarted
-from lamina.plan.ops import Exec, FileOp
+from lamina.plan.ops import LayerOp
 from lamina.solver.scheduler import Failed, Found, Lookup, Missed, Ran, Run, Select, Selected
 from lamina.start.record import Record
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from lamina.events import Emitter
     from lamina.plan.graph import Plan, Vertex
     from lamina.solver.keys import Key
-    from lamina.solver.scheduler import Action, Fed, Result, Scheduler
-    from lamina.spec.digest import Digest
+    from lamina.solver.scheduler import Action, Fed, Scheduler
+    from lamina.spec.digest import Digest, Stack
     from lamina.tasks import CancelToken
 else:
     Protocol = object
@@ -36,7 +36,7 @@ class Worker(Protocol):
         self,
         vertex: Vertex,
         positions: tuple[int, ...],
-        inputs: tuple[Result | None, ...],
+        inputs: tuple[Stack | None, ...],
         *,
         is_probe: bool,
     ) -> tuple[tuple[int, Digest], ...]:
@@ -49,7 +49,7 @@ class Worker(Protocol):
         is to be done at all; `executes` if a process may have to run.
         """
 
-    def look_up(self, vertex: Vertex, keys: tuple[Key, ...]) -> Result | None:
+    def look_up(self, vertex: Vertex, keys: tuple[Key, ...]) -> Stack | None:
         """The result recorded under the first key that has a usable record; the others (the
         primary key is first) are recorded too.
         """
@@ -58,7 +58,7 @@ class Worker(Protocol):
         self,
         vertex: Vertex,
         keys: tuple[Key, ...],
-        inputs: tuple[Result | None, ...],
+        inputs: tuple[Stack | None, ...],
         cancel: CancelToken,
     ) -> Made:
         """Make the vertex's layer and record the result under all keys."""
@@ -67,7 +67,7 @@ class Worker(Protocol):
 class Made(Record):
     """The result of a run; `by_another` if another process made it in the meantime."""
 
-    result: Result
+    result: Stack
     by_another: bool = False
 
 
@@ -138,7 +138,7 @@ class Driver:
 
     def _report(self) -> None:
         for vertex, outcome in self._scheduler.ended():
-            if isinstance(vertex.op, Exec | FileOp):
+            if isinstance(vertex.op, LayerOp):
                 self._ran += outcome is Outcome.RAN
                 self._cached += outcome is Outcome.CACHED
             reason = self._reason if outcome is Outcome.FAILED else ""

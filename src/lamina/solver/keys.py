@@ -17,8 +17,21 @@ the build context is its content in both. Records are stored under every key tha
 
 from __future__ import annotations
 
+from lamina.errors import never
 from lamina.plan.codec import encode_op
-from lamina.plan.ops import CopyAction, Exec, FileOp, GitSource, HttpSource, proxy_excluded
+from lamina.plan.ops import (
+    CopyAction,
+    Exec,
+    FileOp,
+    GitSource,
+    GivenSource,
+    HttpSource,
+    ImageSource,
+    InlineSource,
+    Merge,
+    MkdirAction,
+    proxy_excluded,
+)
 from lamina.spec.digest import Digest
 from lamina.spec.document import dump
 from lamina.spec.identity import chain_id
@@ -29,7 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lamina.plan.mounts import BindMount, CacheMount
-    from lamina.plan.ops import InlineSource, Op
+    from lamina.plan.ops import LayerOp, Op, PinnedSource
     from lamina.spec.digest import DiffID
 
     # What takes files from one of the vertex's inputs.
@@ -69,6 +82,15 @@ def by_content(selection: Digest) -> Identity:
     return Identity("content", str(selection))
 
 
+def op_key(op: LayerOp, base: Identity, sources: Sequence[Identity]) -> Key:
+    """The key of what adds a layer to `base`; `sources` has one identity for each use, in order."""
+    if isinstance(op, Exec):
+        return exec_key(op, base, sources)
+    if isinstance(op, FileOp):
+        return file_key(op, base, sources)
+    return never(op)
+
+
 def exec_key(op: Exec, base: Identity, sources: Sequence[Identity] = ()) -> Key:
     """The key of a RUN on `base`; `sources` has one identity for each mount with an input.
 
@@ -100,6 +122,8 @@ def file_key(op: FileOp, base: Identity, sources: Sequence[Identity]) -> Key:
         encoded = encode_op(action)
         if isinstance(action, CopyAction):
             del encoded["source"]
+        elif not isinstance(action, MkdirAction):
+            never(action)
         actions.append(encoded)
     document["actions"] = actions
     return _key(document, base, sources)
@@ -110,7 +134,7 @@ def merge_key(inputs: Sequence[Identity]) -> Key:
     return _key({"type": "Merge"}, by_chain(()), inputs)
 
 
-def given_content(op: InlineSource | HttpSource | GitSource) -> Digest:
+def given_content(op: PinnedSource) -> Digest:
     """What stands for all that can be copied from such a source, without having it here.
 
     A commit is its content; where it came from matters only to `.git`, which says so.
@@ -123,6 +147,8 @@ def given_content(op: InlineSource | HttpSource | GitSource) -> Digest:
     elif isinstance(op, HttpSource):
         del document["url"]
         del document["mtime"]
+    elif not isinstance(op, InlineSource):
+        never(op)
     return Digest.of(dump(_plain(document)))
 
 
@@ -130,15 +156,31 @@ def uses(op: Op) -> tuple[Use, ...]:
     """What takes files from an input other than the base, in order: copies, or mounts."""
     if isinstance(op, FileOp):
         return copies(op)
-    if isinstance(op, Exec) and op.mounts:
-        from lamina.plan.mounts import BindMount, CacheMount
+    if isinstance(op, Exec):
+        return _mounted(op) if op.mounts else ()
+    if isinstance(op, ImageSource | GivenSource | Merge):
+        return ()
+    return never(op)
 
-        return tuple(
-            mount
-            for mount in op.mounts
-            if isinstance(mount, BindMount | CacheMount) and mount.source is not None
-        )
-    return ()
+
+def _mounted(op: Exec) -> tuple[BindMount | CacheMount, ...]:
+    from lamina.plan.mounts import (
+        BindMount,
+        CacheMount,
+        ScriptMount,
+        SecretMount,
+        SshMount,
+        TmpfsMount,
+    )
+
+    found: list[BindMount | CacheMount] = []
+    for mount in op.mounts:
+        if isinstance(mount, BindMount | CacheMount):
+            if mount.source is not None:
+                found.append(mount)
+        elif not isinstance(mount, TmpfsMount | SecretMount | SshMount | ScriptMount):
+            never(mount)
+    return tuple(found)
 
 
 def copies(op: FileOp) -> tuple[CopyAction, ...]:

@@ -24,15 +24,15 @@ which outcomes are fed.
 
 from __future__ import annotations
 
+from lamina.errors import never
 from lamina.events import Outcome
-from lamina.plan.ops import Exec, FileOp, GitSource, GivenSource, ImageSource, Merge
+from lamina.plan.ops import Exec, FileOp, GitSource, GivenSource, ImageSource, LayerOp, Merge
 from lamina.solver.keys import (
     by_chain,
     by_content,
     by_definition,
-    exec_key,
-    file_key,
     merge_key,
+    op_key,
     uses,
 )
 from lamina.start.enumeration import Enumeration
@@ -44,9 +44,7 @@ if TYPE_CHECKING:
 
     from lamina.plan.graph import Edge, Plan, Vertex
     from lamina.solver.keys import Identity, Key, Use
-    from lamina.spec.digest import DiffID, Digest
-
-    Result = tuple[DiffID, ...]
+    from lamina.spec.digest import Digest, Stack
 
 
 class Select(Record):
@@ -59,7 +57,7 @@ class Select(Record):
 
     vertex: Vertex
     wanted: tuple[int, ...]
-    inputs: tuple[Result | None, ...]
+    inputs: tuple[Stack | None, ...]
     is_probe: bool = False
 
 
@@ -75,7 +73,7 @@ class Run(Record):
 
     vertex: Vertex
     keys: tuple[Key, ...]
-    inputs: tuple[Result | None, ...]
+    inputs: tuple[Stack | None, ...]
 
 
 Action = Select | Lookup | Run
@@ -92,7 +90,7 @@ class Found(Record):
     """A cached result."""
 
     vertex: Digest
-    result: Result
+    result: Stack
 
 
 class Missed(Record):
@@ -105,7 +103,7 @@ class Ran(Record):
     """The vertex ran; its whole stack of layers."""
 
     vertex: Digest
-    result: Result
+    result: Stack
 
 
 class Failed(Record):
@@ -162,7 +160,7 @@ class _Node:
         self.contents: dict[int, Digest] = {}  # of `probed`
         self.local: tuple[int, ...] = ()  # positions of uses of given sources
         self.probed: tuple[int, ...] = ()  # positions of uses of stages, and of commits
-        self.result: Result | None = None
+        self.result: Stack | None = None
         self.outcome: Outcome | None = None
 
 
@@ -251,6 +249,8 @@ class Scheduler:
             self._missed(node)
         elif isinstance(fed, Selected):
             self._selected(node, fed)
+        else:
+            never(fed)
         self._settle()
 
     def stop(self) -> None:
@@ -277,7 +277,7 @@ class Scheduler:
         """Whether every requested edge has a result, or nothing more will be proposed."""
         return self._has_stopped or all(node.result is not None for node in self._requested)
 
-    def result(self, edge: Edge | None) -> Result:
+    def result(self, edge: Edge | None) -> Stack:
         """The stack of layers of a requested edge that is done."""
         if edge is None:
             return ()
@@ -286,7 +286,7 @@ class Scheduler:
             raise KeyError(edge.vertex)
         return result
 
-    def results(self) -> dict[Digest, tuple[Outcome, Result | None]]:
+    def results(self) -> dict[Digest, tuple[Outcome, Stack | None]]:
         """How every vertex that ended did, and its stack of layers if that is known."""
         return {
             node.vertex.digest: (node.outcome, node.result)
@@ -316,7 +316,7 @@ class Scheduler:
         op = node.vertex.op
         if isinstance(op, GivenSource | ImageSource):
             node.phase = _Phase.DEFINED
-        else:
+        elif isinstance(op, LayerOp | Merge):
             inputs = [self._input(edge) for edge in node.vertex.inputs]
             if any(i is not None and i.phase is _Phase.NEW for i in inputs):
                 return
@@ -324,6 +324,8 @@ class Scheduler:
                 return
             node.keys.append(self._key(node, chains=False, contents=False))
             node.phase = _Phase.DEFINED
+        else:
+            never(op)
         if node.is_wanted:
             self._look_up_definition(node)
 
@@ -340,13 +342,22 @@ class Scheduler:
                 self._look_up_definition(node)
 
     def _look_up_definition(self, node: _Node) -> None:
-        """DEFINED -> LOOKUP; a source has its result at once."""
+        """What a vertex that somebody wants does first; a source has its result at once."""
         op = node.vertex.op
         if isinstance(op, ImageSource):
             self._finish(node, op.diff_ids, Outcome.CACHED)
         elif isinstance(op, GivenSource):
             self._finish(node, (), Outcome.CACHED)
-        elif isinstance(op, Merge) or node.vertex.digest in self._uncached:
+        elif isinstance(op, Merge):
+            self._want_inputs(node)
+        elif isinstance(op, LayerOp):
+            self._look_up_first(node)
+        else:
+            never(op)
+
+    def _look_up_first(self, node: _Node) -> None:
+        """DEFINED -> LOOKUP, or INPUTS if the primary key is not to be asked for."""
+        if node.vertex.digest in self._uncached:
             self._want_inputs(node)
         elif node.vertex.digest in self.unsure:
             node.tried = len(node.keys)
@@ -397,7 +408,7 @@ class Scheduler:
             self._add_key(node, self._key(node, chains=True, contents=False))
             self._look_up(node)
 
-    def _merged(self, node: _Node) -> Result:
+    def _merged(self, node: _Node) -> Stack:
         return tuple([diff_id for known in self._known(node) for diff_id in known or ()])
 
     def _merged_outcome(self, node: _Node) -> Outcome:
@@ -426,7 +437,7 @@ class Scheduler:
         node.is_runner = True
         self._actions.append(Run(node.vertex, tuple(node.keys), self._results(node)))
 
-    def _finish(self, node: _Node, result: Result, outcome: Outcome) -> None:
+    def _finish(self, node: _Node, result: Stack, outcome: Outcome) -> None:
         node.result = result
         self._end(node, outcome)
         if node.is_runner:
@@ -472,10 +483,8 @@ class Scheduler:
             else:
                 assert use.source is not None
                 sources.append(self._identity(inputs[use.source], chains=chains))
-        if isinstance(op, Exec):
-            return exec_key(op, base, sources)
-        assert isinstance(op, FileOp)
-        return file_key(op, base, sources)
+        assert isinstance(op, LayerOp), op
+        return op_key(op, base, sources)
 
     def _identity(self, edge: Edge | None, *, chains: bool) -> Identity:
         node = self._input(edge)
@@ -495,9 +504,9 @@ class Scheduler:
     def _has_inputs(self, node: _Node) -> bool:
         return all(result is not None for result in self._known(node))
 
-    def _known(self, node: _Node) -> list[Result | None]:
+    def _known(self, node: _Node) -> list[Stack | None]:
         """Results of the inputs that have one; a context counts as known and empty."""
-        known: list[Result | None] = []
+        known: list[Stack | None] = []
         for edge in node.vertex.inputs:
             found = self._input(edge)
             if found is None or isinstance(found.vertex.op, GivenSource):
@@ -508,7 +517,7 @@ class Scheduler:
                 known.append(found.result)
         return known
 
-    def _results(self, node: _Node) -> tuple[Result | None, ...]:
+    def _results(self, node: _Node) -> tuple[Stack | None, ...]:
         """The inputs' results as an action sees them: None for a build context."""
         return tuple(
             None

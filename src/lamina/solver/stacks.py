@@ -7,7 +7,8 @@ So a record of another machine can be seen to be wrong before anything of it is 
 
 from __future__ import annotations
 
-from lamina.plan.ops import Exec, FileOp, ImageSource, Merge
+from lamina.errors import never
+from lamina.plan.ops import GivenSource, ImageSource, LayerOp, Merge
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,12 +32,14 @@ def forms(plan: Plan) -> dict[Digest, Form]:
         op = vertex.op
         if isinstance(op, ImageSource):
             found[vertex.digest] = op.diff_ids
-        elif isinstance(op, Exec | FileOp):
+        elif isinstance(op, LayerOp):
             found[vertex.digest] = (*of(vertex.inputs[0] if vertex.inputs else None), None)
         elif isinstance(op, Merge):
             found[vertex.digest] = tuple([layer for edge in vertex.inputs for layer in of(edge)])
-        else:
+        elif isinstance(op, GivenSource):
             found[vertex.digest] = ()
+        else:
+            never(op)
     return found
 
 

@@ -8,7 +8,7 @@ and what lamina does not know (Docker's or a vendor's fields) survives unchanged
 from __future__ import annotations
 
 from lamina.errors import Kind, LaminaError
-from lamina.spec.digest import DiffID, Digest
+from lamina.spec.digest import DiffID, Digest, Stack
 from lamina.spec.document import dump, parse_object
 from lamina.spec.platform import Platform, normalise
 from lamina.start.record import Record, replace
@@ -74,7 +74,7 @@ class ImageConfig(Record):
 
     architecture: str
     os: str
-    diff_ids: tuple[DiffID, ...] = ()
+    diff_ids: Stack = ()
     config: RunConfig = RunConfig()
     history: tuple[History, ...] = ()
     created: str = ""

@@ -78,3 +78,7 @@ else:
     def ChainID(digest: Digest) -> Digest:  # noqa: N802  # a NewType without importing typing
         """The digest of a stack of layers (image-spec config.md §Layer ChainID)."""
         return digest
+
+
+Stack = tuple[DiffID, ...]
+"""The layers of an image or of a step's result, lowest first."""

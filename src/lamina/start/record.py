@@ -36,22 +36,17 @@ else:
         return type(instance)(**values)
 
     def _first_init(self, *args, **kwargs):
-        # another thread may have compiled it since this call was looked up: then none is found
-        cls = next(
-            (c for c in type(self).__mro__ if c.__dict__.get("__init__") is _first_init), None
-        )
-        if cls is None:
-            type(self).__init__(self, *args, **kwargs)
-            return
+        # Every record class has an `__init__` of its own, so this one is of the instance's class: also
+        # for a thread that looked it up before another one put the compiled one in its place.
+        cls = type(self)
         made = _MADE.get(cls, 0)
         if made < _COMPILE_AFTER and _init_plainly(self, cls, args, kwargs):
             _MADE[cls] = made + 1
             return
-        _MADE.pop(cls, None)
-        cls.__init__ = _compile_init(cls)
-        cls.__init__(self, *args, **kwargs)
+        init = cls.__init__ = _compile_init(cls)  # twice, if two threads are here: both are right
+        init(self, *args, **kwargs)
 
-    _MADE = {}  # instances of each class so far; a guide only: threads may lose one
+    _MADE = {}  # the first instances of each class; a guide only: threads may lose one
     _COMPILE_AFTER = (
         12  # compiling takes 80 us, a plain initialisation 5 us more than a compiled one
     )

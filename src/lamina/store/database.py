@@ -226,8 +226,12 @@ def connect(path: str) -> sqlite3.Connection:
     connection = sqlite3.connect(
         uri, uri=True, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
     )
-    connection.text_factory = _decode
-    connection.execute("PRAGMA synchronous=NORMAL")
+    try:
+        connection.text_factory = _decode
+        connection.execute("PRAGMA synchronous=NORMAL")  # the first look into the file
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 

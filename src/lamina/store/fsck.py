@@ -24,7 +24,7 @@ from lamina.errors import Kind, LaminaError
 from lamina.events import Progress, silent
 from lamina.spec import mediatype
 from lamina.spec.descriptor import Descriptor
-from lamina.spec.digest import HEX_LENGTH, DiffID, Digest
+from lamina.spec.digest import HEX_LENGTH, Digest, Stack
 from lamina.spec.document import MAX_DOCUMENT
 from lamina.spec.manifest import MAX_ENTRIES, children
 from lamina.start.record import Record
@@ -73,7 +73,7 @@ class Needed(Record):
 
     descriptors: dict[str, Descriptor]
     images: dict[str, tuple[str, ...]]
-    stacks: dict[tuple[DiffID, ...], tuple[str, ...]]
+    stacks: dict[Stack, tuple[str, ...]]
 
 
 class Fsck:
@@ -195,7 +195,7 @@ class Fsck:
         """What all names need, as far as it can be read, and what of it is not here."""
         descriptors: dict[str, Descriptor] = {}
         images: dict[str, list[str]] = {}
-        stacks: dict[tuple[DiffID, ...], list[str]] = {}
+        stacks: dict[Stack, list[str]] = {}
         findings: list[Finding] = []
         missing: dict[str, str] = {}
         for name, text in self._store.database.read("SELECT name, target FROM names ORDER BY name"):
@@ -287,7 +287,7 @@ class _Graph:
         self._target = target
         self.found: list[Descriptor] = []
         self.missing: dict[str, str] = {}
-        self.stacks: list[tuple[DiffID, ...]] = []
+        self.stacks: list[Stack] = []
 
     def walk(self) -> None:
         """An index's images that are not here at all were never pulled: they are not missing."""
@@ -325,7 +325,7 @@ class _Graph:
 
         layers = [part for part in parts if mediatype.is_layer(part.media_type)]
         self.found += parts
-        stack: tuple[DiffID, ...] = ()
+        stack: Stack = ()
         for part in parts:
             if part.media_type not in mediatype.CONFIGS:
                 continue

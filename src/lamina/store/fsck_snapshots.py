@@ -14,7 +14,7 @@ import os
 
 from lamina.errors import Kind, LaminaError
 from lamina.layer.entry import EntryType
-from lamina.spec.digest import DiffID, Digest
+from lamina.spec.digest import DiffID, Digest, Stack
 from lamina.spec.identity import chain_ids
 from lamina.start.record import Record
 from lamina.store.fsck import SNAPSHOT, Finding
@@ -42,7 +42,7 @@ class Stacked(Record):
     number: int
     chain: str
     parent: str | None
-    stack: tuple[DiffID, ...]
+    stack: Stack
     images: tuple[str, ...]
 
 
@@ -88,9 +88,9 @@ class SnapshotCheck:
             if is_gone and self._store.database.read(f"{query} AND id = ?", (number,)):
                 yield Finding(SNAPSHOT, str(name), "its directory is gone")
 
-    def _stacks(self) -> tuple[dict[str, tuple[DiffID, ...]], dict[str, tuple[str, ...]]]:
+    def _stacks(self) -> tuple[dict[str, Stack], dict[str, tuple[str, ...]]]:
         """Stacks by the chainID of their top, and the images that need each."""
-        stacks: dict[str, tuple[DiffID, ...]] = {}
+        stacks: dict[str, Stack] = {}
         images: dict[str, tuple[str, ...]] = {}
         for stack, names in self._needed.stacks.items():
             for position, chain in enumerate(chain_ids(stack), start=1):

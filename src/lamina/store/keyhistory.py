@@ -12,7 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lamina.spec.digest import DiffID
+    from lamina.spec.digest import Stack
     from lamina.store.database import Database, Transaction
     from lamina.store.ports import CacheRecord
 
@@ -63,7 +63,7 @@ class KeyHistory:
                     found.append(EarlierKey(str(key), str(name), str(tree), float(created)))
         return found
 
-    def of_results(self, results: Sequence[tuple[DiffID, ...]]) -> list[CacheRecord]:
+    def of_results(self, results: Sequence[Stack]) -> list[CacheRecord]:
         from lamina.store.metadata import parse_cache_row, result_text
 
         texts = [result_text(result) for result in results]

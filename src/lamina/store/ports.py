@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from typing import IO, Protocol, Self
 
     from lamina.spec.descriptor import Descriptor
-    from lamina.spec.digest import ChainID, DiffID, Digest
+    from lamina.spec.digest import ChainID, DiffID, Digest, Stack
     from lamina.system.overlay import LayerImage, OverlayMount
     from lamina.tasks import CancelToken
 
@@ -182,7 +182,7 @@ class CacheRecord(Record):
     """
 
     key: Digest
-    result: tuple[DiffID, ...]
+    result: Stack
     tree: str
     name: str
     created: float
@@ -212,7 +212,7 @@ class KeyHistory(Protocol):
     def trees(self, keys: Sequence[str], *, before: float | None = None) -> list[EarlierKey]:
         """The records of these keys that are there (and made before this time), in any order."""
 
-    def of_results(self, results: Sequence[tuple[DiffID, ...]]) -> list[CacheRecord]:
+    def of_results(self, results: Sequence[Stack]) -> list[CacheRecord]:
         """Every record of one of these results. A slow search."""
 
     def was_pruned(self, key: str) -> bool:

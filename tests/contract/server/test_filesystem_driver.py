@@ -2,13 +2,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import sqlite3
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from lamina.errors import Kind, LaminaError
+from lamina.server.database import VERSION
 from lamina.server.filesystem import FilesystemStorage
 from lamina.spec.digest import Digest
+from lamina.testing.descriptors import opened_below
 from lamina.testing.registry_suite import GRACE, Clock, RegistryStorageContract, push
 
 
@@ -124,3 +128,32 @@ def test_upload_that_a_crash_left_beside_its_blob_cannot_change_it(
     again.commit(Digest.of(b"blob and more"))
     assert storage.upkeep.scrub() == []
     assert Path(storage.upkeep._places.blob(str(digest))).read_bytes() == b"blob"
+
+
+def write_noise(path: Path) -> None:
+    path.write_bytes(b"\xde\xad" * 4096)
+
+
+def write_newer_format(path: Path) -> None:
+    connection = sqlite3.connect(path)
+    connection.execute(f"PRAGMA user_version={VERSION + 1}")
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("damage", "kind", "words"),
+    [
+        (write_noise, Kind.INTEGRITY, "is damaged: file is not a database"),
+        (write_newer_format, Kind.UNSUPPORTED, f"format {VERSION + 1}"),
+    ],
+)
+def test_database_that_cannot_be_used_is_an_error_and_is_closed(
+    tmp_path: Path, damage: Callable[[Path], None], kind: Kind, words: str
+) -> None:
+    damage(tmp_path / "registry.sqlite")
+
+    with pytest.raises(LaminaError, match=words) as caught:
+        FilesystemStorage(str(tmp_path), clock=lambda: 0.0)
+
+    assert caught.value.kind is kind
+    assert opened_below(tmp_path) == []

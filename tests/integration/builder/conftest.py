@@ -32,7 +32,7 @@ from lamina.plan.ops import (
     Op,
 )
 from lamina.spec.descriptor import Descriptor
-from lamina.spec.digest import DiffID, Digest
+from lamina.spec.digest import DiffID, Digest, Stack
 from lamina.spec.mediatype import OCI_LAYER_OF
 from lamina.store import open_store
 from lamina.system.mounts import overlay_fd
@@ -217,7 +217,7 @@ class Site:
             stream = decompressed(blob)
             return {e.path: (e, r.read()) for e, r in read_tar(stream)}
 
-    def read(self, result: tuple[DiffID, ...], path: str) -> bytes:
+    def read(self, result: Stack, path: str) -> bytes:
         """A file of the merged tree."""
         chain = ensure_snapshot(self.store, result, emit=self.emit, cancel=CancelToken())
         fd = overlay_fd(self.store.snapshots.view(chain))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from conftest import Site  # type: ignore[import-not-found]  # found by pytest
-    from lamina.spec.digest import DiffID
+    from lamina.spec.digest import Stack
 
 pytestmark = [pytest.mark.root, pytest.mark.tool("buildah"), pytest.mark.tool("busybox")]
 
@@ -121,7 +121,7 @@ def buildah_tree(site: Site, instruction: str) -> dict[str, tuple[object, ...]]:
         call("rm", "--all")
 
 
-def lamina_tree(site: Site, diff_ids: tuple[DiffID, ...]) -> dict[str, tuple[object, ...]]:
+def lamina_tree(site: Site, diff_ids: Stack) -> dict[str, tuple[object, ...]]:
     chain = ensure_snapshot(site.store, diff_ids, emit=site.emit, cancel=CancelToken())
     target = site.root / "merged"
     target.mkdir()

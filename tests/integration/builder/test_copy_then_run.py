@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from conftest import Site  # type: ignore[import-not-found]  # found by pytest
-    from lamina.spec.digest import DiffID
+    from lamina.spec.digest import Stack
 
 pytestmark = [pytest.mark.root, pytest.mark.tool("crun"), pytest.mark.tool("busybox")]
 
@@ -32,7 +32,7 @@ def unpacked(site: Site) -> set[object]:
     }
 
 
-def has_snapshot(site: Site, stack: tuple[DiffID, ...]) -> bool:
+def has_snapshot(site: Site, stack: Stack) -> bool:
     chain = chain_id(stack)
     assert chain is not None
     found: bool = site.store.snapshots.exists(chain)

@@ -18,8 +18,8 @@ from lamina.app.images import load_images, save_images
 from lamina.bootstrap.images import bootstrap
 from lamina.bootstrap.options import PATH, BootstrapOptions
 from lamina.events import Notice, silent
-from lamina.exporter.output import Output
-from lamina.exporter.ports import BuildResult, make_exporter
+from lamina.exporter.ports import BuildResult, Output
+from lamina.exporter.table import make_exporter
 from lamina.image.resolve import find_image
 from lamina.image.view import Image
 from lamina.spec.platform import host

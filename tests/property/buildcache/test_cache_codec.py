@@ -17,7 +17,7 @@ from lamina.buildcache.codec import (
     encode_inline,
 )
 from lamina.errors import LaminaError
-from lamina.spec.digest import DiffID, Digest
+from lamina.spec.digest import DiffID, Digest, Stack
 
 digests = st.binary(min_size=1, max_size=2).map(Digest.of)
 diff_ids = digests.map(DiffID)
@@ -67,7 +67,7 @@ def test_order_does_not_count(document: CacheDocument, random: st.DataObject) ->
 
 @settings(deadline=None)
 @given(st.lists(diff_ids, unique=True, max_size=6).map(tuple), st.data())
-def test_inline_records_are_of_the_image(stack: tuple[DiffID, ...], data: st.DataObject) -> None:
+def test_inline_records_are_of_the_image(stack: Stack, data: st.DataObject) -> None:
     lengths = data.draw(st.lists(st.integers(0, len(stack)), max_size=5))
     rows = [Remembered(Digest.of(bytes([n])), stack[:k], "s") for n, k in enumerate(lengths)]
     found = decode(encode_inline(rows, stack).encode(), stack=stack)

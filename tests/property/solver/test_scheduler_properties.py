@@ -22,7 +22,7 @@ from lamina.solver.scheduler import (
     Select,
     Selected,
 )
-from lamina.spec.digest import DiffID, Digest
+from lamina.spec.digest import DiffID, Digest, Stack
 
 BASE = DiffID(Digest.of(b"base"))
 
@@ -56,7 +56,7 @@ class World:
     """A store and an executor that are pure functions: what a key gives is what it would run to."""
 
     def __init__(self, cached: frozenset[int] = frozenset(), fails: int | None = None) -> None:
-        self.records: dict[Digest, tuple[DiffID, ...]] = {}
+        self.records: dict[Digest, Stack] = {}
         self.cached = cached
         self.fails = fails
         self.runs: list[Digest] = []

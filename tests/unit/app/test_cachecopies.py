@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where caches go, and the artifact they go in."""
+"""The artifact in which caches travel."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import json
 
 import pytest
 
-from lamina.app.cachecopies import CONFIG, Entry, decode, encode, parse_destination
-from lamina.app.copying import Place
+from lamina.app.cachecopies import CONFIG, Entry, decode, encode
 from lamina.errors import Kind, LaminaError
 from lamina.spec import mediatype
 from lamina.spec.descriptor import Descriptor
@@ -20,50 +19,6 @@ ENTRIES = [
     Entry("ns/a", " 1:2 755", Descriptor(mediatype.OCI_LAYER_GZIP, Digest.of(b"a"), 1)),
     Entry("/a", "", Descriptor(mediatype.OCI_LAYER_ZSTD, Digest.of(b"b"), 1)),
 ]
-
-
-@pytest.mark.parametrize(
-    ("text", "place"),
-    [
-        ("/caches", Place("oci", "/caches", "latest")),
-        ("./caches", Place("oci", "/cwd/./caches", "latest")),
-        ("oci:dir:name", Place("oci", "/cwd/dir", "name")),
-        ("oci-archive:f.tar", Place("oci-archive", "/cwd/f.tar", "latest")),
-        ("team/caches:main", Place("docker", name="team/caches:main")),
-        ("docker://host:5000/c", Place("docker", name="host:5000/c")),
-        ("type=local,dest=dir", Place("oci", "/cwd/dir", "latest")),
-        ("type=local,src=dir", Place("oci", "/cwd/dir", "latest")),
-        ("type=oci,dest=f.tar", Place("oci-archive", "/cwd/f.tar", "latest")),
-        ("type=registry,ref=a/b:1", Place("docker", name="a/b:1")),
-    ],
-)
-def test_destinations(text: str, place: Place) -> None:
-    assert parse_destination(text, absolute=absolute) == place
-
-
-def absolute(path: str) -> str:
-    return path if path.startswith("/") else f"/cwd/{path}"
-
-
-@pytest.mark.parametrize(
-    ("text", "kind"),
-    [
-        ("store:x", Kind.UNSUPPORTED),
-        ("docker-archive:x", Kind.UNSUPPORTED),
-        ("dir:x", Kind.UNSUPPORTED),
-        ("type=gha", Kind.UNSUPPORTED),
-        ("type=local", Kind.USAGE),
-        ("type=local,ref=x", Kind.USAGE),
-        ("type=registry,dest=x", Kind.USAGE),
-        ("type=local,dest=x,mode=max", Kind.USAGE),
-        ("type=local,dest=x,src=y", Kind.USAGE),
-        ("a//b", Kind.INVALID),
-    ],
-)
-def test_what_is_no_destination_is_refused(text: str, kind: Kind) -> None:
-    with pytest.raises(LaminaError) as caught:
-        parse_destination(text, absolute=absolute)
-    assert caught.value.kind is kind
 
 
 def test_an_artifact_does_not_depend_on_the_order() -> None:

@@ -3,23 +3,31 @@ from __future__ import annotations
 
 import pytest
 
-from lamina.app.platforms import parse_platforms
+from lamina.app.platforms import build_platforms
 from lamina.bootstrap.foreignbusybox import applets_of
+from lamina.cli.build_flags import platforms_of
 from lamina.errors import LaminaError
 from lamina.spec.platform import Platform
 
 HOST = Platform("linux", "amd64")
 
 
-def test_platforms_are_lists_given_once_or_several_times_each_once() -> None:
-    found = parse_platforms(["linux/arm64, linux/arm/v7", "local", "aarch64,"], host=HOST)
-    assert [str(each) for each in found] == ["linux/arm64", "linux/arm/v7", "linux/amd64"]
+def test_platforms_are_those_named_each_once() -> None:
+    names = ["linux/arm64", "linux/arm/v7", "local", "aarch64"]
+    platforms = [str(each) for each in build_platforms(names, host=HOST)]
+    assert platforms == ["linux/arm64", "linux/arm/v7", "linux/amd64"]
+    assert build_platforms([], host=HOST) == (HOST,)
+
+
+def test_a_flags_platforms_are_lists_given_once_or_several_times() -> None:
+    platforms = platforms_of(["linux/arm64, linux/arm/v7", "aarch64,"], host=HOST)
+    assert [str(each) for each in platforms] == ["linux/arm64", "linux/arm/v7"]
 
 
 @pytest.mark.parametrize("text", ["windows/amd64", "linux/", "linux", "linux/nothing", "a/b/c/d"])
 def test_what_is_no_linux_platform_is_refused(text: str) -> None:
     with pytest.raises(LaminaError):
-        parse_platforms([text], host=HOST)
+        build_platforms([text], host=HOST)
 
 
 def test_applets_are_those_that_the_program_names() -> None:

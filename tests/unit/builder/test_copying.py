@@ -430,6 +430,32 @@ def test_archives_are_known_by_content(context: Path) -> None:
         assert not is_archive(io.BytesIO(other))
 
 
+def header(name: bytes, flag: bytes) -> bytes:
+    """A header block as `tarfile` would not write it."""
+    made = bytearray(archive(("f", b""))[:512])
+    made[0:100], made[156:157] = name.ljust(100, b"\0"), flag
+    made[148:156] = b" " * 8
+    made[148:156] = b"%06o\0 " % sum(made)
+    return bytes(made)
+
+
+def test_archive_whose_first_member_has_no_name_is_unpacked(context: Path) -> None:
+    data = header(b"", b"5") + archive(("a", b"x"))
+    assert is_archive(io.BytesIO(data))
+    assert unpacked(data, context).paths() == ["d/", "d/a"]
+
+
+@pytest.mark.parametrize("first", [(b"", b"0"), (b"label", b"V"), (b"new", b"?")])
+def test_archive_that_begins_with_a_member_that_no_layer_holds_is_no_plain_file(
+    context: Path, first: tuple[bytes, bytes]
+) -> None:
+    data = header(*first) + archive(("a", b"x"))
+    assert is_archive(io.BytesIO(data))
+    with pytest.raises(LaminaError) as caught:
+        unpacked(data, context)
+    assert caught.value.kind is Kind.INVALID
+
+
 def test_members_keep_their_metadata(context: Path) -> None:
     layer = unpacked(archive(("s", None), ("s/f", b"data"), ("s/l", "f")), context)
     assert layer.paths() == ["d/", "d/s/", "d/s/f", "d/s/l"]

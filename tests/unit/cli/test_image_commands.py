@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import tarfile
 import time
 from typing import TYPE_CHECKING
@@ -13,6 +14,8 @@ import pytest
 
 from lamina.cli.context import Context
 from lamina.cli.main import main
+from lamina.container.ports import ProcessSpec
+from lamina.container.state import ContainerConfig, State, directory_of, write_state
 from lamina.errors import EXIT_STATUS, Kind
 from lamina.image.resolve import find_image
 from lamina.store import open_store
@@ -95,6 +98,22 @@ class World:
             return str(ImageMaker(store)(content, *names).config)
         finally:
             store.close()
+
+    def make_container(self, name: str, image_id: str) -> str:
+        """A container's id."""
+        id = name.encode().hex().ljust(64, "0")
+        config = ContainerConfig(
+            image="app", image_id=image_id, chain="", process=ProcessSpec(argv=("x",), env=())
+        )
+        store = open_store(self.root)
+        try:
+            store.documents.insert(Document("container", id, name, config.to_json(), 0.0))
+        finally:
+            store.close()
+        directory = directory_of(self.root, id)
+        os.makedirs(directory)
+        write_state(directory, State(status="created"))
+        return id
 
 
 @pytest.fixture
@@ -210,6 +229,54 @@ def test_inspect_prints_what_it_found_and_fails_for_the_rest(world: World) -> No
     world.fails(Kind.NOT_FOUND, "inspect", "--type", "container", "app")
     world.fails(Kind.USAGE, "inspect", "--type", "volume", "app")
     world.fails(Kind.NOT_FOUND, "inspect", "Not/A:valid:name")
+
+
+def test_inspect_of_a_kind_finds_that_kind_only(world: World) -> None:
+    image = world.make("x", APP, "docker.io/library/both:latest")
+    containers = {name: world.make_container(name, image) for name in ("web", "both")}
+    id = ("-f", "{{.Id}}")
+    for words in (["image", "inspect"], ["inspect", "--type", "image"]):
+        assert world.ok(*words, *id, "both") == f"{image}\n"
+        assert 'image "web" not found' in world.fails(Kind.NOT_FOUND, *words, "web")
+    for words in (["container", "inspect"], ["inspect", "--type", "container"]):
+        assert world.ok(*words, *id, "both") == f"{containers['both']}\n"
+        assert "No such container: app" in world.fails(Kind.NOT_FOUND, *words, "app")
+    assert world.ok("inspect", *id, "both", "app").split() == [containers["both"], image]
+
+
+def test_inspect_of_a_kind_has_the_flags_of_that_kind(world: World) -> None:
+    for words in (["image", "inspect", "--size"], ["container", "inspect", "--platform", "x"]):
+        assert f"unknown flag: {words[2]}" in world.fails(Kind.USAGE, *words, "app")
+    for group in ("image", "container"):
+        assert "unknown flag: --type" in world.fails(
+            Kind.USAGE, group, "inspect", "--type", "image"
+        )
+
+
+def test_inspect_of_nothing_says_what_lists_what_there_is(world: World) -> None:
+    world.make("x", APP)
+    err = world.fails(Kind.NOT_FOUND, "inspect", "nosuch")
+    assert "No such object: nosuch" in err
+    assert "pull" not in err
+    assert "'lamina images' and 'lamina ps -a'" in err
+    assert "'lamina pull'" in world.fails(Kind.NOT_FOUND, "image", "inspect", "nosuch")
+    assert "pull" not in world.fails(Kind.NOT_FOUND, "container", "inspect", "nosuch")
+
+
+def test_inspect_names_each_that_is_not_there(world: World) -> None:
+    err = world.fails(Kind.NOT_FOUND, "inspect", "nosuch", "neither")
+    assert "No such object: nosuch" in err
+    assert "No such object: neither" in err
+
+
+def test_inspect_of_an_ambiguous_id_is_not_called_missing(world: World) -> None:
+    seen: dict[str, str] = {}
+    for content in map(str, range(17)):  # two of 17 ids begin with the same digit
+        id = world.make(content).removeprefix("sha256:")
+        if id[0] in seen:
+            break
+        seen[id[0]] = id
+    assert "No such object" not in world.fails(Kind.INVALID, "inspect", id[0])
 
 
 def test_tag_moves_names_and_leaves_dangling_images(world: World) -> None:

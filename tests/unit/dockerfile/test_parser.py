@@ -120,6 +120,47 @@ def test_directives_end_at_the_first_other_line() -> None:
     assert found.escape == "\\"
 
 
+@pytest.mark.parametrize(
+    "front_end",
+    [
+        "docker/dockerfile",
+        "docker.io/docker/dockerfile-upstream:master",
+        "mirror.example.com/docker/dockerfile:1.9-labs",
+        "mirror.example.com:5000/hub/proxy/docker/dockerfile-upstream:1",
+        "localhost/docker/dockerfile",
+        "hub/docker/dockerfile:1",
+        f"[::1]:5000/docker/dockerfile:1@sha256:{'a' * 64}",
+        f"docker/dockerfile@sha512:{'b' * 128}",
+        "docker/dockerfile:1 options of the front end",
+    ],
+)
+def test_front_end_of_docker_is_known_behind_any_registry_and_prefix(front_end: str) -> None:
+    assert parse(f"# syntax={front_end}\nFROM x\n".encode()).stages
+
+
+@pytest.mark.parametrize(
+    "front_end",
+    [
+        "dockerfile",
+        "docker/dockerfiles",
+        "docker/dockerfile/labs",
+        "docker/dockerfile-upstreamer:1",
+        "notdocker/dockerfile:1",
+        "mirror.example.com/other-docker/dockerfile:1",
+        "docker/dockerfile:",
+        "docker/dockerfile@sha256:abc",
+        "mirror.example.com//docker/dockerfile",
+        "Hub/Docker/dockerfile",
+        "docker.example/dockerfile",
+    ],
+)
+def test_other_front_ends_are_refused_by_name(front_end: str) -> None:
+    with pytest.raises(SourceError, match="is not supported") as caught:
+        parse(f"# syntax={front_end}\nFROM x\n".encode())
+    assert caught.value.kind is Kind.UNSUPPORTED
+    assert f"syntax {front_end} " in caught.value.what
+
+
 def test_every_flag_of_the_language_parses() -> None:
     text = (
         "FROM --platform=linux/amd64 x\n"

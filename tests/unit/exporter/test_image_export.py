@@ -13,8 +13,8 @@ import pytest
 
 from lamina.errors import Cancelled, LaminaError
 from lamina.events import Event, Progress, silent
-from lamina.exporter.output import Output
-from lamina.exporter.ports import Exported, make_exporter
+from lamina.exporter.ports import Exported, Output
+from lamina.exporter.table import make_exporter
 from lamina.image.names import read_names
 from lamina.image.resolve import find_image
 from lamina.image.view import Image

@@ -4,13 +4,17 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import pytest
 
 from lamina.errors import Kind, LaminaError
-from lamina.exporter.options import parse_output
-from lamina.exporter.output import Output
-from lamina.exporter.ports import make_exporter
+from lamina.exporter.options import READERS, parse_output
+from lamina.exporter.ports import Output
+from lamina.exporter.table import TABLE, make_exporter, row_of
+from lamina.start.record import fields
+
+ADR = Path(__file__).parents[3] / "docs/adr/0044-exporters.md"
 
 
 @pytest.mark.parametrize(
@@ -72,6 +76,30 @@ def test_what_is_not_done_is_refused_by_name(text: str, named: str, kind: Kind) 
         parse_output(text)
     assert named in str(caught.value)
     assert caught.value.kind is kind
+
+
+@pytest.mark.parametrize("platforms", [False, True])
+def test_a_type_that_there_is_not_exports_nothing_else(platforms: bool) -> None:
+    with pytest.raises(LaminaError, match="unknown output type 'squashfs'") as caught:
+        make_exporter(Output("squashfs", "x"), clock=lambda: 0.0, platforms=platforms)
+    assert caught.value.kind is Kind.USAGE
+
+
+@pytest.mark.parametrize("type", TABLE)
+def test_row_leads_to_an_exporter_with_readable_options(type: str) -> None:
+    row = row_of(type)
+    exporter = row.load()(Output(type), clock=lambda: 0.0, stdout=None, privileged=False)
+    assert callable(exporter.export)
+    assert callable(exporter.export_platforms)
+    for option in row.options:
+        assert option.type in READERS
+        assert option.field in {*fields(Output), ""}
+    assert f"| `{type}`" in ADR.read_text()
+
+
+def test_a_docker_archive_holds_one_platform() -> None:
+    with pytest.raises(LaminaError, match="manifest lists"):
+        make_exporter(Output("docker", "x"), clock=lambda: 0.0, platforms=True)
 
 
 def test_an_archive_is_not_written_to_a_terminal() -> None:

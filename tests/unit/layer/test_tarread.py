@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import gzip
 import io
 import sys
 import tarfile
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from lamina.errors import Kind, LaminaError
+from lamina.layer.compress import decompressed
 from lamina.layer.entry import Entry, EntryType
 from lamina.layer.tarread import read_tar
 from lamina.layer.tarwrite import write_tar
@@ -123,8 +125,20 @@ def test_root_directory_has_the_empty_path(name: bytes) -> None:
     assert entries(block(name, flag=b"5"))[0].path == b""
 
 
-def test_root_as_a_file_is_refused() -> None:
-    refused(block(b".."), "names the root")
+def test_directory_without_a_name_is_the_root_and_reading_goes_on() -> None:
+    data = block(b"a") + block(b"", flag=b"5") + block(b"b") + bytes(1024)
+    assert [entry.path for entry in entries(data)] == [b"a", b"", b"b"]
+
+
+@pytest.mark.parametrize("name", [b"..", b"", b"."])
+@pytest.mark.parametrize("flag", [b"0", b"2", b"1", b"3"])
+def test_root_as_anything_but_a_directory_is_refused(name: bytes, flag: bytes) -> None:
+    refused(block(name, flag=flag, at_157=b"x"), "names the root")
+
+
+def test_empty_gnu_long_name_leaves_the_name_of_the_header() -> None:
+    data = block(b"././@LongLink", flag=b"L", size=b"%011o" % 1) + bytes(512) + block(b"b")
+    assert [entry.path for entry in entries(data)] == [b"b"]
 
 
 def test_pax_records_override_the_header_and_keep_raw_bytes() -> None:
@@ -270,6 +284,15 @@ def test_what_follows_the_end_is_not_read_as_members() -> None:
     assert len(entries(block(b"a") + bytes(1024) + block(b"b"))) == 1
 
 
+def test_stream_is_read_to_its_end_where_compressed_data_has_its_checksum() -> None:
+    tar = block(b"a") + bytes(1024) + bytes(3 << 20)
+    damaged = bytearray(gzip.compress(tar))
+    damaged[-8] ^= 1
+    with pytest.raises(LaminaError, match="corrupt") as caught:
+        list(read_tar(decompressed(io.BytesIO(damaged))))
+    assert caught.value.kind is Kind.INTEGRITY
+
+
 def test_lone_zero_block_between_members_is_refused() -> None:
     refused(block(b"a") + bytes(512) + block(b"b"), "follows a zero block")
 
@@ -279,8 +302,7 @@ def test_archive_that_ends_after_an_extended_header_is_refused() -> None:
     refused(pax((b"path", b"x")) + bytes(1024), "after an extended header")
 
 
-def test_empty_name_and_empty_link_are_refused() -> None:
-    refused(block(b""), "without a name")
+def test_links_to_nothing_are_refused() -> None:
     refused(block(b"l", flag=b"2"), "link target")
     refused(block(b"l", flag=b"1", at_157=b".."), "hard link to the root")
 

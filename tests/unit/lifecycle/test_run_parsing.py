@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `run` makes of its flags and of the image's defaults."""
+"""What `run` makes of its options and of the image's defaults."""
 
 from __future__ import annotations
 
@@ -7,25 +7,14 @@ from itertools import count
 
 import pytest
 
-from lamina.app.mount_flags import (
-    combine,
-    parse_mount,
-    parse_size,
-    parse_tmpfs,
-    parse_volume,
-)
-from lamina.app.run_options import Origin, RunOptions, configure
+from lamina.app.run_options import MountRequest, Origin, RunOptions, combine, configure
 from lamina.container.instance import signal_number, start_failure
 from lamina.container.names import check_name, new_id, new_name
 from lamina.container.network.publish import PortMapping
 from lamina.container.ports import Mount
 from lamina.container.state import ContainerConfig
-from lamina.errors import Kind, LaminaError
+from lamina.errors import LaminaError
 from lamina.spec.config import RunConfig
-
-
-def resolve(path: str) -> str:
-    return path if path.startswith("/") else f"/cwd/{path}"
 
 
 def merged(options: RunOptions, **image: object) -> ContainerConfig:
@@ -34,90 +23,12 @@ def merged(options: RunOptions, **image: object) -> ContainerConfig:
     return configure(options, config, origin=origin, id="f" * 64, host_name="thehost")
 
 
-def test_volume_is_a_recursive_bind() -> None:
-    request = parse_volume("./src:/dst/:ro", resolve=resolve)
-    assert request.mount == Mount("/dst", "bind", "/cwd/./src", ("rbind", "ro", "rprivate"))
-    assert request.make_source
-
-
-def test_volume_without_source_is_anonymous() -> None:
-    assert parse_volume("/data", resolve=resolve).volume
-
-
-@pytest.mark.parametrize(
-    ("text", "kind"),
-    [
-        ("name:/data", Kind.UNSUPPORTED),
-        ("/a:b", Kind.USAGE),
-        ("/a:/b:bogus", Kind.USAGE),
-        ("/a:/", Kind.USAGE),
-        ("", Kind.USAGE),
-        ("/a::/b", Kind.USAGE),
-        ("/a:/b:ro:x", Kind.USAGE),
-    ],
-)
-def test_bad_volumes_are_refused(text: str, kind: Kind) -> None:
-    with pytest.raises(LaminaError) as caught:
-        parse_volume(text, resolve=resolve)
-    assert caught.value.kind is kind
-
-
-def test_mount_texts() -> None:
-    bind = parse_mount("type=bind,src=/etc,dst=/e,readonly", resolve=resolve)
-    assert bind.mount == Mount("/e", "bind", "/etc", ("rbind", "ro", "rprivate"))
-    tmpfs = parse_mount("type=tmpfs,target=/t,tmpfs-size=1m,tmpfs-mode=700", resolve=resolve)
-    assert tmpfs.mount.options == ("noexec", "nosuid", "nodev", "size=1048576", "mode=700")
-    assert parse_mount("dst=/v", resolve=resolve).volume
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "type=bind,dst=/e",
-        "type=bind,src=/nonexistent-source,dst=/e",
-        "type=bind,src=/etc",
-        "type=bind,src=/etc,dst=e",
-        "type=bind,src=/etc,dst=/e,ro=maybe",
-        "type=bind,src=/etc,dst=/e,tmpfs-size=1",
-        "type=npipe,dst=/e",
-        "type=volume,src=named,dst=/e",
-        "type=bind,src=/etc,dst=/e,volume-driver=x",
-    ],
-)
-def test_bad_mounts_are_refused(text: str) -> None:
-    with pytest.raises(LaminaError) as caught:
-        parse_mount(text, resolve=resolve)
-    assert caught.value.kind in {Kind.USAGE, Kind.UNSUPPORTED}
-
-
-def test_tmpfs_options_override_the_defaults() -> None:
-    assert parse_tmpfs("/run").mount.options == ("noexec", "nosuid", "nodev", "mode=1777")
-    assert "exec" in parse_tmpfs("/run:exec,size=2k").mount.options
-    assert "noexec" not in parse_tmpfs("/run:exec").mount.options
-    with pytest.raises(LaminaError, match="bogus"):
-        parse_tmpfs("/run:bogus")
-
-
 def test_request_replaces_an_images_volume_and_duplicates_are_refused() -> None:
-    request = parse_tmpfs("/data")
+    request = MountRequest(Mount("/data", "tmpfs", "tmpfs", ()))
     mounts, volumes = combine([request], ["/data", "/.other"])
     assert ([m.destination for m in mounts], volumes) == (["/data"], ("/.other",))
     with pytest.raises(LaminaError, match="Duplicate mount point: /data"):
         combine([request, request], [])
-
-
-@pytest.mark.parametrize(
-    ("text", "size"),
-    [("10", 10), ("1k", 1024), ("1.5m", 1572864), ("2GB", 2 << 30), ("3 KiB", 3072)],
-)
-def test_sizes(text: str, size: int) -> None:
-    assert parse_size(text) == size
-
-
-@pytest.mark.parametrize("text", ["", "x", "-1", "1x", "1kk", "1e9"])
-def test_bad_sizes(text: str) -> None:
-    with pytest.raises(LaminaError, match="invalid size"):
-        parse_size(text)
 
 
 @pytest.mark.parametrize(

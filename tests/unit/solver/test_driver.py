@@ -12,14 +12,13 @@ from lamina.plan.graph import Edge, Plan, Vertex, VertexMeta, needed, vertex
 from lamina.plan.ops import CopyAction, Exec, FileOp, ImageSource, Op
 from lamina.solver.driver import Counts, Driver, Made
 from lamina.solver.scheduler import Scheduler
-from lamina.spec.digest import DiffID, Digest
+from lamina.spec.digest import DiffID, Digest, Stack
 from lamina.tasks import CancelToken
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from lamina.solver.keys import Key
-    from lamina.solver.scheduler import Result
 
 BASE = DiffID(Digest.of(b"base"))
 
@@ -45,7 +44,7 @@ class FakeWorker:
 
     def __init__(self, during: Callable[[str, CancelToken], object] = lambda *_: None) -> None:
         self.during = during
-        self.records: dict[Digest, Result] = {}
+        self.records: dict[Digest, Stack] = {}
         self.threads: set[str] = set()
         self.prepared = 0
         self.others = threading.active_count()
@@ -54,7 +53,7 @@ class FakeWorker:
         self,
         vertex: Vertex,
         positions: tuple[int, ...],
-        inputs: tuple[Result | None, ...],
+        inputs: tuple[Stack | None, ...],
         *,
         is_probe: bool,
     ) -> tuple[tuple[int, Digest], ...]:
@@ -64,14 +63,14 @@ class FakeWorker:
         assert threading.active_count() == self.others
         self.prepared += 1
 
-    def look_up(self, vertex: Vertex, keys: tuple[Key, ...]) -> Result | None:
+    def look_up(self, vertex: Vertex, keys: tuple[Key, ...]) -> Stack | None:
         return next((self.records[k.digest] for k in keys if k.digest in self.records), None)
 
     def run(
         self,
         vertex: Vertex,
         keys: tuple[Key, ...],
-        inputs: tuple[Result | None, ...],
+        inputs: tuple[Stack | None, ...],
         cancel: CancelToken,
     ) -> Made:
         self.threads.add(threading.current_thread().name)

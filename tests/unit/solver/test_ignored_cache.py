@@ -7,7 +7,7 @@ from lamina.events import Outcome
 from lamina.plan.graph import Edge, Plan, VertexMeta, merged, vertex
 from lamina.plan.ops import Exec
 from lamina.solver.scheduler import Found, Lookup, Missed, Ran, Run, Scheduler
-from lamina.spec.digest import DiffID, Digest
+from lamina.spec.digest import DiffID, Digest, Stack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,9 +24,7 @@ def layer(text: str) -> DiffID:
     return DiffID(Digest.of(text.encode()))
 
 
-def solve(
-    plan: Plan, cache: dict[Digest, tuple[DiffID, ...]], results: dict[str, str]
-) -> dict[str, Outcome]:
+def solve(plan: Plan, cache: dict[Digest, Stack], results: dict[str, str]) -> dict[str, Outcome]:
     """Run the plan on a cache (key -> result), which it fills; `results` names new layers."""
     scheduler = Scheduler(plan)
     for edge in plan.outputs:
@@ -56,7 +54,7 @@ def chain(*, ignoring: str = "") -> Plan:
 
 
 def test_step_that_ignores_the_cache_runs_though_all_is_cached() -> None:
-    cache: dict[Digest, tuple[DiffID, ...]] = {}
+    cache: dict[Digest, Stack] = {}
     solve(chain(), cache, {})
     assert set(solve(chain(), cache, {}).values()) == {Outcome.CACHED}
     again = solve(chain(ignoring="b"), cache, {})
@@ -64,7 +62,7 @@ def test_step_that_ignores_the_cache_runs_though_all_is_cached() -> None:
 
 
 def test_what_stands_on_it_runs_if_its_result_changed() -> None:
-    cache: dict[Digest, tuple[DiffID, ...]] = {}
+    cache: dict[Digest, Stack] = {}
     solve(chain(), cache, {})
     again = solve(chain(ignoring="b"), cache, {"b": "other"})
     assert again == {"a": Outcome.CACHED, "b": Outcome.RAN, "c": Outcome.RAN}

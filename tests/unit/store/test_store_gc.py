@@ -13,7 +13,7 @@ import pytest
 from lamina.spec import mediatype
 from lamina.spec.config import ImageConfig
 from lamina.spec.descriptor import Descriptor
-from lamina.spec.digest import ChainID, DiffID, Digest
+from lamina.spec.digest import ChainID, DiffID, Digest, Stack
 from lamina.spec.identity import chain_ids
 from lamina.spec.manifest import Index, Manifest
 from lamina.start.record import Record
@@ -31,7 +31,7 @@ APP = "docker.io/library/app:latest"
 class Image(Record):
     manifest: Descriptor
     config: Digest
-    diff_ids: tuple[DiffID, ...]
+    diff_ids: Stack
     chains: tuple[ChainID, ...]
     layers: tuple[Descriptor, ...]
 
@@ -54,7 +54,7 @@ def make_image(store: LocalStore, *layers: bytes) -> Image:
     )
 
 
-def make_snapshots(store: LocalStore, diff_ids: tuple[DiffID, ...]) -> None:
+def make_snapshots(store: LocalStore, diff_ids: Stack) -> None:
     parent: ChainID | None = None
     for chain in chain_ids(diff_ids):
         if not store.snapshots.exists(chain):

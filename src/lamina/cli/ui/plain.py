@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from lamina.cli.ui.escape import printable
 from lamina.cli.ui.lines import LogLines
+from lamina.errors import never
 from lamina.events import (
     BuildDone,
     Diagnostic,
@@ -89,6 +90,8 @@ class PlainView:
                 return [printable(event.message)]
             case BuildDone():
                 return done_lines(event)
+            case _:
+                never(event)
         return []
 
     def _mark(self, vertex: Digest) -> str:
@@ -118,6 +121,8 @@ class PlainView:
             case Outcome.FAILED:
                 lines.append(f"{mark} ERROR: {printable(event.error)}")
                 self._failed = event.vertex
+            case _:
+                never(event.outcome)
         return [*lines, ""]
 
     def _transfer(self, event: Progress) -> list[str]:

@@ -13,6 +13,7 @@ import threading
 from lamina.cli.ui.escape import printable
 from lamina.cli.ui.lines import LogLines
 from lamina.cli.ui.plain import diagnostic_lines, done_lines
+from lamina.errors import never
 from lamina.events import (
     BuildDone,
     Diagnostic,
@@ -100,6 +101,8 @@ class LiveView:
                     self._notes.append(printable(event.message))
                 case BuildDone():
                     self._result = done_lines(event)
+                case _:
+                    never(event)
 
     def close(self) -> None:
         """Stop the live view and print the final state, the log of a failed step last."""

@@ -29,7 +29,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lamina.server.ports import Storage
+    from lamina.server.ports import Overview, Storage
     from lamina.server.rights import Gate, Identity
     from lamina.server.wire import Answer, Request
 
@@ -68,13 +68,19 @@ class Site:
     """The web page. `address` is where clients reach the registry if they do not say."""
 
     def __init__(
-        self, storage: Storage, gate: Gate, *, address: str, clock: Callable[[], float]
+        self,
+        storage: Storage,
+        gate: Gate,
+        *,
+        overview: Overview | None,
+        address: str,
+        clock: Callable[[], float],
     ) -> None:
-        self._views = Views(storage, gate)
+        self._views = Views(storage, gate, overview)
         self._gate = gate
         self._address = address
         self._clock = clock
-        self._sortable = getattr(storage, "overview", None) is not None
+        self._sortable = overview is not None
         self._assets = {name: _asset(name, kind) for name, kind in _ASSETS.items()}
 
     @staticmethod

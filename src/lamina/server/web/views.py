@@ -113,10 +113,10 @@ class ImageView(Record):
 class Views:
     """Reads pages. `overview` is None where the driver has none."""
 
-    def __init__(self, storage: Storage, gate: Gate) -> None:
+    def __init__(self, storage: Storage, gate: Gate, overview: Overview | None) -> None:
         self._storage = storage
         self._gate = gate
-        self._overview: Overview | None = getattr(storage, "overview", None)
+        self._overview = overview
 
     def names(self, identity: Identity, search: str) -> list[str]:
         """Repositories that the caller may pull from and whose names contain `search`, in order."""

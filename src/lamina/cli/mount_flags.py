@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Docker's ways to ask for a mount: `-v`, `--mount`, `--tmpfs`, and an image's VOLUME.
+"""Docker's ways to ask for a mount: `-v`, `--mount` and `--tmpfs`.
 
-The texts become `Mount` values and destinations of anonymous volumes. What lamina does not have
-(named volumes, volume drivers) is refused by name.
+What lamina does not have (named volumes, volume drivers) is refused by name.
 """
 
 from __future__ import annotations
@@ -10,9 +9,10 @@ from __future__ import annotations
 import os
 import posixpath
 
+from lamina.app.run_options import MountRequest
+from lamina.cli.values import parse_size
 from lamina.container.ports import Mount
 from lamina.errors import Kind, LaminaError
-from lamina.start.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,17 +22,6 @@ _PROPAGATION = frozenset({"private", "rprivate", "shared", "rshared", "slave", "
 _WITHOUT_EFFECT = frozenset({"consistent", "cached", "delegated", "default"})  # Docker Desktop's
 _SELINUX = frozenset({"z", "Z"})
 _TMPFS_DEFAULTS = ("noexec", "nosuid", "nodev")  # moby, volume/mounts/linux_parser.go
-
-
-class MountRequest(Record):
-    """One mount that was asked for. `volume`: an anonymous one, `mount` has only a destination.
-
-    `make_source` creates a missing host directory, as Docker's `-v` does and `--mount` does not.
-    """
-
-    mount: Mount
-    volume: bool = False
-    make_source: bool = False
 
 
 def parse_volume(text: str, *, resolve: Callable[[str], str]) -> MountRequest:
@@ -173,7 +162,7 @@ def _tmpfs_mount(fields: dict[str, str], destination: str, text: str) -> Mount:
         options.append("ro")
     size = fields.pop("tmpfs-size", "")
     if size:
-        options.append(f"size={parse_size(size)}")
+        options.append(f"size={parse_size(size, '--mount')}")
     mode = fields.pop("tmpfs-mode", "1777")
     if not mode or set(mode) - set("01234567"):
         raise _invalid(f"invalid mount {text!r}: tmpfs-mode is not an octal number")
@@ -190,11 +179,11 @@ def parse_tmpfs(text: str) -> MountRequest:
         name, _, value = option.partition("=")
         opposite = name[2:] if name.startswith("no") else f"no{name}"
         if name == "size" and value:
-            options.append(f"size={parse_size(value)}")
+            options.append(f"size={parse_size(value, '--tmpfs')}")
         elif name in {"mode", "uid", "gid", "nr_inodes"} and value.isdigit():
             options.append(option)
         elif name in {"ro", "rw", "exec", "noexec", "suid", "nosuid", "dev", "nodev"} and not value:
-            options = [known for known in options if known != opposite]
+            options = [other for other in options if other != opposite]
             options.append(name)
         else:
             raise _invalid(f"invalid tmpfs option {option!r} in {text!r}")
@@ -202,46 +191,6 @@ def parse_tmpfs(text: str) -> MountRequest:
         options.append("mode=1777")
     destination = _destination(path, text)
     return MountRequest(Mount(destination, "tmpfs", "tmpfs", tuple(dict.fromkeys(options))))
-
-
-def combine(
-    requests: Sequence[MountRequest], image_volumes: Sequence[str]
-) -> tuple[tuple[Mount, ...], tuple[str, ...]]:
-    """(mounts, destinations of anonymous volumes); an image's volume gives way to a request.
-
-    Raises LaminaError of kind USAGE if two requests share a destination.
-    """
-    mounts: list[Mount] = []
-    volumes: list[str] = []
-    seen: set[str] = set()
-    for request in requests:
-        destination = request.mount.destination
-        if destination in seen:
-            raise _invalid(f"Duplicate mount point: {destination}")
-        seen.add(destination)
-        if request.volume:
-            volumes.append(destination)
-        else:
-            mounts.append(request.mount)
-    for path in image_volumes:
-        destination = "/" + posixpath.normpath(f"/{path}").lstrip("/")
-        if destination not in seen and destination != "/":
-            seen.add(destination)
-            volumes.append(destination)
-    return tuple(mounts), tuple(volumes)
-
-
-_FACTORS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
-
-
-def parse_size(text: str) -> int:
-    """Bytes of `64m`, `1.5GB`, `1024` (binary units, as Docker's). Raises kind USAGE."""
-    import re
-
-    found = re.fullmatch(r"(\d{1,15}(?:\.\d+)?) ?([kmgt]?)(?:i?b)?", text.strip().lower())
-    if found is None:
-        raise _invalid(f"invalid size: {text!r}")
-    return int(float(found[1]) * _FACTORS[found[2]])
 
 
 def _destination(path: str, text: str) -> str:

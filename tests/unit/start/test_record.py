@@ -70,6 +70,27 @@ def test_wrong_arguments_are_refused() -> None:
         Point()  # type: ignore[call-arg]  # that it fails is the test
 
 
+@pytest.mark.parametrize("compiled_by_instances", [0, 100])
+@pytest.mark.parametrize("arguments", [{"a": 1, "b": 2}, {"a": 1}])
+def test_a_call_that_another_thread_overtook_makes_the_same_value(
+    compiled_by_instances: int, arguments: dict[str, int]
+) -> None:
+    class Base(Record):
+        a: int
+
+    class Derived(Base):
+        b: int = 5
+
+    # what a thread holds that looked `__init__` up and was stopped before the call
+    looked_up = Derived.__init__
+    for number in range(compiled_by_instances):
+        Derived(number)
+    overtaken = Derived.__new__(Derived)
+    looked_up(overtaken, **arguments)
+    assert overtaken == Derived(**arguments)
+    assert Base(1) == Base(a=1)
+
+
 def test_many_threads_may_make_the_first_instance() -> None:
     for _ in range(50):
 

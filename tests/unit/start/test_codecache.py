@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-SOURCE = Path(__file__).parents[2] / "src/lamina"
+SOURCE = Path(__file__).parents[3] / "src/lamina"
 HEAD = len(b"lamina 1 code 1\n") + 4 + 16  # the format with Python's magic, two sizes
 PROBE = (
     "from lamina.start import codecache; cache = codecache.install(); import lamina.start.pattern as m; "

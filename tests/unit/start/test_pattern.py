@@ -16,7 +16,7 @@ from lamina.start import patterncodes
 from lamina.start.pattern import ASCII, DOTALL, pattern
 
 _sre = importlib.import_module("_sre")
-SCRIPT = Path(__file__).parents[2] / "scripts/patterns.py"
+SCRIPT = Path(__file__).parents[3] / "scripts/patterns.py"
 
 
 def script() -> ModuleType:

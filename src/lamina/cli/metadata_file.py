@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 def metadata(outcome: BuildOutcome, store: Store) -> dict[str, Any]:
     """The document of one build, keys sorted. `buildx.build.ref` ends in the record's id."""
-    found: dict[str, Any] = {"buildx.build.ref": f"lamina/lamina/{outcome.id}"}
+    document: dict[str, Any] = {"buildx.build.ref": f"lamina/lamina/{outcome.id}"}
     if outcome.config is not None:  # an index has none
-        found["containerimage.config.digest"] = str(outcome.config)
+        document["containerimage.config.digest"] = str(outcome.config)
     if outcome.manifest is not None:
-        found["containerimage.descriptor"] = _descriptor(outcome.manifest, store)
-        found["containerimage.digest"] = str(outcome.manifest)
+        document["containerimage.descriptor"] = _descriptor(outcome.manifest, store)
+        document["containerimage.digest"] = str(outcome.manifest)
     if outcome.names:
-        found["image.name"] = ",".join(outcome.names)
-    return found
+        document["image.name"] = ",".join(outcome.names)
+    return document
 
 
 def _descriptor(manifest: Digest, store: Store) -> dict[str, Any]:
