@@ -7,7 +7,8 @@ set -uo pipefail
 
 lamina=$(readlink -f "${1:?usage: demo.sh LAMINA}")
 here=$(cd "$(dirname "$0")/.." && pwd)
-demo="${LAMINA_DEMO_DIR:-$here/.demo}"
+# a store belongs to one user: root's demo and yours do not share one
+demo="${LAMINA_DEMO_DIR:-$here/.demo$([ "$(id -u)" = 0 ] || printf -- '-%s' "$(id -u)")}"
 export LAMINA_ROOT="$demo/store"
 work="$demo/work"
 checks=()
@@ -22,14 +23,10 @@ die() { printf 'demo: %s\n' "$*" >&2; exit 1; }
 run() { printf '$ %s\n' "${*/$lamina/lamina}"; "$@"; }
 has_image() { "$lamina" inspect --type image "$1" >/dev/null 2>&1; }
 
-if [ "$(id -u)" != 0 ]; then
-  exec sudo --preserve-env=SSL_CERT_FILE,PATH "$0" "$@"
-fi
-
 containers=()
 cleanup() { for c in ${containers[@]+"${containers[@]}"}; do "$lamina" rm -f "$c" >/dev/null 2>&1; done; }
 trap cleanup EXIT
-mkdir -p "$demo"
+mkdir -p "$demo" || die "cannot write $demo: set LAMINA_DEMO_DIR to a directory of yours"
 rm -rf "$work"
 cp -r "$here/examples" "$work"
 
@@ -78,7 +75,8 @@ outcome() { # outcome LOG STEP: how the step whose name contains STEP ended, in 
 is_outcome() { test "$(outcome "$1" "$2")" = "$3"; }
 
 run "$lamina" version
-run "$lamina" info || die "this host cannot run containers"
+run "$lamina" info
+run "$lamina" doctor || die "this host cannot run containers"
 
 say "Base images"
 registry=unasked # asked once, and only if an image is missing: its answer takes 3 seconds at most

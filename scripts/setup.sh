@@ -12,7 +12,10 @@ as_root() {
 }
 
 # What lamina needs (an OCI runtime, networks, base images), and what its tests compare with.
-needed=(crun runc iproute2 nftables mmdebstrap busybox-static ca-certificates)
+needed=(
+  crun runc iproute2 nftables mmdebstrap busybox-static ca-certificates
+  uidmap passt slirp4netns # without root: ids, and a way out for containers
+)
 compared=(
   skopeo umoci buildah podman zstd xz-utils attr git curl openssh-client procps qemu-user-static
   docker-registry apache2-utils chromium chromium-driver

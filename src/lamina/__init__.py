@@ -14,7 +14,17 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from lamina.app.api import Container, Image, build, find_image, open_store, pull, push, run
+    from lamina.app.api import (
+        Container,
+        Image,
+        build,
+        enter_namespace,
+        find_image,
+        open_store,
+        pull,
+        push,
+        run,
+    )
     from lamina.errors import Cancelled, Kind, LaminaError, SourceError
 
 __version__ = "0.1.0"
@@ -27,6 +37,7 @@ __all__ = [
     "SourceError",
     "__version__",
     "build",
+    "enter_namespace",
     "find_image",
     "open_store",
     "pull",

@@ -16,6 +16,7 @@ from lamina.app.settings import Settings, load_settings, store_root
 from lamina.events import silent
 from lamina.image.view import Image
 from lamina.store import open_store as _open_store
+from lamina.system.userns import can_mount, own_uid
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +29,17 @@ if TYPE_CHECKING:
     from lamina.store.ports import Store
     from lamina.tasks import CancelToken
 
-__all__ = ["Container", "Image", "build", "find_image", "open_store", "pull", "push", "run"]
+__all__ = [
+    "Container",
+    "Image",
+    "build",
+    "enter_namespace",
+    "find_image",
+    "open_store",
+    "pull",
+    "push",
+    "run",
+]
 
 _stores: dict[str, Store] = {}
 
@@ -39,14 +50,28 @@ def open_store(root: str = "") -> Store:
     Raises:
         LaminaError: the store belongs to someone else, or cannot be made.
     """
-    path = os.path.abspath(root) if root else store_root(os.environ, os.geteuid())
+    path = os.path.abspath(root) if root else store_root(os.environ, own_uid())
     if path not in _stores:
         _stores[path] = _open_store(path, layers=_layer_form)
     return _stores[path]
 
 
+def enter_namespace() -> None:
+    """Make an ordinary user's process able to build, for the rest of its life: it becomes root of a
+    user namespace, and sees its own files as root's. The kernel allows it before threads start only.
+
+    `build` does it by itself where it can. Nothing happens if the process is root's, or did it before.
+
+    Raises:
+        LaminaError: UNSUPPORTED (there are threads), DENIED (the host refuses user namespaces).
+    """
+    from lamina.system.userns import enter
+
+    enter()
+
+
 def _layer_form() -> str:
-    return load_settings(os.environ, uid=os.geteuid()).layers
+    return load_settings(os.environ, uid=own_uid()).layers
 
 
 def find_image(name: str, *, root: str = "") -> Image:
@@ -107,7 +132,7 @@ def build(
     from lamina.tasks import CancelToken as Token
 
     store = open_store(root)
-    chosen = settings or load_settings(os.environ, uid=os.geteuid())
+    chosen = settings or load_settings(os.environ, uid=own_uid())
     token = cancel or Token()
     native = host(os.uname().machine)
     wanted = build_platforms(platforms, host=native)
@@ -195,14 +220,14 @@ def pull(
     store = open_store(root)
     token = cancel or Token()
     wanted = Platform.parse(platform) if platform else None
-    chosen = settings or load_settings(os.environ, uid=os.geteuid())
+    chosen = settings or load_settings(os.environ, uid=own_uid())
     registries = _registries(chosen, token)
     try:
         pulled = pull_image(
             store,
             registries,
             name,
-            PullOptions(host=host(os.uname().machine), platform=wanted, unpack=os.geteuid() == 0),
+            PullOptions(host=host(os.uname().machine), platform=wanted, unpack=can_mount()),
             emit=on_event,
             cancel=token,
             clock=time.time,
@@ -230,7 +255,7 @@ def push(
     from lamina.tasks import CancelToken as Token
 
     token = cancel or Token()
-    registries = _registries(settings or load_settings(os.environ, uid=os.geteuid()), token)
+    registries = _registries(settings or load_settings(os.environ, uid=own_uid()), token)
     try:
         pushed = push_image(
             open_store(root),
@@ -249,7 +274,7 @@ def push(
 def _registries(settings: Settings, cancel: CancelToken) -> Registries:
     from lamina.app.registries import connect
 
-    return connect(os.environ, uid=os.geteuid(), settings=settings, clock=time.time, cancel=cancel)
+    return connect(os.environ, uid=own_uid(), settings=settings, clock=time.time, cancel=cancel)
 
 
 def run(
@@ -274,7 +299,7 @@ def run(
     """
     from lamina.app import containers
 
-    chosen = settings or load_settings(os.environ, uid=os.geteuid())
+    chosen = settings or load_settings(os.environ, uid=own_uid())
     return containers.run(
         open_store(root),
         image if isinstance(image, str) else str(image.id),

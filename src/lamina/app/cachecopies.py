@@ -377,8 +377,10 @@ def _read_archive(path: str, target: str, cancel: CancelToken) -> None:
 def _unpack(scratch: LayoutEnd, entry: Entry, target: str, cancel: CancelToken) -> None:
     from lamina.layer.apply import extract
     from lamina.layer.compress import decompressed
+    from lamina.system.userns import enter, is_host_root
 
     with scratch.open(entry.layer) as file:
         stream = decompressed(_Checked(file, cancel))  # type: ignore[arg-type]  # only read() is used
-        extract(stream, target, owners=True, privileged=os.geteuid() == 0)
+        enter()
+        extract(stream, target, owners=True, privileged=is_host_root())
     os.unlink(os.path.join(scratch.path, "blobs", "sha256", entry.layer.digest.hex))

@@ -23,6 +23,7 @@ from lamina.container.state import KIND, ContainerConfig, State
 from lamina.errors import Kind, LaminaError
 from lamina.events import Notice, silent
 from lamina.start.record import Record, replace
+from lamina.system.userns import enter, is_host_root
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -114,6 +115,7 @@ class Container:
 
     def size(self) -> int:
         """Bytes on disk of what it wrote to its root file system."""
+        enter()  # it may have made files of other owners
         return disk_usage(self._store.snapshots.layer_dir(self.id))
 
     def start(
@@ -323,6 +325,8 @@ def create(
             host_name=os.uname().nodename,
         )
         _check_name_free(store, name)
+        if merged.network == "bridge" and not is_host_root():
+            _tell_of_network(bool(merged.ports), emit)
         chain = _unpacked(store, config.diff_ids, emit=emit, cancel=cancel)
         merged = replace(
             merged,
@@ -356,6 +360,17 @@ def _unpacked(
     from lamina.tasks import CancelToken as Token
 
     return ensure_snapshot(store, diff_ids, emit=emit, cancel=cancel or Token())
+
+
+def _tell_of_network(publishes: bool, emit: Emitter) -> None:  # noqa: FBT001  # private
+    """Say so where nothing leads an ordinary user's containers out of their own network."""
+    from lamina.container.network.usernet import find_way
+
+    way = find_way()
+    if way.programs:
+        return
+    does = "has its published ports only" if publishes else "has the host's network"
+    emit(Notice(f"the container {does}: {way.why} ({way.mend})"))
 
 
 def _find_image(store: Store, text: str, platform: Platform | None, emit: Emitter) -> Image:

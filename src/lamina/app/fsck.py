@@ -26,6 +26,7 @@ from lamina.store.fsck import (
     Needed,
 )
 from lamina.store.fsck_snapshots import Fresh, SnapshotCheck, Stacked, quarantined, sound_blobs
+from lamina.system.userns import enter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -77,10 +78,15 @@ def check_store(
     cancel: CancelToken,
     clock: Callable[[], float],
 ) -> Report:
-    """Look at everything, and with `repair` mend it, from `registries` if they are given."""
+    """Look at everything, and with `repair` mend it, from `registries` if they are given.
+
+    Raises:
+        LaminaError: as `userns.enter`: layers have files of other owners.
+    """
     from lamina.store.local import LocalStore
 
     assert isinstance(store, LocalStore)
+    enter()
     with store.lease("fsck"):
         look = Fsck(store, cancel=cancel, clock=clock, emit=emit)
         first = look.database()

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from lamina.container.executor import RuntimeExecutor
     from lamina.container.network.attachment import Network
     from lamina.container.network.pool import NetworkPool
+    from lamina.container.network.usernet import UserNetwork
     from lamina.container.ports import Executor
     from lamina.container.runtime import Runtime
     from lamina.events import Emitter
@@ -70,6 +71,7 @@ class BuildHost:
         self._executor: RuntimeExecutor | None = None
         self._network: Network | None = None
         self._pool: NetworkPool | None = None
+        self._is_told = False
         self._guard = _thread.allocate_lock()
         self._connect = registries
 
@@ -89,10 +91,11 @@ class BuildHost:
     ) -> None:
         """Pull the image of that name for the platform. Raises as `pull_image`."""
         from lamina.app.pulling import PullOptions, pull_image
+        from lamina.system.userns import is_possible
 
         registries = self.registries()
         try:
-            options = PullOptions(host=platform, platform=platform, unpack=os.geteuid() == 0)
+            options = PullOptions(host=platform, platform=platform, unpack=is_possible())
             pull_image(
                 self._store, registries, name, options, emit=emit, cancel=cancel, clock=clock
             )
@@ -163,13 +166,35 @@ class BuildHost:
         return self._executor
 
     def step_network(self) -> AbstractContextManager[str]:
-        """A network namespace for one RUN step on the bridge. Any thread may call it."""
+        """A network namespace for one RUN step, empty for the host's. Any thread may call it."""
         from lamina.container.network.pool import NetworkPool
 
         with self._guard:
             if self._pool is None:
-                self._pool = NetworkPool(self.network(), "build", hold_pid=os.getpid())
+                network = self._step_network()
+                if network is None:
+                    from contextlib import nullcontext
+
+                    return nullcontext("")
+                self._pool = NetworkPool(network, "build", hold_pid=os.getpid())
             return self._pool.namespace()
+
+    def _step_network(self) -> Network | UserNetwork | None:
+        """The network of steps; None for the host's, where nothing leads out of another one."""
+        from lamina.system.userns import is_namespaced
+
+        if not is_namespaced():
+            return self.network()
+        from lamina.container.network.usernet import UserNetwork, find_way
+
+        assert self._executor is not None
+        way = find_way()
+        if not way.programs:
+            if not self._is_told:
+                self._emit(Notice(f"RUN steps use the host's network: {way.why}; {way.mend}"))
+            self._is_told = True
+            return None
+        return UserNetwork(self._executor.helpers, directory=self._executor.directory, way=way)
 
     def network(self) -> Network:
         """The bridge network as this process sees it."""

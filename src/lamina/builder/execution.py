@@ -132,7 +132,8 @@ class Step:
                 if op.network != "default" or network is None:
                     return start_with_mounts(process)
                 with network() as path:
-                    return start_with_mounts(replace(process, network_ns=path))
+                    shared = replace(process, network_ns=path, host_network=not path)
+                    return start_with_mounts(shared)
         finally:
             os.rmdir(self._target)
 

@@ -23,6 +23,7 @@ from lamina.start.record import Record
 from lamina.store.cachemounts import open_cache
 from lamina.store.working import working_key
 from lamina.system.mounts import mounted, tmpfs, unmount
+from lamina.system.userns import is_host_root
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ class MountPlaces:
         dest = f"/{_CONTENT}".encode()
         copy_match(changes, source.tree, match, dest=dest, owner=None, mode=None, inode_space=0)
         items = _while_not(cancel, changes.items())
-        extract(items, path, owners=True, privileged=True)
+        extract(items, path, owners=True, privileged=is_host_root())
         content = os.path.join(path, _CONTENT)
         if match.is_dir:
             status = source.tree.status(source.tree.resolve(match.path))

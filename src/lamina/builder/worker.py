@@ -285,13 +285,18 @@ class BuildWorker:
         alike = is_alike(self._store, made, known.result, cancel=cancel)
         return known.result if alike and self._is_usable(known.result) else made
 
-    def prepare(self) -> None:
-        """Remove what killed builds left, and get the executor while no thread exists: it may have to unshare this process's mounts.
+    def prepare(self, *, executes: bool) -> None:
+        """Become able to read any layer, remove what killed builds left, and get the executor, all
+        while no thread exists: only such a process can change its namespaces.
 
         A failure is not reported here: the step that needs it reports it.
         """
         from lamina.store.working import sweep_working
+        from lamina.system.userns import is_possible
 
+        is_possible()
+        if not executes:
+            return
         sweep_working(self._store)
         try:
             self._get_maker().executor()

@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "logout": ("logout", "log out from a registry", "Common"),
     "version": ("version", "print the version", "Common"),
     "info": ("info", "print what was found on this host, and why it was chosen", "Common"),
+    "doctor": ("doctor", "check this host, and say how to mend what it lacks", "Common"),
     "bake": ("bake", "build several targets from a bake or compose file", "Build"),
     "builds": ("builds", "list and inspect recorded builds, print their logs", "Build"),
     "enter": ("enter", "enter a step of a recorded build", "Build"),
@@ -192,8 +193,17 @@ def console() -> int:
         status = EXIT_STATUS[Kind.NOT_FOUND]
     finally:
         if context is not None:
+            _tell_of_namespace(context)
             context.close()
     return _flush(status)
+
+
+def _tell_of_namespace(context: Context) -> None:
+    """Say what cannot work in the user namespace that the command entered, if anything."""
+    userns = sys.modules.get("lamina.system.userns")
+    notice = userns.notice() if userns is not None else ""
+    if notice:
+        context.warn(f"lamina: {notice}")
 
 
 def main(argv: Sequence[str], context: Context) -> int:

@@ -33,6 +33,7 @@ def run(args: argparse.Namespace, context: Context) -> int:
     from lamina.cli.view import make_view
     from lamina.spec.platform import Platform
     from lamina.spec.reference import Reference
+    from lamina.system.userns import is_possible
 
     if args.jobs < 1:
         raise LaminaError(f"--jobs must be at least 1, got {args.jobs}", kind=Kind.USAGE)
@@ -41,7 +42,7 @@ def run(args: argparse.Namespace, context: Context) -> int:
         platform=Platform.parse(args.platform) if args.platform else None,
         all_platforms=args.all_platforms,
         jobs=args.jobs,
-        unpack=not args.no_unpack and context.uid == 0,
+        unpack=not args.no_unpack and is_possible(),
     )
     reference = Reference.parse(args.name)
     if not args.quiet and not args.all_tags and not reference.tag and reference.digest is None:

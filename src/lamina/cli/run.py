@@ -113,6 +113,7 @@ def _ensure_image(args: argparse.Namespace, context: Context) -> None:
     from lamina.app.pulling import PullOptions, pull_missing
     from lamina.cli.view import make_view
     from lamina.image.view import PlatformNotFound
+    from lamina.system.userns import is_possible
 
     if missing is not None and not args.quiet:
         wanted = f" for {args.platform}" if isinstance(missing, PlatformNotFound) else ""
@@ -125,7 +126,7 @@ def _ensure_image(args: argparse.Namespace, context: Context) -> None:
                 registries,
                 name,
                 PullOptions(
-                    host=context.platform(), platform=_platform(args), unpack=context.uid == 0
+                    host=context.platform(), platform=_platform(args), unpack=is_possible()
                 ),
                 missing=missing,
                 emit=view,

@@ -31,7 +31,7 @@ from lamina.container.spec import (
     make_spec,
 )
 from lamina.container.stubs import MountStubs
-from lamina.container.users import read_accounts
+from lamina.container.users import process_user
 from lamina.errors import Kind, LaminaError
 from lamina.start.record import Record, replace
 from lamina.system.process import ProcessIdentity, this_process
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, Self
 
-    from lamina.container.ports import Mount, ProcessSpec
+    from lamina.container.ports import Helpers, Mount, ProcessSpec
     from lamina.container.runtime import Runtime
     from lamina.tasks import CancelToken
 
@@ -69,6 +69,18 @@ class RuntimeExecutor:
         self._name = f"{own.pid}-{own.start_ticks}-{next(_numbers)}"
         self._launcher = Launcher(state=f"{state_dir}/{self._name}")
         self._swept = False
+
+    @property
+    def helpers(self) -> Helpers:
+        """What keeps programs beside the steps, until `close`."""
+        return self._launcher
+
+    @property
+    def directory(self) -> str:
+        """This executor's own directory, which the launcher removes."""
+        top = f"{self._state_dir}/{self._name}"
+        os.makedirs(top, mode=0o700, exist_ok=True)
+        return top
 
     def start(self) -> None:
         """Start the launcher, which takes a moment, before the first step needs it."""
@@ -130,7 +142,7 @@ class RuntimeExecutor:
     ) -> tuple[dict[str, Any], Launch]:
         """Everything that can fail because of the image or the command, before anything runs."""
         require_emulation(process.architecture, host=self._runtime.host.architecture, root=root_fd)
-        user = read_accounts(root_fd, process.user, process.groups)
+        user = process_user(root_fd, process.user, process.groups)
         _check_cwd(root_fd, process, self._runtime.host)
         etc = list(write_etc_files(step.bundle, process, for_step=True))
         if self._ca_bundle is not None:

@@ -7,8 +7,9 @@ import os
 import stat
 
 from lamina.container.capabilities import from_mask
-from lamina.container.spec import Device, HostFacts
+from lamina.container.spec import TTY_GROUP, Device, HostFacts
 from lamina.start.record import Record
+from lamina.system.userns import is_mapped, is_namespaced
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ def has_seccomp() -> bool:
 
 def read_facts(cgroups: Cgroups, *, manager: str) -> HostFacts:
     """The facts `make_spec` needs, for a runtime that uses this cgroup manager."""
+    namespaced = is_namespaced()
     managed = manager != "disabled" and cgroups.mode != "none"
     uname = os.uname()
     return HostFacts(
@@ -101,15 +103,26 @@ def read_facts(cgroups: Cgroups, *, manager: str) -> HostFacts:
         kernel=kernel_version(uname.release),
         capabilities=from_mask(capability_mask(_read("/proc/self/status"))),
         cgroup_namespaces=os.path.exists("/proc/self/ns/cgroup"),
-        cgroup_mounts=cgroups.mode != "none",
+        cgroup_mounts=cgroups.mode != "none" and (managed or not namespaced),
         device_control=managed and (cgroups.mode == "v2" or "devices" in cgroups.controllers),
         mqueue=os.path.isdir("/proc/sys/fs/mqueue"),
         sysctls=tuple(
             (name, value)
             for name, value in _DOCKER_SYSCTLS
             if os.path.exists("/proc/sys/" + name.replace(".", "/"))
+            # as moby: all groups are more than a user namespace has
+            and not (namespaced and name.endswith("ping_group_range"))
         ),
+        namespaced=namespaced,
+        tty_group=not namespaced or is_mapped(0, TTY_GROUP),
+        oom_score=_own_oom_score() if namespaced else 0,
     )
+
+
+def _own_oom_score() -> int:
+    """This process's, which one without CAP_SYS_RESOURCE cannot go below."""
+    text = _read("/proc/self/oom_score_adj").strip()
+    return max(int(text), 0) if text.lstrip("-").isdigit() else 0
 
 
 def kernel_version(release: str) -> tuple[int, int]:

@@ -7,6 +7,8 @@ import os
 
 from lamina.container.host import read_cgroups
 from lamina.container.runtime import DEFAULT_SEARCH_PATH, NoRuntime, find_runtime
+from lamina.errors import LaminaError
+from lamina.system.userns import enter, ids_hint, is_host_root, mapped_count, own_uid
 
 _OVERLAY_PARAMETERS = "/sys/module/overlay/parameters"
 
@@ -24,10 +26,34 @@ def host_report(
         ("Snapshotter", snapshotter()),
     ]
     try:
+        enter()
+    except LaminaError as error:
+        return (*rows, ("User namespace", f"none: {error}"))
+    rows.append(("User namespace", _namespace()))
+    rows.append(("Network", _network()))
+    try:
         runtime = find_runtime(root, override=override, search_path=search_path)
     except NoRuntime as error:
         return (*rows, ("Runtime", f"none: {error}"), ("Cgroup mode", read_cgroups().mode))
     return (*rows, *runtime.describe())
+
+
+def _namespace() -> str:
+    if is_host_root():
+        return "none is needed: this is root"
+    count = mapped_count()
+    return f"{count} ids for uid {own_uid()}" + (f" ({ids_hint()})" if count == 1 else "")
+
+
+def _network() -> str:
+    if is_host_root():
+        return "a bridge"
+    from lamina.container.network.usernet import find_way
+
+    way = find_way()
+    if not way.programs:
+        return f"the host's: {way.why}"
+    return f"led out by {way.programs[0][0]} ({way.programs[0][1]})"
 
 
 def snapshotter() -> str:

@@ -25,7 +25,7 @@ from lamina.container.ports import Mount
 from lamina.container.profile import seccomp_for
 from lamina.container.runtime import find_runtime
 from lamina.container.spec import make_spec
-from lamina.container.users import read_accounts
+from lamina.container.users import process_user
 from lamina.errors import Kind, LaminaError
 from lamina.start.jsontext import dumps
 from lamina.start.record import Record, replace
@@ -35,13 +35,16 @@ from lamina.system import process as processes
 from lamina.system.paths import open_in_root, realpath_in_root
 from lamina.system.programs import run_program
 from lamina.system.sockets import listen
+from lamina.system.userns import is_namespaced, join
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
     from collections.abc import Callable
 
+    from lamina.container.network.attachment import Network
     from lamina.container.network.publish import PortMapping
+    from lamina.container.network.usernet import UserNetwork
     from lamina.container.ports import ProcessSpec
     from lamina.container.runtime import Runtime
     from lamina.container.state import ContainerConfig
@@ -189,9 +192,9 @@ class Instance:
         """Attach to the network and publish the ports, if it has a network of its own."""
         if self._config.network != "bridge":
             return process
-        from lamina.container.network.attachment import Network
-
-        network = Network(self._store.documents, root=self._store.root, subnet=self._subnet)
+        network = self._network()
+        if network is None:
+            return replace(process, host_network=True)
         self._undo.callback(network.close)
         attachment = network.attach(self._id, hold_pid=os.getpid())
         self._undo.callback(lambda: network.release(attachment))
@@ -204,6 +207,20 @@ class Instance:
             address=attachment.ip,
             host_gateway=attachment.gateway,
         )
+
+    def _network(self) -> Network | UserNetwork | None:
+        """The network to attach to; None for the host's, which has no way into another one."""
+        if not is_namespaced():
+            from lamina.container.network.attachment import Network
+
+            return Network(self._store.documents, root=self._store.root, subnet=self._subnet)
+        from lamina.container.keeping import ForkedHelpers
+        from lamina.container.network.usernet import UserNetwork, find_way
+
+        way = find_way()
+        if not way.programs and not self._config.ports:
+            return None
+        return UserNetwork(ForkedHelpers(), directory=self._directory, way=way)
 
     def _volumes(self, rootfs: str) -> tuple[Mount, ...]:
         """The anonymous volumes; new ones start with what the image has there."""
@@ -223,7 +240,7 @@ class Instance:
             host = runtime.host.architecture
             require_emulation(process.architecture, host=host, root=root_fd)
             _make_working_dir(root_fd, process)
-            user = read_accounts(root_fd, process.user, process.groups)
+            user = process_user(root_fd, process.user, process.groups)
         finally:
             os.close(root_fd)
         seccomp = seccomp_for(process, runtime.host) if runtime.seccomp else None
@@ -441,6 +458,7 @@ def execute(
     import subprocess
     import tempfile
 
+    join(pid)
     runtime = find_runtime(store.root, override=runtime_name)
     directory = state.directory_of(store.root, id)
     with tempfile.TemporaryDirectory(prefix="exec-", dir=directory) as scratch:
@@ -478,7 +496,7 @@ def _exec_process(
     )
     root_fd = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        user = read_accounts(root_fd, process.user, process.groups)
+        user = process_user(root_fd, process.user, process.groups)
     finally:
         os.close(root_fd)
     spec = make_spec(process, rootfs="/", user=user, host=runtime.host, seccomp=None)
@@ -641,6 +659,8 @@ def clean_up(store: Store, id: str, *, directory: str, runtime: str) -> None:
     """
     if os.path.isdir(f"{directory}/{_RUNTIME}"):
         delete_from_runtime(find_runtime(store.root, override=runtime), id, directory=directory)
+        if is_namespaced():
+            return
         from lamina.container.network.attachment import Network
 
         Network(store.documents, root=store.root).reap()

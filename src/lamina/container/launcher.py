@@ -7,7 +7,10 @@ lamina and has one thread, so that cloning it is cheap and safe, which cloning l
 
 Rules
 - A request is one datagram, fields of UTF-8 text joined by NUL: `run`, then what `Request` lists;
-  or `kill <id>`. Descriptors of `run`: standard input, output, error, and the reply pipe.
+  `keep`, an id and arguments; or `kill <id>`. Descriptors of both: standard input, output, error, and
+  the reply pipe.
+- What is kept (a program that leads out of a network namespace) is a plain child that dies with this
+  launcher, and has nothing to be removed.
 - A runtime is process 1 of a PID namespace of its own: when it dies, for whatever reason, the
   kernel kills every process of its container. It dies with this launcher (PR_SET_PDEATHSIG).
 - The end of the socket means lamina is gone (SIGKILL too): every runtime is killed and waited for,
@@ -126,6 +129,10 @@ def serve(control: socket, running: dict[int, Running]) -> bool:
     if fields[0] == "kill":
         kill(running, fields[1])
         return True
+    if fields[0] == "keep":
+        id, argv = fields[1:]
+        keep(Request([id, "", "", "", "", argv]), descriptors, running)
+        return True
     start(Request(fields[1:]), descriptors, running)
     return True
 
@@ -146,6 +153,23 @@ def kill(running: dict[int, Running], wanted: str) -> None:
     for pid, process in running.items():
         if process.request.id == wanted:
             os.kill(pid, signal.SIGKILL)
+
+
+def keep(request: Request, descriptors: list[int], running: dict[int, Running]) -> None:
+    """Start a program as a child that dies with this process."""
+    *streams, reply = descriptors
+    pid = os.fork()
+    if pid == 0:
+        try:
+            libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+            become(request.argv, streams)
+        except OSError as error:
+            os.write(2, f"{request.argv[0]}: {error.strerror}\n".encode())
+        finally:
+            os._exit(127)
+    running[pid] = Running(request, reply)
+    for descriptor in streams:
+        os.close(descriptor)
 
 
 def start(request: Request, descriptors: list[int], running: dict[int, Running]) -> None:
@@ -200,18 +224,23 @@ def become_runtime(
         step = "prepare mounts"
         prepare_mounts(request, trees)
         step = f"execute {request.argv[0]}"
-        for number, descriptor in enumerate(streams):
-            os.dup2(descriptor, number)
-        # Python ignores these; an ignored signal would stay ignored in the container.
-        for name in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD):
-            signal.signal(name, signal.SIG_DFL)
         os.chdir(request.bundle)
-        execute(request.argv, program)
+        become(request.argv, streams, program)
     except OSError as error:
         os.write(reply, f"e{error.errno} cannot {step}\n".encode())
     except BaseException as error:  # noqa: BLE001  # a forked child must never return
         os.write(reply, f"e0 cannot {step}: {error!r}\n".encode())
     os._exit(1)
+
+
+def become(argv: list[str], streams: list[int], program: int = -1) -> None:
+    """`execute` with these streams. Raises OSError."""
+    for number, descriptor in enumerate(streams):
+        os.dup2(descriptor, number)
+    # Python ignores these; an ignored signal would stay ignored in the container.
+    for name in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD):
+        signal.signal(name, signal.SIG_DFL)
+    execute(argv, program)
 
 
 def execute(argv: list[str], program: int) -> None:
@@ -379,6 +408,9 @@ def end(running: dict[int, Running], state: str) -> None:
         os.waitpid(pid, 0)
         remove_cgroups(process.request.id)
     if state:
+        for name in os.listdir(state) if os.path.isdir(state) else ():
+            if name.startswith("netns-"):  # a file on which lamina mounted a namespace
+                libc.umount2(os.fsencode(f"{state}/{name}"), MNT_DETACH)
         remove_tree(state)
 
 

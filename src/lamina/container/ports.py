@@ -7,9 +7,10 @@ from lamina.start.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Protocol
 
+    from lamina.container.keeping import Kept
     from lamina.tasks import CancelToken
 else:
     Protocol = object
@@ -77,6 +78,16 @@ class ProcessSpec(Record):
     cpuset_cpus: str = ""
     cpuset_mems: str = ""
     memory_swap: int = 0
+
+
+class Helpers(Protocol):
+    """Programs that run beside this process: each ends when it is dropped or this process dies."""
+
+    def keep(self, id: str, argv: Sequence[str]) -> Kept:
+        """Start `argv`, a path first. The caller closes what it gets."""
+
+    def drop(self, id: str) -> None:
+        """Kill it, if it runs."""
 
 
 class Executor(Protocol):

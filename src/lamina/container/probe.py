@@ -20,6 +20,7 @@ from lamina.container.spec import make_spec
 from lamina.container.users import ResolvedUser
 from lamina.errors import LaminaError
 from lamina.start.record import replace
+from lamina.system.userns import is_namespaced
 from lamina.tasks import CancelToken
 
 TYPE_CHECKING = False
@@ -77,7 +78,7 @@ def probe(
     tried = "; ".join(f"{way}: {why}" for way, why in refused)
     raise NoRuntime(
         f"no OCI runtime can run a container here: {tried}",
-        hint="lamina must run as root, with crun or runc installed; `lamina info` shows more",
+        hint="`lamina doctor` checks what a container needs, one thing after the other",
     )
 
 
@@ -85,12 +86,13 @@ def _ways(
     candidates: Sequence[tuple[str, str]], cgroups: Cgroups, *, seccomp: bool
 ) -> Iterator[Runtime]:
     """Every way, best first: control groups (limits, device rules) matter more than speed."""
-    managers = ["disabled"] if cgroups.mode == "none" else ["cgroupfs", "disabled"]
+    is_managed = cgroups.mode != "none" and not is_namespaced()
+    managers = ["cgroupfs", "disabled"] if is_managed else ["disabled"]
     shields = ["", cgroups.unified] if cgroups.mode == "hybrid" else [""]
     for manager in managers:
         for kind, path in candidates:
-            if kind == "runc" and manager == "disabled" and cgroups.mode != "none":
-                continue  # runc has no such switch
+            if kind == "runc" and manager == "disabled" and is_managed:
+                continue  # runc has no such switch; in a user namespace it does without
             for shield in shields if kind == "crun" else [""]:
                 yield Runtime(
                     name=kind,

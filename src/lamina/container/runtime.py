@@ -15,6 +15,7 @@ from lamina.errors import Kind, LaminaError
 from lamina.start.hashing import sha256
 from lamina.start.jsontext import loads
 from lamina.start.record import Record, fields, replace
+from lamina.system.userns import enter, state
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -94,11 +95,14 @@ def find_runtime(
 ) -> Runtime:
     """The runtime for the store at `root`, from its record if nothing changed since.
 
-    `override` is a name or an absolute path (`--runtime`). A probe takes 20 to 100 ms.
+    `override` is a name or an absolute path (`--runtime`). A probe takes 20 to 100 ms. An ordinary
+    user's process enters a user namespace, in which the runtime will run.
 
     Raises:
         NoRuntime: none works; the message says why for each way tried.
+        LaminaError: as `userns.enter`.
     """
+    enter()
     candidates = _candidates(override, search_path)
     cgroups = read_cgroups()
     keys = [_key(path, cgroups) for _, path in candidates]
@@ -160,7 +164,7 @@ def _key(path: str, cgroups: Cgroups) -> list[object]:
         boot = file.read().strip()
     with open("/proc/self/status", encoding="utf-8") as file:
         powers = [line.split()[1] for line in file if line.startswith(("CapPrm", "CapBnd"))]
-    return [boot, path, status.st_mtime_ns, status.st_size, cgroups.mode, os.getuid(), *powers]
+    return [boot, path, status.st_mtime_ns, status.st_size, cgroups.mode, state(), *powers]
 
 
 def _load(file: str, keys: list[list[object]], override: str) -> Runtime | None:

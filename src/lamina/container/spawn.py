@@ -19,10 +19,11 @@ from lamina.system.sockets import Socket, packet_pair, send_descriptors
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from types import TracebackType
     from typing import Self
 
+    from lamina.container.keeping import Kept
     from lamina.tasks import CancelToken
 
 # Imported rather than run as a script, so that its compiled form is cached.
@@ -85,7 +86,7 @@ class Launcher:
         readers, writers = [p[0] for p in pipes], [p[1] for p in pipes]
         try:
             try:
-                self._send(launch, [null, *writers])
+                self._send(_fields(launch), [null, *writers])
             finally:
                 for descriptor in (null, *writers):
                     os.close(descriptor)
@@ -120,9 +121,30 @@ class Launcher:
                 _copy_output(readers, lambda _stream, _data: None)
         return answer
 
-    def _send(self, launch: Launch, descriptors: list[int]) -> None:
-        """Hand the launch over; a launcher that died since the last one is replaced, once."""
-        data = "\0".join(_fields(launch)).encode("utf-8", "surrogateescape")
+    def keep(self, id: str, argv: Sequence[str]) -> Kept:
+        """See `ports.Helpers`. Any thread may call it."""
+        from lamina.container.keeping import Kept
+
+        null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        ended, reply = os.pipe2(os.O_CLOEXEC)
+        kept = Kept(ended, os.memfd_create(id))
+        try:
+            self._send(["keep", id, "\n".join(argv)], [null, kept.words, kept.words, reply])
+        except BaseException:
+            kept.close()
+            raise
+        finally:
+            os.close(null)
+            os.close(reply)
+        return kept
+
+    def drop(self, id: str) -> None:
+        """See `ports.Helpers`."""
+        self._kill(id)
+
+    def _send(self, fields: list[str], descriptors: list[int]) -> None:
+        """Hand a request over; a launcher that died since the last one is replaced, once."""
+        data = "\0".join(fields).encode("utf-8", "surrogateescape")
         with self._lock:
             for _ in range(2):
                 if self._control is None:
@@ -235,6 +257,6 @@ def _failure(text: str) -> LaminaError:
     reason = f"{what}: {os.strerror(error)}" if error else what
     if error in (errno.EPERM, errno.EACCES):
         return LaminaError(
-            reason, kind=Kind.DENIED, hint="running containers needs root (CAP_SYS_ADMIN)"
+            reason, kind=Kind.DENIED, hint="a sandbox around lamina refuses it: `lamina doctor`"
         )
     return LaminaError(reason)

@@ -103,6 +103,9 @@ _FLAGS = frozenset(
 _TMPFS_OPTIONS = frozenset(("size", "mode", "uid", "gid", "nr_inodes"))
 
 
+TTY_GROUP = 5  # gid of terminals, in every distribution
+
+
 class InvalidMount(LaminaError):
     kind = Kind.INVALID
 
@@ -124,7 +127,9 @@ class HostFacts(Record):
 
     `capabilities` are those this process can pass on. `device_control` says whether a device
     control group guards the container: without one, the right to make device nodes is withheld
-    from containers that did not ask for it.
+    from containers that did not ask for it. `namespaced`: the runtime is root of a user namespace,
+    where sysfs belongs to whoever owns the network. `tty_group`: the group of terminals is known
+    here. `oom_score` is the lowest that a container can be given.
     """
 
     architecture: str
@@ -135,6 +140,9 @@ class HostFacts(Record):
     device_control: bool = True
     mqueue: bool = True
     sysctls: tuple[tuple[str, str], ...] = ()  # what Docker sets in a new network namespace
+    namespaced: bool = False
+    tty_group: bool = True
+    oom_score: int = 0
 
 
 def make_spec(
@@ -221,7 +229,7 @@ def _process(process: ProcessSpec, user: ResolvedUser, host: HostFacts) -> dict[
         # No inheritable set, as moby since CVE-2022-24769, hence no ambient one.
         "capabilities": {"bounding": names, "effective": names, "permitted": names},
         "noNewPrivileges": process.no_new_privileges,
-        "oomScoreAdj": 0,
+        "oomScoreAdj": host.oom_score,
     }
     if process.ulimits:
         document["rlimits"] = [_rlimit(*limit) for limit in process.ulimits]
@@ -258,16 +266,17 @@ def default_mounts(process: ProcessSpec, host: HostFacts) -> list[dict[str, obje
     guarded = ["nosuid", "noexec", "nodev"]
     sysfs = [*guarded, "rw" if writable else "ro"]
     shm = [*guarded, "mode=1777", f"size={process.shm_size or DEFAULT_SHM_SIZE}"]
+    terminals = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]
+    terminals += [f"gid={TTY_GROUP}"] if host.tty_group else []
+    system = _mount("/sys", "sysfs", "sysfs", sysfs)
+    if host.namespaced and process.host_network:
+        # the kernel mounts sysfs only for the owner of the network that it shows
+        system = _mount("/sys", "bind", "/sys", ["rbind", "rslave", *sysfs])
     mounts = [
         _mount("/proc", "proc", "proc", guarded),
         _mount("/dev", "tmpfs", "tmpfs", ["nosuid", "strictatime", "mode=755", "size=65536k"]),
-        _mount(
-            "/dev/pts",
-            "devpts",
-            "devpts",
-            ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
-        ),
-        _mount("/sys", "sysfs", "sysfs", sysfs),
+        _mount("/dev/pts", "devpts", "devpts", terminals),
+        system,
     ]
     if host.cgroup_mounts:
         options = [*guarded, "relatime", "rw" if writable else "ro"]

@@ -9,7 +9,7 @@ apply. The files are the image's and hostile: opened beneath the root, regular, 
 from __future__ import annotations
 
 from lamina.errors import Kind, LaminaError
-from lamina.start.record import Record
+from lamina.start.record import Record, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -143,6 +143,24 @@ def read_accounts(root_fd: int, user: str, extra_groups: tuple[str, ...] = ()) -
     passwd = _read(root_fd, b"etc/passwd", strict=strict)
     group = _read(root_fd, b"etc/group", strict=strict)
     return resolve_user(user, passwd=passwd, group=group, extra_groups=extra_groups)
+
+
+def process_user(root_fd: int, user: str, extra_groups: tuple[str, ...] = ()) -> ResolvedUser:
+    """`read_accounts`, for a process that is to run here: in a user namespace with ids that it has.
+
+    Supplementary groups that it has not are left out: Alpine's root is a member of a dozen.
+
+    Raises:
+        InvalidUser: as `read_accounts`.
+        LaminaError: kind UNSUPPORTED, the user's own ids are not mapped.
+    """
+    from lamina.system.userns import check_ids, is_mapped, is_namespaced
+
+    found = read_accounts(root_fd, user, extra_groups)
+    if not is_namespaced():
+        return found
+    check_ids(found.uid, found.gid, what=f"cannot run as user {user or 'root'!r}")
+    return replace(found, groups=tuple(group for group in found.groups if is_mapped(0, group)))
 
 
 def _read(root_fd: int, path: bytes, *, strict: bool) -> bytes:

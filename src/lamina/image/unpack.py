@@ -18,6 +18,7 @@ from lamina.spec.digest import DiffID, Digest
 from lamina.spec.identity import chain_id, chain_ids
 from lamina.spec.mediatype import LAYER_COMPRESSION, OCI_LAYER_OF
 from lamina.store.working import sweep_working, working_key
+from lamina.system.userns import enter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,7 +55,6 @@ def ensure_snapshot(
     emit: Emitter,
     cancel: CancelToken,
     clock: Callable[[], float] = time.time,
-    privileged: bool = True,
 ) -> ChainID | None:
     """The chain of `diff_ids` (lowest first), every layer of it unpacked; None for no layers.
 
@@ -72,7 +72,8 @@ def ensure_snapshot(
         return None
     if store.snapshots.exists(chains[-1]):
         return chains[-1]
-    unpacking = _Unpacking(store, emit=emit, cancel=cancel, clock=clock, privileged=privileged)
+    enter()
+    unpacking = _Unpacking(store, emit=emit, cancel=cancel, clock=clock)
     parent: ChainID | None = None
     for diff_id, chain in zip(diff_ids, chains, strict=True):
         cancel.check()
@@ -104,7 +105,7 @@ def unpack_blob(
         LayerCorrupt: the bytes have another diffID.
         LaminaError: as `ensure_snapshot`; what `open`, its stream and `verify` raise.
     """
-    unpacking = _Unpacking(store, emit=emit, cancel=cancel, clock=clock, privileged=True)
+    unpacking = _Unpacking(store, emit=emit, cancel=cancel, clock=clock)
     if store.snapshots.exists(chain):
         return
     with store.lock(f"chain:{chain}", cancel=cancel):
@@ -122,13 +123,11 @@ class _Unpacking:
         emit: Emitter,
         cancel: CancelToken,
         clock: Callable[[], float],
-        privileged: bool,
     ) -> None:
         self._store = store
         self._emit = emit
         self._cancel = cancel
         self._clock = clock
-        self._privileged = privileged
 
     def ensure(self, diff_id: DiffID, chain: ChainID, parent: ChainID | None) -> None:
         """Unpack the layer unless its snapshot is there."""
@@ -169,7 +168,7 @@ class _Unpacking:
         key = working_key(f"unpack:{chain}")
         mount = self._store.snapshots.prepare(key, parent)
         try:
-            image = self._store.snapshots.image_for(key) if self._privileged else None
+            image = self._store.snapshots.image_for(key)
             opener = open if open is not None else (lambda: self._store.content.open(blob.digest))
             size = self._fill(opener, blob, diff_id, mount, image)
             if verify is not None:
@@ -212,9 +211,7 @@ class _Unpacking:
     ) -> Callable[[IO[bytes]], AppliedLayer]:
         from lamina.layer.apply import apply_layer
 
-        return lambda tar: apply_layer(
-            tar, mount.upper, lowers=lowers, privileged=self._privileged, cancel=self._cancel
-        )
+        return lambda tar: apply_layer(tar, mount.upper, lowers=lowers, cancel=self._cancel)
 
     def _wrapping(
         self, image: str, diff_id: DiffID, mount: OverlayMount, lowers: list[str]
@@ -438,6 +435,7 @@ class _Making:
         chain = chain_id(stack)
         if chain is None or not self._store.snapshots.exists(chain):
             raise self._missing("no blob and no snapshot of it is")
+        enter()  # files of other owners are read
         layer = self._store.snapshots.layer(str(chain))
         with opened_layers([layer]) as (directory,), _Discarding(self._ingest()) as ingest:
             made = create_layer(

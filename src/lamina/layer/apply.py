@@ -10,6 +10,7 @@ from lamina.layer.place import Policy, Tree
 from lamina.layer.tarread import read_tar
 from lamina.spec.digest import DiffID, Digest
 from lamina.start.record import Record
+from lamina.system.userns import is_host_root
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -125,13 +126,14 @@ def apply_layer(
     target: str,
     *,
     lowers: Sequence[str] | None = None,
-    privileged: bool = True,
+    privileged: bool | None = None,
     cancel: CancelToken | None = None,
 ) -> AppliedLayer:
     """Apply an uncompressed layer to the directory `target`, in the form overlayfs reads.
 
     Whiteouts become 0:0 character devices, opaque markers the attribute trusted.overlay.opaque
-    (user.overlay.opaque if not `privileged`; device nodes are then left out). `lowers` are the
+    (user.overlay.opaque if not `privileged`; device nodes are then left out, as rootless Docker does;
+    None: as this process is). `lowers` are the
     layer directories below, top first: they give missing parent directories their metadata, links
     on the way their target, hard links their file (copied up), and tell which whiteouts hide
     something. An empty sequence says that this is the bottom layer; None, that nothing is known:
@@ -146,7 +148,7 @@ def apply_layer(
             the disk is full, DENIED, SYSTEM; what reading `tar` raises.
         Cancelled: `cancel` was set.
     """
-    policy = Policy(overlay=True, privileged=privileged)
+    policy = Policy(overlay=True, privileged=is_host_root() if privileged is None else privileged)
     below = None if lowers is None else Lowers(lowers)
     with Hashed(tar, cancel) as stream, Tree(target, policy=policy, lowers=below) as tree:
         for entry, reader in read_tar(stream):  # type: ignore[arg-type]  # only read() is used

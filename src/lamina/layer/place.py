@@ -34,6 +34,7 @@ from lamina.layer.tarread import EntryReader
 from lamina.layer.walk import is_whiteout, item_at
 from lamina.start.record import Record
 from lamina.system.paths import failure, shown
+from lamina.system.userns import ids_hint, is_mapped
 from lamina.system.xattrs import is_overlay_private, opaque_name
 
 TYPE_CHECKING = False
@@ -456,11 +457,14 @@ class Tree:
                 found.kind = Kind.INVALID  # an empty link target, attributes the kernel rejects
         if error.errno == errno.EPERM and self._ids[0] != 0:
             found.hint = "only root makes files of other owners, and devices: run lamina as root"
-        if error.errno == errno.EINVAL and entry is not None and (entry.uid or entry.gid):
-            found.hint = (
-                f"its owner {entry.uid}:{entry.gid} may not be mapped here: "
-                "see the ranges of subordinate ids in /etc/subuid and /etc/subgid"
-            )
+        if (
+            error.errno == errno.EINVAL
+            and entry is not None
+            and not is_mapped(entry.uid, entry.gid)
+        ):
+            found.kind = Kind.DENIED
+            found.what += f" (its owner {entry.uid}:{entry.gid} is not among the ids of your user)"
+            found.hint = ids_hint()
         return found
 
     def _may_lack(self, name: bytes, entry: Entry, number: int | None) -> bool:

@@ -44,9 +44,9 @@ class Worker(Protocol):
         stands for its files unless this `is_probe`.
         """
 
-    def prepare(self) -> None:
-        """Called once, in the calling thread and before any other thread is started, if a process
-        may have to run.
+    def prepare(self, *, executes: bool) -> None:
+        """Called once, in the calling thread and before any other thread is started, if anything
+        is to be done at all; `executes` if a process may have to run.
         """
 
     def look_up(self, vertex: Vertex, keys: tuple[Key, ...]) -> Stack | None:
@@ -113,8 +113,8 @@ class Driver:
         self._announce()
         try:
             slow = self._quick()
-            if self._scheduler.may_execute():
-                self._worker.prepare()
+            if slow:
+                self._worker.prepare(executes=self._scheduler.may_execute())
             while not self._scheduler.is_done:
                 assert slow, "the scheduler is neither done nor proposes anything"
                 if len(slow) == 1:

@@ -8,6 +8,7 @@ import logging
 import os
 
 from lamina.errors import Kind, LaminaError
+from lamina.system.userns import is_host_root
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def makes_images(root: str, wanted: LayerForm) -> bool:
     Raises:
         LaminaError: kind UNSUPPORTED if `erofs` is wanted and cannot be had.
     """
-    if wanted == "directories" or (wanted == "auto" and os.geteuid() != 0):
+    if wanted == "directories" or (wanted == "auto" and not is_host_root()):
         return False
     try:
         _try(root, loop=wanted == "erofs")

@@ -12,6 +12,7 @@ import stat
 
 from lamina.store.faults import disk_error
 from lamina.store.working import unique_name
+from lamina.system.userns import can_mount, enter
 
 _DEEP = 200  # levels; each open level costs a descriptor and the limit is often 1024
 
@@ -19,12 +20,21 @@ _DEEP = 200  # levels; each open level costs a descriptor and the limit is often
 def remove_tree(path: str) -> int:
     """Remove the directory tree at `path`, no error if it is gone; bytes of disk freed.
 
+    Files of other owners in it take an ordinary user's process into a user namespace.
+
     Raises:
         LaminaError: something cannot be removed (a mount point, an immutable file).
     """
     parent = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    removal = _Removal(parent, os.path.basename(path))
     try:
-        return _Removal(parent, os.path.basename(path)).run()
+        try:
+            return removal.run()
+        except PermissionError:
+            if can_mount():
+                raise
+            enter()
+            return removal.run()
     except OSError as error:
         raise disk_error(error, f"cannot remove {path}") from error
     finally:
@@ -40,7 +50,9 @@ class _Removal:
 
     def run(self) -> int:
         while self._todo:
-            self._remove(self._parent, self._todo.pop(), depth=0)
+            name = self._todo[-1]
+            self._remove(self._parent, name, depth=0)
+            self._todo.remove(name)
         return self._freed
 
     def _remove(self, parent: int, name: str, *, depth: int) -> None:

@@ -298,6 +298,9 @@ class Snapshots:
             return
         below = os.stat(self._fs(parent))
         if (below.st_uid, below.st_gid) != (os.geteuid(), os.getegid()):
+            from lamina.system.userns import enter
+
+            enter()
             os.chown(upper, below.st_uid, below.st_gid)
         os.chmod(upper, below.st_mode & 0o7777)
         os.utime(upper, ns=(below.st_mtime_ns, below.st_mtime_ns))

@@ -12,6 +12,7 @@ import stat
 
 from lamina.start.jsontext import dumps, loads
 from lamina.start.record import Record
+from lamina.system.userns import can_mount, is_possible
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -132,8 +133,9 @@ class _Counter:
             return total
         todo = [path]
         while todo:
+            directory = todo.pop()
             try:
-                with os.scandir(todo.pop()) as entries:
+                with os.scandir(directory) as entries:
                     for entry in entries:
                         try:
                             status = entry.stat(follow_symlinks=False)
@@ -144,7 +146,10 @@ class _Counter:
                         total += self._of(status)
                         if stat.S_ISDIR(status.st_mode):
                             todo.append(entry.path)
-            except (FileNotFoundError, PermissionError):
+            except PermissionError:  # another owner's, whom this user's namespace has
+                if not can_mount() and is_possible():
+                    todo.append(directory)
+            except FileNotFoundError:
                 continue
         return total
 

@@ -17,6 +17,7 @@ import stat
 
 from lamina.errors import Kind, LaminaError
 from lamina.system.overlay import LayerImage
+from lamina.system.userns import enter, is_namespaced
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,12 +55,15 @@ _OVERLAY_OPTIONS = (("redirect_dir", "nofollow"), ("metacopy", "off"), ("index",
 def isolate() -> None:
     """Give this process a mount namespace; the host's later mounts still arrive, ours do not leave.
 
+    An ordinary user's process becomes root of a user namespace first (`userns.enter`).
+
     On hosts with cgroup v1 and v2 side by side the v2 mount is covered by an empty tmpfs, here
     only: crun refuses to run anything while it sees one.
 
     Raises:
         LaminaError: kind DENIED without the privilege.
     """
+    enter()
     if _call("unshare", _CLONE_NEWNS) != 0:
         raise _error("cannot make a mount namespace", _errno())
     _mount("none", "/", flags=_MS_REC | _MS_SLAVE, what="cannot make mounts private")
@@ -67,21 +71,19 @@ def isolate() -> None:
         tmpfs(_HYBRID_CGROUP, size=_SHIELD_SIZE)
 
 
-def mount_overlay(
-    mount: OverlayMount, target: str, *, volatile: bool = False, userxattr: bool = False
-) -> None:
+def mount_overlay(mount: OverlayMount, target: str, *, volatile: bool = False) -> None:
     """Mount a snapshot on the existing directory `target`.
 
     `volatile` skips the flush at unmount (what is written may be lost on power loss, not when a
-    process dies). `userxattr` is for user namespaces, where trusted.* is not available.
+    process dies).
 
     Raises:
         LaminaError: DENIED, UNSUPPORTED (no overlayfs, too many layers), NOT_FOUND (a directory is
             missing), EXHAUSTED, else SYSTEM.
     """
-    fd = _detached(mount, volatile=volatile, userxattr=userxattr)
+    fd = _detached(mount, volatile=volatile)
     if fd is None:
-        _legacy_overlay(mount, target, volatile=volatile, userxattr=userxattr)
+        _legacy_overlay(mount, target, volatile=volatile)
         return
     try:
         _attach(fd, target)
@@ -89,7 +91,7 @@ def mount_overlay(
         os.close(fd)
 
 
-def overlay_fd(mount: OverlayMount, *, volatile: bool = False, userxattr: bool = False) -> int:
+def overlay_fd(mount: OverlayMount, *, volatile: bool = False) -> int:
     """A directory fd of the snapshot mounted nowhere; closing it frees the mount.
 
     For openat-style access, so that no mount point is visible and nothing is left behind.
@@ -97,7 +99,7 @@ def overlay_fd(mount: OverlayMount, *, volatile: bool = False, userxattr: bool =
     Raises:
         LaminaError: as `mount_overlay`; UNSUPPORTED on kernels without the new mount API.
     """
-    fd = _detached(mount, volatile=volatile, userxattr=userxattr)
+    fd = _detached(mount, volatile=volatile)
     if fd is None:
         raise LaminaError(
             "this kernel cannot make detached overlay mounts",
@@ -114,14 +116,12 @@ def overlay_fd(mount: OverlayMount, *, volatile: bool = False, userxattr: bool =
 class mounted:  # noqa: N801  # used as `with mounted(mount, target):`
     """The snapshot mounted on `target` inside the block; unmounted when it ends."""
 
-    def __init__(
-        self, mount: OverlayMount, target: str, *, volatile: bool = False, userxattr: bool = False
-    ) -> None:
+    def __init__(self, mount: OverlayMount, target: str, *, volatile: bool = False) -> None:
         self._mount, self.target = mount, target
-        self._volatile, self._userxattr = volatile, userxattr
+        self._volatile = volatile
 
     def __enter__(self) -> Self:
-        mount_overlay(self._mount, self.target, volatile=self._volatile, userxattr=self._userxattr)
+        mount_overlay(self._mount, self.target, volatile=self._volatile)
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -272,8 +272,9 @@ def unmount(target: str) -> None:
         raise _error(f"cannot unmount {target}", number)
 
 
-def _detached(mount: OverlayMount, *, volatile: bool, userxattr: bool) -> int | None:
+def _detached(mount: OverlayMount, *, volatile: bool) -> int | None:
     """The fd of a mount that is attached nowhere; None if the kernel is too old for that."""
+    enter()
     try:
         if mount.upper and not mount.lowers:
             return _clone(mount.upper, read_only=False)
@@ -284,7 +285,7 @@ def _detached(mount: OverlayMount, *, volatile: bool, userxattr: bool) -> int | 
             return _clone(lower, read_only=True)
         if not mount.upper and not mount.lowers:
             return _new_mount("tmpfs", [("size", "4096"), ("mode", "0755")], read_only=True)
-        return _new_overlay(mount, volatile=volatile, userxattr=userxattr)
+        return _new_overlay(mount, volatile=volatile)
     except _TooOld:
         return None
 
@@ -293,16 +294,16 @@ class _TooOld(Exception):
     """The kernel lacks the new mount API, or `lowerdir+`."""
 
 
-def _new_overlay(mount: OverlayMount, *, volatile: bool, userxattr: bool) -> int:
+def _new_overlay(mount: OverlayMount, *, volatile: bool) -> int:
     _check_layers(mount)
     with opened_layers(mount.lowers) as paths:
-        return _overlay_of(paths, mount, volatile=volatile, userxattr=userxattr)
+        return _overlay_of(paths, mount, volatile=volatile)
 
 
-def _overlay_of(paths: list[str], mount: OverlayMount, *, volatile: bool, userxattr: bool) -> int:
+def _overlay_of(paths: list[str], mount: OverlayMount, *, volatile: bool) -> int:
     options: list[tuple[str, str | None]] = [("lowerdir+", path) for path in paths]
     options += _OVERLAY_OPTIONS
-    if userxattr:
+    if is_namespaced():  # trusted.* is the host's root's
         options.append(("userxattr", None))
     if mount.upper:
         _forget_volatile(mount.work)
@@ -401,7 +402,7 @@ def _attach(fd: int, target: str) -> None:
         raise _error(f"cannot mount on {target}", _errno())
 
 
-def _legacy_overlay(mount: OverlayMount, target: str, *, volatile: bool, userxattr: bool) -> None:
+def _legacy_overlay(mount: OverlayMount, target: str, *, volatile: bool) -> None:
     """The same with mount(2). Each lower is given as /proc/self/fd/N: short, and free of colons."""
     if mount.upper and not mount.lowers:
         bind(mount.upper, target)
@@ -436,7 +437,7 @@ def _legacy_overlay(mount: OverlayMount, target: str, *, volatile: bool, userxat
             _forget_volatile(mount.work)
             options += [f"upperdir={short(mount.upper)}", f"workdir={short(mount.work)}"]
         options += [f"{key}={value}" for key, value in _OVERLAY_OPTIONS]
-        options += ["userxattr"] if userxattr else []
+        options += ["userxattr"] if is_namespaced() else []
         options += ["volatile"] if volatile and mount.upper else []
         text = ",".join(options)
         if len(text) >= _PAGE:

@@ -46,9 +46,7 @@ def writable(tmp_path: Path, lowers: tuple[str, ...]) -> OverlayMount:
 MOUNTERS = [
     pytest.param(mount_overlay, id="new API"),
     pytest.param(
-        lambda mount, target: mounts._legacy_overlay(
-            mount, target, volatile=False, userxattr=False
-        ),
+        lambda mount, target: mounts._legacy_overlay(mount, target, volatile=False),
         id="mount(2)",
     ),
 ]
@@ -198,9 +196,7 @@ def test_tmpfs_is_limited_to_its_size(target: str) -> None:
 def test_missing_layer_is_named(tmp_path: Path, target: str) -> None:
     attempts: tuple[Callable[[], None], ...] = (
         lambda: mount_overlay(OverlayMount(("/nonexistent", "/")), target),
-        lambda: mounts._legacy_overlay(
-            OverlayMount(("/nonexistent", "/")), target, volatile=False, userxattr=False
-        ),
+        lambda: mounts._legacy_overlay(OverlayMount(("/nonexistent", "/")), target, volatile=False),
         lambda: mount_overlay(OverlayMount(("/nonexistent",)), target),
     )
     for mount in attempts:
@@ -287,7 +283,7 @@ def test_overlay_in_a_user_namespace_uses_user_attributes(tmp_path: Path, target
         "import os\n"
         "from lamina.system.mounts import mounted\nfrom lamina.system.overlay import OverlayMount\n"
         "lowers, upper, work, target = sys.argv[1].split('|'), *sys.argv[2:]\n"
-        "with mounted(OverlayMount(tuple(lowers), upper, work), target, userxattr=True):\n"
+        "with mounted(OverlayMount(tuple(lowers), upper, work), target):\n"
         "    os.unlink(target + '/0')\n"
         "    print(sorted(os.listdir(target)))"
     )

@@ -59,7 +59,7 @@ class FakeWorker:
     ) -> tuple[tuple[int, Digest], ...]:
         return tuple((p, Digest.of(repr((inputs, p)).encode())) for p in positions)
 
-    def prepare(self) -> None:
+    def prepare(self, *, executes: bool) -> None:
         assert threading.active_count() == self.others
         self.prepared += 1
 

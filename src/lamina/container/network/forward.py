@@ -23,6 +23,8 @@ import struct
 import threading
 import time
 
+from lamina.system.netns import CLONE_NEWNET, setns
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,9 +44,14 @@ _IP_PKTINFO, _IPV6_RECVPKTINFO, _IPV6_PKTINFO = 8, 49, 50
 
 
 class Forwarder:
-    """Serves sockets until `close`. Its methods may be called from any thread."""
+    """Serves sockets until `close`. Its methods may be called from any thread.
 
-    def __init__(self) -> None:
+    `namespace` is a descriptor of the network namespace from which containers are reached, -1 for
+    this process's.
+    """
+
+    def __init__(self, *, namespace: int = -1) -> None:
+        self._namespace = namespace
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._loop: _Loop | None = None
@@ -53,7 +60,7 @@ class Forwarder:
         """Forward what arrives on bound, non-blocking sockets to `ip`:`port`; owns them now."""
         with self._lock:
             if self._loop is None:
-                self._loop = _Loop()
+                self._loop = _Loop(self._namespace)
                 self._thread = threading.Thread(
                     target=self._loop.run, name="port-forwarder", daemon=True
                 )
@@ -85,7 +92,8 @@ class Forwarder:
 class _Loop:
     """The thread's side. Only `call` and `finish` are for other threads."""
 
-    def __init__(self) -> None:
+    def __init__(self, namespace: int) -> None:
+        self._namespace = namespace
         self._epoll = select.epoll()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._epoll.register(self._wake, select.EPOLLIN)
@@ -118,6 +126,8 @@ class _Loop:
     def run(self) -> None:
         """Serve until `finish`."""
         try:
+            if self._namespace >= 0:
+                setns(self._namespace, CLONE_NEWNET)  # of this thread alone
             while not self._finished:
                 self._turn()
         finally:

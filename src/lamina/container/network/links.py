@@ -212,6 +212,14 @@ def routed_subnets(netlink: Netlink) -> list[Subnet]:
     return found
 
 
+def has_default_route(netlink: Netlink) -> bool:
+    """Whether there is a default route of IPv4."""
+    return any(
+        payload[1] == 0 and payload[4] == 254
+        for payload in netlink.dump(GETROUTE, _ROUTE.pack(socket.AF_INET, *[0] * 8))
+    )
+
+
 def uplink_mtu(netlink: Netlink) -> int:
     """The MTU of the interface that the IPv4 default route leaves by; 1500 without one."""
     for payload in netlink.dump(GETROUTE, _ROUTE.pack(socket.AF_INET, *[0] * 8)):

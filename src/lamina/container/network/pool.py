@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from lamina.container.network.attachment import Attachment, Network
+    from lamina.container.network.usernet import UserNetwork
 
 
 class Borrowed:
@@ -35,7 +36,7 @@ class NetworkPool:
     call it after the last step has ended.
     """
 
-    def __init__(self, network: Network, owner: str, *, hold_pid: int) -> None:
+    def __init__(self, network: Network | UserNetwork, owner: str, *, hold_pid: int) -> None:
         self._network = network
         self._owner = owner
         self._hold_pid = hold_pid

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _BACKLOG = 128
+_FIRST_PORT = "net/ipv4/ip_unprivileged_port_start"
 _EPHEMERAL_TRIES = 32
 _NO_SUCH_FAMILY = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 
@@ -92,6 +93,15 @@ def _bind(protocol: str, ip: str, port: int) -> socket.socket:
     return bound
 
 
+def first_free_port() -> int:
+    """The lowest port that every user of this host may listen on."""
+    try:
+        with open(f"/proc/sys/{_FIRST_PORT}", encoding="ascii") as file:
+            return int(file.read())
+    except (OSError, ValueError):
+        return 1024
+
+
 def _explain(mapping: PortMapping, port: int, error: OSError) -> LaminaError:
     host = join_host(mapping.host_ip or "0.0.0.0", port)  # noqa: S104  # text, not a bind
     if error.errno == errno.EADDRINUSE:
@@ -108,7 +118,12 @@ def _explain(mapping: PortMapping, port: int, error: OSError) -> LaminaError:
         )
     kind = Kind.SYSTEM
     if error.errno in {errno.EACCES, errno.EPERM}:
-        kind = Kind.DENIED
-    elif error.errno in {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}:
+        return LaminaError(
+            f"Bind for {host} failed: ports below {first_free_port()} are root's on this host",
+            kind=Kind.DENIED,
+            hint=f"publish a port from {first_free_port()} on, or allow it: "
+            f"sudo sysctl -w {_FIRST_PORT.replace('/', '.')}={port}",
+        )
+    if error.errno in {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}:
         kind = Kind.EXHAUSTED
     return LaminaError(f"Bind for {host} failed: {error.strerror}", kind=kind)

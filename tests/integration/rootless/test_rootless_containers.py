@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An ordinary user's containers: started by one command, looked at and ended by others."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+
+from lamina.testing.ordinary import UID, OrdinaryLamina
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.tool("crun", "nsenter", "setpriv", "newuidmap", "busybox"),
+]
+
+# becomes ready when it has made files of other owners; ends on SIGTERM
+SERVICE = (
+    "mkdir /closed && touch /closed/f && chown -R 77:77 /closed && chmod 700 /closed && echo ready; "
+    "trap 'echo bye; exit 3' TERM; while :; do sleep 0.05; done"
+)
+
+
+def start(lamina: OrdinaryLamina, *flags: str) -> str:
+    """A container that is ready; its id."""
+    id = lamina("run", "-d", *flags, "busybox", "sh", "-c", SERVICE).stdout.strip()
+    while "ready" not in lamina("logs", id).stdout:
+        time.sleep(0.01)
+    return id
+
+
+def processes(lamina: OrdinaryLamina) -> list[str]:
+    """Command lines of the user's processes that name the test's store."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/cmdline", "rb") as file:
+                text = file.read().decode().replace("\0", " ")
+            status = os.stat(f"/proc/{pid}")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if status.st_uid == UID and str(lamina.root) in text:
+            found.append(text)
+    return found
+
+
+def wait_until_alone(lamina: OrdinaryLamina) -> None:
+    deadline = time.monotonic() + 20
+    while processes(lamina):
+        assert time.monotonic() < deadline, processes(lamina)
+        time.sleep(0.02)
+
+
+def test_life_of_a_container(lamina: OrdinaryLamina) -> None:
+    id = start(lamina, "--name", "one")
+    assert lamina("ps", "--format", "{{.Names}} {{.State}}").stdout == "one running\n"
+    assert lamina("exec", "one", "id", "-u").stdout == "0\n"
+    assert lamina("exec", "-u", "77", "one", "ls", "/closed").stdout == "f\n"
+    assert lamina("exec", "one", "false", check=False).returncode == 1
+    lamina("stop", "one")
+    assert lamina("logs", "one").stdout == "ready\nbye\n"
+    assert lamina("inspect", "-f", "{{.State.ExitCode}}", "one").stdout == "3\n"
+    lamina("ps", "-as")
+    lamina("start", "one")
+    assert lamina("exec", "one", "stat", "-c", "%u", "/closed/f").stdout == "77\n"
+    lamina("rm", "-f", "one")
+    assert not (lamina.store_seen / "containers" / id).exists()
+    wait_until_alone(lamina)
+
+
+def test_volumes_keep_the_owners_of_the_image(lamina: OrdinaryLamina) -> None:
+    lamina.write(
+        {"Dockerfile": "FROM busybox\nRUN mkdir /v && touch /v/f && chown 9:9 /v/f\nVOLUME /v\n"}
+    )
+    lamina("build", "-t", "made", ".")
+    assert lamina("run", "--rm", "made", "stat", "-c", "%u", "/v/f").stdout == "9\n"
+
+
+def test_bind_mounts_show_the_users_files_as_roots(lamina: OrdinaryLamina) -> None:
+    lamina.write({"shared/mine": "text\n"})
+    path = f"{lamina.directory}/shared"
+    out = lamina(
+        "run", "--rm", "-v", f"{path}:/s", "busybox", "sh", "-c", "stat -c %u /s/mine; id > /s/new"
+    )
+    assert out.stdout == "0\n"
+    assert (lamina.seen / "shared/new").stat().st_uid == UID
+
+
+def test_a_limit_that_nothing_enforces_is_refused_by_name(lamina: OrdinaryLamina) -> None:
+    failed = lamina("run", "--rm", "--memory", "100m", "busybox", "true", check=False)
+    assert failed.returncode == 125
+    assert "--memory cannot be enforced" in failed.stderr
+
+
+def test_a_terminal(lamina: OrdinaryLamina) -> None:
+    lamina("run", "-dt", "--name", "tty", "busybox", "sh", "-c", "tty; stat -c %a $(tty)")
+    lamina("wait", "tty")
+    assert lamina("logs", "tty").stdout.split() == ["/dev/pts/0", "620"]
+
+
+@pytest.mark.parametrize("victim", ["monitor", "init"])
+def test_after_kill_9_nothing_is_left(lamina: OrdinaryLamina, victim: str) -> None:
+    id = start(lamina)
+    inspected = lamina("inspect", "-f", "{{.State.Pid}}", id).stdout.strip()
+    monitor = int(lamina.in_user("cat", f"/proc/{inspected}/status").split("PPid:")[1].split()[0])
+    os.kill(monitor if victim == "monitor" else int(inspected), signal.SIGKILL)
+    if victim == "monitor":
+        while "orphan" not in lamina("ps", "-a").stdout:
+            time.sleep(0.02)
+        assert lamina("exec", id, "echo", "still").stdout == "still\n"
+    lamina("rm", "-f", id)
+    assert lamina("ps", "-aq").stdout == ""
+    wait_until_alone(lamina)
+    lamina("system", "prune", "-af")
+    assert list((lamina.store_seen / "snapshots").iterdir()) == []
+
+
+def test_killed_build_leaves_no_process(lamina: OrdinaryLamina) -> None:
+    lamina.write({"Dockerfile": "FROM busybox\nRUN echo running; sleep 1000\n"})
+    with subprocess.Popen(
+        lamina.argv("build", "--progress=plain", "."),
+        env=lamina.env,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as build:
+        assert build.stderr is not None
+        while "running\n" not in build.stderr.readline():
+            assert build.poll() is None
+        build.kill()
+    wait_until_alone(lamina)
+    lamina("system", "prune", "-af")
+    assert list((lamina.store_seen / "snapshots").iterdir()) == []
