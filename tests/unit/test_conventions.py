@@ -48,7 +48,7 @@ ASKS_OTHERS = {
     "app/history.py", "bake/hcl.py", "bake/scope.py", "cli/bake.py", "cli/build.py",
     "cli/build_steps.py", "cli/main.py", "cli/report.py", "cli/template.py", "container/launcher.py", "layer/apply.py", "layer/create.py",
     "remote/download.py", "remote/http.py", "server/database.py", "server/rsgi.py", "start/enumeration.py",
-    "start/record.py", "store/database.py",
+    "start/record.py", "store/database.py", "testing/skips.py",
 }  # fmt: skip
 
 
