@@ -3,8 +3,8 @@
 
 Importing `re` and compiling the patterns of one build takes 12 ms. The result of compiling is a list
 of numbers for the C engine, the same for all interpreters of one `_sre.MAGIC`: `patterncodes` holds
-those lists (scripts/patterns.py writes it, a test compares them with what `re` makes). A pattern
-that is not in it, and an interpreter with another engine, compile with `re` as usual.
+those lists (scripts/patterns.py writes it, a test of each Python compares them with what `re` makes).
+A pattern that is not in it, and an interpreter with another engine, compile with `re` as usual.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ else:
         try:
             import _sre
 
-            from lamina.start.patterncodes import CODES, CODESIZE, MAGIC
+            from lamina.start.patterncodes import CODES, CODESIZE, ENGINES
 
-            if MAGIC == _sre.MAGIC and CODESIZE == _sre.CODESIZE:
+            if _sre.MAGIC in ENGINES and _sre.CODESIZE == CODESIZE:
                 flags_found, code, groups, names, by_number = CODES[text, flags]
                 return _sre.compile(
                     text, flags_found, list(code), groups, dict(names), tuple(by_number)
