@@ -11,12 +11,13 @@ Names are imported on first use: `import lamina` alone costs nothing.
 
 from __future__ import annotations
 
+from lamina.version import __version__
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from lamina.app.api import Container, Image, build, image, open_store, pull, push, run
     from lamina.errors import Cancelled, Kind, LaminaError, SourceError
 
-__version__ = "0.1.0"
 __all__ = [
     "Cancelled",
     "Container",

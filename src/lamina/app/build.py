@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lamina.app.wiring import BuildHost
     from lamina.builder.build import Solved
     from lamina.builder.context import Context
-    from lamina.dockerfile.lower import Lowered
+    from lamina.dockerfile.lowered import Lowered
     from lamina.events import Emitter, Event
     from lamina.exporter.ports import BuildResult, Exported, Exporter, PendingExport
     from lamina.plan.graph import Plan, Vertex
@@ -297,7 +297,8 @@ def _solve(
     *,
     caches: Caches | None,
 ) -> Solved:
-    from lamina.builder.build import SolveOptions, StepLimits, solve
+    from lamina.builder.build import solve
+    from lamina.builder.options import SolveOptions, StepLimits
 
     plan, no_cache = _plan(targets)
     ends, keys = targets[0].recorder.ends, targets[0].recorder.keys

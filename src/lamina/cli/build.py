@@ -35,11 +35,12 @@ if TYPE_CHECKING:
     from lamina.app.buildrequest import BuildOutcome, BuildRequest
     from lamina.app.contexts import BuildContextSource
     from lamina.app.wiring import BuildHost
-    from lamina.builder.execution import StepFailed
+    from lamina.builder.ports import StepFailed
     from lamina.cli.arguments import Parser
     from lamina.cli.context import Context
     from lamina.events import Event
     from lamina.exporter.ports import Output
+    from lamina.registry.client import Registries
     from lamina.spec.platform import Platform
 
     class View(Protocol):
@@ -303,8 +304,6 @@ def make_host(
         settings = replace(settings, runtime=args.runtime)
     if args.context_modes:
         settings = replace(settings, context_modes=args.context_modes)
-    from lamina.cli.registries import connect
-
     store, env = context.store(), context.env
     return BuildHost(
         store,
@@ -312,8 +311,14 @@ def make_host(
         search_path=env.get("PATH", ""),
         emit=view,
         env=env,
-        registries=lambda: connect(context),
+        registries=lambda: _connect(context),
     )
+
+
+def _connect(context: Context) -> Registries:
+    from lamina.cli.registries import connect  # not imported by a build that asks none
+
+    return connect(context)
 
 
 def _write_id(outcome: BuildOutcome, args: argparse.Namespace, context: Context) -> None:

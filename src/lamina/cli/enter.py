@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import argparse
 
     from lamina.app.builds import Place
-    from lamina.builder.execution import StepFailed
+    from lamina.builder.ports import StepFailed
     from lamina.cli.arguments import Parser
     from lamina.cli.context import Context
 

@@ -70,7 +70,8 @@ def _inspect(name: str, args: argparse.Namespace, context: Context) -> dict[str,
 
 
 def _container(store: Store, name: str, *, size: bool) -> dict[str, object]:
-    from lamina.app.containers import find, inspect
+    from lamina.app.container_json import inspect
+    from lamina.app.containers import find
 
     document = inspect(store, name)
     if size:

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import os
 
-from lamina.container.host import read_cgroups
-from lamina.container.runtime import DEFAULT_SEARCH_PATH, NoRuntime, find_runtime
+from lamina.container.host import NoRuntime, read_cgroups
+from lamina.container.runtime import DEFAULT_SEARCH_PATH, find_runtime
 
 _OVERLAY_PARAMETERS = "/sys/module/overlay/parameters"
 
