@@ -12,6 +12,8 @@ of this package: importing that would put the module in its place.
 
 from __future__ import annotations
 
+from lamina.version import __version__
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from lamina.app.api import (
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
     )
     from lamina.errors import Cancelled, Kind, LaminaError, SourceError
 
-__version__ = "0.1.0"
 __all__ = [
     "Cancelled",
     "Container",

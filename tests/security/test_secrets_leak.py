@@ -154,7 +154,7 @@ def test_change_of_a_secret_does_not_run_the_step_again(lamina: Lamina) -> None:
 
 def test_secret_of_a_library_user_is_not_in_a_representation() -> None:
     code = (
-        "from lamina.builder.secrets import Secrets; from lamina.builder.build import SolveOptions;"
+        "from lamina.builder.secrets import Secrets; from lamina.builder.options import SolveOptions;"
         f"print(SolveOptions(secrets=Secrets({{}}, {{'s': b'{VALUE}'}})))"
     )
     done = subprocess.run(

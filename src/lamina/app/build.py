@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from lamina.app.wiring import BuildHost
     from lamina.builder.build import Ended
     from lamina.builder.context import Context
-    from lamina.dockerfile.lower import Lowered
+    from lamina.dockerfile.lowered import Lowered
     from lamina.events import Emitter, Event
     from lamina.exporter.ports import BuildResult, Exported, PendingExport
     from lamina.plan.graph import Plan, Vertex
@@ -253,7 +253,8 @@ class _Building:
         self, targets: Sequence[Planned], contexts: Mapping[str, Context]
     ) -> tuple[dict[str, list[Stack]], Ended]:
         """The stacks of each target, one a platform, and how all of their steps ended."""
-        from lamina.builder.build import Providers, Solve, SolveOptions, StepLimits
+        from lamina.builder.build import Providers, Solve
+        from lamina.builder.options import SolveOptions, StepLimits
 
         plan, no_cache = _plan(targets)
         first, host, caches = targets[0].target.request, self._host, self._caches

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from lamina.app.contexts import BuildContextSource
     from lamina.app.history import Recorder
     from lamina.buildcache.options import CacheFrom, CacheTo
-    from lamina.builder.build import StepLimits
-    from lamina.builder.execution import StepFailed
+    from lamina.builder.options import StepLimits
+    from lamina.builder.ports import StepFailed
     from lamina.builder.secrets import Secrets
     from lamina.builder.sshagents import SshAgents
     from lamina.dockerfile.lower import Lowered

@@ -14,7 +14,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from lamina.app.buildrequest import BuildRequest
     from lamina.dockerfile.ast import Dockerfile
-    from lamina.dockerfile.lower import ImageRequest, Lowered, LowerOptions, ResolvedImage
+    from lamina.dockerfile.lower import ImageRequest, LowerOptions, ResolvedImage
+    from lamina.dockerfile.lowered import Lowered
     from lamina.dockerfile.outline import Outline, Target
     from lamina.events import Diagnostic
     from lamina.store.ports import Store

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from lamina.app.containers import find
 from lamina.container.logs import NANOSECONDS, format_time
 
 TYPE_CHECKING = False
@@ -13,8 +14,14 @@ if TYPE_CHECKING:
     from lamina.container.network.publish import PortMapping
     from lamina.container.ports import Mount
     from lamina.container.state import ContainerConfig, State
+    from lamina.store.ports import Store
 
 _NEVER = "0001-01-01T00:00:00Z"  # Go's zero time
+
+
+def inspect(store: Store, text: str) -> dict[str, object]:
+    """The container as `docker inspect` shows it (the fields lamina has values for)."""
+    return container_json(find(store, text))
 
 
 def container_json(container: Container) -> dict[str, object]:

@@ -461,10 +461,3 @@ def find(store: Store, text: str, *, host: Host = Host()) -> Container:  # noqa:
 def list_containers(store: Store) -> list[Container]:
     """Every container, newest first."""
     return [Container(store, document) for document in reversed(store.documents.list(KIND))]
-
-
-def inspect(store: Store, text: str) -> dict[str, object]:
-    """The container as `docker inspect` shows it (the fields lamina has values for)."""
-    from lamina.app.container_json import container_json
-
-    return container_json(find(store, text))

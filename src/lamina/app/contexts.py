@@ -32,7 +32,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from lamina.builder.context import Context
     from lamina.dockerfile.lower import Lowered
+    from lamina.dockerfile.lowered import Lowered
+    from lamina.dockerfile.remotes import NamedContext
     from lamina.plan.graph import Plan
     from lamina.remote.sources import RemoteSources
     from lamina.spec.platform import Platform

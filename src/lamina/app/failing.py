@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from lamina.builder.execution import StepFailed
+    from lamina.builder.ports import StepFailed
 
 _ENVIRONMENT = "/run/lamina-environment"
 

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from lamina.app.contexts import Results
     from lamina.app.wiring import BuildHost
     from lamina.dockerfile.ast import Dockerfile
-    from lamina.dockerfile.lower import ImageRequest, Lowered, LowerOptions, ResolvedImage
+    from lamina.dockerfile.lower import ImageRequest, LowerOptions, ResolvedImage
+    from lamina.dockerfile.lowered import Lowered
     from lamina.dockerfile.remotes import Answer, NamedContext, RemoteRequest
     from lamina.events import Emitter
     from lamina.store.ports import Store
@@ -76,7 +77,8 @@ def lower(
     Raises:
         SourceError: as `Lowering.step`; with the line, for an image that cannot be had.
     """
-    from lamina.dockerfile.lower import Lowered, Lowering, NeedRemotes
+    from lamina.dockerfile.lower import Lowering, NeedRemotes
+    from lamina.dockerfile.lowered import Lowered
 
     lowering = Lowering(dockerfile, options)
     resolved: dict[tuple[str, str], ResolvedImage] = {}

@@ -16,7 +16,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from lamina.dockerfile.lower import Lowered, LowerOptions
+    from lamina.dockerfile.lower import LowerOptions
+    from lamina.dockerfile.lowered import Lowered
     from lamina.events import Emitter, Event
 
 

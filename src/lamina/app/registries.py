@@ -42,8 +42,8 @@ def connect(
 
 def network(env: Mapping[str, str], *, settings: Settings) -> NetworkSettings:
     """How hosts are reached: proxies, certificates, trusted token servers."""
-    from lamina import __version__
     from lamina.registry.endpoints import CERTIFICATE_DIRECTORIES, NetworkSettings
+    from lamina.version import __version__
 
     base = env.get("XDG_CONFIG_HOME", "") or (f"{env['HOME']}/.config" if env.get("HOME") else "")
     directories = (f"{base}/containers/certs.d",) if base else ()

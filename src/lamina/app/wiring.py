@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
     from lamina.app.settings import Settings
     from lamina.container.executor import RuntimeExecutor
+    from lamina.container.host import Runtime
     from lamina.container.network.attachment import Network
     from lamina.container.network.pool import NetworkPool
     from lamina.container.network.usernet import UserNetwork
     from lamina.container.ports import Executor
-    from lamina.container.runtime import Runtime
     from lamina.events import Emitter
     from lamina.plan.ops import GitSource, HttpSource
     from lamina.registry.client import Registries

@@ -10,8 +10,7 @@ import math
 import posixpath
 import re
 
-from lamina.bake.scope import get
-from lamina.bake.values import BakeError, to_number, to_text
+from lamina.bake.values import BakeError, get, to_number, to_text
 from lamina.errors import Kind, LaminaError
 
 TYPE_CHECKING = False

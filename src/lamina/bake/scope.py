@@ -22,6 +22,8 @@ from lamina.bake.hcl import (
 )
 from lamina.bake.values import (
     BakeError,
+    Blocks,
+    get,
     joined,
     operate,
     to_boolean,
@@ -167,7 +169,7 @@ class Scope:
         if name in local:
             return local[name]
         if name in {"target", "group"}:
-            return _Blocks(self, name)
+            return Blocks(lambda label: self._own(name, label))
         return self.variable(name)
 
     def _do_literal_value(self, tree: Any, local: Mapping[str, Any]) -> Any:
@@ -223,6 +225,15 @@ class Scope:
         if tree.data == "keyword":
             return word(tree)
         return to_text(self._tree(tree, local))
+
+    def _own(self, kind: str, label: str) -> dict[str, Any]:
+        """The own attributes of a block. Raises BakeError."""
+        for block in self.blocks:
+            if block.type == kind and block.label == label:
+                own = block.attributes.items()
+                skip = {"matrix", "name"}
+                return {key: self.value(each) for key, each in own if key not in skip}
+        raise BakeError(f"undefined {kind} {label!r}")
 
     def _do_conditional(self, tree: Any, local: Mapping[str, Any]) -> Any:
         condition, yes, no = subtrees(tree)
@@ -354,23 +365,6 @@ class Scope:
             self._depth -= 1
 
 
-class _Blocks:
-    """`target` or `group` in an expression: `target.NAME.ATTRIBUTE`."""
-
-    def __init__(self, scope: Scope, kind: str) -> None:
-        self._scope = scope
-        self._kind = kind
-
-    def get(self, label: str) -> dict[str, Any]:
-        """The own attributes of the block. Raises BakeError."""
-        for block in self._scope.blocks:
-            if block.type == self._kind and block.label == label:
-                own = block.attributes.items()
-                skip = {"matrix", "name"}
-                return {key: self._scope.value(each) for key, each in own if key not in skip}
-        raise BakeError(f"undefined {self._kind} {label!r}")
-
-
 def _names(block: Block, key: str) -> list[Any]:
     source = block.attributes.get(key)
     if source is None or "result" not in block.attributes or isinstance(source, Json):
@@ -436,16 +430,3 @@ def _override(name: str, text: str, kind: str, default: Any, *, has_default: boo
         except ValueError:
             raise BakeError(f"failed to parse {name} as JSON") from None
     raise BakeError(f"unsupported type {kind} for variable {name}")
-
-
-def get(value: Any, key: Any) -> Any:
-    """`value[key]` of a list or an object. Raises BakeError."""
-    if isinstance(value, _Blocks):
-        return value.get(str(key))
-    if isinstance(value, dict) and str(key) in value:
-        return value[str(key)]
-    if isinstance(value, list) and not isinstance(key, str | bool):
-        index = int(key)
-        if 0 <= index < len(value):
-            return value[index]
-    raise BakeError(f"there is no element {key!r}")

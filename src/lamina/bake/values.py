@@ -94,3 +94,25 @@ def joined(parts: Sequence[Any]) -> Any:
     if len(parts) == 1:
         return parts[0]
     return "".join(to_text(part) for part in parts)
+
+
+class Blocks:
+    """`target` or `group` in an expression: `target.NAME.ATTRIBUTE`; `get` gives a block's own
+    attributes, or raises BakeError.
+    """
+
+    def __init__(self, get: Callable[[str], dict[str, Any]]) -> None:
+        self.get = get
+
+
+def get(value: Any, key: Any) -> Any:
+    """`value[key]` of a list or an object. Raises BakeError."""
+    if isinstance(value, Blocks):
+        return value.get(str(key))
+    if isinstance(value, dict) and str(key) in value:
+        return value[str(key)]
+    if isinstance(value, list) and not isinstance(key, str | bool):
+        index = int(key)
+        if 0 <= index < len(value):
+            return value[index]
+    raise BakeError(f"there is no element {key!r}")

@@ -86,7 +86,7 @@ class OpenedBase:
         return entry_of(path, found, link=link)
 
     def directory(self, path: bytes) -> Entry:
-        from lamina.builder.selection import copied_xattrs
+        from lamina.system.xattrs import copied_xattrs
 
         fd = self._open(path, os.O_RDONLY | os.O_DIRECTORY)
         try:

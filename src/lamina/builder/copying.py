@@ -20,13 +20,14 @@ from __future__ import annotations
 import os
 
 from lamina.builder.changes import Lazy, entry_of
-from lamina.builder.selection import copied_xattrs, payload_digest
+from lamina.builder.selection import payload_digest
 from lamina.builder.statcache import is_same
 from lamina.builder.tree import changed, shown
 from lamina.errors import Kind, LaminaError
 from lamina.layer.entry import Entry, EntryType
 from lamina.start.hashing import Sha256, sha256_of
 from lamina.start.record import replace
+from lamina.system.xattrs import copied_xattrs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -6,9 +6,10 @@ from __future__ import annotations
 import os
 import stat
 
+from lamina.builder.ports import StepFailed
 from lamina.builder.tree import Tree
 from lamina.container.ports import ProcessSpec
-from lamina.errors import Kind, LaminaError, SourceError
+from lamina.errors import Kind, LaminaError
 from lamina.spec.digest import ChainID, Digest
 from lamina.spec.platform import Platform
 from lamina.start.record import replace
@@ -16,49 +17,20 @@ from lamina.start.record import replace
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from contextlib import AbstractContextManager
     from typing import Self
 
-    from lamina.builder.build import StepLimits
     from lamina.builder.mounting import StepMounts
+    from lamina.builder.options import StepLimits
+    from lamina.builder.ports import MountProvider, NetworkProvider
     from lamina.container.ports import Executor
     from lamina.plan.ops import Exec
     from lamina.spec.span import Span
     from lamina.store.ports import Store
     from lamina.tasks import CancelToken
 
-    # A network namespace for one step with the default network: its path, freed on exit.
-    NetworkProvider = Callable[[], AbstractContextManager[str]]
-
-    # The step's mounts, given where its root is mounted; undone on exit.
-    MountProvider = Callable[[str], AbstractContextManager[StepMounts]]
-    # The same, for the files that a failed step left.
-    FailedMounts = Callable[[], AbstractContextManager[StepMounts]]
-
 HOSTNAME = "buildkitsandbox"  # what BuildKit's steps see; some build scripts test for it
 TAIL = 64 * 1024  # bytes of a step's output that a failure keeps
 _PATH_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-
-
-class StepFailed(SourceError):
-    """A step's process ended with a failure; `status` is its exit status, `output` its last
-    output (at most `TAIL` bytes). `kept` is the snapshot of its files, `op` what ran and `mounts`
-    makes what it had mounted once more, if they were asked for; `mounts` only before `solve` ends.
-    """
-
-    kind = Kind.STEP_FAILED
-    kept: ChainID | None = None
-    op: Exec | None = None
-    mounts: FailedMounts | None = None
-
-    def __init__(self, what: str, *, span: Span | None, status: int, output: bytes) -> None:
-        super().__init__(what, span=span)
-        self.status = status
-        self.output = output
-
-    def keep(self, chain: ChainID, op: Exec, mounts: FailedMounts | None) -> None:
-        """Say where the step's files are, what ran, and what makes its mounts again."""
-        self.kept, self.op, self.mounts = chain, op, mounts
 
 
 class Step:

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Protocol
 
-    from lamina.builder.build import SolveOptions
     from lamina.builder.changes import Base, Changes, MountedBase
-    from lamina.builder.execution import FailedMounts, MountProvider, NetworkProvider
     from lamina.builder.layeredbase import LayeredBase
     from lamina.builder.mounting import Mounter, StepMounts
+    from lamina.builder.options import SolveOptions
+    from lamina.builder.ports import FailedMounts, MountProvider, NetworkProvider
     from lamina.builder.scratch import Scratch
     from lamina.builder.selection import Match, Picked
     from lamina.builder.sources import Sources

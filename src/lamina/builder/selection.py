@@ -22,7 +22,7 @@ from lamina.layer.entry import EntryType
 from lamina.spec.digest import Digest
 from lamina.start.hashing import sha256, sha256_of
 from lamina.start.record import Record, replace
-from lamina.system.xattrs import CAPABILITY, is_overlay_private, read_xattrs
+from lamina.system.xattrs import copied_xattrs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -511,21 +511,6 @@ def payload_digest(content: bytes, xattrs: Sequence[tuple[bytes, bytes]]) -> byt
     for name, value in xattrs:
         sha.update(_framed(name, value))
     return sha.digest()
-
-
-def copied_xattrs(fd: int) -> tuple[tuple[bytes, bytes], ...]:
-    """The extended attributes that a copy keeps, sorted: file capabilities and `user.*`.
-
-    Labels of the host's security modules and overlayfs's own bookkeeping stay behind.
-    """
-    found = read_xattrs(fd)
-    if not found:
-        return ()
-    return tuple(
-        (name, value)
-        for name, value in found
-        if name == CAPABILITY or (name.startswith(b"user.") and not is_overlay_private(name))
-    )
 
 
 # Digest -------------------------------------------------------------------------------------

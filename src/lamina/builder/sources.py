@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from lamina.builder.context import Context
+    from lamina.builder.ports import Imported
     from lamina.builder.selection import Selection
-    from lamina.builder.worker import Imported
     from lamina.events import Emitter
     from lamina.plan.graph import Edge, Plan, Vertex
     from lamina.plan.ops import Op

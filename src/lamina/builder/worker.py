@@ -18,12 +18,12 @@ from lamina.store.ports import CacheRecord
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from typing import Protocol
+    from collections.abc import Callable
 
-    from lamina.builder.build import SolveOptions
     from lamina.builder.explaining import Explainer
     from lamina.builder.making import Maker
+    from lamina.builder.options import SolveOptions
+    from lamina.builder.ports import Imported
     from lamina.builder.scratch import Scratch
     from lamina.builder.sources import Sources
     from lamina.events import Emitter
@@ -33,28 +33,8 @@ if TYPE_CHECKING:
     from lamina.solver.stacks import Form
     from lamina.spec.digest import ChainID, Digest, Stack
     from lamina.spec.span import Span
-    from lamina.store.ports import KeyHistory, Store
+    from lamina.store.ports import Store
     from lamina.tasks import CancelToken
-
-    class Imported(Protocol):
-        """Results that other machines made. Any thread may call it."""
-
-        def look_up(self, keys: Sequence[Key], *, fits: Callable[[Stack], bool]) -> Stack | None:
-            """The result under the first of these keys; its layers need not be here yet. What does
-            not fit is wrong: it is told, and not believed again.
-            """
-
-        def take(self, vertex: Digest, keys: Sequence[Key], records: list[CacheRecord]) -> None:
-            """Note a result that is used; the records are for the store when it has the layers."""
-
-        def bring(self, stack: Stack, cancel: CancelToken) -> None:
-            """Have every layer of the stack in the store that is known elsewhere only."""
-
-        def history(self, own: KeyHistory, site: str) -> KeyHistory:
-            """The store's history with what was imported."""
-
-        def origin_of(self, key: str) -> str:
-            """Where a key was imported from; empty if it was not."""
 
 
 def _no_key(vertex: Digest) -> Key | None:  # noqa: ARG001  # the signature of Scheduler.key_of

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from lamina.app.buildcontext import BuildContext
     from lamina.app.buildrequest import BuildOutcome, BuildRequest
-    from lamina.builder.execution import StepFailed
+    from lamina.builder.ports import StepFailed
     from lamina.cli.arguments import Parser
     from lamina.cli.context import Context
     from lamina.cli.view import View

@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
 
-    from lamina.builder.build import StepLimits
+    from lamina.builder.options import StepLimits
     from lamina.builder.secrets import Secrets
     from lamina.builder.sshagents import AgentSource, SshAgents
     from lamina.cli.arguments import Parser
@@ -185,7 +185,7 @@ def step_limits(args: argparse.Namespace) -> StepLimits | None:
     )
     if not args.ulimit and not any(texts):
         return None
-    from lamina.builder.build import StepLimits
+    from lamina.builder.options import StepLimits
     from lamina.cli.run_flags import parse_cpus, parse_ulimit
 
     memory, swap = _memory(args)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 
-from lamina import __version__
+from lamina.version import __version__
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from lamina.errors import Kind, LaminaError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from lamina.app.builds import Place
-    from lamina.builder.execution import StepFailed
+    from lamina.builder.ports import StepFailed
     from lamina.cli.context import Context
 
 

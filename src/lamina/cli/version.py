@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from lamina import __version__
+from lamina.version import __version__
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -20,8 +20,8 @@ from lamina.container.bundle import (
 from lamina.container.emulation import require_emulation
 from lamina.container.errorlog import command_status, late_failure, read_error
 from lamina.container.filterprogram import hand_back
+from lamina.container.host import check_limits
 from lamina.container.launcher import remove_cgroups, remove_cgroups_soon, remove_tree
-from lamina.container.limits import check_limits
 from lamina.container.profile import seccomp_for
 from lamina.container.spawn import Launch, Launcher
 from lamina.container.spec import (
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, Self
 
+    from lamina.container.host import Runtime
     from lamina.container.ports import Helpers, Mount, ProcessSpec
     from lamina.container.runtime import Runtime
     from lamina.tasks import CancelToken

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from lamina.container.runtime import Runtime
+    from lamina.container.host import Runtime
 
 ANNOTATION = "run.oci.seccomp_bpf_data"  # crun(1)
 

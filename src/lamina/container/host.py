@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What this host lets containers have: control groups, seccomp, capabilities, namespaces."""
+"""What this host lets containers have: control groups, seccomp, capabilities, a runtime."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ import stat
 
 from lamina.container.capabilities import from_mask
 from lamina.container.spec import TTY_GROUP, Device, HostFacts
+from lamina.errors import Kind, LaminaError
 from lamina.start.record import Record
 from lamina.system.userns import is_mapped, is_namespaced
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from lamina.container.ports import ProcessSpec
 
 _DOCKER_SYSCTLS = (  # moby daemon/oci_linux.go: an unprivileged process may listen and ping
     ("net.ipv4.ip_unprivileged_port_start", "0"),
@@ -180,3 +183,93 @@ def _read(path: str) -> str:
             return file.read()
     except OSError:
         return ""
+
+
+class NoRuntime(LaminaError):
+    kind = Kind.SYSTEM
+
+
+class Runtime(Record):
+    """A runtime that works here, and how.
+
+    `manager` is crun's `--cgroup-manager` (`cgroupfs`, or `disabled` where no control group can
+    be made; runc only knows `cgroupfs`). `shield` is the cgroup2 mount point that must be covered
+    with an empty tmpfs in the runtime's mount namespace, or empty. `refused` are (way, why) of
+    what was tried before. `program` is the default filter as crun compiled it: see `filterprogram`.
+    """
+
+    name: str
+    path: str
+    version: str
+    manager: str
+    cgroups: Cgroups
+    shield: str
+    seccomp: bool
+    host: HostFacts
+    why: str = ""
+    refused: tuple[tuple[str, str], ...] = ()
+    program: str = ""
+    program_digest: str = ""
+
+    def command(self, verb: str, *arguments: str, root: str, log: str = "") -> tuple[str, ...]:
+        """The argument vector of `<runtime> [options] verb arguments` with its state in `root`.
+
+        With `log` the runtime's own errors also go to that file, for `errorlog.read_error`. If `shield` is set the
+        caller runs it in a mount namespace where that path is covered (`mounts.isolate` does so).
+        """
+        options = ["--root", root]
+        if self.name != "runc":
+            options.append(f"--cgroup-manager={self.manager}")
+        if log:
+            # crun would write JSON to the container's stderr too, where people read it.
+            log_format = "json" if self.name == "runc" else "text"
+            options += ["--log", log, "--log-format", log_format]
+        return (self.path, *options, verb, *arguments)
+
+    def cgroup_path(self, id: str) -> str:
+        """`cgroupsPath` of container `id`: a group of its own beneath the root, empty for none."""
+        return f"/{id}" if self.manager != "disabled" else ""
+
+    def describe(self) -> tuple[tuple[str, str], ...]:
+        """(name, value) rows for `lamina info`."""
+        mode = self.cgroups.mode
+        if self.shield:
+            mode += f" ({self.shield} is hidden from {self.name})"
+        devices = "guarded by a control group"
+        if not self.host.device_control:
+            devices = "no device control group: CAP_MKNOD is withheld"
+        rows = [
+            ("Runtime", f"{self.name} {self.version} ({self.path})"),
+            ("Runtime chosen", self.why),
+            ("Cgroup mode", mode),
+            ("Cgroup manager", self.manager),
+            ("Seccomp", "Docker's default profile" if self.seccomp else "not in this kernel"),
+            ("Devices", devices),
+        ]
+        return (*rows, *(("Runtime refused", f"{way}: {why}") for way, why in self.refused))
+
+
+def check_limits(process: ProcessSpec, runtime: Runtime) -> None:
+    """A limit that nothing would enforce is an error, never ignored.
+
+    Raises:
+        LaminaError: kind UNSUPPORTED, naming the flag and the control group.
+    """
+    wanted = (
+        ("memory", "--memory", process.memory > 0),
+        ("cpu", "--cpus", process.cpus > 0),
+        ("cpu", "--cpu-shares", process.cpu_shares > 0),
+        ("cpuset", "--cpuset-cpus", bool(process.cpuset_cpus)),
+        ("cpuset", "--cpuset-mems", bool(process.cpuset_mems)),
+        ("pids", "--pids-limit", process.pids_limit > 0),
+    )
+    for controller, flag, is_asked in wanted:
+        if not is_asked:
+            continue
+        if runtime.manager == "disabled" or controller not in runtime.cgroups.controllers:
+            raise LaminaError(
+                f"{flag} cannot be enforced: this host has no {controller} control group "
+                f"that {runtime.name} could use",
+                kind=Kind.UNSUPPORTED,
+                hint="'lamina info' tells what was found",
+            )

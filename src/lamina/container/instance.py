@@ -18,9 +18,8 @@ from lamina.container.console import StartFailed
 from lamina.container.emulation import require_emulation
 from lamina.container.errorlog import command_status, read_error
 from lamina.container.filterprogram import hand_back
-from lamina.container.host import list_devices
+from lamina.container.host import check_limits, list_devices
 from lamina.container.launcher import ENVIRONMENT, remove_cgroups_soon, sealed_copy
-from lamina.container.limits import check_limits
 from lamina.container.ports import Mount
 from lamina.container.profile import seccomp_for
 from lamina.container.runtime import find_runtime
@@ -42,11 +41,11 @@ if TYPE_CHECKING:
     import signal
     from collections.abc import Callable
 
+    from lamina.container.host import Runtime
     from lamina.container.network.attachment import Network
     from lamina.container.network.publish import PortMapping
     from lamina.container.network.usernet import UserNetwork
     from lamina.container.ports import ProcessSpec
-    from lamina.container.runtime import Runtime
     from lamina.container.state import ContainerConfig
     from lamina.store.ports import Store
     from lamina.system.sockets import Socket
@@ -521,9 +520,7 @@ def lean_python(code: str) -> list[str]:
 
     -I -S: nothing of the caller's environment or site-packages counts, and it starts in 10 ms.
     """
-    import lamina
-
-    source = os.path.dirname(os.path.dirname(os.path.abspath(lamina.__file__)))
+    source = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     prelude = f"import sys; sys.path.insert(0, {source!r}); "
     return [sys.executable, "-I", "-S", "-c", prelude + code]
 

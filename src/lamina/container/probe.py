@@ -10,11 +10,10 @@ import subprocess
 
 from lamina.container.bundle import write_bundle
 from lamina.container.filterprogram import with_program
-from lamina.container.host import Cgroups, read_facts
+from lamina.container.host import Cgroups, NoRuntime, Runtime, read_facts
 from lamina.container.launcher import remove_cgroups_soon
 from lamina.container.ports import ProcessSpec
 from lamina.container.profile import seccomp_for
-from lamina.container.runtime import NoRuntime, Runtime
 from lamina.container.spawn import Launch, Launcher
 from lamina.container.spec import make_spec
 from lamina.container.users import ResolvedUser

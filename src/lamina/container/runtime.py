@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import os
 
-from lamina.container.host import Cgroups, has_seccomp, read_cgroups, read_facts
+from lamina.container.host import Cgroups, NoRuntime, Runtime, has_seccomp, read_cgroups, read_facts
 from lamina.container.spec import HostFacts
-from lamina.errors import Kind, LaminaError
+from lamina.errors import Kind
 from lamina.start.hashing import sha256
 from lamina.start.jsontext import loads
-from lamina.start.record import Record, fields, replace
+from lamina.start.record import fields, replace
 from lamina.system.userns import enter, state
 
 TYPE_CHECKING = False
@@ -24,70 +24,6 @@ if TYPE_CHECKING:
 DEFAULT_SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 NAMES = ("crun", "runc")
 RECORD_VERSION = 2  # of runtime.json
-
-
-class NoRuntime(LaminaError):
-    kind = Kind.SYSTEM
-
-
-class Runtime(Record):
-    """A runtime that works here, and how.
-
-    `manager` is crun's `--cgroup-manager` (`cgroupfs`, or `disabled` where no control group can
-    be made; runc only knows `cgroupfs`). `shield` is the cgroup2 mount point that must be covered
-    with an empty tmpfs in the runtime's mount namespace, or empty. `refused` are (way, why) of
-    what was tried before. `program` is the default filter as crun compiled it: see `filterprogram`.
-    """
-
-    name: str
-    path: str
-    version: str
-    manager: str
-    cgroups: Cgroups
-    shield: str
-    seccomp: bool
-    host: HostFacts
-    why: str = ""
-    refused: tuple[tuple[str, str], ...] = ()
-    program: str = ""
-    program_digest: str = ""
-
-    def command(self, verb: str, *arguments: str, root: str, log: str = "") -> tuple[str, ...]:
-        """The argument vector of `<runtime> [options] verb arguments` with its state in `root`.
-
-        With `log` the runtime's own errors also go to that file, for `errorlog.read_error`. If `shield` is set the
-        caller runs it in a mount namespace where that path is covered (`mounts.isolate` does so).
-        """
-        options = ["--root", root]
-        if self.name != "runc":
-            options.append(f"--cgroup-manager={self.manager}")
-        if log:
-            # crun would write JSON to the container's stderr too, where people read it.
-            log_format = "json" if self.name == "runc" else "text"
-            options += ["--log", log, "--log-format", log_format]
-        return (self.path, *options, verb, *arguments)
-
-    def cgroup_path(self, id: str) -> str:
-        """`cgroupsPath` of container `id`: a group of its own beneath the root, empty for none."""
-        return f"/{id}" if self.manager != "disabled" else ""
-
-    def describe(self) -> tuple[tuple[str, str], ...]:
-        """(name, value) rows for `lamina info`."""
-        mode = self.cgroups.mode
-        if self.shield:
-            mode += f" ({self.shield} is hidden from {self.name})"
-        devices = "guarded by a control group"
-        if not self.host.device_control:
-            devices = "no device control group: CAP_MKNOD is withheld"
-        rows = [
-            ("Runtime", f"{self.name} {self.version} ({self.path})"),
-            ("Runtime chosen", self.why),
-            ("Cgroup mode", mode),
-            ("Cgroup manager", self.manager),
-            ("Seccomp", "Docker's default profile" if self.seccomp else "not in this kernel"),
-            ("Devices", devices),
-        ]
-        return (*rows, *(("Runtime refused", f"{way}: {why}") for way, why in self.refused))
 
 
 def find_runtime(

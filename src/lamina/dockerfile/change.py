@@ -8,7 +8,8 @@ exactly the same; only those that change nothing but the config are let through.
 from __future__ import annotations
 
 from lamina.dockerfile import ast
-from lamina.dockerfile.lower import Lowered, Lowering, LowerOptions, NeedImages, ResolvedImage
+from lamina.dockerfile.lower import Lowering, LowerOptions, NeedImages, ResolvedImage
+from lamina.dockerfile.lowered import Lowered
 from lamina.dockerfile.parser import parse
 from lamina.errors import Kind, LaminaError, SourceError
 from lamina.spec.config import ImageConfig

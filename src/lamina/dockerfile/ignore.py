@@ -7,7 +7,7 @@ patterns between two negations is tried as one expression, so a path costs a few
 
 from __future__ import annotations
 
-from lamina.dockerfile.paths import clean
+from lamina.dockerfile.operands import clean
 from lamina.errors import Kind, LaminaError
 
 TYPE_CHECKING = False

@@ -12,7 +12,6 @@ from __future__ import annotations
 __all__ = [
     "ImageRequest",
     "LowerOptions",
-    "Lowered",
     "Lowering",
     "NeedImages",
     "NeedRemotes",
@@ -22,6 +21,7 @@ __all__ = [
 from lamina.dockerfile import ast
 from lamina.dockerfile.bases import SCRATCH, Bases, BuildStage, ImageRequest, LowerOptions
 from lamina.dockerfile.checks import Checker, CheckOptions, check_file
+from lamina.dockerfile.lowered import Lowered
 from lamina.dockerfile.operands import check_text, is_plain, refuse_flags
 from lamina.dockerfile.parser import parse_trigger
 from lamina.dockerfile.remotes import Remotes
@@ -34,7 +34,7 @@ from lamina.dockerfile.stage import (
     Vertices,
 )
 from lamina.errors import Kind, LaminaError, SourceError
-from lamina.plan.graph import Edge, Plan, VertexMeta, needed
+from lamina.plan.graph import Edge, VertexMeta, needed
 from lamina.plan.ops import CopyAction, FileOp, ImageSource, LocalSource
 from lamina.spec.config import ImageConfig, RunConfig
 from lamina.spec.platform import Platform
@@ -52,7 +52,6 @@ if TYPE_CHECKING:
     Resolved = Mapping[tuple[str, str], "ResolvedImage"]
 
 _CHECK_ARG = "BUILDKIT_DOCKERFILE_CHECK"
-_NO_ARGUMENTS: Mapping[int, Mapping[str, str | None]] = {}
 
 
 class ResolvedImage(Record):
@@ -67,27 +66,6 @@ class NeedImages(Record):
     """Lowering cannot go on without these; independent of each other, in file order."""
 
     requests: tuple[ImageRequest, ...]
-
-
-class Lowered(Record):
-    """The result.
-
-    `plan.outputs` is one edge, the target's filesystem (None: empty). `config` is the image's
-    final config with the base's diff_ids only (there are `base_layers` of them) and the whole
-    history; every history entry with a layer after the base's stands for one vertex of the chain.
-    `stage_names` are the stages that are built, in order; `unused_build_args` were given and no
-    ARG asked for them. `stages` are the numbers of those stages, `arguments` the values of the ARGs
-    at the end of each.
-    """
-
-    plan: Plan
-    config: ImageConfig
-    base_layers: int
-    stage_names: tuple[str, ...]
-    diagnostics: tuple[Diagnostic, ...] = ()
-    unused_build_args: tuple[str, ...] = ()
-    stages: tuple[int, ...] = ()
-    arguments: Mapping[int, Mapping[str, str | None]] = _NO_ARGUMENTS
 
 
 class NeedRemotes(Record):

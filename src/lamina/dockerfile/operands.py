@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from lamina.dockerfile import ast
 from lamina.dockerfile.lexer import parse_heredoc
-from lamina.dockerfile.paths import clean
 from lamina.dockerfile.values import MINIMUM_DURATION, InvalidValue, go_quote, parse_duration
 from lamina.errors import Kind, SourceError
 from lamina.start.record import Record
@@ -163,3 +162,20 @@ def retries_flag(command: ast.HealthCheck) -> int:
     if not digits.isascii() or not digits.isdigit() or len(digits) > 9:
         raise error_at(command, f"HEALTHCHECK --retries: invalid number {go_quote(text)}")
     return int(digits)
+
+
+def clean(path: str) -> str:
+    """Go's `path.Clean`: no empty, `.` or inner `..` parts; `.` for an empty path."""
+    rooted = path.startswith("/")
+    kept: list[str] = []
+    for part in path.split("/"):
+        if part in {"", "."}:
+            continue
+        if part == "..":
+            if kept and kept[-1] != "..":
+                kept.pop()
+            elif not rooted:
+                kept.append(part)
+            continue
+        kept.append(part)
+    return ("/" if rooted else "") + "/".join(kept) or "."

@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from lamina.dockerfile.lower import Lowered
+    from lamina.dockerfile.lowered import Lowered
     from lamina.spec.digest import Digest
     from lamina.spec.platform import Platform
     from lamina.spec.span import Span

@@ -10,7 +10,7 @@ other value with the stage's variables and understands it.
 from __future__ import annotations
 
 from lamina.dockerfile import ast
-from lamina.dockerfile.paths import clean
+from lamina.dockerfile.operands import clean
 from lamina.dockerfile.values import InvalidValue, go_bool, go_size
 from lamina.dockerfile.words import suggest
 from lamina.errors import SourceError

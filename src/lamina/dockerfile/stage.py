@@ -12,6 +12,7 @@ from lamina.dockerfile import ast
 from lamina.dockerfile.copying import copy_parts, expand_copy, history_words, source_title
 from lamina.dockerfile.expand import BadExpansion, Expansion, expand
 from lamina.dockerfile.operands import (
+    clean,
     duration_flag,
     error_at,
     is_only_heredoc,
@@ -19,7 +20,6 @@ from lamina.dockerfile.operands import (
     refuse_flags,
     retries_flag,
 )
-from lamina.dockerfile.paths import clean
 from lamina.dockerfile.values import (
     InvalidValue,
     go_healthcheck,

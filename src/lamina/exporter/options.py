@@ -129,16 +129,6 @@ def annotation_place(text: str) -> str:
     return f"{kind}[{Platform.parse(rest[:-1])}]"
 
 
-def refuse_places(output: Output) -> None:
-    """Raise for annotations that only an image for several platforms has room for."""
-    for place, _, _ in output.placed_annotations:
-        raise InvalidAttribute(
-            f"{place} annotations are not supported for a single platform export",
-            kind=Kind.UNSUPPORTED,
-            hint="only manifest annotations are",
-        )
-
-
 def _destination(row: Row, output: Output) -> str:
     is_directory = row.dest == "directory" or not output.tar
     if is_directory and output.dest in {"", "-"}:

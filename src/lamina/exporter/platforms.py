@@ -1,14 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What exporters share that put the results for several platforms into one output.
-
-An image or an OCI archive is an index of the images, in the order of `--platform`; a tar or a
-directory gets the trees in directories named as BuildKit names them (`linux_arm64`), unless
-`platform-split=false` lays them over each other. A docker archive cannot hold an index.
-"""
+"""The index of the images for several platforms, in the order of `--platform`."""
 
 from __future__ import annotations
 
-from lamina.errors import Kind, LaminaError
 from lamina.exporter.assemble import assemble
 from lamina.spec import mediatype
 from lamina.start.record import replace
@@ -19,9 +13,7 @@ if TYPE_CHECKING:
 
     from lamina.exporter.ports import Output, PlatformResult
     from lamina.exporter.progress import Tell
-    from lamina.exporter.rootfs import Tree
     from lamina.spec.descriptor import Descriptor
-    from lamina.spec.platform import Platform
     from lamina.store.ports import Store
     from lamina.tasks import CancelToken
 
@@ -62,28 +54,3 @@ def assemble_index(
         )
     media_type = mediatype.OCI_INDEX if output.oci_mediatypes else mediatype.DOCKER_MANIFEST_LIST
     return add_index(store, entries, media_type=media_type, annotations=output.placed("index"))
-
-
-def directory_of(platform: Platform) -> str:
-    """The directory of a platform's files, as BuildKit names it: `linux_arm_v7`."""
-    return str(platform).replace("/", "_")
-
-
-def check_overlap(results: Sequence[PlatformResult], trees: Sequence[Tree]) -> None:
-    """Raise LaminaError of kind CONFLICT if two platforms have a file of one path."""
-    from lamina.layer.entry import EntryType
-    from lamina.system.paths import shown
-
-    owners: dict[bytes, str] = {}
-    for part, tree in zip(results, trees, strict=True):
-        with tree() as items:
-            for entry, _ in items:
-                if entry.type is EntryType.DIR:
-                    continue
-                other = owners.setdefault(entry.path, str(part.platform))
-                if other != str(part.platform):
-                    raise LaminaError(
-                        f"cannot overwrite {shown(entry.path)} from {other} with "
-                        f"{part.platform} when split option is disabled",
-                        kind=Kind.CONFLICT,
-                    )

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack, contextmanager
 
+from lamina.errors import Kind, LaminaError
 from lamina.exporter.destination import StreamExport, write_aside
 from lamina.exporter.ports import Exported
 from lamina.exporter.progress import Tell
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from lamina.events import Emitter
     from lamina.exporter.ports import BuildResult, Output, PendingExport, PlatformResult
     from lamina.layer.entry import Items
+    from lamina.spec.platform import Platform
     from lamina.store.ports import Store
     from lamina.tasks import CancelToken
 
@@ -69,8 +71,6 @@ class _RootfsExporter:
         Raises:
             LaminaError: kind CONFLICT if two platforms have a file of one path and are not split.
         """
-        from lamina.exporter.platforms import check_overlap, directory_of
-
         trees = [self._tree(part.result, store, emit=emit, cancel=cancel) for part in results]
         if self._output.platform_split is False:
             check_overlap(results, trees)
@@ -190,3 +190,28 @@ def _checked(items: Items, epoch: int | None, cancel: CancelToken) -> Items:
             yield replace(entry, mtime_ns=limit), content
         else:
             yield entry, content
+
+
+def directory_of(platform: Platform) -> str:
+    """The directory of a platform's files, as BuildKit names it: `linux_arm_v7`."""
+    return str(platform).replace("/", "_")
+
+
+def check_overlap(results: Sequence[PlatformResult], trees: Sequence[Tree]) -> None:
+    """Raise LaminaError of kind CONFLICT if two platforms have a file of one path."""
+    from lamina.layer.entry import EntryType
+    from lamina.system.paths import shown
+
+    owners: dict[bytes, str] = {}
+    for part, tree in zip(results, trees, strict=True):
+        with tree() as items:
+            for entry, _ in items:
+                if entry.type is EntryType.DIR:
+                    continue
+                other = owners.setdefault(entry.path, str(part.platform))
+                if other != str(part.platform):
+                    raise LaminaError(
+                        f"cannot overwrite {shown(entry.path)} from {other} with "
+                        f"{part.platform} when split option is disabled",
+                        kind=Kind.CONFLICT,
+                    )

@@ -172,7 +172,10 @@ def make_exporter(
         what, hint = row.one_platform
         raise LaminaError(what, kind=Kind.UNSUPPORTED, hint=hint)
     if not platforms and output.placed_annotations:
-        from lamina.exporter.options import refuse_places
-
-        refuse_places(output)
+        place = output.placed_annotations[0][0]
+        raise LaminaError(
+            f"{place} annotations are not supported for a single platform export",
+            kind=Kind.UNSUPPORTED,
+            hint="only manifest annotations are",
+        )
     return row.load()(output, clock=clock, stdout=stdout, privileged=privileged)

@@ -13,13 +13,11 @@ import os
 import stat
 import struct
 
-from lamina.layer.entry import EntryType
+from lamina.layer.entry import Entry, EntryType
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from lamina.layer.nodes import Node
+    from collections.abc import Callable, Iterator
 
     Segment = tuple[int, int, int]  # offset in the file, offset in the image, length
 
@@ -57,6 +55,42 @@ _MAX_CHUNKS = 1 << 20  # entries of one file's map: 4 MiB
 _PAGE = 4096
 _MAX_CHUNK_BITS = 31 + _BITS
 _WRITE = 1 << 20
+
+
+WHITEOUT = Entry(b"", EntryType.CHAR, 0)  # what a node of a whiteout has
+
+
+class Node:
+    """An inode: `children` if it is a directory; where its content is if it is a file.
+
+    `segments` lie in the image; `copy` opens the content of a file from a lower layer. The rest
+    belongs to the index writer.
+    """
+
+    __slots__ = (
+        "attributes",
+        "children",
+        "copy",
+        "entry",
+        "links",
+        "nid",
+        "opaque",
+        "segments",
+        "size",
+    )
+
+    def __init__(self, entry: Entry) -> None:
+        self.entry = entry
+        self.children: dict[bytes, Node] | None = {} if entry.type is EntryType.DIR else None
+        self.opaque = False
+        self.segments: tuple[Segment, ...] = ()
+        self.copy: Callable[[], int] | None = None
+        self.attributes = self.links = self.nid = self.size = 0
+
+    @property
+    def is_whiteout(self) -> bool:
+        """Whether overlayfs takes it for a whiteout."""
+        return self.entry is WHITEOUT
 
 
 class NotWrappable(Exception):

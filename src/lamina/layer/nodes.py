@@ -12,7 +12,7 @@ import errno
 import os
 
 from lamina.layer.entry import Entry, EntryType, join, resolve, split
-from lamina.layer.erofs import NotWrappable, attribute_code
+from lamina.layer.erofs import WHITEOUT, Node, NotWrappable, attribute_code
 from lamina.layer.lower import Lowers, is_hidden
 from lamina.layer.rules import (
     check_device,
@@ -30,48 +30,12 @@ from lamina.system.xattrs import CAPABILITY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from lamina.layer.entry import Item
     from lamina.layer.erofs import Segment
 
 _MAX_MAJOR, _MAX_MINOR = 0xFFF, 0xFFFFF  # of a device number in Linux (kdev_t.h)
 _MAX_NAME = 255  # XATTR_NAME_MAX
 _CAPABILITY_SIZES = frozenset({20, 24})  # linux/capability.h: revisions 2 and 3
-_WHITEOUT = Entry(b"", EntryType.CHAR, 0)
-
-
-class Node:
-    """An inode: `children` if it is a directory; where its content is if it is a file.
-
-    `segments` lie in the image; `copy` opens the content of a file from a lower layer. The rest
-    belongs to the index writer.
-    """
-
-    __slots__ = (
-        "attributes",
-        "children",
-        "copy",
-        "entry",
-        "links",
-        "nid",
-        "opaque",
-        "segments",
-        "size",
-    )
-
-    def __init__(self, entry: Entry) -> None:
-        self.entry = entry
-        self.children: dict[bytes, Node] | None = {} if entry.type is EntryType.DIR else None
-        self.opaque = False
-        self.segments: tuple[Segment, ...] = ()
-        self.copy: Callable[[], int] | None = None
-        self.attributes = self.links = self.nid = self.size = 0
-
-    @property
-    def is_whiteout(self) -> bool:
-        """Whether overlayfs takes it for a whiteout."""
-        return self.entry is _WHITEOUT
 
 
 class NodeTree:
@@ -239,7 +203,7 @@ class NodeTree:
         node = above.get(name)
         if node is None:
             if self._below(path) is not None:
-                above[name] = Node(_WHITEOUT)
+                above[name] = Node(WHITEOUT)
                 self._whiteouts.add(path)
         elif node.children is not None:
             self._make_opaque(path, node)

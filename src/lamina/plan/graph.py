@@ -3,16 +3,16 @@
 
 from __future__ import annotations
 
-from lamina.plan.codec import encode_op
 from lamina.spec.digest import Digest
 from lamina.spec.document import dump
-from lamina.start.record import Record, replace
+from lamina.start.record import Record, fields, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from lamina.plan.ops import Op
+    from lamina.plan.mounts import RunMount
+    from lamina.plan.ops import FileAction, Op
     from lamina.spec.span import Span
 
 
@@ -105,3 +105,21 @@ def combined(first: VertexMeta, second: VertexMeta) -> VertexMeta:
         exported=first.exported or second.exported,
         ignore_cache=first.ignore_cache or second.ignore_cache,
     )
+
+
+def encode_op(op: Op | FileAction | RunMount) -> dict[str, object]:
+    """The op as a JSON object: `type` and every field, in the order of the class."""
+    document: dict[str, object] = {"type": type(op).__name__}
+    for name in fields(type(op)):
+        document[name] = _encode(getattr(op, name))
+    return document
+
+
+def _encode(value: object) -> object:
+    if isinstance(value, tuple):
+        return [_encode(item) for item in value]
+    if isinstance(value, Digest):
+        return str(value)
+    if value is None or isinstance(value, str | int | bool):
+        return value
+    return encode_op(value)  # type: ignore[arg-type]  # the only other values are actions and mounts

@@ -12,7 +12,8 @@ is what a storage driver gives, `filesystem` the driver on a directory, `databas
 `objectstore` the driver on an S3 bucket, `storage` names them; `rights`, `passwords` and `tokens`
 say who may do what, `tokenservice` is `/token`; `collect` removes what nothing needs while pushes go
 on; `web` is the page for people, `overview` what only the page asks a driver; `config` and
-`policies` read the one configuration file.
+`policies` read the one configuration file with `tables`, `limits` are values of it; `answers` are made
+alike for what is here and what an upstream has.
 
 `ledger` is what a driver may do besides: `history` (moves, removed manifests), `sqliteledger`,
 `retention` and `quotas` (pure rules), `past` (on a running server), `admin` (pages). `pullthrough`

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from lamina.server.database import Database
-    from lamina.server.filesystem import Places
+    from lamina.server.places import Places
     from lamina.server.sessions import FilesystemUploads
 
 _BATCH = 100  # rows a transaction: a few milliseconds for which a push may wait

@@ -15,10 +15,25 @@ from lamina.server.pipes import fifo
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from concurrent.futures import Executor
+    from typing import Protocol
 
-    from lamina.server.rsgi import Sender
     from lamina.server.wire import Feed, Response
+
+    class Sender(Protocol):
+        """RSGI's protocol object of a request."""
+
+        def __aiter__(self) -> AsyncIterator[bytes]: ...
+        def response_empty(self, status: int, headers: list[tuple[str, str]]) -> None: ...
+        def response_bytes(
+            self, status: int, headers: list[tuple[str, str]], body: bytes
+        ) -> None: ...
+        def response_file(self, status: int, headers: list[tuple[str, str]], file: str) -> None: ...
+        def response_file_range(
+            self, status: int, headers: list[tuple[str, str]], file: str, start: int, end: int
+        ) -> None: ...
+
 
 _log = logging.getLogger(__name__)
 _PIECE = 1 << 20  # bytes

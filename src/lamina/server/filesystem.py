@@ -29,6 +29,7 @@ from lamina.server.manifeststore import (
     within_quota,
 )
 from lamina.server.overview import SqliteOverview
+from lamina.server.places import Places
 from lamina.server.ports import BlobFile
 from lamina.server.quotas import Quotas, check_bytes
 from lamina.server.sessions import FilesystemUploads
@@ -112,23 +113,6 @@ class FilesystemStorage:
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
-
-
-class Places:
-    """Where things are below a root; makes the directories."""
-
-    def __init__(self, root: str) -> None:
-        self.blobs = os.path.join(root, "blobs")
-        self.uploads = os.path.join(root, "uploads")
-        for algorithm in ("sha256", "sha512"):
-            for number in range(256):
-                os.makedirs(os.path.join(self.blobs, algorithm, f"{number:02x}"), exist_ok=True)
-        os.makedirs(self.uploads, exist_ok=True)
-
-    def blob(self, digest: str) -> str:
-        """The file of a blob."""
-        algorithm, _, hex_digits = digest.partition(":")
-        return f"{self.blobs}/{algorithm}/{hex_digits[:2]}/{hex_digits}"
 
 
 class FilesystemBlobs:

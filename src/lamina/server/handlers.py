@@ -9,14 +9,17 @@ mode, then the method.
 
 from __future__ import annotations
 
-from urllib.parse import parse_qsl, quote
+from urllib.parse import parse_qsl
 
-from lamina.errors import LaminaError, never
+from lamina.errors import never
 from lamina.server import manifests, routes
+from lamina.server.answers import blob_headers, referrers_page, tags_page
+from lamina.server.limits import PAGE, Limits
 from lamina.server.ports import BlobFile
 from lamina.server.rights import DELETE, PULL, PUSH
 from lamina.server.wire import (
     API_VERSION,
+    OCTETS,
     Buffered,
     FileRegion,
     Refusal,
@@ -31,32 +34,20 @@ from lamina.server.wire import (
     parse_page,
     parse_range,
 )
-from lamina.spec import mediatype
 from lamina.spec.digest import HEX_LENGTH
-from lamina.start.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from lamina.server.ledger import Ledger
-    from lamina.server.ports import Referrer, Storage, StoredBlob, UploadSession
+    from lamina.server.ports import Storage, StoredBlob, UploadSession
     from lamina.server.pullthrough import PullThrough
     from lamina.server.rights import Gate, Identity
     from lamina.server.wire import Answer
     from lamina.spec.digest import Digest
 
-_OCTETS = ("content-type", "application/octet-stream")
 _MAX_TAGS = 100  # of one manifest in one request
-_PAGE = 1000  # results of a listing; distribution's default maximum
-
-
-class Limits(Record):
-    """What a request may ask for. `blob` and `manifest` in bytes (0: no limit for blobs)."""
-
-    manifest: int = 4 * 1024 * 1024
-    blob: int = 0
-    page: int = _PAGE
 
 
 class Registry:
@@ -185,6 +176,7 @@ class Registry:
             ("docker-content-digest", found.digest),
             ("etag", f'"{found.digest}"'),
             API_VERSION,
+            OCTETS,
         )
         if self._ledger is not None and request.method == "GET":
             self._ledger.pulled(at.repository, found.digest)
@@ -209,6 +201,7 @@ class Registry:
             ("location", f"/v2/{at.repository}/manifests/{digest}"),
             ("docker-content-digest", digest),
             API_VERSION,
+            OCTETS,
         ]
         if tags and not at.tag:
             headers.append(("oci-tag", ", ".join(tags)))
@@ -430,9 +423,9 @@ class Registry:
         page: list[str] = []
         more = n > 0
         while more and len(page) <= n:
-            names = self._storage.manifests.repositories(n=_PAGE, last=last)
+            names = self._storage.manifests.repositories(n=PAGE, last=last)
             page += [name for name in names if self._gate.allows(identity, name, PULL)]
-            more = len(names) == _PAGE
+            more = len(names) == PAGE
             last = names[-1] if names else last
         headers: tuple[tuple[str, str], ...] = ()
         if len(page) > n > 0:
@@ -465,50 +458,6 @@ class Registry:
 _READS = ("GET", "HEAD")
 
 
-def tags_page(repository: str, found: Sequence[str], *, n: int) -> Response:
-    """At most `n` of the tags that were found, and where the others are."""
-    page = list(found[:n])
-    headers: tuple[tuple[str, str], ...] = ()
-    if len(found) > n and page:
-        headers = (next_link(f"/v2/{repository}/tags/list", n=n, last=page[-1]),)
-    return json_response({"name": repository, "tags": page}, headers=headers)
-
-
-def referrers_page(
-    at: routes.Referrers, found: Sequence[Referrer], *, n: int, artifact_type: str
-) -> Response:
-    """At most `n` of the referrers that were found, and where the others are."""
-    headers = [("content-type", mediatype.OCI_INDEX), API_VERSION]
-    extra = ""
-    if artifact_type:
-        headers.append(("oci-filters-applied", "artifactType"))
-        extra = f"&artifactType={quote(artifact_type, safe='')}"
-    page = found[:n]
-    if len(found) > n and page:
-        path = f"/v2/{at.repository}/referrers/{at.digest}"
-        headers.append(next_link(path, n=n, last=page[-1].digest, extra=extra))
-    return Response(200, tuple(headers), manifests.referrers_index(page))
-
-
-def blob_headers(digest: str) -> tuple[tuple[str, str], ...]:
-    """The headers of a blob, but for its length."""
-    return (
-        _OCTETS,
-        ("docker-content-digest", digest),
-        ("etag", f'"{digest}"'),
-        ("accept-ranges", "bytes"),
-        ("cache-control", "max-age=31536000"),
-        API_VERSION,
-    )
-
-
-def answer_of_error(error: LaminaError) -> Response:
-    """The response that tells a client of the error."""
-    from lamina.server.wire import refusal_of
-
-    return refusal_of(error).response()
-
-
 def _blob_response(
     request: Request, blob: StoredBlob, headers: tuple[tuple[str, str], ...]
 ) -> Response:
@@ -539,6 +488,7 @@ def _blob_created(repository: str, digest: Digest) -> Response:
             ("location", f"/v2/{repository}/blobs/{digest}"),
             ("docker-content-digest", str(digest)),
             API_VERSION,
+            OCTETS,
         ),
     )
 

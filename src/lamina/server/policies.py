@@ -12,7 +12,7 @@ from lamina.start.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from lamina.server.config import Reader
+    from lamina.server.tables import Reader
 
 _PREFIX = re.compile(r"(?:[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*/)*", re.ASCII)
 _PROXY_KEYS = (

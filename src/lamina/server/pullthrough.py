@@ -22,8 +22,8 @@ from functools import partial
 from lamina.errors import Kind, LaminaError
 from lamina.registry.protocol import RegistryError
 from lamina.server import manifests, routes
+from lamina.server.answers import blob_headers, referrers_page, tags_page
 from lamina.server.flights import Crew, Flight
-from lamina.server.handlers import blob_headers, referrers_page, tags_page
 from lamina.server.ports import Referrer
 from lamina.server.wire import (
     RETRY,

@@ -13,8 +13,8 @@ import logging
 import time
 
 from lamina.errors import LaminaError
+from lamina.server.answers import answer_of_error
 from lamina.server.feeds import send_feed
-from lamina.server.handlers import answer_of_error
 from lamina.server.pipes import PipeWriter, fifo
 from lamina.server.quotas import OverQuota
 from lamina.server.wire import (
@@ -29,14 +29,15 @@ from lamina.server.wire import (
     Streamed,
     Work,
 )
-from lamina.start.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import Callable, Iterator
     from concurrent.futures import Executor
     from typing import Protocol
 
+    from lamina.server.feeds import Sender
+    from lamina.server.limits import EdgeLimits
     from lamina.server.metrics import Metrics
     from lamina.server.wire import Answer, Headers
 
@@ -51,33 +52,12 @@ if TYPE_CHECKING:
         scheme: str
         headers: Headers
 
-    class Sender(Protocol):
-        """RSGI's protocol object of a request."""
-
-        def __aiter__(self) -> AsyncIterator[bytes]: ...
-        def response_empty(self, status: int, headers: list[tuple[str, str]]) -> None: ...
-        def response_bytes(
-            self, status: int, headers: list[tuple[str, str]], body: bytes
-        ) -> None: ...
-        def response_file(self, status: int, headers: list[tuple[str, str]], file: str) -> None: ...
-        def response_file_range(
-            self, status: int, headers: list[tuple[str, str]], file: str, start: int, end: int
-        ) -> None: ...
-
 
 _log = logging.getLogger(__name__)
 # How many times its limit is read of a body that is too large: a client that is still sending when
 # the connection closes never sees why.
 _DRAINED = 4
 _PIECE = 1 << 20  # bytes of a body that one thread call writes
-
-
-class EdgeLimits(Record):
-    """What one client may hold. `idle` and `body` in seconds; `per_client` 0: no limit."""
-
-    idle: float = 60.0
-    body: float = 6 * 3600.0
-    per_client: int = 0
 
 
 class Edge:

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 API_VERSION = ("docker-distribution-api-version", "registry/2.0")
 RETRY = (("retry-after", "1"),)
+OCTETS = ("content-type", "application/octet-stream")
 _JSON = ("content-type", "application/json")
 
 # distribution-spec spec.md §Error Codes, and the status each is sent with.

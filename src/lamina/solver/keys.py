@@ -18,7 +18,7 @@ the build context is its content in both. Records are stored under every key tha
 from __future__ import annotations
 
 from lamina.errors import never
-from lamina.plan.codec import encode_op
+from lamina.plan.graph import encode_op
 from lamina.plan.ops import (
     CopyAction,
     Exec,

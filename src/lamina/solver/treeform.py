@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def is_key(document: Mapping[str, object]) -> bool:
-    """Whether the key itself is: `op` as `plan.codec` writes it, a list of `sources`."""
+    """Whether the key itself is: `op` as `plan.graph` writes it, a list of `sources`."""
     op, sources = document.get("op", {}), document.get("sources", [])
     if not isinstance(op, dict) or not isinstance(sources, list):
         return False

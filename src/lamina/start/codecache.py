@@ -16,7 +16,7 @@ import marshal
 import os
 import sys
 
-from lamina import __version__
+from lamina.version import __version__
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

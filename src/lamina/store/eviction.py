@@ -16,7 +16,7 @@ from lamina.spec.identity import chain_ids
 from lamina.start.jsontext import loads
 from lamina.start.record import Record
 from lamina.store import cachemounts
-from lamina.store.gc import Marked, mark_in_use
+from lamina.store.gc import NOTHING, Evicted, Marked, mark_in_use
 from lamina.store.usage import Parts, layer_sizes, tree_bytes
 
 TYPE_CHECKING = False
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from lamina.store.local import LocalStore
-
-NOTHING: frozenset[str] = frozenset()
 
 
 class Limits(Record):
@@ -40,26 +38,6 @@ class Limits(Record):
     unused_since: float | None = None
     dangling_only: bool = False
     mounts_only: bool = False
-
-
-class Evicted(Record):
-    """What is to go: keys of cache records, paths of cache mounts; `ids` are for people, the least
-    recently used first, and `bytes` an estimate of what becomes free.
-    """
-
-    keys: frozenset[str] = NOTHING
-    mounts: frozenset[str] = NOTHING
-    ids: tuple[str, ...] = ()
-    bytes: int = 0
-
-    def united(self, other: Evicted) -> Evicted:
-        """What either of them names."""
-        return Evicted(
-            self.keys | other.keys,
-            self.mounts | other.mounts,
-            tuple(dict.fromkeys(self.ids + other.ids)),
-            max(self.bytes, other.bytes),
-        )
 
 
 class CacheEntry(Record):

@@ -36,13 +36,35 @@ if TYPE_CHECKING:
 
     from lamina.events import Emitter
     from lamina.store.database import Transaction
-    from lamina.store.eviction import Evicted
     from lamina.store.local import LocalStore
 
 _BATCH = 256  # blobs removed in one hold of the sweep lock: a touch waits that long at most
 _STAT_CACHE_AGE = 30 * 86400.0  # seconds; a context not built for a month is hashed anew
 _COARSE = 1.0  # seconds; the kernel's stamps on files being written lag behind the clock
 _LOCK_NAME = 64  # hex digits: locks of `Store.lock`, which may be deleted while nobody holds them
+
+
+NOTHING: frozenset[str] = frozenset()
+
+
+class Evicted(Record):
+    """What is to go: keys of cache records, paths of cache mounts; `ids` are for people, the least
+    recently used first, and `bytes` an estimate of what becomes free.
+    """
+
+    keys: frozenset[str] = NOTHING
+    mounts: frozenset[str] = NOTHING
+    ids: tuple[str, ...] = ()
+    bytes: int = 0
+
+    def united(self, other: Evicted) -> Evicted:
+        """What either of them names."""
+        return Evicted(
+            self.keys | other.keys,
+            self.mounts | other.mounts,
+            tuple(dict.fromkeys(self.ids + other.ids)),
+            max(self.bytes, other.bytes),
+        )
 
 
 class Collected(Record):

@@ -64,3 +64,18 @@ def xattrs_beneath(root: bytes, path: bytes) -> Xattrs:
 def is_opaque(xattrs: Xattrs) -> bool:
     """Whether the attributes make a directory of an overlay layer opaque."""
     return any(os.fsdecode(n) in _OPAQUE_NAMES and v == b"y" for n, v in xattrs)
+
+
+def copied_xattrs(fd: int) -> tuple[tuple[bytes, bytes], ...]:
+    """The extended attributes that a copy keeps, sorted: file capabilities and `user.*`.
+
+    Labels of the host's security modules and overlayfs's own bookkeeping stay behind.
+    """
+    found = read_xattrs(fd)
+    if not found:
+        return ()
+    return tuple(
+        (name, value)
+        for name, value in found
+        if name == CAPABILITY or (name.startswith(b"user.") and not is_overlay_private(name))
+    )

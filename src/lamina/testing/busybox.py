@@ -130,7 +130,7 @@ class Lamina:
 
     def inspect(self, name: str) -> dict[str, Any]:
         """The container as JSON."""
-        from lamina.app.containers import inspect
+        from lamina.app.container_json import inspect
 
         store = open_store(self.root)
         try:

@@ -15,13 +15,8 @@ from typing import Any
 
 import pytest
 
-from lamina.dockerfile.lower import (
-    Lowered,
-    Lowering,
-    LowerOptions,
-    NeedRemotes,
-    ResolvedImage,
-)
+from lamina.dockerfile.lower import Lowering, LowerOptions, NeedRemotes, ResolvedImage
+from lamina.dockerfile.lowered import Lowered
 from lamina.dockerfile.parser import parse
 from lamina.dockerfile.remotes import (
     Answer,

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lamina.builder.build import Providers, Solve, Solved, SolveOptions
+from lamina.builder.build import Providers, Solve, Solved
 from lamina.builder.context import Context
+from lamina.builder.options import SolveOptions
 from lamina.container.executor import RuntimeExecutor
 from lamina.container.runtime import find_runtime
 from lamina.events import Event, Outcome, VertexDone, VertexLog

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lamina.builder.execution import StepFailed
+from lamina.builder.ports import StepFailed
 from lamina.errors import Cancelled, Kind, LaminaError, SourceError
 from lamina.events import Notice, Outcome, VertexDone
 from lamina.layer.entry import EntryType
@@ -362,7 +362,8 @@ def test_sibling_files_of_the_base_survive(site: Site) -> None:
 
 _BUILD = """
 import sys, time
-from lamina.builder.build import Providers, Solve, SolveOptions
+from lamina.builder.build import Providers, Solve
+from lamina.builder.options import SolveOptions
 from lamina.container.executor import RuntimeExecutor
 from lamina.container.runtime import find_runtime
 from lamina.plan.graph import Edge, VertexMeta, needed, vertex
@@ -416,7 +417,8 @@ def test_every_vertex_ends_once(site: Site) -> None:
 
 _CACHED = """
 import sys, time
-from lamina.builder.build import Providers, Solve, SolveOptions
+from lamina.builder.build import Providers, Solve
+from lamina.builder.options import SolveOptions
 from lamina.builder.context import Context
 from lamina.plan.graph import Edge, VertexMeta, needed, vertex
 from lamina.plan.ops import CopyAction, FileOp, ImageSource, LocalSource

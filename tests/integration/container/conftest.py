@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from lamina.container.executor import RuntimeExecutor
+from lamina.container.host import Runtime
 from lamina.container.ports import ProcessSpec
-from lamina.container.runtime import Runtime, find_runtime
+from lamina.container.runtime import find_runtime
 from lamina.tasks import CancelToken
 
 APPLETS = (

@@ -16,9 +16,8 @@ from pathlib import Path
 import pytest
 
 from lamina.container.executor import RuntimeExecutor, sweep
-from lamina.container.host import read_facts
+from lamina.container.host import Runtime, read_facts
 from lamina.container.ports import Mount, ProcessSpec
-from lamina.container.runtime import Runtime
 from lamina.errors import Cancelled, Kind, LaminaError
 from lamina.start.record import replace
 from lamina.tasks import CancelToken

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from lamina.container.filterprogram import ANNOTATION, hand_back
-from lamina.container.host import has_seccomp, read_cgroups
+from lamina.container.host import NoRuntime, has_seccomp, read_cgroups
 from lamina.container.info import host_report
 from lamina.container.ports import ProcessSpec
 from lamina.container.profile import seccomp_for

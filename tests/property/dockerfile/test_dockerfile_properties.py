@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from lamina.dockerfile import ast
 from lamina.dockerfile.expand import BadExpansion, expand
 from lamina.dockerfile.ignore import IgnoreMatcher, InvalidPattern, parse_ignore
-from lamina.dockerfile.lower import Lowered, Lowering, LowerOptions, ResolvedImage
+from lamina.dockerfile.lower import Lowering, LowerOptions, ResolvedImage
+from lamina.dockerfile.lowered import Lowered
+from lamina.dockerfile.operands import clean
 from lamina.dockerfile.parser import parse
-from lamina.dockerfile.paths import clean
 from lamina.dockerfile.remotes import Answer, GitAnswer, GitRequest, UrlAnswer, UrlRequest
 from lamina.errors import LaminaError, SourceError
 from lamina.plan.dump import dump_plan

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lamina.builder.build import StepLimits
+from lamina.builder.options import StepLimits
 from lamina.cli.arguments import Parser
 from lamina.cli.build import configure
 from lamina.cli.build_steps import entitlements, secrets, ssh_agents, step_limits

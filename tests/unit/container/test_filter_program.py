@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from lamina.container.filterprogram import ANNOTATION, hand_back, with_program
-from lamina.container.host import Cgroups
-from lamina.container.runtime import Runtime
+from lamina.container.host import Cgroups, Runtime
 from lamina.container.spec import HostFacts
 from lamina.start.record import replace
 

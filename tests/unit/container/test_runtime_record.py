@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from lamina.container import probe
-from lamina.container.host import Cgroups
+from lamina.container.host import Cgroups, NoRuntime, Runtime
 from lamina.container.probe import tiny_program
-from lamina.container.runtime import NoRuntime, Runtime, find_runtime
+from lamina.container.runtime import find_runtime
 from lamina.container.spec import HostFacts
 from lamina.testing.skips import host_lacks
 

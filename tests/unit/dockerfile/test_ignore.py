@@ -12,7 +12,7 @@ from lamina.dockerfile.ignore import (
     match_path,
     parse_ignore,
 )
-from lamina.dockerfile.paths import clean
+from lamina.dockerfile.operands import clean
 
 # The facts of moby/patternmatcher's own table: does the pattern match the path itself ("exact"),
 # the path or a parent of it ("inexact"), or neither ("fail")?

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import pytest
 
-from lamina.dockerfile.lower import Lowered, Lowering, LowerOptions, NeedImages, ResolvedImage
+from lamina.dockerfile.lower import Lowering, LowerOptions, NeedImages, ResolvedImage
+from lamina.dockerfile.lowered import Lowered
 from lamina.dockerfile.parser import parse
 from lamina.errors import Kind, LaminaError, SourceError
 from lamina.events import Severity

@@ -25,7 +25,8 @@ def package(tmp_path: Path) -> Path:
     """A lamina of a few modules, compiled, without the file."""
     place = tmp_path / "site" / "lamina"
     place.mkdir(parents=True)
-    (place / "__init__.py").write_text("__version__ = '1'\n")
+    (place / "__init__.py").touch()
+    (place / "version.py").write_text("__version__ = '1'\n")
     (place / "start").mkdir()
     for name in ("__init__", "codecache", "pattern", "patterncodes"):
         shutil.copy(SOURCE / f"start/{name}.py", place / "start")
@@ -120,7 +121,7 @@ def test_damaged_code_is_compiled_again(package: Path) -> None:
 
 def test_another_version_reads_its_modules_again(package: Path) -> None:
     run(package, "-m", "lamina.start.codecache")
-    (package / "__init__.py").write_text("__version__ = '2.0'\n")
+    (package / "version.py").write_text("__version__ = '2.0'\n")
     assert run(package, "-c", PROBE).startswith("SourceFileLoader")
     assert run(package, "-c", PROBE).startswith("_Loader")
 
