@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lamina.builder.ports import StepFailed
     from lamina.builder.secrets import Secrets
     from lamina.builder.sshagents import SshAgents
-    from lamina.dockerfile.lower import Lowered
+    from lamina.dockerfile.lowered import Lowered
     from lamina.exporter.ports import Exporter, Output
     from lamina.plan.graph import Plan
     from lamina.spec.digest import Digest

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from lamina.builder.context import Context
-    from lamina.dockerfile.lower import Lowered
     from lamina.dockerfile.lowered import Lowered
     from lamina.dockerfile.remotes import NamedContext
     from lamina.plan.graph import Plan

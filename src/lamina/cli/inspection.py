@@ -78,7 +78,8 @@ def container_document(name: str, context: Context, *, size: bool = False) -> Do
     Raises:
         LaminaError: as `lamina.app.containers.find`.
     """
-    from lamina.app.containers import find, inspect
+    from lamina.app.container_json import inspect
+    from lamina.app.containers import find
 
     store = context.store()
     document = inspect(store, name)

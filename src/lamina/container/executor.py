@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 
     from lamina.container.host import Runtime
     from lamina.container.ports import Helpers, Mount, ProcessSpec
-    from lamina.container.runtime import Runtime
     from lamina.tasks import CancelToken
 
 __all__ = ["RuntimeExecutor", "command_status", "read_error", "sweep"]

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 
 from lamina.container.host import NoRuntime, read_cgroups
-from lamina.container.runtime import DEFAULT_SEARCH_PATH, NoRuntime, find_runtime
+from lamina.container.runtime import DEFAULT_SEARCH_PATH, find_runtime
 from lamina.errors import LaminaError
 from lamina.system.userns import enter, ids_hint, is_host_root, mapped_count, own_uid
 

@@ -16,7 +16,7 @@ from lamina.container.host import NoRuntime, has_seccomp, read_cgroups
 from lamina.container.info import host_report
 from lamina.container.ports import ProcessSpec
 from lamina.container.profile import seccomp_for
-from lamina.container.runtime import NoRuntime, find_runtime
+from lamina.container.runtime import find_runtime
 from lamina.testing.skips import host_lacks
 
 pytestmark = [pytest.mark.root, pytest.mark.tool("crun"), pytest.mark.tool("runc")]
