@@ -13,7 +13,6 @@ ROOT = Path(__file__).parents[2]
 
 # two halves of one thing: the second is loaded when it is needed
 KNOWN = [
-    {"lamina.cli.arguments", "lamina.cli.fullarguments"},  # the parser, and its rare abilities
     {"lamina.container.lifecycle", "lamina.container.monitor"},  # who starts and who is started
 ]
 

@@ -9,9 +9,9 @@ from contextlib import ExitStack, contextmanager
 from lamina.app.pulling import choose_platform
 from lamina.errors import Kind, LaminaError
 from lamina.events import Phase
-from lamina.image.names import is_dangling, set_names
+from lamina.image.names import set_names
 from lamina.image.resolve import find_target
-from lamina.spec.reference import Reference
+from lamina.spec.reference import Reference, is_dangling
 from lamina.start.record import Record, replace
 
 TYPE_CHECKING = False

@@ -13,11 +13,10 @@ import os
 
 from lamina.errors import Kind, LaminaError
 from lamina.events import silent
-from lamina.image.names import is_dangling
 from lamina.spec import mediatype
 from lamina.spec.digest import DiffID, Digest
 from lamina.spec.identity import chain_ids
-from lamina.spec.reference import Reference
+from lamina.spec.reference import Reference, is_dangling
 from lamina.start.record import Record
 from lamina.store.fsck import (
     MOUNT,

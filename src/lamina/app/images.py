@@ -6,12 +6,12 @@ from __future__ import annotations
 from lamina.errors import Kind, LaminaError
 from lamina.events import Notice
 from lamina.image.ids import held_names, ids_of, image_ids
-from lamina.image.names import is_dangling, read_names, set_names
+from lamina.image.names import read_names, set_names
 from lamina.image.resolve import find_target, open_preferred, preferred_image
 from lamina.image.times import parse_time
 from lamina.image.view import Image
 from lamina.spec.config import run_config_to_json
-from lamina.spec.reference import Reference
+from lamina.spec.reference import Reference, is_dangling
 from lamina.start.record import Record
 
 TYPE_CHECKING = False

@@ -5,12 +5,11 @@ from __future__ import annotations
 
 from lamina.errors import Kind, LaminaError
 from lamina.events import Notice, Phase
-from lamina.image.names import is_dangling
 from lamina.image.view import Image
 from lamina.spec import mediatype
 from lamina.spec.document import MAX_DOCUMENT
 from lamina.spec.manifest import Index, Manifest
-from lamina.spec.reference import Reference
+from lamina.spec.reference import Reference, is_dangling
 from lamina.start.record import Record
 
 TYPE_CHECKING = False

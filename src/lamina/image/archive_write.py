@@ -10,7 +10,6 @@ for older readers, `index.json` for newer ones. Members are sorted, owned by 0:0
 from __future__ import annotations
 
 from lamina.errors import Kind, LaminaError
-from lamina.image.names import is_dangling
 from lamina.image.view import open_uncompressed
 from lamina.layer.entry import Entry, EntryType
 from lamina.spec import mediatype
@@ -19,7 +18,7 @@ from lamina.spec.descriptor import Descriptor, annotations_of
 from lamina.spec.document import MAX_DOCUMENT, dump
 from lamina.spec.identity import chain_id
 from lamina.spec.manifest import Index, Manifest, children
-from lamina.spec.reference import Reference
+from lamina.spec.reference import Reference, is_dangling
 from lamina.start.record import Record
 
 TYPE_CHECKING = False

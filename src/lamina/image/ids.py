@@ -9,10 +9,10 @@ done by names and the digests of their manifests.
 from __future__ import annotations
 
 from lamina.errors import Kind, LaminaError
-from lamina.image.names import is_dangling
 from lamina.spec import mediatype
 from lamina.spec.document import MAX_DOCUMENT
 from lamina.spec.manifest import ATTESTATION, MAX_ENTRIES, Index, Manifest
+from lamina.spec.reference import is_dangling
 from lamina.start.record import Record
 
 TYPE_CHECKING = False

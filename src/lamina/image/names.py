@@ -9,6 +9,7 @@ are in the one that the name moved to, too, is not kept: it is the same image, p
 
 from __future__ import annotations
 
+from lamina.spec.reference import is_dangling
 from lamina.start.record import Record
 
 TYPE_CHECKING = False
@@ -17,11 +18,6 @@ if TYPE_CHECKING:
 
     from lamina.spec.descriptor import Descriptor
     from lamina.store.ports import NamedImage, Store
-
-
-def is_dangling(name: str) -> bool:
-    """Whether a stored name only keeps an unnamed image (references hold a slash)."""
-    return "/" not in name
 
 
 def dangling_name(target: Descriptor) -> str:

@@ -9,13 +9,12 @@
 from __future__ import annotations
 
 from lamina.errors import Kind, LaminaError
-from lamina.image.names import is_dangling
 from lamina.image.view import Image, PlatformNotFound
 from lamina.spec import mediatype
 from lamina.spec.digest import HEX_LENGTH
 from lamina.spec.document import MAX_DOCUMENT
 from lamina.spec.manifest import Index
-from lamina.spec.reference import Reference, is_image_id
+from lamina.spec.reference import Reference, is_dangling, is_image_id
 from lamina.start.record import Record, replace
 
 TYPE_CHECKING = False

@@ -135,3 +135,8 @@ def is_image_id(text: str) -> bool:
     return 1 <= len(digits) <= HEX_LENGTH["sha256"] and all(
         char in "0123456789abcdef" for char in digits
     )
+
+
+def is_dangling(name: str) -> bool:
+    """Whether a stored name only keeps an unnamed image, by its digest: a reference holds a slash."""
+    return "/" not in name

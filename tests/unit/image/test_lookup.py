@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lamina.errors import Kind, LaminaError
-from lamina.image.names import dangling_name, is_dangling, read_names, set_names
+from lamina.image.names import dangling_name, read_names, set_names
 from lamina.image.resolve import AmbiguousImage, ImageNotFound, find_image
 from lamina.image.view import Image, PlatformNotFound
 from lamina.spec.manifest import Index
 from lamina.spec.platform import Platform
+from lamina.spec.reference import is_dangling
 from lamina.start.record import replace
 from lamina.testing.images import ImageMaker
 
