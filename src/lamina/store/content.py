@@ -302,13 +302,18 @@ class FileIngest:
         self._lock.release()
 
 
-def remove_stale_ingests(directory: str, *, before: float) -> int:
-    """Remove ingests that nobody holds and nobody wrote to since `before`; bytes freed."""
+def remove_unheld_ingests(directory: str, *, before: float) -> int:
+    """Remove the ingests that no process holds; bytes freed. A writer holds its ingest while it waits
+    for a transfer that broke, too: what nobody holds is what a process that ended left. Other files
+    go if nobody wrote to them since `before`.
+    """
     freed = 0
     for entry in list(os.scandir(directory)):
         lock = FileLock(entry.path)
         try:
-            if entry.stat(follow_symlinks=False).st_mtime >= before or not _lock_existing(lock):
+            if not _is_ingest(entry.name) and entry.stat(follow_symlinks=False).st_mtime >= before:
+                continue
+            if not _lock_existing(lock):
                 continue
         except FileNotFoundError:
             continue
@@ -318,6 +323,10 @@ def remove_stale_ingests(directory: str, *, before: float) -> int:
         finally:
             lock.release()
     return freed
+
+
+def _is_ingest(name: str) -> bool:
+    return len(name) == HEX_LENGTH["sha256"]
 
 
 def _lock_existing(lock: FileLock) -> bool:

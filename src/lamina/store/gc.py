@@ -24,7 +24,7 @@ from lamina.spec.manifest import children
 from lamina.start.jsontext import loads
 from lamina.start.record import Record
 from lamina.store import cachemounts
-from lamina.store.content import remove_stale_ingests
+from lamina.store.content import remove_unheld_ingests
 from lamina.store.faults import disk_error
 from lamina.store.keyhistory import remember_pruned
 from lamina.store.removal import remove_tree
@@ -171,7 +171,7 @@ class _Collection:
         for text in roots:
             mark.pin(text)
         freed, blobs = (0, 0) if mark.unreadable else self._sweep_blobs(mark)
-        freed += remove_stale_ingests(
+        freed += remove_unheld_ingests(
             os.path.join(self._store.root, "ingest"), before=self._before - _COARSE
         )
         snapshots, rubbish = self._sweep_rows(mark)

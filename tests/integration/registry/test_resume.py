@@ -30,6 +30,7 @@ from lamina.store import LocalStore, open_store
 from lamina.tasks import CancelToken
 from lamina.testing.command import Lamina
 from lamina.testing.fakeregistry import FakeRegistry
+from lamina.testing.network import wait_until
 from lamina.testing.registries import Distribution, pull, push
 
 SIZE = 80 * 1024 * 1024
@@ -69,6 +70,10 @@ def started(lamina: Lamina, *words: str) -> Iterator[subprocess.Popen[bytes]]:
         process.wait()
 
 
+def size_of(directory: Path) -> int:
+    return sum(path.stat().st_size for path in directory.iterdir())
+
+
 def test_a_killed_pull_goes_on(
     fake: FakeRegistry, store: LocalStore, registries: Registries, command: Lamina, tmp_path: Path
 ) -> None:
@@ -96,6 +101,36 @@ def test_a_killed_pull_goes_on(
     assert int(ranges[0].removeprefix("bytes=").removesuffix("-")) >= SIZE // 4
     assert opened.content.exists(layer.digest)
     opened.close()
+
+
+@pytest.mark.parametrize("words", [("image", "prune", "-f"), ("system", "prune", "-f")])
+def test_a_prune_right_after_a_failed_pull_frees_what_it_left(
+    fake: FakeRegistry,
+    store: LocalStore,
+    registries: Registries,
+    command: Lamina,
+    tmp_path: Path,
+    words: tuple[str, ...],
+) -> None:
+    big_image(store, f"{fake.host}/big:1")
+    push(store, registries, f"{fake.host}/big:1")
+    command.env["LAMINA_ROOT"] = str(tmp_path / "pulled")
+    fake.hold_after = SIZE // 2
+    ingests = tmp_path / "pulled/ingest"
+    with started(command, "pull", "-q", f"{fake.host}/big:1") as process:
+        wait_until(lambda: ingests.exists() and size_of(ingests) >= SIZE // 4)
+        assert "reclaimed space: 0B" in command(*words).stdout  # of a pull that is at work
+        process.send_signal(signal.SIGINT)
+        process.wait()
+        fake.go.set()
+    assert size_of(ingests) >= SIZE // 4
+    for path in ingests.iterdir():  # as if it was a moment ago, however slow this machine is
+        os.utime(path, (time.time() + 60,) * 2)
+    pruned = command(*words).stdout
+    assert "Total reclaimed space: 0B" not in pruned
+    assert list(ingests.iterdir()) == []
+    assert list((tmp_path / "pulled/blobs/sha256").iterdir()) == []
+    assert list((tmp_path / "pulled/snapshots").iterdir()) == []
 
 
 def test_a_killed_push_goes_on(

@@ -205,6 +205,23 @@ def test_directories_without_a_row_and_stale_ingests_go(store: LocalStore, clock
     assert os.listdir(os.path.join(store.root, "ingest")) == []
 
 
+def test_ingest_that_nobody_holds_goes_at_once(store: LocalStore, clock: Clock) -> None:
+    """Whatever else is at work, and however short ago it was broken off."""
+    spool = os.path.join(store.root, "ingest", "tmpname")
+    with lease_elsewhere(store):
+        with store.content.ingest("broken pull") as ingest:
+            ingest.write(b"x" * 5000)
+        with open(spool, "wb"):
+            os.utime(spool, (clock() + 5, clock() + 5))
+        assert collect(store).bytes >= 5000
+        assert os.listdir(os.path.join(store.root, "ingest")) == ["tmpname"]
+        with store.content.ingest("broken pull") as ingest:
+            assert ingest.offset == 0
+    clock.advance(10)
+    collect(store)
+    assert os.listdir(os.path.join(store.root, "ingest")) == []
+
+
 def test_ingest_being_written_stays(store: LocalStore, clock: Clock) -> None:
     with store.content.ingest("pull") as ingest:
         ingest.write(b"x")
