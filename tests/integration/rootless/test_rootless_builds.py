@@ -125,6 +125,28 @@ def test_cached_build_enters_no_namespace(lamina: OrdinaryLamina) -> None:
     subprocess.run(done, env=lamina.env, check=True)
 
 
+EXPORTS = [
+    pytest.param(("-t", "one"), id="image"),
+    pytest.param(("-o", "type=cacheonly", "--cache-to", "type=local,dest=c,mode=max"), id="cache"),
+    pytest.param(("-o", "type=local,dest=out"), id="directory"),
+    pytest.param(("-o", "type=oci,dest=out.tar"), id="archive"),
+]
+
+
+@pytest.mark.parametrize("flags", EXPORTS)
+def test_layers_of_a_cached_build_are_exported(
+    lamina: OrdinaryLamina, flags: tuple[str, ...]
+) -> None:
+    """Several layers are packed in threads, and nothing ran that had entered the namespace."""
+    steps = "RUN mkdir /a && touch /a/f && chown -R 5:5 /a && chmod 700 /a\nRUN touch /b\n"
+    text = f"FROM busybox AS one\n{steps}FROM busybox\nCOPY --from=one /b /b\n"
+    lamina.write({"Dockerfile": text})
+    lamina("build", "-t", "made", ".")
+    lamina("build", "--target", "one", *flags, ".")
+    if flags[0] == "-t":
+        assert lamina("run", "--rm", "one", "ls", "/a").stdout == "f\n"
+
+
 def test_everything_of_other_owners_is_removed(lamina: OrdinaryLamina) -> None:
     lamina.write({"Dockerfile": OWNERS})
     lamina("build", "-t", "made", ".")
