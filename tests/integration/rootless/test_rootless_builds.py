@@ -110,6 +110,19 @@ def test_mounts_of_steps(lamina: OrdinaryLamina) -> None:
     assert not list((lamina.store_seen / "cachemounts").rglob("fs"))
 
 
+def test_cache_mounts_with_files_of_others_are_exported(lamina: OrdinaryLamina) -> None:
+    step = "mkdir /c/p && touch /c/p/f && chown -R 5:5 /c/p && chmod 700 /c/p"
+    lamina.write({"Dockerfile": f"FROM busybox\nRUN --mount=type=cache,id=k,target=/c {step}\n"})
+    lamina("build", ".")
+    lamina("cache", "export", "--all", "--to", "type=local,dest=kept")
+    lamina("cache", "prune", "-f")
+    lamina("cache", "import", "--from", "type=local,src=kept")
+    text = "FROM busybox\nRUN --mount=type=cache,id=k,target=/c stat -c %u:%a /c/p > /seen\n"
+    lamina.write({"Dockerfile": text})
+    lamina("build", "-t", "made", ".")
+    assert lamina("run", "--rm", "made", "cat", "/seen").stdout == "5:700\n"
+
+
 def test_cached_build_enters_no_namespace(lamina: OrdinaryLamina) -> None:
     lamina.write({"Dockerfile": OWNERS + "COPY Dockerfile /d\n"})
     lamina("build", "-t", "made", ".")
