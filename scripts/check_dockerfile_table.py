@@ -12,7 +12,7 @@ import re
 import sys
 from pathlib import Path
 
-from lamina.dockerfile import checks, lexer, parser, stage
+from lamina.dockerfile import checks, lexer, operands, parser, stage
 from lamina.dockerfile.bases import Bases, LowerOptions
 from lamina.spec.platform import Platform
 from lamina.testing.corpus import read_corpus
@@ -41,7 +41,7 @@ def rows(text: str) -> dict[str, list[str]]:
 def required() -> set[str]:
     """The parts that must have a row, as the code knows them."""
     parts = set(parser._PARSERS)
-    parts |= {f"{name} --{flag}" for name, flags in parser._FLAGS.items() for flag in flags}
+    parts |= {f"{name} --{flag}" for name, flags in operands.FLAGS.items() for flag in flags}
     parts |= {f"# {name}=" for name in lexer.DIRECTIVES}
     parts |= {f"ARG {name.upper()}" for name in stage.PROXY_ARGS}
     plain = parser.parse(b"FROM scratch\n")

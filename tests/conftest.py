@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Markers that say what a test needs, a check that CI skips nothing it could run, bytecode, and stores."""
+"""Markers that say what a test needs, bytecode, and stores."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+pytest_plugins = ["lamina.testing.skips"]
 
 # a timing never decides a test: on a machine with other work, inputs come slowly
 settings.register_profile("lamina", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -75,11 +77,8 @@ def _actor(request: pytest.FixtureRequest) -> Iterator[None]:
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     reason = _missing(item)
-    if reason is None:
-        return
-    if os.environ.get("LAMINA_NO_SKIPS"):
-        pytest.fail(f"this run must not skip: {reason}", pytrace=False)
-    pytest.skip(reason)
+    if reason is not None:
+        pytest.skip(reason)  # a failure where nothing may be skipped: lamina.testing.skips
 
 
 def _missing(item: pytest.Item) -> str | None:
@@ -95,11 +94,3 @@ def _missing(item: pytest.Item) -> str | None:
     if item.get_closest_marker("network") is not None and os.environ.get("LAMINA_OFFLINE"):
         return "needs the network, and LAMINA_OFFLINE is set"
     return None
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    skipped = terminalreporter.stats.get("skipped", [])
-    if skipped:
-        terminalreporter.write_line(f"{len(skipped)} skipped:")
-        for report in skipped:
-            terminalreporter.write_line(f"  {report.nodeid}: {report.longrepr[2]}")

@@ -3,7 +3,8 @@
 
 Raise the class (or `LaminaError` with a kind) beside the cause; whoever knows the subject adds it
 while the error rises (`raise ... from`, or `error.about("layer sha256:...")`). What a user sees is
-`what: why`, then `hint`. Anything that is not a `LaminaError` is a bug of lamina's.
+`what: why`, then `hint`; passwords of URLs are masked in both, whoever made the text. Anything that
+is not a `LaminaError` is a bug of lamina's.
 """
 
 from __future__ import annotations
@@ -53,6 +54,14 @@ EXIT_BUG = 70  # EX_SOFTWARE of sysexits.h: an exception nobody foresaw
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 
+def _masked(text: str) -> str:
+    if "://" not in text:
+        return text  # as nearly all are: the module is not loaded for them
+    from lamina.redaction import redacted
+
+    return redacted(text)
+
+
 class LaminaError(Exception):
     """An error that the user can act on.
 
@@ -62,15 +71,15 @@ class LaminaError(Exception):
     kind: Kind = Kind.SYSTEM
 
     def __init__(self, what: str, *, kind: Kind | None = None, hint: str = "") -> None:
-        super().__init__(what)
-        self.what = what
-        self.hint = hint
+        self.what = _masked(what)
+        super().__init__(self.what)
+        self.hint = _masked(hint)
         if kind is not None:
             self.kind = kind
 
     def about(self, subject: str) -> Self:
         """Put `subject: ` before the message and return self, for use while the error rises."""
-        self.what = f"{subject}: {self.what}"
+        self.what = _masked(f"{subject}: {self.what}")
         self.args = (self.what,)
         return self
 

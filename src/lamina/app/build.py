@@ -7,76 +7,31 @@ for a single one. Each target is recorded (`lamina.app.history`).
 
 from __future__ import annotations
 
+from lamina.app.buildrequest import BuildOutcome, Planned, Target
 from lamina.errors import Kind, LaminaError
 from lamina.events import BuildDone
+from lamina.plan.graph import merged
 from lamina.start.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from typing import IO
 
-    from lamina.app.buildrequest import BuildOutcome, BuildRequest
+    from lamina.app.buildrequest import BuildRequest
     from lamina.app.caches import Caches
     from lamina.app.history import Recorder
     from lamina.app.wiring import BuildHost
-    from lamina.builder.build import Solved
+    from lamina.builder.build import Ended
     from lamina.builder.context import Context
     from lamina.dockerfile.lower import Lowered
     from lamina.events import Emitter, Event
-    from lamina.exporter.ports import BuildResult, Exported, Exporter, PendingExport
+    from lamina.exporter.ports import BuildResult, Exported, PendingExport
     from lamina.plan.graph import Plan, Vertex
     from lamina.spec.digest import Stack
     from lamina.spec.platform import Platform
     from lamina.store.ports import Store
     from lamina.tasks import CancelToken
-
-
-class _Target:
-    """One target on its way: what was asked for, and what is known of it so far."""
-
-    def __init__(
-        self,
-        name: str,
-        request: BuildRequest,
-        *,
-        recorder: Recorder,
-        stdout: IO[bytes] | None,
-        clock: Callable[[], float],
-    ) -> None:
-        self.name = name
-        self.request = request
-        self.recorder = recorder
-        self.names = _names(request.tags)
-        if any(output.push and not (self.names or output.names) for output in request.outputs):
-            raise LaminaError("tag is needed when pushing to registry", kind=Kind.USAGE)
-        self._plan: Plan | None = None
-        self.exporters = _exporters(request, stdout, clock)
-        self.context = "context"
-        self.parts: tuple[Lowered, ...] = ()  # one a platform
-        self.pending: list[PendingExport] = []
-
-    @property
-    def plan(self) -> Plan:
-        """The plan of all its platforms."""
-        if len(self.parts) == 1:
-            return self.parts[0].plan
-        if self._plan is None:
-            from lamina.app.platforms import plan_of
-
-            self._plan = plan_of(self.parts)
-        return self._plan
-
-    def counts(self, plan: Plan | None = None) -> tuple[int, int]:
-        """How many of its steps (of `plan`: of one platform) ran and were cached."""
-        from lamina.events import Outcome
-        from lamina.plan.ops import LayerOp
-
-        vertices = (plan or self.plan).vertices
-        steps = [vertex.digest for vertex in vertices if isinstance(vertex.op, LayerOp)]
-        ends = self.recorder.ends
-        ran = sum(digest in ends and ends[digest][0] is Outcome.RAN for digest in steps)
-        return ran, len(steps) - ran
 
 
 def build(
@@ -143,10 +98,13 @@ def build_all(
             recorder.begin()
         try:
             targets = [
-                _Target(name, request, recorder=recorders[name], stdout=stdout, clock=clock)
+                _target(name, request, recorder=recorders[name], stdout=stdout, clock=clock)
                 for name, request in requests.items()
             ]
-            outcomes = _build_targets(targets, store, host, tell, cancel, clock)
+            building = _Building(
+                targets, store=store, host=host, emit=tell, cancel=cancel, clock=clock
+            )
+            outcomes = building.outcomes()
         except BaseException as error:
             for recorder in recorders.values():
                 recorder.failed(error)
@@ -158,199 +116,303 @@ def build_all(
     return outcomes
 
 
-def _build_targets(
-    targets: list[_Target],
-    store: Store,
-    host: BuildHost,
-    emit: Emitter,
-    cancel: CancelToken,
-    clock: Callable[[], float],
-) -> dict[str, BuildOutcome]:
-    if not any(target.request.cache_from or target.request.cache_to for target in targets):
-        return _attempt(targets, store, host, emit, cancel, clock, caches=None)
-    from lamina.app.caches import Caches
-
-    with Caches(targets, store=store, host=host, emit=emit, cancel=cancel, clock=clock) as caches:
-        while True:
-            try:
-                return _attempt(targets, store, host, caches.tell, cancel, clock, caches=caches)
-            except (LaminaError, ExceptionGroup):
-                if not caches.begins_again():
-                    raise
-                for target in targets:
-                    target.pending.clear()
-            except BaseException:
-                caches.end_attempts()
-                raise
-
-
-def _attempt(
-    targets: list[_Target],
-    store: Store,
-    host: BuildHost,
-    emit: Emitter,
-    cancel: CancelToken,
-    clock: Callable[[], float],
+def _target(
+    name: str,
+    request: BuildRequest,
     *,
-    caches: Caches | None,
-) -> dict[str, BuildOutcome]:
-    from lamina.app.lowering import Bases, lower_options, lower_parts, warn_of_arguments
-    from lamina.dockerfile.parser import parse
+    recorder: Recorder,
+    stdout: IO[bytes] | None,
+    clock: Callable[[], float],
+) -> Target:
+    from lamina.exporter.ports import Output
+    from lamina.exporter.table import make_exporter
 
-    contexts = _contexts(targets)
-    known: dict[str, tuple[tuple[Platform, Lowered], ...]] = {}
-    for target in targets:  # a target comes after those it links to
-        request = target.request
-        dockerfile = parse(request.dockerfile, name=request.dockerfile_name)
-        warn_of_arguments(request, emit)
-        options = lower_options(request, context=target.context, results=known)
-        bases = Bases(
-            store, host, emit=emit, cancel=cancel, clock=clock, always=request.pull, caches=caches
+    names = _names(request.tags)
+    if any(output.push and not (names or output.names) for output in request.outputs):
+        raise LaminaError("tag is needed when pushing to registry", kind=Kind.USAGE)
+    exporters = tuple(
+        make_exporter(
+            output,
+            stdout=stdout,
+            clock=clock,
+            privileged=request.privileged,
+            platforms=bool(request.platforms),
         )
-        target.parts = lower_parts(
-            dockerfile, options, request, bases=bases, emit=emit, host=host, cancel=cancel
-        )
-        target.recorder.plan = target.plan
-        platforms = request.platforms or (request.platform,)
-        known[target.name] = tuple(zip(platforms, target.parts, strict=True))
-    solved = _solve(targets, contexts, store, host, emit, cancel, clock, caches=caches)
-    try:
-        stacks = iter(solved.outputs)
-        made_stacks: dict[str, list[Stack]] = {}
-        for target in targets:
-            results = [_result(target, part, next(stacks), clock) for part in target.parts]
-            made_stacks[target.name] = [result.diff_ids for result in results]
+        for output in request.outputs or (Output(),)
+    )
+    return Target(name, request, recorder, names, exporters)
+
+
+class _Building:
+    """The targets on their way, and what they are built with."""
+
+    def __init__(
+        self,
+        targets: Sequence[Target],
+        *,
+        store: Store,
+        host: BuildHost,
+        emit: Emitter,
+        cancel: CancelToken,
+        clock: Callable[[], float],
+    ) -> None:
+        self._targets = targets
+        self._store = store
+        self._host = host
+        self._emit = emit
+        self._cancel = cancel
+        self._clock = clock
+        self._caches: Caches | None = None
+
+    def outcomes(self) -> dict[str, BuildOutcome]:
+        """What was built, by target; attempted again while imported caches lose layers."""
+        requests = [target.request for target in self._targets]
+        if not any(request.cache_from or request.cache_to for request in requests):
+            return self._attempt()
+        from lamina.app.caches import Caches
+
+        with Caches(
+            self._targets,
+            store=self._store,
+            host=self._host,
+            emit=self._emit,
+            cancel=self._cancel,
+            clock=self._clock,
+        ) as caches:
+            self._caches, self._emit = caches, caches.tell
+            while True:
+                try:
+                    return self._attempt()
+                except (LaminaError, ExceptionGroup):
+                    if not caches.begins_again():
+                        raise
+                except BaseException:
+                    caches.end_attempts()
+                    raise
+
+    def _attempt(self) -> dict[str, BuildOutcome]:
+        contexts = _contexts(self._targets)
+        planned = self._lowered({directory: name for directory, (name, _) in contexts.items()})
+        stacks, ended = self._solved(planned, dict(contexts.values()))
+        pending: dict[str, list[PendingExport]] = {}
+        try:
+            self._export(planned, stacks, ended, pending)
+        except BaseException:
+            for exports in pending.values():
+                for export in exports:
+                    export.discard()
+            raise
+        # everything that can fail is done: files appear and names move now, images last of all
+        outcomes = {
+            each.target.name: self._finalized(each, pending[each.target.name], ended)
+            for each in planned
+        }
+        for name in (name for target in self._targets for name in _pushed_names(target)):
+            self._host.push(name, emit=self._emit, cancel=self._cancel, clock=self._clock)
+        return outcomes
+
+    def _lowered(self, contexts: Mapping[str, str]) -> list[Planned]:
+        """The targets' plans; `contexts` has the names of build contexts in them, by directory."""
+        from lamina.app.lowering import Bases, lower_options, lower_parts, warn_of_arguments
+        from lamina.dockerfile.parser import parse
+
+        emit, cancel = self._emit, self._cancel
+        results: dict[str, tuple[tuple[Platform, Lowered], ...]] = {}
+        planned: list[Planned] = []
+        for target in self._targets:  # a target comes after those it links to
+            request = target.request
+            dockerfile = parse(request.dockerfile, name=request.dockerfile_name)
+            warn_of_arguments(request, emit)
+            options = lower_options(request, context=contexts[request.context], results=results)
+            bases = Bases(
+                self._store,
+                self._host,
+                emit=emit,
+                cancel=cancel,
+                clock=self._clock,
+                always=request.pull,
+                caches=self._caches,
+            )
+            parts = lower_parts(
+                dockerfile,
+                options,
+                request,
+                bases=bases,
+                emit=emit,
+                host=self._host,
+                cancel=cancel,
+            )
+            plan = merged(part.plan for part in parts) if len(parts) > 1 else parts[0].plan
+            target.recorder.expect(plan, is_alone=len(self._targets) == 1)
+            planned.append(Planned(target, parts, plan))
+            platforms = request.platforms or (request.platform,)
+            results[target.name] = tuple(zip(platforms, parts, strict=True))
+        return planned
+
+    def _solved(
+        self, targets: Sequence[Planned], contexts: Mapping[str, Context]
+    ) -> tuple[dict[str, list[Stack]], Ended]:
+        """The stacks of each target, one a platform, and how all of their steps ended."""
+        from lamina.builder.build import Providers, Solve, SolveOptions, StepLimits
+
+        plan, no_cache = _plan(targets)
+        first, host, caches = targets[0].target.request, self._host, self._caches
+        if caches is not None:
+            caches.expect(targets)
+        with host:
+            solve = Solve(
+                plan,
+                store=self._store,
+                contexts={**contexts, **self._named_trees(plan)},
+                options=SolveOptions(
+                    no_cache=no_cache,
+                    jobs=first.jobs,
+                    on_failed=first.on_failed,
+                    git_modes=host.context_modes == "git",
+                    limits=first.limits or StepLimits(),
+                    secrets=first.secrets,
+                    agents=first.agents,
+                    build=targets[0].target.recorder.id,
+                ),
+                providers=Providers(host.executor, host.step_network, host),
+                emit=self._emit,
+                cancel=self._cancel,
+                clock=self._clock,
+                imported=caches.imports if caches is not None else None,
+                on_made=caches.made if caches is not None else None,
+            )
+            try:
+                outputs = iter(solve.run().outputs)
+            finally:
+                ended = solve.ended()
+                if caches is not None:
+                    ended = caches.ended(ended)
+                for each in targets:
+                    each.target.recorder.ended(ended, caches.origins() if caches else {})
+        return {each.target.name: [next(outputs) for _ in each.parts] for each in targets}, ended
+
+    def _named_trees(self, plan: Plan) -> dict[str, Context]:
+        """The named contexts of all targets that are trees and are used."""
+        sources = [source for target in self._targets for source in target.request.build_contexts]
+        if not sources:
+            return {}
+        from lamina.app.contexts import context_trees, is_fetched
+
+        remote = self._host.remote() if is_fetched(sources) else None
+        return context_trees(sources, plan, remote=remote, store=self._store, cancel=self._cancel)
+
+    def _export(
+        self,
+        targets: Sequence[Planned],
+        stacks: Mapping[str, Sequence[Stack]],
+        ended: Ended,
+        pending: dict[str, list[PendingExport]],
+    ) -> None:
+        """Make every output; what is made so far is in `pending`, also if the next one fails."""
+        store, emit, cancel, caches = self._store, self._emit, self._cancel, self._caches
+        for each in targets:
+            target = each.target
+            exports = pending.setdefault(target.name, [])
+            results = [
+                _result(target, part, stack, now=self._clock(), ended=ended)
+                for part, stack in zip(each.parts, stacks[target.name], strict=True)
+            ]
             if caches is not None:
-                caches.bring_results(target, results)
-                results = caches.with_inline(target, results)
+                caches.bring_results(target.request, results)
+                results = caches.with_inline(each, results, ended)
             if target.request.squash:
                 from lamina.exporter.squash import squashed
 
-                results = [squashed(each, store, emit=emit, cancel=cancel) for each in results]
-            _export(target, results, store, emit, cancel)
+                results = [squashed(result, store, emit=emit, cancel=cancel) for result in results]
+            for made in _exports(target, results, store, emit=emit, cancel=cancel):
+                exports.append(made)
         if caches is not None:
-            caches.export(made_stacks)
-    except BaseException:
-        for target in targets:
-            for made in target.pending:
-                made.discard()
-        raise
-    # everything that can fail is done: files appear and names move now, images last of all
-    outcomes = {target.name: _finalized(target, emit, clock) for target in targets}
-    for target in targets:
-        for name in _pushed_names(target):
-            host.push(name, emit=emit, cancel=cancel, clock=clock)
-    return outcomes
+            caches.export(targets, stacks, ended)
+
+    def _finalized(
+        self, planned: Planned, pending: Sequence[PendingExport], ended: Ended
+    ) -> BuildOutcome:
+        exported = [export.finalize() for export in pending]
+        image = _image_of(exported)
+        ran, cached = _counts(planned.plan, ended)
+        outcome = BuildOutcome(
+            image.manifest if image else None,
+            image.config if image else None,
+            tuple(dict.fromkeys(name for each in exported for name in each.names)),
+            ran,
+            cached,
+            planned.target.recorder.id,
+        )
+        self._emit(BuildDone(outcome.manifest, outcome.config, outcome.names, self._clock()))
+        return outcome
 
 
-def _pushed_names(target: _Target) -> tuple[str, ...]:
-    """The names that outputs with `push` send to registries."""
-    found: list[str] = []
-    for output in target.request.outputs:
-        if output.push:
-            found += [*target.names, *_names(output.names)]
-    return tuple(dict.fromkeys(found))
-
-
-def _export(
-    target: _Target,
-    results: list[BuildResult],
+def _exports(
+    target: Target,
+    results: Sequence[BuildResult],
     store: Store,
+    *,
     emit: Emitter,
     cancel: CancelToken,
-) -> None:
-    """Add to what is pending: that must be known if the next export fails."""
+) -> Iterator[PendingExport]:
+    """Each output of the target, as it is made."""
     from lamina.exporter.ports import PlatformResult
 
     platforms = target.request.platforms
     for exporter in target.exporters:
         if platforms:
             parts = [PlatformResult(*pair) for pair in zip(platforms, results, strict=True)]
-            made = exporter.export_platforms(parts, store, emit=emit, cancel=cancel)
+            yield exporter.export_platforms(parts, store, emit=emit, cancel=cancel)
         else:
-            made = exporter.export(results[0], store, emit=emit, cancel=cancel)
-        target.pending.append(made)
+            yield exporter.export(results[0], store, emit=emit, cancel=cancel)
 
 
-def _contexts(targets: list[_Target]) -> dict[str, Context]:
-    """The build contexts by their name in the plan; targets of one directory share it."""
+def _counts(plan: Plan, ended: Ended) -> tuple[int, int]:
+    """How many steps of the plan ran and were cached."""
+    from lamina.events import Outcome
+    from lamina.plan.ops import LayerOp
+
+    steps = [each.digest for each in plan.vertices if isinstance(each.op, LayerOp)]
+    ends = ended.ends
+    ran = sum(digest in ends and ends[digest][0] is Outcome.RAN for digest in steps)
+    return ran, len(steps) - ran
+
+
+def _pushed_names(target: Target) -> tuple[str, ...]:
+    """The names that outputs with `push` send to registries."""
+    names: list[str] = []
+    for output in target.request.outputs:
+        if output.push:
+            names += [*target.names, *_names(output.names)]
+    return tuple(dict.fromkeys(names))
+
+
+def _contexts(targets: Iterable[Target]) -> dict[str, tuple[str, Context]]:
+    """By directory: the build context's name in the plan, and the context, which all targets of the
+    directory share.
+    """
     from lamina.builder.context import Context
 
-    names: dict[str, str] = {}
-    found: dict[str, Context] = {}
-    for target in targets:
-        directory = target.request.context
-        name = names.setdefault(directory, f"context {len(names) + 1}" if names else "context")
-        target.context = name
-        found[name] = Context(directory, target.request.is_lasting)
-    return found
+    contexts: dict[str, tuple[str, Context]] = {}
+    for request in (target.request for target in targets):
+        if request.context not in contexts:
+            name = f"context {len(contexts) + 1}" if contexts else "context"
+            contexts[request.context] = name, Context(request.context, request.is_lasting)
+    return contexts
 
 
-def _solve(
-    targets: list[_Target],
-    contexts: dict[str, Context],
-    store: Store,
-    host: BuildHost,
-    emit: Emitter,
-    cancel: CancelToken,
-    clock: Callable[[], float],
-    *,
-    caches: Caches | None,
-) -> Solved:
-    from lamina.builder.build import SolveOptions, StepLimits, solve
-
-    plan, no_cache = _plan(targets)
-    ends, keys = targets[0].recorder.ends, targets[0].recorder.keys
-    for target in targets:  # the same vertices, filled by the one solve
-        target.recorder.ends, target.recorder.keys = ends, keys
-    first = targets[0].request
-    with host:
-        solved = solve(
-            plan,
-            store=store,
-            contexts=contexts | _named_trees(targets, plan, store, host, cancel),
-            options=SolveOptions(
-                no_cache=no_cache,
-                jobs=first.jobs,
-                on_failed=first.on_failed,
-                git_modes=host.context_modes == "git",
-                limits=first.limits or StepLimits(),
-                secrets=first.secrets,
-                agents=first.agents,
-                build=targets[0].recorder.id,
-            ),
-            executor=host.executor,
-            network=host.step_network,
-            remote=host,
-            emit=emit,
-            cancel=cancel,
-            clock=clock,
-            ends=ends,
-            keys=keys,
-            imported=caches.imports if caches is not None else None,
-            on_made=caches.made if caches is not None else None,
-        )
-    if caches is not None:
-        caches.solved(ends)
-    return solved
-
-
-def _plan(targets: list[_Target]) -> tuple[Plan, bool]:
+def _plan(targets: Sequence[Planned]) -> tuple[Plan, bool]:
     """The plan of all targets, and whether nothing of it may come from the cache."""
     if len(targets) == 1:
-        return targets[0].plan, targets[0].request.no_cache
-    from lamina.plan.graph import merged
-
+        return targets[0].plan, targets[0].target.request.no_cache
     plans = []
-    for target in targets:
-        vertices = target.plan.vertices
-        target.recorder.vertices = frozenset(vertex.digest for vertex in vertices)
-        named = tuple(_of_target(vertex, target) for vertex in vertices)
-        plans.append(replace(target.plan, vertices=named))
+    for each in targets:
+        named = tuple(_of_target(vertex, each.target) for vertex in each.plan.vertices)
+        plans.append(replace(each.plan, vertices=named))
     return merged(plans), False
 
 
-def _of_target(vertex: Vertex, target: _Target) -> Vertex:
+def _of_target(vertex: Vertex, target: Target) -> Vertex:
     """The vertex with the target in its name, as bake prints it, and its own `no_cache`."""
     name = vertex.meta.name
     if name.startswith("["):
@@ -360,7 +422,7 @@ def _of_target(vertex: Vertex, target: _Target) -> Vertex:
 
 
 def _result(
-    target: _Target, part: Lowered, stack: Stack, clock: Callable[[], float]
+    target: Target, part: Lowered, stack: Stack, *, now: float, ended: Ended
 ) -> BuildResult:
     from lamina.exporter.ports import BuildResult
 
@@ -370,36 +432,13 @@ def _result(
 
         kept = tuple(pair for pair in config.unknown if pair[0] != INLINE_FIELD)
         config = replace(config, unknown=kept)
+    ran, _ = _counts(part.plan, ended)
     return BuildResult(
-        stack,
-        config,
-        part.base_layers,
-        target.names,
-        clock(),
-        target.request.epoch,
-        target.counts(part.plan)[0] == 0,
+        stack, config, part.base_layers, target.names, now, target.request.epoch, ran == 0
     )
 
 
-def _finalized(target: _Target, emit: Emitter, clock: Callable[[], float]) -> BuildOutcome:
-    exported = [export.finalize() for export in target.pending]
-    image = _image_of(exported)
-    ran, cached = target.counts()
-    from lamina.app.buildrequest import BuildOutcome
-
-    outcome = BuildOutcome(
-        image.manifest if image else None,
-        image.config if image else None,
-        tuple(dict.fromkeys(name for each in exported for name in each.names)),
-        ran,
-        cached,
-        target.recorder.id,
-    )
-    emit(BuildDone(outcome.manifest, outcome.config, outcome.names, clock()))
-    return outcome
-
-
-def _record_success(target: _Target, outcome: BuildOutcome) -> None:
+def _record_success(target: Target, outcome: BuildOutcome) -> None:
     target.recorder.finish(
         {
             "status": "completed",
@@ -411,20 +450,7 @@ def _record_success(target: _Target, outcome: BuildOutcome) -> None:
     )
 
 
-def _named_trees(
-    targets: list[_Target], plan: Plan, store: Store, host: BuildHost, cancel: CancelToken
-) -> dict[str, Context]:
-    """The named contexts of all targets that are trees and are used."""
-    sources = [source for target in targets for source in target.request.build_contexts]
-    if not sources:
-        return {}
-    from lamina.app.contexts import context_trees, is_fetched
-
-    remote = host.remote() if is_fetched(sources) else None
-    return context_trees(sources, plan, remote=remote, store=store, cancel=cancel)
-
-
-def _image_of(exported: list[Exported]) -> Exported | None:
+def _image_of(exported: Sequence[Exported]) -> Exported | None:
     return next((each for each in exported if each.manifest is not None), None)
 
 
@@ -432,30 +458,12 @@ def _names(tags: tuple[str, ...]) -> tuple[str, ...]:
     """The tags as normalised references, `latest` where none was given."""
     from lamina.spec.reference import Reference
 
-    found: list[str] = []
+    names: list[str] = []
     for tag in tags:
         reference = Reference.parse(tag)
         if reference.digest is not None:
             raise LaminaError(
                 f"invalid tag {tag!r}: a digest cannot be given to a name", kind=Kind.USAGE
             )
-        found.append(str(reference.with_default_tag()))
-    return tuple(dict.fromkeys(found))
-
-
-def _exporters(
-    request: BuildRequest, stdout: IO[bytes] | None, clock: Callable[[], float]
-) -> list[Exporter]:
-    from lamina.exporter.ports import Output
-    from lamina.exporter.table import make_exporter
-
-    return [
-        make_exporter(
-            output,
-            stdout=stdout,
-            clock=clock,
-            privileged=request.privileged,
-            platforms=bool(request.platforms),
-        )
-        for output in request.outputs or (Output(),)
-    ]
+        names.append(str(reference.with_default_tag()))
+    return tuple(dict.fromkeys(names))

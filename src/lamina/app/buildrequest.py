@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a build is asked for and what it answers, as values."""
+"""A build's values: what is asked for, the targets on their way, and what is answered."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from lamina.app.contexts import BuildContextSource
+    from lamina.app.history import Recorder
     from lamina.buildcache.options import CacheFrom, CacheTo
     from lamina.builder.build import StepLimits
     from lamina.builder.execution import StepFailed
     from lamina.builder.secrets import Secrets
     from lamina.builder.sshagents import SshAgents
-    from lamina.exporter.ports import Output
+    from lamina.dockerfile.lower import Lowered
+    from lamina.exporter.ports import Exporter, Output
+    from lamina.plan.graph import Plan
     from lamina.spec.digest import Digest
     from lamina.spec.platform import Platform
 
@@ -68,6 +71,26 @@ class BuildRequest(Record):
     build_platform: Platform | None = None
     cache_from: tuple[CacheFrom, ...] = ()
     cache_to: tuple[CacheTo, ...] = ()
+
+
+class Target(Record):
+    """One target of a build: its request, the recorder of what happens to it, the normalised names
+    that it is to have, and what makes its outputs.
+    """
+
+    name: str
+    request: BuildRequest
+    recorder: Recorder
+    names: tuple[str, ...]
+    exporters: tuple[Exporter, ...]
+
+
+class Planned(Record):
+    """A target whose Dockerfile was lowered: one part a platform, and the plan of all of them."""
+
+    target: Target
+    parts: tuple[Lowered, ...]
+    plan: Plan
 
 
 class BuildOutcome(Record):

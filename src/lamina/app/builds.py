@@ -332,7 +332,8 @@ def enter(
     cancel: CancelToken,
     random: Callable[[int], bytes] = os.urandom,
 ) -> Container:
-    """A throw-away container on the place's files, not started; it is removed when it ends.
+    """A throw-away container on the place's files, not started (as `containers.create`); it is
+    removed when it ends.
 
     Raises:
         LaminaError: NOT_FOUND if the files are gone, UNSUPPORTED if there are none.
@@ -368,8 +369,10 @@ def enter(
             id=id,
             host_name=os.uname().nodename,
         )
-        lifecycle.create(store, config, id=id, name=new_name(random), created=clock(), chain=chain)
-    return containers.get(store, id, host=host)
+        made, lock = lifecycle.create(
+            store, config, id=id, name=new_name(random), created=clock(), chain=chain
+        )
+    return containers.Container(store, made, host=host, config=config, lock=lock)
 
 
 def _unpacked(store: Store, place: Place, *, emit: Emitter, cancel: CancelToken) -> ChainID:

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """`--cache-from` and `--cache-to` of a build: `Caches` joins `lamina.buildcache` to the use case.
 
-A layer that an imported cache promised and does not give ends the attempt; the next one does not
-believe what needs it. What was told of the first attempt is not told again, and its failure not at
-all. Each repetition knows of at least one more lost layer, so they end.
+An imported cache may name a layer that it then cannot give. That fails the attempt to build, and
+the build begins again without the records that need the layer. What was told of an earlier attempt
+is not told again, and its failure not at all. Every attempt knows at least one lost layer more than
+the one before it, so there is a last one.
 """
 
 from __future__ import annotations
@@ -16,47 +17,23 @@ from lamina.start.record import replace
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from typing import Protocol, Self
+    from typing import Self
 
-    from lamina.app.history import Recorder
+    from lamina.app.buildrequest import BuildRequest, Planned, Target
     from lamina.app.wiring import BuildHost
     from lamina.buildcache.codec import Remembered
     from lamina.buildcache.exporting import CacheExport
     from lamina.buildcache.importing import Imports
-    from lamina.buildcache.options import CacheFrom, CacheTo
+    from lamina.buildcache.options import CacheTo
+    from lamina.builder.build import Ended
     from lamina.dockerfile.lower import ImageRequest, ResolvedImage
     from lamina.events import Emitter, Event
-    from lamina.exporter.ports import BuildResult, Output
-    from lamina.plan.graph import Plan, Vertex
+    from lamina.exporter.ports import BuildResult
+    from lamina.plan.graph import Vertex
     from lamina.registry.client import Registries
     from lamina.spec.digest import Digest, Stack
     from lamina.store.ports import Store
     from lamina.tasks import CancelToken
-
-    class Request(Protocol):
-        """What is read of a BuildRequest."""
-
-        @property
-        def cache_from(self) -> tuple[CacheFrom, ...]: ...
-        @property
-        def cache_to(self) -> tuple[CacheTo, ...]: ...
-        @property
-        def outputs(self) -> tuple[Output, ...]: ...
-        @property
-        def epoch(self) -> int | None: ...
-        @property
-        def squash(self) -> bool: ...
-
-    class Target(Protocol):
-        """What is read of a target of the build."""
-
-        name: str
-        recorder: Recorder
-
-        @property
-        def request(self) -> Request: ...
-        @property
-        def plan(self) -> Plan: ...
 
 
 class Caches:
@@ -89,6 +66,7 @@ class Caches:
         for target in targets:
             specs = [spec for spec in target.request.cache_to if spec.type != "inline"]
             self._exports[target.name] = [self._open_export(spec) for spec in specs]
+        self._exports_of: dict[Digest, list[CacheExport]] = {}  # by vertex
 
     def __enter__(self) -> Self:
         return self
@@ -185,9 +163,6 @@ class Caches:
             return False
         self._held.clear()
         self._is_repeated = True
-        for digest, (outcome, result) in self._targets[0].recorder.ends.items():
-            if outcome is Outcome.RAN:
-                self._ran[digest] = result
         self._emit(Notice("an imported cache is not what it promised: building without its layers"))
         return True
 
@@ -197,14 +172,28 @@ class Caches:
             self._emit(event)
         self._held.clear()
 
-    def solved(self, ends: dict[Digest, tuple[Outcome, Stack | None]]) -> None:
-        """Steps that ran in an earlier attempt ran; remember what came from other machines."""
-        for digest, result in self._ran.items():
+    def expect(self, targets: Sequence[Planned]) -> None:
+        """The solve that begins is of these plans."""
+        self._exports_of = {}
+        for each in targets:
+            for vertex in each.plan.vertices:
+                exports = self._exports_of.setdefault(vertex.digest, [])
+                exports += self._exports[each.target.name]
+
+    def ended(self, ended: Ended) -> Ended:
+        """How far the attempts got together: steps that ran in an earlier one ran."""
+        for digest, (outcome, stack) in ended.ends.items():
+            if outcome is Outcome.RAN:
+                self._ran[digest] = stack
+        ends = dict(ended.ends)
+        for digest, stack in self._ran.items():
             if digest in ends:
-                ends[digest] = (Outcome.RAN, ends[digest][1] or result)
-        if self.imports is not None:
-            for target in self._targets:
-                target.recorder.imported = self.imports.used
+                ends[digest] = (Outcome.RAN, ends[digest][1] or stack)
+        return replace(ended, ends=ends)
+
+    def origins(self) -> Mapping[Digest, str]:
+        """By vertex the imported cache that its result is from."""
+        return self.imports.used if self.imports is not None else {}
 
     # Base images ----------------------------------------------------------------------------
 
@@ -246,35 +235,35 @@ class Caches:
 
     # The build ------------------------------------------------------------------------------
 
-    def made(self, vertex: Vertex, result: Stack) -> None:
+    def made(self, vertex: Vertex, stack: Stack) -> None:
         """Begin to export a step that ended."""
-        for target in self._targets:
-            for export in self._exports[target.name]:
-                is_part = any(vertex.digest == each.digest for each in target.plan.vertices)
-                if is_part and (export.spec.max_mode or vertex.meta.exported):
-                    export.made(result)
+        for export in self._exports_of[vertex.digest]:
+            if export.spec.max_mode or vertex.meta.exported:
+                export.made(stack)
 
-    def bring_results(self, target: Target, results: Sequence[BuildResult]) -> None:
+    def bring_results(self, request: BuildRequest, results: Sequence[BuildResult]) -> None:
         """Have the layers of the results here, if an output needs them."""
         if self.imports is None:
             return
-        outputs = target.request.outputs
+        outputs = request.outputs
         if not outputs or any(row_of(output.type).needs_layers for output in outputs):
             for result in results:
                 self.imports.bring(result.diff_ids, self._cancel)
 
-    def _records(self, target: Target) -> list[Remembered]:
+    def _records(self, planned: Planned, ended: Ended) -> list[Remembered]:
         from lamina.buildcache.collecting import collect_records
 
-        recorder = target.recorder
-        return collect_records(target.plan, self._store, recorder.ends, recorder.keys, self.imports)
+        return collect_records(planned.plan, self._store, ended=ended, imports=self.imports)
 
-    def with_inline(self, target: Target, results: list[BuildResult]) -> list[BuildResult]:
+    def with_inline(
+        self, planned: Planned, results: list[BuildResult], ended: Ended
+    ) -> list[BuildResult]:
         """The results with cache records in their configs, if that was asked for."""
-        if all(spec.type != "inline" for spec in target.request.cache_to):
+        request = planned.target.request
+        if all(spec.type != "inline" for spec in request.cache_to):
             return results
-        if target.request.epoch is not None or target.request.squash:
-            why = "--squash" if target.request.squash else "SOURCE_DATE_EPOCH"
+        if request.epoch is not None or request.squash:
+            why = "--squash" if request.squash else "SOURCE_DATE_EPOCH"
             text = f"inline cache is left out: with {why} the image has other layers than the steps"
             self._emit(Diagnostic(Severity.WARNING, "", text))
             return results
@@ -282,45 +271,44 @@ class Caches:
         from lamina.buildcache.collecting import of_stacks
 
         self._keep()
-        records = self._records(target)
-        found = []
+        records = self._records(planned, ended)
+        cached = []
         for result in results:
             text = encode_inline(of_stacks(records, [result.diff_ids]), result.diff_ids)
             fields = (*result.config.unknown, (INLINE_FIELD, text))
-            found.append(replace(result, config=replace(result.config, unknown=fields)))
-        return found
+            cached.append(replace(result, config=replace(result.config, unknown=fields)))
+        return cached
 
-    def export(self, stacks: Mapping[str, Sequence[Stack]]) -> None:
+    def export(
+        self, targets: Sequence[Planned], stacks: Mapping[str, Sequence[Stack]], ended: Ended
+    ) -> None:
         """Export the caches of every target, whose results are `stacks`, and keep what was imported.
 
         Raises:
             LaminaError: an export failed that may not (`ignore-error`).
         """
         self._keep()
-        for target in self._targets:
-            exports = self._exports[target.name]
-            if exports:
-                self._export(target, exports, stacks[target.name])
+        for each in targets:
+            if self._exports[each.target.name]:
+                self._export(each, stacks[each.target.name], ended)
 
     def _keep(self) -> None:
         if self.imports is not None:
             self.imports.keep()
 
-    def _export(
-        self, target: Target, exports: Sequence[CacheExport], stacks: Sequence[Stack]
-    ) -> None:
+    def _export(self, planned: Planned, stacks: Sequence[Stack], ended: Ended) -> None:
         from lamina.buildcache.collecting import collect_images, of_stacks
         from lamina.plan.ops import ImageSource
 
-        records = self._records(target)
-        images = collect_images(target.plan, self._store, self.imports)
+        records = self._records(planned, ended)
+        images = collect_images(planned.plan, self._store, self.imports)
         bases = frozenset(
             diff_id
-            for vertex in target.plan.vertices
+            for vertex in planned.plan.vertices
             if isinstance(vertex.op, ImageSource)
             for diff_id in vertex.op.diff_ids
         )
-        for export in exports:
+        for export in self._exports[planned.target.name]:
             chosen = records if export.spec.max_mode else of_stacks(records, stacks)
             try:
                 export.finish(chosen, images, bases)

@@ -64,7 +64,10 @@ class Container:
         *,
         host: Host = Host(),  # noqa: B008  # immutable
         config: ContainerConfig | None = None,
+        lock: int | None = None,
     ) -> None:
+        """`lock` is that of a container just created, for `start`."""
+        self._lock = lock
         self._store = store
         self._host = host
         self.id = document.id
@@ -126,9 +129,11 @@ class Container:
 
         Raises console.StartFailed, and LaminaError of kind CONFLICT if it runs.
         """
+        lock, self._lock = self._lock, None
         connection = lifecycle.start(
             self._store,
             self.id,
+            lock=lock,
             runtime=self._runtime(),
             subnet=self._host.subnet,
             mode="attach" if attach else "",
@@ -302,7 +307,8 @@ def create(
     emit: Emitter = silent,
     cancel: CancelToken | None = None,
 ) -> Container:
-    """A new container from `image` (a name or id), not started.
+    """A new container from `image` (a name or id), not started; nobody can remove it before its
+    `start`, unless this process ends.
 
     Raises LaminaError: NOT_FOUND (image), CONFLICT (name taken), USAGE (options).
     """
@@ -331,14 +337,14 @@ def create(
         while True:
             chosen = name or new_name(random)
             try:
-                made = lifecycle.create(
+                made, lock = lifecycle.create(
                     store, merged, id=id, name=chosen, created=clock(), chain=chain
                 )
             except LaminaError as error:
                 if name or error.kind is not Kind.CONFLICT:
                     raise
                 continue
-            return Container(store, made, host=host, config=merged)
+            return Container(store, made, host=host, config=merged, lock=lock)
 
 
 def _unpacked(

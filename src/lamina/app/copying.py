@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from lamina.events import Emitter
     from lamina.registry.client import Registries
-    from lamina.registry.ports import Source
+    from lamina.registry.ports import Sink, Source
     from lamina.spec.descriptor import Descriptor
     from lamina.spec.platform import Platform
     from lamina.store.ports import Store
@@ -69,13 +69,12 @@ def copy(
     """
     from lamina.registry.graph import copy_graph
 
+    ends = _Ends(store, registries, options, cancel=cancel, clock=clock)
     with ExitStack() as stack:
         stack.enter_context(store.lease("copy"))
-        end, root = stack.enter_context(_source(store, registries, source, options, cancel))
+        end, root = stack.enter_context(ends.source(source))
         root = _chosen(end, root, options)
-        sink, finish = stack.enter_context(
-            _target(store, registries, target, root, source, options, cancel, clock)
-        )
+        sink, finish = stack.enter_context(ends.target(target, root, source=source))
         copy_graph(
             end,
             sink,
@@ -101,31 +100,86 @@ def _chosen(end: Source, root: Descriptor, options: CopyOptions) -> Descriptor:
     return replace(root, platform=None, annotations=())
 
 
-@contextmanager
-def _source(
-    store: Store,
-    registries: Registries,
-    place: Place,
-    options: CopyOptions,
-    cancel: CancelToken,
-) -> Iterator[tuple[Source, Descriptor]]:
-    from lamina.registry.layout import LayoutEnd
-    from lamina.registry.storeend import StoreEnd
+class _Ends:
+    """Opens the two ends of a copy; each is there until its block ends."""
 
-    match place.kind:
-        case "docker":
-            reference = Reference.parse(place.name).with_default_tag()
-            repository = registries.repository(reference)
-            found = repository.resolve(str(reference.digest or reference.tag))
-            yield repository, found.descriptor
-        case "store":
-            yield StoreEnd(store), find_target(store, place.name).target
-        case "oci":
-            layout = LayoutEnd(place.path)
-            yield layout, layout.find(place.name)
-        case _:
-            with _loaded(store, place, options, cancel) as (inner, target):
-                yield StoreEnd(inner), target
+    def __init__(
+        self,
+        store: Store,
+        registries: Registries,
+        options: CopyOptions,
+        *,
+        cancel: CancelToken,
+        clock: Callable[[], float],
+    ) -> None:
+        self._store = store
+        self._registries = registries
+        self._options = options
+        self._cancel = cancel
+        self._clock = clock
+
+    @contextmanager
+    def source(self, place: Place) -> Iterator[tuple[Source, Descriptor]]:
+        """What to read from, and the manifest or index that `place` names there."""
+        from lamina.registry.layout import LayoutEnd
+        from lamina.registry.storeend import StoreEnd
+
+        match place.kind:
+            case "docker":
+                reference = Reference.parse(place.name).with_default_tag()
+                repository = self._registries.repository(reference)
+                resolved = repository.resolve(str(reference.digest or reference.tag))
+                yield repository, resolved.descriptor
+            case "store":
+                yield StoreEnd(self._store), find_target(self._store, place.name).target
+            case "oci":
+                layout = LayoutEnd(place.path)
+                yield layout, layout.find(place.name)
+            case _:
+                with _loaded(self._store, place, self._options, cancel=self._cancel) as loaded:
+                    inner, target = loaded
+                    yield StoreEnd(inner), target
+
+    @contextmanager
+    def target(
+        self, place: Place, root: Descriptor, *, source: Place
+    ) -> Iterator[tuple[Sink, Callable[[], object]]]:
+        """What to write `root` to, and what gives it its name there when it is complete."""
+        from lamina.registry.journal import StoreJournal
+        from lamina.registry.layout import LayoutEnd
+        from lamina.registry.storeend import StoreEnd
+        from lamina.registry.upload import RegistrySink
+
+        match place.kind:
+            case "docker":
+                reference = Reference.parse(place.name)
+                if reference.digest is None:
+                    reference = reference.with_default_tag()
+                elif reference.digest != root.digest:
+                    raise LaminaError(
+                        f"the image is {root.digest}, not as named", kind=Kind.INTEGRITY
+                    )
+                sink = RegistrySink(
+                    self._registries.repository(reference, for_push=True).own,
+                    root=root.digest,
+                    tags=(reference.tag,) if reference.tag else (),
+                    journal=StoreJournal(self._store, clock=self._clock),
+                    mounts=_mounts_of(source, reference),
+                )
+                yield sink, lambda: None
+            case "store":
+                name = str(Reference.parse(place.name).with_default_tag())
+                yield StoreEnd(self._store), lambda: set_names(self._store, [name], root)
+            case "oci":
+                layout = LayoutEnd(place.path)
+                layout.create()
+                yield layout, lambda: layout.set_ref(root, place.name)
+            case _:
+                with _scratch_store(self._store) as inner:
+                    yield (
+                        StoreEnd(inner),
+                        lambda: _save(inner, root, place, self._options, cancel=self._cancel),
+                    )
 
 
 @contextmanager
@@ -150,7 +204,7 @@ def _scratch_store(store: Store) -> Iterator[Store]:
 
 @contextmanager
 def _loaded(
-    store: Store, place: Place, options: CopyOptions, cancel: CancelToken
+    store: Store, place: Place, options: CopyOptions, *, cancel: CancelToken
 ) -> Iterator[tuple[Store, Descriptor]]:
     from lamina.image.archive_read import load_archive
 
@@ -160,65 +214,22 @@ def _loaded(
                 inner, file, platform=options.platform or options.host, cancel=cancel
             )
         wanted = place.name
-        found = [
+        named = [
             image
             for image in images
             if not wanted
             or wanted in image.names
             or str(Reference.parse(wanted).with_default_tag()) in image.names
         ]
-        if len(found) != 1:
+        if len(named) != 1:
             names = ", ".join(Reference.parse(n).familiar() for i in images for n in i.names)
             raise LaminaError(
-                f"{place.path} has {len(found) or 'no'} images"
+                f"{place.path} has {len(named) or 'no'} images"
                 + (f" named {wanted!r}" if wanted else ": say which"),
-                kind=Kind.NOT_FOUND if not found else Kind.INVALID,
+                kind=Kind.NOT_FOUND if not named else Kind.INVALID,
                 hint=f"it has: {names}" if names else "",
             )
-        yield inner, found[0].target
-
-
-@contextmanager
-def _target(  # type: ignore[no-untyped-def]  # noqa: ANN202  # (Sink, finish)
-    store: Store,
-    registries: Registries,
-    place: Place,
-    root: Descriptor,
-    source: Place,
-    options: CopyOptions,
-    cancel: CancelToken,
-    clock: Callable[[], float],
-):
-    from lamina.registry.journal import StoreJournal
-    from lamina.registry.layout import LayoutEnd
-    from lamina.registry.storeend import StoreEnd
-    from lamina.registry.upload import RegistrySink
-
-    match place.kind:
-        case "docker":
-            reference = Reference.parse(place.name)
-            if reference.digest is None:
-                reference = reference.with_default_tag()
-            elif reference.digest != root.digest:
-                raise LaminaError(f"the image is {root.digest}, not as named", kind=Kind.INTEGRITY)
-            sink = RegistrySink(
-                registries.repository(reference, for_push=True).own,
-                root=root.digest,
-                tags=(reference.tag,) if reference.tag else (),
-                journal=StoreJournal(store, clock=clock),
-                mounts=_mounts_of(source, reference),
-            )
-            yield sink, lambda: None
-        case "store":
-            name = str(Reference.parse(place.name).with_default_tag())
-            yield StoreEnd(store), lambda: set_names(store, [name], root)
-        case "oci":
-            layout = LayoutEnd(place.path)
-            layout.create()
-            yield layout, lambda: layout.set_ref(root, place.name)
-        case _:
-            with _scratch_store(store) as inner:
-                yield StoreEnd(inner), lambda: _save(inner, root, place, options, cancel)
+        yield inner, named[0].target
 
 
 def _mounts_of(source: Place, target: Reference) -> Callable[[object], Sequence[str]] | None:
@@ -232,7 +243,7 @@ def _mounts_of(source: Place, target: Reference) -> Callable[[object], Sequence[
 
 
 def _save(
-    inner: Store, root: Descriptor, place: Place, options: CopyOptions, cancel: CancelToken
+    inner: Store, root: Descriptor, place: Place, options: CopyOptions, *, cancel: CancelToken
 ) -> None:
     from lamina.app.images import save_images
     from lamina.exporter.destination import write_aside

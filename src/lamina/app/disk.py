@@ -18,12 +18,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from lamina.app.containers import Container, Host
-    from lamina.app.images import Removal
     from lamina.events import Emitter
+    from lamina.image.ids import Held
+    from lamina.spec.descriptor import Descriptor
     from lamina.spec.platform import Platform
     from lamina.store.eviction import CacheEntry, CacheUsage, Limits
     from lamina.store.local import LocalStore
-    from lamina.store.ports import NamedImage, Store
+    from lamina.store.ports import Store
 
 
 class Row(Record):
@@ -144,18 +145,21 @@ def disk_usage(store: Store) -> DiskUsage:
 
 def _images(store: LocalStore, sizes: dict[str, int]) -> tuple[list[ImageUse], set[str], set[str]]:
     """Images by id, the blobs and snapshots that they need, and those that containers use."""
-    from lamina.app.images import created_of, users_of
-    from lamina.image.names import is_dangling
+    from lamina.app.images import created_of
+    from lamina.app.removing import image_users, users_of
+    from lamina.image.ids import held_names
     from lamina.image.resolve import open_preferred
     from lamina.spec.platform import host
     from lamina.spec.reference import Reference
     from lamina.store.gc import mark_of
 
     platform = host(os.uname().machine)
-    by_target: dict[str, list[NamedImage]] = {}
-    for name in store.metadata.list_names():
-        by_target.setdefault(str(name.target.digest), []).append(name)
-    marks = {digest: mark_of(store, [names[0].target]) for digest, names in by_target.items()}
+    held = held_names(store)
+    containers = image_users(store)
+    by_target: dict[str, list[Held]] = {}
+    for each in held:
+        by_target.setdefault(str(each.named.target.digest), []).append(each)
+    marks = {digest: mark_of(store, [same[0].named.target]) for digest, same in by_target.items()}
     needs = {digest: mark.blobs | mark.snapshots for digest, mark in marks.items()}
     count: dict[str, int] = {}
     for parts in needs.values():
@@ -163,17 +167,17 @@ def _images(store: LocalStore, sizes: dict[str, int]) -> tuple[list[ImageUse], s
             count[part] = count.get(part, 0) + 1
     found = []
     active: set[str] = set()
-    for digest, named in by_target.items():
-        users = len(users_of(store, named[0].target))
+    for digest, same in by_target.items():
+        users = max(len(users_of(each, containers, held)) for each in same)
         if users:
             active |= needs[digest]
         try:
-            image = open_preferred(store, named[0].target, platform)
+            image = open_preferred(store, same[0].named.target, platform)
             id, created = str(image.id), created_of(image)
         except LaminaError:
             id, created = digest, 0.0  # damaged: it is listed with what is left of it
         references = tuple(
-            Reference.parse(each.name).familiar() for each in named if not is_dangling(each.name)
+            Reference.parse(each.named.name).familiar() for each in same if not each.is_dangling
         )
         shared = sum(sizes.get(part, 0) for part in needs[digest] if count[part] > 1)
         unique = sum(sizes.get(part, 0) for part in needs[digest] if count[part] == 1)
@@ -225,7 +229,16 @@ def prune_containers(store: Store, host: Host, *, wanted: PruneFilter) -> Pruned
             raise
         freed += size
         gone.append(container.id)
-    return Pruned(tuple(gone), freed)
+    return Pruned(tuple(gone), freed + _remove_strays(store))
+
+
+def _remove_strays(store: LocalStore) -> int:
+    """Remove what killed processes left of containers that they made; bytes freed."""
+    from lamina.container.lifecycle import remove_stray
+
+    names = os.listdir(os.path.join(store.root, "containers"))  # before the records are read
+    known = {document.id for document in store.documents.list("container")}
+    return sum(remove_stray(store, name) for name in names if name not in known)
 
 
 def _snapshot_of(store: LocalStore, key: str) -> str:
@@ -236,34 +249,45 @@ def _snapshot_of(store: LocalStore, key: str) -> str:
 
 
 def prune_images(
-    store: Store, *, all_unused: bool, wanted: PruneFilter, platform: Platform
+    store: Store,
+    *,
+    all_unused: bool,
+    wanted: PruneFilter,
+    platform: Platform,
+    emit: Emitter = silent,
 ) -> Pruned:
-    """Remove dangling images, or `all_unused` ones; those that a container uses stay."""
-    from lamina.app.images import (
-        Filters,
-        collect_garbage,
-        list_images,
-        remove_image,
-        users_of,
-    )
+    """Remove dangling images, or `all_unused` ones; those that a container uses stay. What nothing
+    needs any more, and downloads that were broken off, go too.
+    """
+    from lamina.app.images import collect_garbage
+    from lamina.app.removing import forget, image_users, users_of
+    from lamina.image.ids import held_names
 
-    removals: list[Removal] = []
-    filters = Filters() if all_unused else Filters(dangling=True)
-    for listed in list_images(store, platform=platform, filters=filters, emit=silent):
-        if users_of(store, listed.image.target):
-            continue
-        labels = dict(listed.image.config().config.labels)
-        if not wanted.takes(listed.created, labels):
-            continue
-        text = listed.reference.familiar() if listed.reference else str(listed.image.id)
-        try:
-            removals += remove_image(store, text, force=False)
-        except LaminaError as error:
-            if error.kind not in {Kind.NOT_FOUND, Kind.CONFLICT}:
-                raise
-    freed = collect_garbage(store, emit=silent) if removals else 0
-    lines = dict.fromkeys(f"{removal.verb.lower()}: {removal.subject}" for removal in removals)
-    return Pruned(tuple(lines), freed)
+    with store.lease("prune"):
+        held = held_names(store)
+        users = image_users(store)
+        doomed = [
+            each
+            for each in held
+            if (all_unused or each.is_dangling)
+            and not users_of(each, users, held)
+            and (wanted == PruneFilter() or _matches(store, each.named.target, wanted, platform))
+        ]
+        removals = forget(store, doomed, held)
+    freed = collect_garbage(store, emit=emit)
+    return Pruned(tuple(f"{each.verb.lower()}: {each.subject}" for each in removals), freed)
+
+
+def _matches(store: Store, target: Descriptor, wanted: PruneFilter, platform: Platform) -> bool:
+    """Whether the filter takes the image; never one that cannot be read."""
+    from lamina.app.images import created_of
+    from lamina.image.resolve import open_preferred
+
+    try:
+        image = open_preferred(store, target, platform)
+    except LaminaError:
+        return False
+    return wanted.takes(created_of(image), dict(image.config().config.labels))
 
 
 def prune_cache(store: Store, limits: Limits, *, emit: Emitter = silent) -> Pruned:

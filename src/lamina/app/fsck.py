@@ -351,7 +351,12 @@ class _Mender:
             os.rename(path, quarantined(self._store, finding.subject.replace("/", "-")))
             return Outcome(finding, "repaired", "put into quarantine")
         if finding.subject.startswith("containers"):
-            return Outcome(finding, "stray", "left alone: it may be about to start")
+            from lamina.container.lifecycle import remove_stray
+
+            freed = remove_stray(self._store, os.path.basename(path))
+            if os.path.lexists(path):
+                return Outcome(finding, "stray", "left alone: it is being made or removed")
+            return Outcome(finding, "repaired", f"removed, {freed} bytes")
         return Outcome(finding, "repaired", f"removed, {remove_tree(path)} bytes")
 
 

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
+    from lamina.builder.build import Ended
     from lamina.events import Emitter, Event
     from lamina.plan.graph import Edge, Plan
     from lamina.spec.digest import Digest, Stack
@@ -61,10 +62,10 @@ def new_id(random: Callable[[int], bytes] = os.urandom) -> str:
 
 
 class Recorder:
-    """The record of one build. `begin`, then `note` for every event, then `finish`.
+    """The record of one build. `begin`, then `note` for every event; `expect` before its solve and
+    `ended` after it; then `finish` or `failed`.
 
-    `subject` is what the document says of the build beside its outcome. Events of vertices that
-    are not in `vertices` (if it is set) belong to another build of the same solve.
+    `subject` is what the document says of the build beside its outcome.
     """
 
     def __init__(
@@ -77,11 +78,10 @@ class Recorder:
         random: Callable[[int], bytes] = os.urandom,
     ) -> None:
         self.id = new_id(random)
-        self.vertices: frozenset[Digest] | None = None
-        self.plan: Plan | None = None
-        self.ends: dict[Digest, tuple[Outcome, Stack | None]] = {}
-        self.keys: dict[Digest, str] = {}
-        self.imported: Mapping[Digest, str] = {}  # vertex -> the cache its result came from
+        self._plan: Plan | None = None
+        self._own: frozenset[Digest] | None = None  # its vertices, if others are solved with them
+        self._ended: Ended | None = None
+        self._imported: Mapping[Digest, str] = {}
         self._store = store
         self._subject = subject
         self._clock = clock
@@ -96,6 +96,16 @@ class Recorder:
         self._done: dict[int, list[object]] = {}
         self._warnings: list[dict[str, object]] = []
 
+    def expect(self, plan: Plan, *, is_alone: bool) -> None:
+        """The solve that begins is of this plan; unless it `is_alone`, of others too."""
+        self._plan = plan
+        self._own = None if is_alone else frozenset(each.digest for each in plan.vertices)
+
+    def ended(self, ended: Ended, imported: Mapping[Digest, str]) -> None:
+        """How far the solve got, and by vertex the cache that a result came from."""
+        self._ended = ended
+        self._imported = imported
+
     # Events ---------------------------------------------------------------------------------
 
     def note(self, event: Event) -> None:
@@ -105,7 +115,7 @@ class Recorder:
 
     def _note(self, event: Event) -> None:
         if isinstance(event, VertexPlanned):
-            if self.vertices is None or event.vertex in self.vertices:
+            if self._own is None or event.vertex in self._own:
                 self._names.append([event.name, event.stage])
                 self._numbers[event.vertex] = len(self._names)
         elif isinstance(event, VertexStarted | VertexExplained | VertexLog | VertexDone):
@@ -202,13 +212,14 @@ class Recorder:
 
     def _finish(self, outcome: dict[str, object]) -> None:
         with self._guard:
-            if self.plan is not None:
-                details = details_of(self.plan, self._results(), self._numbers)
+            if self._plan is not None:
+                details = details_of(self._plan, self._results(), self._numbers)
                 numbers = self._numbers
-                details["keys"] = {numbers[v]: k for v, k in self.keys.items() if v in numbers}
-                found = {numbers[v]: text for v, text in self.imported.items() if v in numbers}
-                if found:
-                    details["imported"] = found
+                keys = self._ended.keys if self._ended is not None else {}
+                details["keys"] = {numbers[v]: k for v, k in keys.items() if v in numbers}
+                imported = {numbers[v]: text for v, text in self._imported.items() if v in numbers}
+                if imported:
+                    details["imported"] = imported
                 self._write({"details": details})
             if self._names and self._file is None:
                 self._write({})
@@ -231,17 +242,18 @@ class Recorder:
         return {**self._subject, "status": status, "process": holder, "created": self._created}
 
     def _results(self) -> dict[Digest, Stack]:
-        return {digest: result for digest, (_, result) in self.ends.items() if result is not None}
+        ends = self._ended.ends if self._ended is not None else {}
+        return {digest: stack for digest, (_, stack) in ends.items() if stack is not None}
 
     def _input_of_failed(self) -> object:
         """The chainID below the step that failed; None if it had no files or is not known."""
-        if self.plan is None:
+        if self._plan is None:
             return None
-        for vertex in self.plan.vertices:
+        for vertex in self._plan.vertices:
             row = self._done.get(self._numbers.get(vertex.digest, 0))
             if row is not None and row[0] == Outcome.FAILED.value and vertex.inputs:
                 edge = vertex.inputs[0]
-                return chain_id(input_result(self.plan, edge, self._results())) if edge else None
+                return chain_id(input_result(self._plan, edge, self._results())) if edge else None
         return None
 
 

@@ -1,18 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images: list, inspect, history, tag, remove, save, load."""
+"""Images: list, inspect, history, tag, save, load."""
 
 from __future__ import annotations
 
 from lamina.errors import Kind, LaminaError
 from lamina.events import Notice
-from lamina.image.names import (
-    dangling_name,
-    is_dangling,
-    read_names,
-    remove_names,
-    set_names,
-)
-from lamina.image.resolve import find_target, image_ids, open_preferred, preferred_image
+from lamina.image.ids import held_names, ids_of, image_ids
+from lamina.image.names import is_dangling, read_names, set_names
+from lamina.image.resolve import find_target, open_preferred, preferred_image
 from lamina.image.times import parse_time
 from lamina.image.view import Image
 from lamina.spec.config import run_config_to_json
@@ -21,18 +16,17 @@ from lamina.start.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
     from typing import IO
 
     from lamina.events import Emitter
     from lamina.image.archive_read import Loaded
     from lamina.spec.config import History
     from lamina.spec.descriptor import Descriptor
+    from lamina.spec.digest import Digest
     from lamina.spec.platform import Platform
     from lamina.store.ports import NamedImage, Store
     from lamina.tasks import CancelToken
-
-CONTAINER = "container"  # the kind under which containers are documents
 
 
 class Filters(Record):
@@ -82,19 +76,58 @@ def list_images(
 
 
 def _listed(store: Store, platform: Platform, emit: Emitter) -> Iterator[Listed]:
-    names = read_names(store)
-    for name in names.all:
-        if is_dangling(name.name) and names.of(name.target):
+    names = store.metadata.list_names()
+    for named in names:
+        if is_dangling(named.name):
             continue
-        try:
-            image = open_preferred(store, name.target, platform)
-        except LaminaError as error:
-            if error.kind not in {Kind.INTEGRITY, Kind.INVALID, Kind.NOT_FOUND}:
-                raise
-            emit(Notice(f"image {name.name} is damaged: {error}"))
+        image = _opened(named, lambda target: open_preferred(store, target, platform), emit)
+        if image is not None:
+            yield Listed(Reference.parse(named.name), image, created_of(image))
+    if any(is_dangling(named.name) for named in names):
+        yield from _dangling(store, platform, emit)
+
+
+def _dangling(store: Store, platform: Platform, emit: Emitter) -> Iterator[Listed]:
+    """Images without a name, each once, by an id that no image with a name has: who removes what
+    has that id removes nothing else.
+    """
+    held = held_names(store)
+    named = [each for each in held if not each.is_dangling]
+    targets, ids = {each.named.target.digest for each in named}, ids_of(named)
+    for each in held:
+        target = each.named.target
+        if not each.is_dangling or target.digest in targets or each.is_spare(ids):
             continue
-        reference = None if is_dangling(name.name) else Reference.parse(name.name)
-        yield Listed(reference, image, created_of(image))
+        image = _opened(each.named, lambda target: _unnamed(store, target, platform, ids), emit)
+        if image is not None:
+            ids.add(image.id)  # the same image in two manifests is one line
+            yield Listed(None, image, created_of(image))
+
+
+def _unnamed(
+    store: Store, target: Descriptor, platform: Platform, named: Collection[Digest]
+) -> Image:
+    """The image behind the target that is for the platform, or the first, of those not in `named`."""
+    image = open_preferred(store, target, platform)
+    if image.id not in named:
+        return image
+    for id, manifest in image_ids(store, target):
+        if id not in named:
+            return Image.open(store, manifest)
+    raise LaminaError("what is left of it has a name, the rest is damaged", kind=Kind.INTEGRITY)
+
+
+def _opened(
+    named: NamedImage, opened: Callable[[Descriptor], Image], emit: Emitter
+) -> Image | None:
+    """The image; None after a notice if it is damaged."""
+    try:
+        return opened(named.target)
+    except LaminaError as error:
+        if error.kind not in {Kind.INTEGRITY, Kind.INVALID, Kind.NOT_FOUND}:
+            raise
+        emit(Notice(f"image {named.name} is damaged: {error}"))
+        return None
 
 
 def created_of(image: Image) -> float:
@@ -185,23 +218,23 @@ def inspect_image(
         return _image_json(image, names)
 
 
-def _names_of_image(store: Store, image: Image) -> list[Reference]:
+def _names_of_image(store: Store, image: Image) -> list[NamedImage]:
     return [
-        Reference.parse(named.name)
-        for named in read_names(store).all
-        if not is_dangling(named.name) and any(id == image.id for id, _ in image_ids(store, named))
+        each.named for each in held_names(store) if not each.is_dangling and image.id in each.ids
     ]
 
 
-def _image_json(image: Image, names: Sequence[Reference]) -> dict[str, object]:
+def _image_json(image: Image, names: Sequence[NamedImage]) -> dict[str, object]:
+    references = [(Reference.parse(named.name), named.target.digest) for named in names]
     config = image.config()
     descriptor = image.descriptor()
-    repositories = dict.fromkeys(reference.familiar_name() for reference in names)
     size = image.size
     return {
         "Id": str(image.id),
-        "RepoTags": [reference.familiar() for reference in names],
-        "RepoDigests": [f"{name}@{image.target.digest}" for name in repositories],
+        "RepoTags": [reference.familiar() for reference, _ in references if reference.tag],
+        "RepoDigests": list(
+            dict.fromkeys(f"{each.familiar_name()}@{digest}" for each, digest in references)
+        ),
         "Parent": "",
         "Comment": config.history[-1].comment if config.history else "",
         "Created": config.created,
@@ -264,147 +297,6 @@ def tagged_reference(name: str) -> Reference:
             f"invalid name {name!r}: a digest cannot be given to a name", kind=Kind.USAGE
         )
     return reference
-
-
-# --- removal ---------------------------------------------------------------------------------
-
-
-class Removal(Record):
-    """A line of `rmi`: `verb` is Untagged or Deleted."""
-
-    verb: str
-    subject: str
-
-
-def remove_image(store: Store, text: str, *, force: bool) -> list[Removal]:
-    """Remove the name `text`, or every name of the image with that id; what happened, in order.
-
-    The bytes go with the next `collect`. An image that a container uses keeps its bytes.
-
-    Raises:
-        ImageNotFound, AmbiguousImage.
-        LaminaError: kind CONFLICT: a container uses the image, or its id was given and it has
-            names in several repositories; `force` removes names anyway.
-    """
-    with store.lease("rmi"):
-        found = find_target(store, text)
-        names = _stored_names(store, found.target)
-        users = _users(store, found.target)
-        if found.name:
-            return _remove_name(store, found.name, names, users, force=force)
-        return _remove_id(store, found.target, names, users, force=force)
-
-
-class _User(Record):
-    """A container that uses an image."""
-
-    container: str
-    image_id: str
-
-
-def _stored_names(store: Store, target: Descriptor) -> list[NamedImage]:
-    """Every name of the image, dangling ones too, by manifest or image id."""
-    ids = {id for id, _ in image_ids(store, _unnamed(target))}
-    return [
-        named
-        for named in read_names(store).all
-        if named.target.digest == target.digest
-        or any(id in ids for id, _ in image_ids(store, named))
-    ]
-
-
-def _unnamed(target: Descriptor) -> NamedImage:
-    from lamina.store.ports import NamedImage
-
-    return NamedImage("", target, 0.0)
-
-
-def users_of(store: Store, target: Descriptor) -> list[str]:
-    """The ids of the containers that use the image, shortened."""
-    return [user.container for user in _users(store, target)]
-
-
-def _users(store: Store, target: Descriptor) -> list[_User]:
-    import json
-
-    ids = {str(id) for id, _ in image_ids(store, _unnamed(target))}
-    users = []
-    for document in store.documents.list(CONTAINER):
-        try:
-            image_id = json.loads(document.body).get("image_id")
-        except (ValueError, AttributeError):
-            continue  # not a container's record: it uses nothing that could be told
-        if image_id in ids:
-            users.append(_User(document.id[:12], image_id))
-    return users
-
-
-def _remove_name(
-    store: Store, name: str, names: Sequence[NamedImage], users: Sequence[_User], *, force: bool
-) -> list[Removal]:
-    familiar = Reference.parse(name).familiar()
-    others = [named for named in names if named.name != name and not is_dangling(named.name)]
-    if others:
-        remove_names(store, [name])
-        return [Removal("Untagged", familiar)]
-    if users and not force:
-        raise LaminaError(
-            f'conflict: unable to remove repository reference "{familiar}" (must force) - '
-            f"container {users[0].container} is using its referenced image "
-            f"{_short(users[0].image_id)}",
-            kind=Kind.CONFLICT,
-        )
-    return _remove_all(store, names, users)
-
-
-def _remove_id(
-    store: Store,
-    target: Descriptor,
-    names: Sequence[NamedImage],
-    users: Sequence[_User],
-    *,
-    force: bool,
-) -> list[Removal]:
-    ids = [id for id, _ in image_ids(store, _unnamed(target))]
-    short = ids[0].short() if ids else target.digest.short()
-    repositories = {Reference.parse(n.name).name for n in names if not is_dangling(n.name)}
-    if len(repositories) > 1 and not force:
-        raise LaminaError(
-            f"conflict: unable to delete {short} (must be forced) - "
-            "image is referenced in multiple repositories",
-            kind=Kind.CONFLICT,
-        )
-    if users and not force:
-        raise LaminaError(
-            f"conflict: unable to delete {short} (must be forced) - "
-            f"image is being used by container {users[0].container}",
-            kind=Kind.CONFLICT,
-        )
-    return _remove_all(store, names, users)
-
-
-def _remove_all(store: Store, names: Sequence[NamedImage], users: Sequence[_User]) -> list[Removal]:
-    """Forget every name; the image stays as dangling while containers use it."""
-    targets = {named.target.digest: named.target for named in names}
-    if users:
-        for target in targets.values():
-            store.metadata.set_names([dangling_name(target)], target)
-    kept = {dangling_name(target) for target in targets.values()} if users else set()
-    gone = [named.name for named in names if named.name not in kept]
-    ids = dict.fromkeys(str(id) for named in names for id, _ in image_ids(store, named))
-    remove_names(store, gone)
-    removals = [
-        Removal("Untagged", Reference.parse(name).familiar())
-        for name in gone
-        if not is_dangling(name)
-    ]
-    if not users:
-        removals += [Removal("Deleted", id) for id in ids]
-    return removals
-
-
-def _short(id: str) -> str:
-    return id.removeprefix("sha256:")[:12]
 
 
 def collect_garbage(store: Store, *, emit: Emitter) -> int:

@@ -186,16 +186,14 @@ class Bases:
                 clock=self._clock,
             )
         except LaminaError as error:
+            from lamina.app.pulling import explained
             from lamina.spec.reference import Reference
 
             familiar = Reference.parse(request.reference).familiar()
-            said = f'image "{familiar}" could not be pulled: {error}'
-            if missing is not None:
-                said = f"{missing.what}, and pulling it failed: {error}"
-            hint = error.hint
-            if error.kind is Kind.UNAVAILABLE and missing is not None:
-                hint = missing.hint or error.hint
-            raise SourceError(said, span=request.span, kind=error.kind, hint=hint) from error
+            told = explained(error, familiar, missing=missing)
+            raise SourceError(
+                told.what, span=request.span, kind=told.kind, hint=told.hint
+            ) from error
 
 
 def _ask(request: RemoteRequest, host: BuildHost | None, cancel: CancelToken | None) -> Answer:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from lamina.errors import Kind, LaminaError
 from lamina.events import Diagnostic
-from lamina.plan.graph import merged
 from lamina.spec.platform import Platform
 from lamina.start.record import replace
 
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 
     from lamina.dockerfile.lower import Lowered, LowerOptions
     from lamina.events import Emitter, Event
-    from lamina.plan.graph import Plan
 
 
 def build_platforms(names: Iterable[str], *, host: Platform) -> tuple[Platform, ...]:
@@ -62,8 +60,3 @@ def lower_each(
         lower(replace(options, platform=platform, several_platforms=True), tell)
         for platform in platforms
     )
-
-
-def plan_of(parts: Sequence[Lowered]) -> Plan:
-    """One plan for all; its outputs are the parts' results, in order."""
-    return parts[0].plan if len(parts) == 1 else merged(part.plan for part in parts)

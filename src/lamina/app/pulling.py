@@ -117,20 +117,7 @@ def _up_to_date(
         image = Image.open(store, known.target, platform=platform)
     except LaminaError:
         return None
-    return known.target if is_complete(store, image) else None
-
-
-def is_complete(store: Store, image: Image) -> bool:
-    """Whether every layer is here, packed or unpacked."""
-    layers = image.layers()
-    chains = chain_ids(image.config().diff_ids)
-    if chains and store.snapshots.exists(chains[-1]):
-        return True
-    for layer, chain in zip(layers, chains, strict=True):
-        if store.content.exists(layer.descriptor().digest) or store.snapshots.exists(chain):
-            continue
-        return False
-    return True
+    return known.target if image.is_complete() else None
 
 
 def _fetch(
@@ -340,11 +327,21 @@ def pull_missing(
     try:
         return pull_image(store, registries, text, options, emit=emit, cancel=cancel, clock=clock)
     except LaminaError as error:
-        if missing is None:
-            raise
-        if error.kind is Kind.UNAVAILABLE and missing.hint:
-            error.hint = missing.hint
-        raise error.about(f"{missing}, and pulling it failed") from None
+        raise explained(error, text, missing=missing) from None
+
+
+def explained(error: LaminaError, text: str, *, missing: LaminaError | None) -> LaminaError:
+    """The error of a pull of `text`, which says first why it was tried: `missing`, if that is why.
+
+    An image of another platform is told once: that the store has none says nothing more.
+    """
+    if isinstance(error, PlatformNotFound):
+        return error.about(f'image "{text}"')
+    if missing is None:
+        return error.about(f'image "{text}" could not be pulled')
+    if error.kind is Kind.UNAVAILABLE and missing.hint:
+        error.hint = missing.hint
+    return error.about(f"{missing.what}, and pulling it failed")
 
 
 def pull_all_tags(

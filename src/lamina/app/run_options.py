@@ -109,13 +109,49 @@ def configure(
     exposed = _exposed(options, image)
     labels = {**dict(image.labels), **dict(options.labels)}
     default_hostname = host_name if options.network == "host" else id[:12]
-    process = ProcessSpec(
-        argv=entrypoint + cmd,
+    return ContainerConfig(
+        image=origin.image,
+        image_id=origin.image_id,
+        chain=origin.chain,
+        process=_process(
+            options,
+            image,
+            argv=entrypoint + cmd,
+            mounts=mounts,
+            hostname=options.hostname or default_hostname,
+        ),
+        entrypoint=entrypoint,
+        cmd=cmd,
+        labels=tuple(sorted(labels.items())),
+        network=options.network,
+        ports=_ports(options, exposed),
+        exposed=exposed,
+        volumes=volumes,
+        stdin_open=options.interactive,
+        auto_remove=options.auto_remove,
+        stop_signal=stop_signal,
+        stop_timeout=options.stop_timeout,
+        log_driver=options.log_driver,
+        log_max_size=options.log_max_size,
+        log_max_file=options.log_max_file,
+    )
+
+
+def _process(
+    options: RunOptions,
+    image: RunConfig,
+    *,
+    argv: tuple[str, ...],
+    mounts: tuple[Mount, ...],
+    hostname: str,
+) -> ProcessSpec:
+    return ProcessSpec(
+        argv=argv,
         env=tuple({**dict(image.env), **dict(options.env)}.items()),
         cwd="/" + posixpath.normpath(options.working_dir or image.working_dir or "/").lstrip("/"),
         user=options.user or image.user,
         groups=options.groups,
-        hostname=options.hostname or default_hostname,
+        hostname=hostname,
         terminal=options.terminal,
         host_network=options.network == "host",
         privileged=options.privileged,
@@ -133,26 +169,6 @@ def configure(
         pids_limit=options.pids_limit,
         ulimits=options.ulimits,
         sysctls=options.sysctls,
-    )
-    return ContainerConfig(
-        image=origin.image,
-        image_id=origin.image_id,
-        chain=origin.chain,
-        process=process,
-        entrypoint=entrypoint,
-        cmd=cmd,
-        labels=tuple(sorted(labels.items())),
-        network=options.network,
-        ports=_ports(options, exposed),
-        exposed=exposed,
-        volumes=volumes,
-        stdin_open=options.interactive,
-        auto_remove=options.auto_remove,
-        stop_signal=stop_signal,
-        stop_timeout=options.stop_timeout,
-        log_driver=options.log_driver,
-        log_max_size=options.log_max_size,
-        log_max_file=options.log_max_file,
     )
 
 

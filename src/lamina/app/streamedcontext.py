@@ -45,7 +45,7 @@ def remote_context(
     Raises:
         LaminaError: as `piped_context`, and what `remote` raises.
     """
-    from lamina.spec.gitref import parse_git_ref, shown
+    from lamina.spec.gitref import parse_git_ref
 
     with remote, store.lease("build context"):
         git = parse_git_ref(path)
@@ -59,7 +59,7 @@ def remote_context(
             is_archive = _is_archive(stream.read(_BLOCK))
             stream.seek(0)
             if not is_archive:
-                yield _dockerfile_alone(stream, file, directory, shown(path))
+                yield _dockerfile_alone(stream, file, directory, path)
                 return
             _unpack(stream, directory)
         yield in_temporary(directory, file, stdin)

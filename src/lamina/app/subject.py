@@ -7,6 +7,7 @@ import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
     from lamina.app.buildrequest import BuildRequest
@@ -15,11 +16,12 @@ if TYPE_CHECKING:
 def subject_of(request: BuildRequest, target: str = "") -> dict[str, Any]:
     """The fields of the record that do not depend on how the build goes.
 
-    Values of build arguments are kept, as they are in the image's history; predefined proxy
-    arguments are not.
+    Values of build arguments are kept, as they are in the image's history, secrets of URLs masked;
+    predefined proxy arguments are not.
     """
     from lamina.dockerfile.stage import PROXY_ARGS
 
+    args = [(name, value) for name, value in request.build_args if name.lower() not in PROXY_ARGS]
     return {
         "name": _display_name(request, target),
         "bake_target": target,
@@ -28,10 +30,18 @@ def subject_of(request: BuildRequest, target: str = "") -> dict[str, Any]:
         "target": request.target,
         "platform": ",".join(map(str, request.platforms or (request.platform,))),
         "tags": list(request.tags),
-        "build_args": {n: v for n, v in request.build_args if n.lower() not in PROXY_ARGS},
-        "labels": dict(request.labels),
+        "build_args": _masked(args),
+        "labels": _masked(request.labels),
         "no_cache": request.no_cache,
     }
+
+
+def _masked(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
+    if not pairs:
+        return {}
+    from lamina.redaction import redacted
+
+    return {name: redacted(value) for name, value in pairs}
 
 
 def _display_name(request: BuildRequest, bake_target: str) -> str:

@@ -19,28 +19,26 @@ from lamina.spec.manifest import Index, Manifest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from lamina.buildcache.importing import Imports
-    from lamina.events import Outcome
+    from lamina.builder.build import Ended
     from lamina.plan.graph import Plan
     from lamina.spec.descriptor import Descriptor
     from lamina.spec.digest import DiffID, Stack
     from lamina.store.ports import Store
 
-    Ends = Mapping[Digest, tuple[Outcome, Stack | None]]
-
 
 def collect_records(
-    plan: Plan, store: Store, ends: Ends, keys: Mapping[Digest, str], imports: Imports | None
+    plan: Plan, store: Store, *, ended: Ended, imports: Imports | None
 ) -> list[Remembered]:
     """The records of every step of the plan whose result is known, each key once."""
     wanted: list[tuple[str, Stack]] = []
     for vertex in plan.vertices:
-        key = keys.get(vertex.digest)
+        key = ended.keys.get(vertex.digest)
         if key is None or not isinstance(vertex.op, LayerOp):
             continue
-        result = ends[vertex.digest][1] if vertex.digest in ends else None
+        _, result = ended.ends.get(vertex.digest, (None, None))
         if result is None:  # nobody needed it: all its users were cached
             result = _known_result(Digest.parse(key), store, imports)
         if result is not None:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Ops onto stores: what a vertex of a plan does to files, layers and snapshots.
 
-Start with `build.solve`. `tree` reads a directory by file descriptor, `selection` finds and
+Start with `build.Solve`. `tree` reads a directory by file descriptor, `selection` finds and
 digests what a COPY selects (with `statcache`; `listing` shows it), `changes` is a layer being composed in memory over
 a base that is only looked at (`layeredbase`: without a mount), `copying` and `archive` put COPY and ADD
 into it, `execution` runs

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`solve`: run a plan against a store. The one entry point of the room.
+"""`Solve`: one run of a plan against a store. The one entry point of the room.
 
 The caller holds a lease on the store; its executor has a mount namespace of its own (see
 `system.mounts.isolate`). A plan that is fully cached costs a walk of its contexts and one lookup: no thread is
@@ -57,14 +57,19 @@ class StepLimits(Record):
 
 
 class SolveOptions(Record):
-    """`jobs` limits the steps that run at one time (None: no limit; steps wait for networks and
-    disks more than they compute). `compression` and `level` are for the blobs of exported layers.
-    `scratch_dir` is for mount points and temporary files (empty: `build` in the store).
-    With `on_failed` the files of a RUN step that fails are kept as a snapshot, and it is called with
-    the failure when all other steps have ended.
-    `secrets` and `agents` are what RUN steps may mount. With `git_modes` files of build contexts have
-    git's modes (0644, 0755; directories 0755), in keys and in layers. `build` is the id of the build's
-    record: cache mounts say who used them.
+    """How to run a plan.
+
+    - `no_cache`: run every step, whatever is recorded.
+    - `jobs`: how many steps run at one time; None for no limit, as steps wait for networks and disks
+      more than they compute.
+    - `compression`, `level`: of the blobs of layers that are exported.
+    - `scratch_dir`: for mount points and temporary files; empty for `build` in the store.
+    - `on_failed`: is called with the failure of a RUN step when all other steps have ended; the
+      files of the step are then a snapshot.
+    - `git_modes`: files of build contexts have git's modes (0644, 0755; directories 0755), in keys
+      and in layers.
+    - `limits`, `secrets`, `agents`: of RUN steps.
+    - `build`: the id of the build's record, which cache mounts keep with their last use.
     """
 
     no_cache: bool = False
@@ -80,6 +85,28 @@ class SolveOptions(Record):
     build: str = ""
 
 
+class Providers(Record):
+    """Where steps get what a store has not.
+
+    - `executor`: is called at most once, before any thread is started, when a step may have to run.
+    - `network`: a network namespace for each step with the default network; None: the host's.
+    - `remote`: what URLs and git repositories hold; None: a step that needs it fails.
+    """
+
+    executor: Callable[[], Executor] | None = None
+    network: NetworkProvider | None = None
+    remote: Fetcher | None = None
+
+
+class Ended(Record):
+    """How far a solve got: how each vertex ended and its stack, if that is known; and the primary
+    keys of steps.
+    """
+
+    ends: Mapping[Digest, tuple[Outcome, Stack | None]]
+    keys: Mapping[Digest, str]
+
+
 class Solved(Record):
     """The stacks of the plan's outputs, and how many steps ran and were cached."""
 
@@ -88,111 +115,113 @@ class Solved(Record):
     cached: int
 
 
-def solve(
-    plan: Plan,
-    *,
-    store: Store,
-    executor: Callable[[], Executor] | None,
-    contexts: Mapping[str, Context],
-    options: SolveOptions,
-    network: NetworkProvider | None,
-    emit: Emitter,
-    cancel: CancelToken | None,
-    clock: Callable[[], float],
-    remote: Fetcher | None = None,
-    ends: dict[Digest, tuple[Outcome, Stack | None]] | None = None,
-    keys: dict[Digest, str] | None = None,
-    imported: Imported | None = None,
-    on_made: Callable[[Vertex, Stack], None] | None = None,
-) -> Solved:
-    """The results of the plan's outputs; what ran is recorded in the store.
+class Solve:
+    """One run of a plan: `run` it once; `ended` tells how far it got, also after a failure.
 
-    `executor` is called at most once, before any thread is started, when a step may have to run.
-    `clock` gives POSIX seconds. `network` gives a network namespace to each step with the default network (None: the host's).
-    `remote` brings what URLs and git repositories hold (None: a step that needs it fails).
-    `ends` is filled with how each vertex ended and its stack, if it is known, `keys` with the primary
-    keys of steps: if it fails, too.
-    `imported` answers where the store's cache does not; `on_made` hears of each step that ran, with
-    its stack, from the thread that ran it.
-    Every vertex gets one VertexPlanned and one VertexDone. Steps that ended before a failure stay
-    cached.
-
-    Raises:
-        LaminaError: what the first failing step raised: StepFailed, or a SourceError that shows
-            the instruction.
-        Cancelled: `cancel` was set.
+    `clock` gives POSIX seconds. `imported` answers where the store's cache does not; `on_made` hears
+    of each step that ran, with its stack, from the thread that ran it.
     """
-    scheduler = Scheduler(plan, no_cache=options.no_cache)
-    for edge in plan.outputs:
-        scheduler.request(edge)
-    scratch = Scratch(options.scratch_dir or os.path.join(store.root, "build"))
-    sources = Sources(
-        plan,
-        store=store,
-        contexts=contexts,
-        git_modes=options.git_modes,
-        remembers=not options.no_cache,
-        remote=remote,
-        imported=imported,
-        emit=emit,
-        clock=clock,
-        cancel=cancel,
-    )
 
-    def maker() -> Maker:
-        from lamina.builder.making import Maker, mounted_copies
-
-        return Maker(
-            sources,
-            mounted=mounted_copies(plan),
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        store: Store,
+        contexts: Mapping[str, Context],
+        options: SolveOptions,
+        providers: Providers,
+        emit: Emitter,
+        cancel: CancelToken | None,
+        clock: Callable[[], float],
+        imported: Imported | None = None,
+        on_made: Callable[[Vertex, Stack], None] | None = None,
+    ) -> None:
+        self._plan = plan
+        self._options = options
+        self._scheduler = scheduler = Scheduler(plan, no_cache=options.no_cache)
+        for edge in plan.outputs:
+            scheduler.request(edge)
+        self._scratch = scratch = Scratch(options.scratch_dir or os.path.join(store.root, "build"))
+        sources = Sources(
+            plan,
             store=store,
-            executor=executor,
-            options=options,
-            network=network,
-            scratch=scratch,
+            contexts=contexts,
+            git_modes=options.git_modes,
+            remembers=not options.no_cache,
+            remote=providers.remote,
+            imported=imported,
             emit=emit,
             clock=clock,
             cancel=cancel,
         )
 
-    worker = BuildWorker(
-        plan,
-        sources=sources,
-        maker=maker,
-        store=store,
-        options=options,
-        scratch=scratch,
-        emit=emit,
-        clock=clock,
-        key_of=scheduler.key_of,
-        unsure=frozenset(scheduler.unsure),
-        imported=imported,
-        on_made=on_made,
-    )
-    driver = Driver(
-        scheduler,
-        worker,
-        plan=plan,
-        jobs=options.jobs,
-        emit=emit,
-        clock=clock,
-        cancel=cancel,
-    )
-    try:
-        counts = driver.drive()
-    except SourceError as error:
-        if options.on_failed is not None:
-            from lamina.builder.execution import StepFailed
+        def maker() -> Maker:
+            from lamina.builder.making import Maker, mounted_copies
 
-            if isinstance(error, StepFailed) and error.kept is not None:
-                options.on_failed(error)
-        raise
-    finally:
-        if ends is not None:
-            ends.update(scheduler.results())
-        if keys is not None:
-            keys.update(scheduler.keys())
-        worker.close()
-        scratch.close()
-    outputs = tuple(scheduler.result(edge) for edge in plan.outputs)
-    return Solved(outputs, counts.ran, counts.cached)
+            return Maker(
+                sources,
+                mounted=mounted_copies(plan),
+                store=store,
+                executor=providers.executor,
+                options=options,
+                network=providers.network,
+                scratch=scratch,
+                emit=emit,
+                clock=clock,
+                cancel=cancel,
+            )
+
+        self._worker = BuildWorker(
+            plan,
+            sources=sources,
+            maker=maker,
+            store=store,
+            options=options,
+            scratch=scratch,
+            emit=emit,
+            clock=clock,
+            key_of=scheduler.key_of,
+            unsure=frozenset(scheduler.unsure),
+            imported=imported,
+            on_made=on_made,
+        )
+        self._driver = Driver(
+            scheduler,
+            self._worker,
+            plan=plan,
+            jobs=options.jobs,
+            emit=emit,
+            clock=clock,
+            cancel=cancel,
+        )
+
+    def run(self) -> Solved:
+        """The results of the plan's outputs; what ran is recorded in the store.
+
+        Every vertex gets one VertexPlanned and one VertexDone. Steps that ended before a failure
+        stay cached.
+
+        Raises:
+            LaminaError: what the first failing step raised: StepFailed, or a SourceError that shows
+                the instruction.
+            Cancelled: `cancel` was set.
+        """
+        try:
+            counts = self._driver.drive()
+        except SourceError as error:
+            on_failed = self._options.on_failed
+            if on_failed is not None:
+                from lamina.builder.execution import StepFailed
+
+                if isinstance(error, StepFailed) and error.kept is not None:
+                    on_failed(error)
+            raise
+        finally:
+            self._worker.close()
+            self._scratch.close()
+        outputs = tuple(self._scheduler.result(edge) for edge in self._plan.outputs)
+        return Solved(outputs, counts.ran, counts.cached)
+
+    def ended(self) -> Ended:
+        """How far it got by now."""
+        return Ended(self._scheduler.results(), self._scheduler.keys())

@@ -11,6 +11,7 @@ import _thread
 from lamina.errors import LaminaError
 from lamina.events import VertexExplained
 from lamina.plan.ops import ImageSource, Merge
+from lamina.redaction import redacted
 from lamina.solver import explain as reasons
 from lamina.solver.explain import Cause, Explanation, nearest, sentence
 from lamina.solver.keytree import KeyTree, annotated, split_name
@@ -120,12 +121,12 @@ class Explainer:
             VertexExplained(
                 vertex.digest,
                 cause.kind,
-                cause.subject,
-                cause.old,
-                cause.new,
+                redacted(cause.subject),
+                redacted(cause.old),
+                redacted(cause.new),
                 cause.more,
                 found.via,
-                text,
+                redacted(text),
             )
         )
 

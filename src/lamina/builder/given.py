@@ -17,9 +17,9 @@ from lamina.builder.selection import Match, Picked, Selection
 from lamina.errors import Kind, LaminaError, never
 from lamina.layer.entry import EntryType
 from lamina.plan.ops import GitSource, HttpSource, InlineSource
+from lamina.redaction import redacted
 from lamina.solver.keys import given_content
 from lamina.spec.digest import Digest
-from lamina.spec.gitref import shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def given_listing(op: PinnedSource) -> dict[str, str]:
     if isinstance(op, HttpSource):
         return {op.name: f"file {_DOWNLOAD_MODE:04o} - {op.digest.hex[:SHOWN]}"}
     if isinstance(op, GitSource):
-        return {shown(op.remote): f"commit - - {op.commit}"}
+        return {redacted(op.remote): f"commit - - {op.commit}"}
     return never(op)
 
 

@@ -201,7 +201,7 @@ class Maker:
         inputs: tuple[Stack | None, ...],
         cancel: CancelToken,
     ) -> MountProvider:
-        from lamina.builder.mounting import MountInput
+        from lamina.builder.mountplaces import MountInput
 
         mounter = self._step_mounter()
 

@@ -10,10 +10,7 @@
 | secret, ssh | files and sockets on a tmpfs of this process's mount namespace |
 | script | a directory with the heredoc's text |
 
-A context is copied, and not bound, so that a step sees what a cache key was made of: files that
-`.dockerignore` leaves out are not there, owners are root's, nothing changes while the step runs,
-and no link of the context leads out of it (CVE-2024-23651: the directory that is mounted is found
-by descriptor beneath a root that only lamina writes).
+`MountPlaces` makes the directories; why contexts are copied stands there.
 """
 
 from __future__ import annotations
@@ -24,10 +21,13 @@ import stat
 import threading
 from contextlib import ExitStack, contextmanager
 
+from lamina.builder.mountplaces import MountInput, MountPlaces
 from lamina.builder.secrets import Redactor
+from lamina.builder.selection import select_path
+from lamina.builder.sshagents import AgentSocket
+from lamina.builder.tree import Tree
 from lamina.container.ports import Mount
 from lamina.errors import Kind, LaminaError, never
-from lamina.events import Notice
 from lamina.plan.mounts import (
     BindMount,
     CacheMount,
@@ -37,7 +37,6 @@ from lamina.plan.mounts import (
     TmpfsMount,
 )
 from lamina.start.record import Record, replace
-from lamina.store.working import working_key
 from lamina.system.paths import lookup_in_root, open_in_root
 
 TYPE_CHECKING = False
@@ -46,21 +45,15 @@ if TYPE_CHECKING:
 
     from lamina.builder.scratch import Scratch
     from lamina.builder.secrets import Secrets
-    from lamina.builder.selection import Selection
     from lamina.builder.sshagents import SshAgents
-    from lamina.builder.tree import Tree
     from lamina.events import Emitter
-    from lamina.layer.entry import Item, Items
     from lamina.plan.ops import Exec
-    from lamina.spec.digest import Stack
     from lamina.store.ports import Store
     from lamina.tasks import CancelToken
 
 
-_PRIVATE_SIZE = 64 << 20  # bytes; a limit of the tmpfs, not what it takes
 _HIDDEN = ("ro", "nosuid", "nodev", "noexec")  # of secrets, as BuildKit mounts them
 _O_PATH = os.O_PATH | os.O_CLOEXEC
-_CONTENT = "m"  # what is copied lies under this name
 
 
 class StepMounts(Record):
@@ -79,14 +72,6 @@ class StepMounts(Record):
         return Redactor(self.secrets, output)
 
 
-class MountInput(Record):
-    """What a mount takes files from: a stage's `result`, or `tree` and `selection` of a context."""
-
-    result: Stack | None
-    tree: Tree | None = None
-    selection: Selection | None = None
-
-
 class Mounter:
     """Makes the mounts of the steps of one solve. Any thread may call it; `close` it."""
 
@@ -99,19 +84,14 @@ class Mounter:
         agents: SshAgents | None,
         emit: Emitter,
     ) -> None:
-        self._store = store
-        self._scratch = scratch
         self._secrets = secrets
         self._agents = agents
-        self._emit = emit
-        self._copies: dict[str, str] = {}  # digest of a selection -> key of its snapshot
+        self._places = MountPlaces(store, scratch, emit=emit)
         self._guard = threading.Lock()
-        self._lasting = ExitStack()
 
     def close(self) -> None:
         """Undo what lasted for the whole solve."""
-        self._lasting.close()
-        self._copies.clear()
+        self._places.close()
 
     @contextmanager
     def mounted(
@@ -131,88 +111,54 @@ class Mounter:
             Cancelled: while waiting for a locked cache.
         """
         with ExitStack() as stack:
-            made = _Made(self, op, rootfs, inputs, user, cancel, stack)
-            yield made.all()
-
-    def memory(self, stack: ExitStack, what: str) -> str:
-        """A directory on a new tmpfs that no other process of the host sees; `stack` undoes it."""
-        from lamina.system.mounts import tmpfs, unmount
-
-        path = self._scratch.path(working_key(f"mount:{what}"))
-        os.mkdir(path, 0o700)
-        stack.callback(os.rmdir, path)
-        tmpfs(path, size=_PRIVATE_SIZE, mode=0o700)
-        stack.callback(unmount, path)
-        return path
+            making = _StepMounting(
+                self, op, rootfs=rootfs, inputs=inputs, user=user, cancel=cancel, stack=stack
+            )
+            yield making.all()
 
     def environment(self, made: StepMounts, stack: ExitStack) -> StepMounts:
         """`made` with a file that sets its secret variables, for any user of the container."""
         if not made.secret_env:
             return made
-        path = os.path.join(self.memory(stack, "environment"), "environment")
+        path = os.path.join(self._places.memory("environment", stack), "environment")
         lines = (f"export {name}={shlex.quote(value)}\n" for name, value in made.secret_env)
         with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
             file.writelines(lines)
             os.fchmod(file.fileno(), 0o444)
         return replace(made, environment=path)
 
-    # What the store is asked for --------------------------------------------------------------
+    # What is the whole solve's ----------------------------------------------------------------
 
-    def _new_directory(self, stack: ExitStack, what: str) -> str:
-        """An empty directory on the store's disk, removed by `stack`. It is an active snapshot, so
-        that after a crash the next build removes it.
-        """
-        key = working_key(f"mount:{what}")
-        self._store.snapshots.prepare(key, None)
-        stack.callback(self._store.snapshots.remove, key)
-        path = self._store.snapshots.layer_dir(key)
-        os.chmod(path, 0o755)  # noqa: S103  # the step's user looks at it
-        return path
+    @property
+    def places(self) -> MountPlaces:
+        """What makes the directories that mounts show."""
+        return self._places
 
-    def _copy(self, found: MountInput, stack: ExitStack, cancel: CancelToken) -> str:
-        """A copy of a selection in a new directory."""
-        from lamina.builder.changes import Changes, EmptyBase
-        from lamina.builder.copying import copy_match
-        from lamina.layer.apply import extract
-        from lamina.system.userns import is_host_root
+    def secret(self, id: str) -> bytes | None:
+        """The value of a secret; None if there is none of that id."""
+        return self._secrets.get(id) if self._secrets is not None else None
 
-        assert found.tree is not None
-        assert found.selection is not None
-        match = found.selection.matches[0]
-        path = self._new_directory(stack, "copy")
-        changes = Changes(EmptyBase())
-        dest = f"/{_CONTENT}".encode()
-        copy_match(changes, found.tree, match, dest=dest, owner=None, mode=None, inode_space=0)
-        items = _while_not(cancel, changes.items())
-        extract(items, path, owners=True, privileged=is_host_root())
-        content = os.path.join(path, _CONTENT)
-        if match.is_dir:
-            status = found.tree.status(found.tree.resolve(match.path))
-            os.makedirs(content, exist_ok=True)
-            if status is not None:
-                if found.tree.keeps_owner:
-                    os.chown(content, status.st_uid, status.st_gid)
-                os.chmod(content, stat.S_IMODE(status.st_mode))
-                os.utime(content, ns=(status.st_mtime_ns, status.st_mtime_ns))
-        return content
-
-    def _shared_copy(self, found: MountInput, cancel: CancelToken) -> str:
-        """A copy that all steps of the solve look at; nobody writes to it."""
-        assert found.selection is not None
-        name = str(found.selection.digest)
+    def agent(self, id: str) -> str | None:
+        """The address of an SSH agent, started at the first use; None if there is none of that id."""
+        agents = self._agents
+        if agents is None or not agents.has(id):
+            return None
         with self._guard:
-            if name not in self._copies:
-                self._copies[name] = self._copy(found, self._lasting, cancel)
-            return self._copies[name]
+            place = ""
+            if agents.needs_directory(id):
+                place = self._places.memory("agent", self._places.lasting)
+                self._places.lasting.callback(agents.close)
+            return agents.address(id, place)
 
 
-class _Made:
+class _StepMounting:
     """The mounts of one step while they are made; `stack` undoes them."""
 
     def __init__(
         self,
         mounter: Mounter,
         op: Exec,
+        *,
         rootfs: str,
         inputs: Callable[[BindMount | CacheMount], MountInput],
         user: Mapping[str, str],
@@ -220,6 +166,7 @@ class _Made:
         stack: ExitStack,
     ) -> None:
         self._mounter = mounter
+        self._places = mounter.places
         self._op = op
         self._rootfs = rootfs
         self._inputs = inputs
@@ -262,35 +209,18 @@ class _Made:
         if mount.source is None:
             if mount.path:
                 raise _missing(mount.path)
-            self._add(mount.target, self._mounter._new_directory(self._stack, "empty"), *options)
+            self._add(mount.target, self._places.directory("empty", self._stack), *options)
             return
-        found = self._inputs(mount)
-        if found.result is not None:
-            root = self._stage(found.result, read_only=mount.read_only)
+        source, cancel = self._inputs(mount), self._cancel
+        if source.result is not None:
+            root = self._places.stage(
+                source.result, self._stack, read_only=mount.read_only, cancel=cancel
+            )
             self._add(mount.target, self._beneath(root, mount.path), *options)
         elif mount.read_only:
-            self._add(mount.target, self._mounter._shared_copy(found, self._cancel), "ro")
+            self._add(mount.target, self._places.shared_copy(source, cancel=cancel), "ro")
         else:
-            self._add(mount.target, self._mounter._copy(found, self._stack, self._cancel))
-
-    def _stage(self, result: Stack, *, read_only: bool) -> str:
-        """A mount point of the stage's tree; what is written to it goes to a throw-away layer."""
-        from lamina.image.unpack import ensure_snapshot
-        from lamina.system.mounts import mounted
-
-        store, scratch = self._mounter._store, self._mounter._scratch
-        chain = ensure_snapshot(store, result, emit=self._mounter._emit, cancel=self._cancel)
-        unique = working_key("mount:stage")
-        if read_only:
-            overlay = store.snapshots.view(chain)
-        else:
-            overlay = store.snapshots.prepare(unique, chain)
-            self._stack.callback(store.snapshots.remove, unique)
-        target = scratch.path(unique)
-        os.mkdir(target, 0o700)
-        self._stack.callback(os.rmdir, target)
-        self._stack.enter_context(mounted(overlay, target, volatile=not read_only))
-        return target
+            self._add(mount.target, self._places.copy(source, self._stack, cancel=cancel))
 
     def _beneath(self, root: str, path: str) -> str:
         """What `path` leads to in the tree mounted at `root`, links resolved inside it: opened
@@ -321,8 +251,8 @@ class _Made:
     def _open_caches(self) -> None:
         """Take hold of the step's caches, in an order that all steps share: no deadlock."""
         caches = [mount for mount in self._op.mounts if isinstance(mount, CacheMount)]
-        found = [(self._cache_key(mount), mount) for mount in caches]
-        for key, mount in sorted(found, key=lambda pair: pair[0]):
+        keyed = [(self._cache_key(mount), mount) for mount in caches]
+        for key, mount in sorted(keyed, key=lambda pair: pair[0]):
             if key not in self._caches:
                 self._caches[key] = self._open_cache(*key, mount)
 
@@ -330,32 +260,23 @@ class _Made:
         """The id, and what tells caches of one id apart: what they begin with."""
         variant = ""
         if mount.source is not None:
-            found = self._inputs(mount)
-            if found.selection is not None:
-                variant = str(found.selection.digest)
+            source = self._inputs(mount)
+            if source.selection is not None:
+                variant = str(source.selection.digest)
             else:
-                variant = " ".join([*map(str, found.result or ()), mount.path])
+                variant = " ".join([*map(str, source.result or ()), mount.path])
         if (mount.uid, mount.gid, mount.mode) != (None, None, None):
             variant += f" {mount.uid or 0}:{mount.gid or 0} {_mode(mount):o}"
         return mount.id, variant
 
     def _open_cache(self, id: str, variant: str, mount: CacheMount) -> str:
-        from lamina.store.cachemounts import open_cache
-
-        def waiting() -> None:
-            self._mounter._emit(
-                Notice(f"waiting for the cache mount {id.partition('/')[2]}: another step holds it")
-            )
-
-        held = open_cache(
-            self._mounter._store.root,
+        held = self._places.cache(
             id,
-            variant=variant,
+            variant,
             sharing=mount.sharing,
             fill=lambda path: self._fill(path, mount),
-            waiting=waiting,
-            cancel=self._cancel,
             user=self._user,
+            cancel=self._cancel,
         )
         self._stack.enter_context(held)
         return held.path
@@ -369,20 +290,18 @@ class _Made:
             os.chmod(path, _mode(mount))
 
     def _seed(self, path: str, mount: CacheMount) -> None:
-        from lamina.builder.selection import select_path
-        from lamina.builder.tree import Tree
-
-        found = self._inputs(mount)
+        source = self._inputs(mount)
         with ExitStack() as stack:
-            if found.result is not None:
-                root = os.open(
-                    self._stage(found.result, read_only=True), os.O_RDONLY | os.O_CLOEXEC
+            if source.result is not None:
+                stage = self._places.stage(
+                    source.result, self._stack, read_only=True, cancel=self._cancel
                 )
+                root = os.open(stage, os.O_RDONLY | os.O_CLOEXEC)
                 tree = Tree(root, what="the stage", ignore=None, keeps_owner=True)
                 stack.callback(tree.close)
                 selection = select_path(tree, mount.path, cache=None, cancel=self._cancel)
-                found = MountInput(None, tree, selection)
-            copy = self._mounter._copy(found, stack, self._cancel)
+                source = MountInput(None, tree, selection)
+            copy = self._places.copy(source, stack, cancel=self._cancel)
             if not os.path.isdir(copy):
                 raise LaminaError(
                     f'"/{mount.path}" is not a directory: a cache mount cannot begin with it',
@@ -416,8 +335,7 @@ class _Made:
         self._mounts.append(Mount(mount.target, "tmpfs", "", tuple(options)))
 
     def _secret(self, mount: SecretMount) -> None:
-        secrets = self._mounter._secrets
-        value = secrets.get(mount.id) if secrets is not None else None
+        value = self._mounter.secret(mount.id)
         if value is None:
             if mount.required:
                 raise LaminaError(
@@ -439,10 +357,8 @@ class _Made:
             self._add(mount.target, path, *_HIDDEN)
 
     def _ssh(self, mount: SshMount) -> None:
-        from lamina.builder.sshagents import AgentSocket
-
-        agents = self._mounter._agents
-        if agents is None or not agents.has(mount.id):
+        address = self._mounter.agent(mount.id)
+        if address is None:
             if mount.required:
                 raise LaminaError(
                     f'no SSH key "{mount.id}" forwarded from the client',
@@ -450,12 +366,6 @@ class _Made:
                     hint=f"give one with --ssh {mount.id}",
                 )
             return
-        with self._mounter._guard:
-            place = ""
-            if agents.needs_directory(mount.id):
-                place = self._mounter.memory(self._mounter._lasting, "agent")
-                self._mounter._lasting.callback(agents.close)
-            address = agents.address(mount.id, place)
         path = self._private_path()
         socket = AgentSocket(path, address, uid=mount.uid, gid=mount.gid, mode=mount.mode & 0o777)
         self._stack.enter_context(socket)
@@ -464,23 +374,17 @@ class _Made:
     def _private_path(self) -> str:
         """A new path on the step's own tmpfs, which no other process of the host sees."""
         if not self._private:
-            self._private = self._mounter.memory(self._stack, "private")
+            self._private = self._places.memory("private", self._stack)
         return os.path.join(self._private, str(len(self._mounts)))
 
     def _script(self, mount: ScriptMount) -> None:
-        directory = self._mounter._new_directory(self._stack, "script")
+        directory = self._places.directory("script", self._stack)
         path = os.path.join(directory, mount.name)
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o755)
         with open(fd, "wb") as file:
             os.fchmod(fd, 0o755)
             file.write(mount.content.encode("utf-8", "surrogateescape"))
         self._add(mount.target, directory, "ro")
-
-
-def _while_not(cancel: CancelToken, items: Items) -> Iterator[Item]:
-    for item in items:
-        cancel.check()
-        yield item
 
 
 def _text(id: str, value: bytes) -> str:

@@ -3,6 +3,7 @@
 
 `main` finds the command (`COMMANDS`) and imports its module alone; the module's `configure(parser)`
 declares Docker's flags and `run(args, context)` calls one use case of `app/` and prints. `ui/`
-renders the event stream; `format` renders rows; `arguments` is Docker's flag syntax on argparse.
-No command imports another: what they share is in modules of its own, named for what they give.
+renders the event stream; `format` renders rows; `arguments` is Docker's flag syntax, `helptext`
+its help. No command imports another: what they share is in modules of its own, named for what they
+give.
 """

@@ -1,24 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Docker's flag syntax: what a command declares, and the plain command lines parsed without argparse.
+"""Docker's flag syntax (pflag's): `--rm=false`, `-it`, values that begin with a dash, options that
+end at the image name.
 
-argparse costs 10 ms of every start. `Parser` records declarations and reads the lines that leave no
-question; for anything else (help, an error, `--`, positionals on both sides of an option) it replays
-the declarations on `fullarguments.FullParser`, whose answer counts. So the two can differ only
-where this one answers: tests/property/cli/test_arguments.py compares them.
+argparse would cost each start 10 ms, and takes a value for a flag, or drops it, by rules of its
+own. Errors are LaminaErrors of kind USAGE, in pflag's words.
 """
 
 from __future__ import annotations
 
+from lamina.errors import Kind, LaminaError
 from lamina.start.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable, Sequence
+    from typing import NoReturn
 
-    from lamina.cli.fullarguments import FullParser
-
-REMAINDER = "..."  # argparse.REMAINDER
+REMAINDER = "..."  # as `nargs`: all that is left
 TRUE = frozenset({"true", "1", "t", "T", "TRUE", "True"})  # Go's strconv.ParseBool
 FALSE = frozenset({"false", "0", "f", "F", "FALSE", "False"})
 
@@ -33,15 +32,18 @@ class Argument(Record):
     type: type[int] | None = None
     choices: tuple[str, ...] | None = None
     nargs: str | None = None
-    const: str | None = None
     metavar: str | None = None
     help: str | None = None
     why: str = ""
     required: bool = False
 
 
-class _Unclear(Exception):
-    """The command line is for argparse."""
+class HelpWanted(Exception):
+    """The command line asks for help: `parser` knows what there is to say."""
+
+    def __init__(self, parser: Parser) -> None:
+        super().__init__(parser.command)
+        self.parser = parser
 
 
 class Arguments:
@@ -53,10 +55,10 @@ class Parser:
 
     def __init__(self, command: str, *, summary: str, usage: str) -> None:
         self.command = command
+        self.summary = summary
+        self.usage = usage
         self.stops_at_positional = False
-        self._summary = summary
-        self._usage = usage
-        self._declared: list[Argument] = []
+        self.declared: list[Argument] = []
         self._options: dict[str, Argument] = {}
         self._positionals: list[Argument] = []
 
@@ -68,7 +70,6 @@ class Parser:
         type: type[int] | None = None,
         choices: Iterable[str] | None = None,
         nargs: str | None = None,
-        const: str | None = None,
         dest: str = "",
         metavar: str | None = None,
         help: str | None = None,
@@ -84,7 +85,6 @@ class Parser:
                 type,
                 None if choices is None else tuple(choices),
                 nargs,
-                const,
                 metavar,
                 help,
                 required=required,
@@ -100,126 +100,137 @@ class Parser:
         self._add(Argument(names, _dest(names), "refuse", why=why))
 
     def parse(self, argv: Sequence[str]) -> argparse.Namespace:
-        """The parsed arguments. Raises LaminaError of kind USAGE."""
-        try:
-            return self._plain(list(argv))  # type: ignore[return-value]  # attributes are all that is used
-        except _Unclear:
-            return self._full().parse(argv)
+        """The parsed arguments.
+
+        Raises:
+            LaminaError: kind USAGE, or UNSUPPORTED for a flag that is refused.
+            HelpWanted: `--help` is among them.
+        """
+        found = Arguments()
+        values = found.__dict__
+        for each in self.declared:
+            default = each.default
+            values.setdefault(each.dest, list(default) if isinstance(default, list) else default)
+        words: list[str] = []  # positional
+        at = 0
+        while at < len(argv):
+            word = argv[at]
+            at += 1
+            if word == "--":
+                words += argv[at:]
+                break
+            if not is_option(word):
+                words.append(word)
+                if self.stops_at_positional:
+                    words += argv[at:]
+                    break
+            elif word.startswith("--"):
+                at = self._long(word, argv, at, values)
+            else:
+                at = self._short(word, argv, at, values)
+        for each in self._options.values():
+            if each.required and values[each.dest] is None:
+                self._fail(f"flag {each.names[-1]} is required")
+        self._place(words, values)
+        return found  # type: ignore[return-value]  # attributes are all that is used
 
     def _add(self, argument: Argument) -> None:
-        self._declared.append(argument)
+        self.declared.append(argument)
         if argument.names[0].startswith("-"):
             for name in argument.names:
                 self._options[name] = argument
         else:
             self._positionals.append(argument)
 
-    def _full(self) -> FullParser:
-        from lamina.cli.fullarguments import FullParser
-
-        full = FullParser(self.command, summary=self._summary, usage=self._usage)
-        full.stops_at_positional = self.stops_at_positional
-        for each in self._declared:
-            if each.action == "true":
-                full.switch(*each.names, help=each.help or "", default=bool(each.default))
-            elif each.action == "refuse":
-                full.refuse(*each.names, why=each.why)
-            else:
-                full.declare(each)
-        return full
-
-    def _plain(self, argv: list[str]) -> Arguments:
-        found = Arguments()
-        values = found.__dict__
-        for each in self._declared:
-            default = each.default
-            values.setdefault(each.dest, list(default) if isinstance(default, list) else default)
-        words: list[str] = []  # positional
-        ended = -1  # where the last of them stood: they must be neighbours
-        at = 0
-        while at < len(argv):
-            word = argv[at]
-            if is_option(word):
-                at = self._option(word, argv, at + 1, values)
-            elif self.stops_at_positional:
-                words = argv[at:]
-                break
-            elif words and at != ended + 1:
-                raise _Unclear
-            else:
-                words.append(word)
-                ended = at
+    def _long(self, word: str, argv: Sequence[str], at: int, values: dict[str, object]) -> int:
+        """Read `--name`, its value from `argv[at]` if it is there; where to go on."""
+        name, equals, value = word.partition("=")
+        option = self._option(name, f"unknown flag: {name}")
+        if not equals:
+            if option.action == "true":
+                value = "true"
+            elif at < len(argv):
+                value = argv[at]
                 at += 1
-        if any(each.required and values[each.dest] is None for each in self._declared):
-            raise _Unclear
-        self._place(words, values)
-        return found
+            else:
+                self._fail(f"flag needs an argument: {name}")
+        self._set(option, value, values)
+        return at
 
-    def _option(self, word: str, argv: list[str], at: int, values: dict[str, object]) -> int:
-        """Read the option `word`, its value from `argv[at]` if it is there; where to go on."""
-        if word.startswith("--"):
-            name, equals, value = word.partition("=")
-            argument = self._options.get(name)
-            if argument is None:
-                raise _Unclear
-            if argument.action == "true":
-                if equals and value not in TRUE and value not in FALSE:
-                    raise _Unclear
-                if not equals or value in TRUE:
-                    values[argument.dest] = True
-                elif argument.default:
-                    values[argument.dest] = False
-                return at
-            if not equals:
-                value, at = _next(argv, at)
-            _set(argument, value, values)
-            return at
+    def _short(self, word: str, argv: Sequence[str], at: int, values: dict[str, object]) -> int:
+        """Read `-abc`: switches, of which the last letter may take a value; where to go on."""
         for place, letter in enumerate(word[1:], start=2):
-            argument = self._options.get(f"-{letter}")
-            if argument is None:
-                raise _Unclear
-            if argument.action == "true":
-                values[argument.dest] = True
+            rest = word[place:]
+            shown = f"{letter!r} in -{letter}{rest}"
+            option = self._option(f"-{letter}", f"unknown shorthand flag: {shown}")
+            if len(rest) > 1 and rest[0] == "=":
+                self._set(option, rest[1:], values)
+                break
+            if option.action == "true":
+                self._set(option, "true", values)
                 continue
-            value = word[place:]
-            if not value:
-                value, at = _next(argv, at)
-            if not value or value.startswith("="):
-                raise _Unclear
-            _set(argument, value, values)
+            if not rest:
+                if at >= len(argv):
+                    self._fail(f"flag needs an argument: {shown}")
+                rest = argv[at]
+                at += 1
+            self._set(option, rest, values)
             break
         return at
 
+    def _option(self, name: str, unknown: str) -> Argument:
+        """The option of that name, which lamina has."""
+        option = self._options.get(name)
+        if option is None:
+            if name in {"--help", "-h"}:
+                raise HelpWanted(self)
+            self._fail(unknown)
+        if option.action == "refuse":
+            raise LaminaError(f"{name} is not supported: {option.why}", kind=Kind.UNSUPPORTED)
+        return option
+
+    def _set(self, option: Argument, text: str, values: dict[str, object]) -> None:
+        value: object = text
+        if option.action == "true":
+            if text not in TRUE and text not in FALSE:
+                self._fail(_invalid(option, text, "not a boolean"))
+            value = text in TRUE
+        elif option.choices is not None and text not in option.choices:
+            choices = ", ".join(f"'{each}'" for each in option.choices)
+            self._fail(_invalid(option, text, f"choose from {choices}"))
+        elif option.type is not None:
+            try:
+                value = option.type(text)
+            except ValueError:
+                self._fail(_invalid(option, text, "not a whole number"))
+        if option.action == "append":
+            so_far = values[option.dest]
+            value = [*(so_far if isinstance(so_far, list) else ()), value]
+        values[option.dest] = value
+
     def _place(self, words: list[str], values: dict[str, object]) -> None:
-        declared = self._positionals
-        single = [each for each in declared if each.nargs is None]
-        if declared[: len(single)] != single or len(declared) > len(single) + 1:
-            raise _Unclear
-        if any(each.type or each.choices for each in declared) or len(words) < len(single):
-            raise _Unclear
+        """Give the words to the positionals: one to each, the rest to the last if it is open."""
+        single = [each for each in self._positionals if each.nargs is None]
+        last = self._positionals[-1] if len(self._positionals) > len(single) else None
+        needed = len(single) + (last is not None and last.nargs == "+")
+        if len(words) < needed:
+            bound = "" if last is None else "at least "
+            plural = "s" * (needed > 1)
+            self._fail(f"'lamina {self.command}' requires {bound}{needed} argument{plural}")
         for each, word in zip(single, words, strict=False):
-            values[each.dest] = word
+            self._set(each, word, values)
         rest = words[len(single) :]
-        if len(declared) == len(single):
-            if rest:
-                raise _Unclear
-            return
-        last = declared[-1]
-        if self.stops_at_positional and last.nargs == REMAINDER:
-            if single and any(is_option(word) for word in words[: len(single)]):
-                raise _Unclear
+        if last is None or last.nargs == "?":
+            taken = 0 if last is None else 1
+            if len(rest) > taken:
+                self._fail(f"unexpected {rest[taken]!r}")
+            if rest and last is not None:
+                self._set(last, rest[0], values)
+        elif rest or last.default is None:
             values[last.dest] = rest
-        elif self.stops_at_positional and any(is_option(word) for word in words):
-            raise _Unclear
-        elif last.nargs == "?" and len(rest) <= 1:
-            if rest:
-                values[last.dest] = rest[0]
-        elif last.nargs in {"*", "+"} and rest:
-            values[last.dest] = rest
-        elif last.nargs == "*" and last.default is None:
-            values[last.dest] = []
-        else:
-            raise _Unclear
+
+    def _fail(self, message: str) -> NoReturn:
+        raise LaminaError(message, kind=Kind.USAGE, hint=f"see 'lamina {self.command} --help'")
 
 
 def _dest(names: tuple[str, ...]) -> str:
@@ -227,28 +238,10 @@ def _dest(names: tuple[str, ...]) -> str:
     return (longs or names)[0].lstrip("-").replace("-", "_")
 
 
-def _next(argv: list[str], at: int) -> tuple[str, int]:
-    if at >= len(argv):
-        raise _Unclear
-    return argv[at], at + 1
-
-
-def _set(argument: Argument, value: str, values: dict[str, object]) -> None:
-    if argument.action not in {"store", "append"} or argument.nargs is not None:
-        raise _Unclear
-    if value == "--" or (argument.choices is not None and value not in argument.choices):
-        raise _Unclear  # argparse drops a value of two dashes
-    found: object = value
-    if argument.type is not None:
-        try:
-            found = argument.type(value)
-        except ValueError:
-            raise _Unclear from None
-    if argument.action == "append":
-        so_far = values[argument.dest]
-        values[argument.dest] = [*(so_far if isinstance(so_far, list) else ()), found]
-    else:
-        values[argument.dest] = found
+def _invalid(option: Argument, text: str, why: str) -> str:
+    names = ", ".join(option.names)
+    what = f'"{names}" flag' if option.names[0].startswith("-") else names
+    return f'invalid argument "{text}" for {what}: {why}'
 
 
 def is_option(word: str) -> bool:

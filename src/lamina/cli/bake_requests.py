@@ -204,7 +204,8 @@ def _contexts(fields: Fields, host: BakeHost) -> tuple[BuildContextSource, ...]:
 
 
 def _path(text: str) -> str:
-    return os.path.normpath(text.removeprefix("cwd://")) if "://" not in text[6:] else text
+    local = text.removeprefix("cwd://")
+    return text if "://" in local else os.path.normpath(local)
 
 
 def _platforms(fields: Fields, host: BakeHost) -> tuple[Platform, ...]:

@@ -8,6 +8,7 @@ import json
 
 from lamina.cli.ui.escape import printable
 from lamina.errors import Kind, LaminaError, SourceError
+from lamina.redaction import redacted
 from lamina.start.record import Record
 
 TYPE_CHECKING = False
@@ -148,7 +149,7 @@ def _source(span: Span, request: BuildRequest) -> str:
     shown = [f"{request.dockerfile_name}:{span.start}", _FRAME]
     for number in range(start, end + 1):
         mark = ">>>" if span.start <= number <= span.end else "   "
-        shown.append(f" {number:3d} | {mark} {printable(lines[number - 1])}")
+        shown.append(f" {number:3d} | {mark} {printable(redacted(lines[number - 1]))}")
     return "\n".join([*shown, _FRAME, ""])
 
 

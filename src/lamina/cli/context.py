@@ -51,6 +51,7 @@ class Context:
         self._store: Store | None = None
         self._token: CancelToken | None = None
         self._settings: Settings | None = None
+        self._told: set[str] = set()  # notices
 
     def store(self) -> Store:
         """The store at `root`, opened on the first call."""
@@ -104,11 +105,14 @@ class Context:
         self.stderr.flush()
 
     def notices(self, event: Event) -> None:
-        """An emitter (`emit=context.notices`): prints notices on standard error, nothing else."""
+        """An emitter (`emit=context.notices`): prints notices on standard error, each once, and
+        nothing else.
+        """
         from lamina.cli.ui.escape import printable
         from lamina.events import Notice
 
-        if isinstance(event, Notice):
+        if isinstance(event, Notice) and event.message not in self._told:
+            self._told.add(event.message)
             self.warn(f"lamina: {printable(event.message)}")
 
     def path(self, path: str) -> str:

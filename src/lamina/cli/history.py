@@ -24,14 +24,7 @@ _WIDTH = 45  # docker/cli cuts CREATED BY there
 
 
 def configure(parser: Parser) -> None:
-    parser.add_argument(
-        "-H",
-        "--human",
-        default="true",
-        nargs="?",
-        const="true",
-        help="sizes and dates for people (default true)",
-    )
+    parser.switch("-H", "--human", default=True, help="sizes and dates for people")
     parser.switch("-q", "--quiet", help="only image ids")
     parser.switch("--no-trunc", help="do not shorten")
     parser.add_argument("--format", help="'table', 'table TEMPLATE', 'json', or a Go template")
@@ -45,9 +38,8 @@ def run(args: argparse.Namespace, context: Context) -> int:
     from lamina.spec.platform import Platform
 
     platform = Platform.parse(args.platform) if args.platform else context.platform()
-    human = args.human.lower() not in {"false", "0", "f"}
     lines = history(context.store(), args.image, platform=platform, exact=bool(args.platform))
-    rows = [_row(line, now=context.clock(), full=args.no_trunc, human=human) for line in lines]
+    rows = [_row(line, now=context.clock(), full=args.no_trunc, human=args.human) for line in lines]
     columns = ["ID", "CreatedSince", "CreatedBy", "Size", "Comment"]
     for text in listing(
         args.format, headers=HEADERS, default=columns, rows=rows, quiet="ID" if args.quiet else ""

@@ -33,7 +33,11 @@ def run(args: argparse.Namespace, context: Context) -> int:
     if not confirmed(question, context, what="image", force=args.force):
         return 1
     pruned = prune_images(
-        context.store(), all_unused=args.all, wanted=wanted, platform=context.platform()
+        context.store(),
+        all_unused=args.all,
+        wanted=wanted,
+        platform=context.platform(),
+        emit=context.notices,
     )
     show([(IMAGES, pruned)], context)
     return 0

@@ -75,7 +75,7 @@ def _row(listed: Listed, *, now: float, full: bool) -> dict[str, object]:
     size = human_size(listed.size)
     return {
         "Repository": reference.familiar_name() if reference is not None else "<none>",
-        "Tag": reference.tag if reference is not None else "<none>",
+        "Tag": reference.tag or "<none>" if reference is not None else "<none>",
         "Digest": str(image.target.digest),
         "ID": str(image.id) if full else image.id.short(),
         "CreatedSince": ago(now - listed.created) if listed.created else "N/A",

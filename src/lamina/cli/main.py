@@ -15,77 +15,76 @@ if TYPE_CHECKING:
 
     from lamina.cli.context import Context
 
-# command -> (module in lamina.cli, summary); the order of `lamina --help`
-COMMANDS: dict[str, tuple[str, str]] = {
-    "build": ("build", "build an image from a Dockerfile"),
-    "bake": ("bake", "build several targets from a bake or compose file"),
-    "builds": ("builds", "list and inspect recorded builds, print their logs"),
-    "enter": ("enter", "enter a step of a recorded build"),
-    "why": ("why", "say why the steps of a build were not cached"),
-    "run": ("run", "create and run a container from an image"),
-    "exec": ("exec", "run a command in a running container"),
-    "ps": ("ps", "list containers"),
-    "logs": ("logs", "print the output of a container"),
-    "stop": ("stop", "stop running containers"),
-    "start": ("start", "start stopped containers"),
-    "restart": ("restart", "restart containers"),
-    "kill": ("kill", "send a signal to running containers"),
-    "wait": ("wait", "wait for containers to stop, print their exit statuses"),
-    "rm": ("rm", "remove containers"),
-    "port": ("port", "list the published ports of a container"),
-    "images": ("images", "list images"),
-    "inspect": ("inspect", "print details of images and containers as JSON"),
-    "image inspect": ("image_inspect", "print details of images as JSON"),
-    "container inspect": ("container_inspect", "print details of containers as JSON"),
-    "history": ("history", "print the history of an image"),
-    "tag": ("tag", "give an image another name"),
-    "rmi": ("rmi", "remove images"),
-    "save": ("save", "write images to an archive"),
-    "load": ("load", "read images from an archive"),
-    "import": ("import_", "make an image from a root filesystem"),
-    "bootstrap": ("bootstrap", "make a base image from the distribution's packages"),
-    "cache ls": ("cache_ls", "list cache mounts"),
-    "cache inspect": ("cache_inspect", "print details of cache mounts as JSON"),
-    "cache rm": ("cache_rm", "remove cache mounts"),
-    "cache prune": ("cache_prune", "remove cache mounts that no build uses"),
-    "cache export": ("cache_export", "write cache mounts to a directory, archive or registry"),
-    "cache import": ("cache_import", "read cache mounts from a directory, archive or registry"),
-    "system df": ("df", "show what uses the store's disk space"),
-    "system fsck": ("fsck", "find what is damaged in the store, and repair it"),
-    "system prune": ("system_prune", "remove unused data"),
-    "builder prune": ("builder_prune", "remove build cache"),
-    "image prune": ("image_prune", "remove unused images"),
-    "container prune": ("container_prune", "remove all stopped containers"),
-    "pull": ("pull", "pull an image from a registry"),
-    "push": ("push", "push an image to a registry"),
-    "copy": ("copy", "copy an image between registries, layouts, archives and the store"),
-    "tags": ("tags", "list the tags of a repository"),
-    "digest": ("digest", "print the digest of a name in its registry"),
-    "delete": ("delete", "delete a manifest or tag from a registry"),
-    "manifest": ("manifest", "inspect manifests; create, annotate and push manifest lists"),
-    "attach-artifact": ("attach_artifact", "attach files to an image in its registry"),
-    "referrers": ("referrers", "list what refers to an image in its registry"),
-    "login": ("login", "log in to a registry"),
-    "logout": ("logout", "log out from a registry"),
-    "serve": ("serve", "serve a registry"),
-    "scrub": ("scrub", "find damaged blobs of a registry"),
-    "registry retention": ("registry_retention", "remove what a registry's rules let go"),
-    "registry history": ("registry_history", "print the moves of a registry's tags"),
-    "registry undelete": ("registry_undelete", "bring back a removed tag or manifest"),
-    "registry usage": ("registry_usage", "print what a repository holds, and its quota"),
-    "version": ("version", "print the version"),
-    "doctor": ("doctor", "check this host, and say how to mend what it lacks"),
-    "info": ("info", "print what lamina found on this host, and why it chose what it uses"),
+# command -> (module in lamina.cli, summary, section of `lamina --help`); a verb of a group has none
+COMMANDS: dict[str, tuple[str, str, str]] = {
+    "run": ("run", "create and run a container from an image", "Common"),
+    "exec": ("exec", "run a command in a running container", "Common"),
+    "ps": ("ps", "list containers", "Common"),
+    "build": ("build", "build an image from a Dockerfile", "Common"),
+    "pull": ("pull", "pull an image from a registry", "Common"),
+    "push": ("push", "push an image to a registry", "Common"),
+    "images": ("images", "list images", "Common"),
+    "login": ("login", "log in to a registry", "Common"),
+    "logout": ("logout", "log out from a registry", "Common"),
+    "version": ("version", "print the version", "Common"),
+    "info": ("info", "print what was found on this host, and why it was chosen", "Common"),
+    "doctor": ("doctor", "check this host, and say how to mend what it lacks", "Common"),
+    "bake": ("bake", "build several targets from a bake or compose file", "Build"),
+    "builds": ("builds", "list and inspect recorded builds, print their logs", "Build"),
+    "enter": ("enter", "enter a step of a recorded build", "Build"),
+    "why": ("why", "say why the steps of a build were not cached", "Build"),
+    "logs": ("logs", "print the output of a container", "Container"),
+    "stop": ("stop", "stop running containers", "Container"),
+    "start": ("start", "start stopped containers", "Container"),
+    "restart": ("restart", "restart containers", "Container"),
+    "kill": ("kill", "send a signal to running containers", "Container"),
+    "wait": ("wait", "wait for containers to stop, print their exit statuses", "Container"),
+    "rm": ("rm", "remove containers", "Container"),
+    "port": ("port", "list the published ports of a container", "Container"),
+    "inspect": ("inspect", "print details of images and containers as JSON", "Image"),
+    "image inspect": ("image_inspect", "print details of images as JSON", ""),
+    "container inspect": ("container_inspect", "print details of containers as JSON", ""),
+    "history": ("history", "print the history of an image", "Image"),
+    "tag": ("tag", "give an image another name", "Image"),
+    "rmi": ("rmi", "remove images", "Image"),
+    "save": ("save", "write images to an archive", "Image"),
+    "load": ("load", "read images from an archive", "Image"),
+    "import": ("import_", "make an image from a root filesystem", "Image"),
+    "bootstrap": ("bootstrap", "make a base image from the distribution's packages", "Build"),
+    "cache ls": ("cache_ls", "list cache mounts", ""),
+    "cache inspect": ("cache_inspect", "print details of cache mounts as JSON", ""),
+    "cache rm": ("cache_rm", "remove cache mounts", ""),
+    "cache prune": ("cache_prune", "remove cache mounts that no build uses", ""),
+    "cache export": ("cache_export", "write cache mounts to a directory, archive or registry", ""),
+    "cache import": ("cache_import", "read cache mounts from a directory, archive or registry", ""),
+    "system df": ("df", "show what uses the store's disk space", ""),
+    "system fsck": ("fsck", "find what is damaged in the store, and repair it", ""),
+    "system prune": ("system_prune", "remove unused data", ""),
+    "builder prune": ("builder_prune", "remove build cache", ""),
+    "image prune": ("image_prune", "remove unused images", ""),
+    "container prune": ("container_prune", "remove all stopped containers", ""),
+    "copy": ("copy", "copy an image between registries, archives and the store", "Registry"),
+    "tags": ("tags", "list the tags of a repository", "Registry"),
+    "digest": ("digest", "print the digest of a name in its registry", "Registry"),
+    "delete": ("delete", "delete a manifest or tag from a registry", "Registry"),
+    "manifest": ("manifest", "inspect manifests, make and push lists of them", "Management"),
+    "attach-artifact": ("attach_artifact", "attach files to an image in its registry", "Registry"),
+    "referrers": ("referrers", "list what refers to an image in its registry", "Registry"),
+    "serve": ("serve", "serve a registry", "Registry"),
+    "scrub": ("scrub", "find damaged blobs of a registry", "Registry"),
+    "registry retention": ("registry_retention", "remove what a registry's rules let go", ""),
+    "registry history": ("registry_history", "print the moves of a registry's tags", ""),
+    "registry undelete": ("registry_undelete", "bring back a removed tag or manifest", ""),
+    "registry usage": ("registry_usage", "print what a repository holds, and its quota", ""),
 }
 
-# Docker's management commands: (group, verb) -> command
+# (group, verb) -> command, beside the commands that are named so
 ALIASES: dict[tuple[str, str], str] = {
     ("image", "build"): "build",
     ("image", "ls"): "images",
     ("image", "list"): "images",
     ("image", "rm"): "rmi",
     ("image", "remove"): "rmi",
-    ("image", "inspect"): "image inspect",
     ("image", "history"): "history",
     ("image", "tag"): "tag",
     ("image", "save"): "save",
@@ -111,37 +110,24 @@ ALIASES: dict[tuple[str, str], str] = {
     ("container", "kill"): "kill",
     ("container", "wait"): "wait",
     ("container", "rm"): "rm",
+    ("container", "remove"): "rm",
     ("container", "port"): "port",
-    ("container", "inspect"): "container inspect",
     ("system", "info"): "info",
-    ("cache", "ls"): "cache ls",
     ("cache", "list"): "cache ls",
-    ("cache", "inspect"): "cache inspect",
-    ("cache", "rm"): "cache rm",
     ("cache", "remove"): "cache rm",
-    ("cache", "prune"): "cache prune",
-    ("cache", "export"): "cache export",
-    ("cache", "import"): "cache import",
-    ("system", "df"): "system df",
-    ("system", "fsck"): "system fsck",
-    ("system", "prune"): "system prune",
-    ("builder", "prune"): "builder prune",
     ("buildx", "prune"): "builder prune",
-    ("image", "prune"): "image prune",
-    ("container", "prune"): "container prune",
     ("registry", "serve"): "serve",
     ("registry", "scrub"): "scrub",
-    ("registry", "retention"): "registry retention",
-    ("registry", "history"): "registry history",
-    ("registry", "undelete"): "registry undelete",
-    ("registry", "usage"): "registry usage",
 }
 
 # new objects before the collector looks for cycles: at Python's 700 it runs 60 times in a cached build
 _GC_THRESHOLD = 10_000
 
 # Docker's global options that mean nothing without a daemon
-_REFUSED_GLOBALS = ("-H", "--host", "-c", "--context", "--config", "--tls", "--tlsverify")
+_REFUSED_GLOBALS = (
+    *("-H", "--host", "-c", "--context", "--config"),
+    *("--tls", "--tlscacert", "--tlscert", "--tlskey", "--tlsverify"),
+)
 
 
 def script() -> NoReturn:
@@ -222,18 +208,20 @@ def _tell_of_namespace(context: Context) -> None:
 
 def main(argv: Sequence[str], context: Context) -> int:
     """Run the command in `argv` and return its exit status; prints errors, raises none."""
+    from lamina.cli.arguments import HelpWanted, Parser  # not before the code cache is there
+
     status_of_failure: int | None = None
     try:
         words = list(argv)
-        if not words or words[0] in {"--help", "-h", "help"}:
-            return _help(words, context)
-        if words[0] in {"--version", "-v"}:
+        if words[:1] == ["help"] and len(words) > 1:
+            words = [*words[1:], "--help"]
+        if words[:1] in (["--version"], ["-v"]):
             words[0] = "version"
+        if _shows_help(words, context):
+            return 0
         name, rest = _find_command(words)
         module = _load(name)
         status_of_failure = getattr(module, "STATUS_OF_FAILURE", None)
-        from lamina.cli.arguments import Parser
-
         parser = Parser(name, summary=module.__doc__.split("\n")[0], usage=module.USAGE)
         module.configure(parser)
         status: int = module.run(parser.parse(rest), context)
@@ -255,8 +243,11 @@ def main(argv: Sequence[str], context: Context) -> int:
         # the reader of our output has gone (`lamina images | head -1`); not worth a message
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
-    except SystemExit as stop:  # argparse's --help
-        return stop.code if isinstance(stop.code, int) else 0
+    except HelpWanted as wanted:
+        from lamina.cli.helptext import command_help
+
+        context.print(command_help(wanted.parser))
+        return 0
     except OSError as error:
         from lamina.cli.report import from_os_error, report
 
@@ -277,25 +268,37 @@ def _load(name: str):  # type: ignore[no-untyped-def]  # noqa: ANN202  # a comma
 
 
 def _find_command(words: list[str]) -> tuple[str, list[str]]:
+    """(command, its arguments). Raises LaminaError if there is no such command."""
     name = words[0]
     if name in COMMANDS:
         return name, words[1:]
-    groups = {group for group, _ in ALIASES}
-    if name in groups:
-        verb = words[1] if len(words) > 1 else ""
-        alias = ALIASES.get((name, verb))
-        if alias is not None:
-            return alias, words[2:]
-        verbs = ", ".join(sorted(v for g, v in ALIASES if g == name))
-        raise LaminaError(
-            f"unknown command: lamina {name} {verb}".rstrip(),
+    verb = words[1] if len(words) > 1 else ""
+    if f"{name} {verb}" in COMMANDS:
+        return f"{name} {verb}", words[2:]
+    if (name, verb) in ALIASES:
+        return ALIASES[name, verb], words[2:]
+    raise _unknown(name, verb)
+
+
+def _unknown(name: str, verb: str) -> LaminaError:
+    from lamina.cli.absent import refusal
+    from lamina.cli.helptext import GROUPS, verbs
+
+    is_group = name in GROUPS
+    refused = refusal(name, verb) if is_group else refusal("", name)
+    if refused is not None:
+        return refused
+    if is_group:
+        return LaminaError(
+            f"unknown command: lamina {name} {verb}",
             kind=Kind.USAGE,
-            hint=f"'lamina {name}' has: {verbs}",
+            hint=f"'lamina {name}' has: {', '.join(verbs(name, COMMANDS, ALIASES))}",
         )
     import difflib
 
-    close = difflib.get_close_matches(name, COMMANDS, n=1)
-    raise LaminaError(
+    names = [*(name for name in COMMANDS if " " not in name), *GROUPS]
+    close = difflib.get_close_matches(name, names, n=1)
+    return LaminaError(
         f"unknown command: lamina {name}",
         kind=Kind.USAGE,
         hint=f"did you mean '{close[0]}'?" if close else "see 'lamina --help'",
@@ -329,15 +332,21 @@ def _global_options(argv: list[str]) -> tuple[str, bool, list[str]]:
     return root, debug, words
 
 
-def _help(words: list[str], context: Context) -> int:
-    if len(words) > 1 and words[0] == "help":
-        return main([*words[1:], "--help"], context)
-    context.print("Usage:  lamina [--root DIR] [--debug] COMMAND\n")
-    context.print("Container images for Python people, with no daemon\n\nCommands:")
-    for name, (_, summary) in COMMANDS.items():
-        context.print(f"  {name:<15} {summary}")
-    context.print("\nRun 'lamina COMMAND --help' for the flags of a command.")
-    return 0 if words else 125
+def _shows_help(words: list[str], context: Context) -> bool:
+    """Whether the words ask for the help of lamina or of a group, which is then printed."""
+    if not words or words[0] in {"--help", "-h", "help"}:
+        from lamina.cli.helptext import overview
+
+        context.print(overview(COMMANDS))
+        return True
+    if len(words) > 1 and words[1] not in {"--help", "-h"}:
+        return False
+    if words[0] in COMMANDS or not any(group == words[0] for group, _ in ALIASES):
+        return False
+    from lamina.cli.helptext import group_help
+
+    context.print(group_help(words[0], COMMANDS, ALIASES))
+    return True
 
 
 def _flush(status: int) -> int:

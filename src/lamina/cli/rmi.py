@@ -23,7 +23,8 @@ def configure(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace, context: Context) -> int:
-    from lamina.app.images import collect_garbage, remove_image
+    from lamina.app.images import collect_garbage
+    from lamina.app.removing import remove_image
 
     store = context.store()
     errors: list[LaminaError] = []

@@ -112,10 +112,12 @@ def _ensure_image(args: argparse.Namespace, context: Context) -> None:
         return
     from lamina.app.pulling import PullOptions, pull_missing
     from lamina.cli.view import make_view
+    from lamina.image.view import PlatformNotFound
     from lamina.system.userns import is_possible
 
     if missing is not None and not args.quiet:
-        context.warn(f"Unable to find image '{name}' locally")
+        wanted = f" for {args.platform}" if isinstance(missing, PlatformNotFound) else ""
+        context.warn(f"Unable to find image '{name}'{wanted} locally")
     view = make_view("auto", context, quiet=args.quiet, builds=False)
     try:
         with context.registries() as registries:

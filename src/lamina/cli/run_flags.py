@@ -7,7 +7,6 @@ import os
 
 from lamina.app.run_options import DEFAULT_SHM_SIZE, RunOptions
 from lamina.cli.mount_flags import parse_mount, parse_tmpfs, parse_volume
-from lamina.cli.values import parse_size
 from lamina.container.network.publish import parse_publish
 from lamina.errors import Kind, LaminaError
 
@@ -171,7 +170,7 @@ def run_options(args: argparse.Namespace, context: Context) -> RunOptions:
         pids_limit=_integer(args.pids_limit, "--pids-limit"),
         ulimits=tuple(parse_ulimit(text) for text in args.ulimit),
         sysctls=tuple(_pair(text, "--sysctl") for text in args.sysctl),
-        shm_size=parse_size(args.shm_size, "--shm-size") if args.shm_size else DEFAULT_SHM_SIZE,
+        shm_size=_size(args.shm_size, "--shm-size") if args.shm_size else DEFAULT_SHM_SIZE,
         stop_signal=args.stop_signal,
         stop_timeout=_integer(args.stop_timeout, "--stop-timeout", default=10),
         log_driver=driver,
@@ -306,7 +305,7 @@ def _log_options(driver: str, options: Sequence[str]) -> tuple[str, int, int]:
                 f"unknown log opt '{name}' for {driver} log driver", kind=Kind.UNSUPPORTED
             )
         if name == "max-size":
-            max_size = parse_size(value, "--log-opt max-size")
+            max_size = _size(value, "--log-opt max-size")
         else:
             max_file = _integer(value, "--log-opt max-file", default=1)
     if max_file < 1:
@@ -317,7 +316,7 @@ def _log_options(driver: str, options: Sequence[str]) -> tuple[str, int, int]:
 
 
 def _memory(text: str) -> int:
-    size = parse_size(text, "--memory") if text else 0
+    size = _size(text, "--memory") if text else 0
     if 0 < size < 6 << 20:  # moby: linuxMinMemory
         raise LaminaError("Minimum memory limit allowed is 6MB", kind=Kind.USAGE)
     return size
@@ -366,3 +365,9 @@ def parse_ulimit(text: str) -> tuple[str, int, int]:
             f"ulimit soft limit must be less than or equal to hard limit: {text}", kind=Kind.USAGE
         )
     return name, low, high
+
+
+def _size(text: str, flag: str) -> int:
+    from lamina.cli.values import parse_size
+
+    return parse_size(text, flag)

@@ -38,17 +38,17 @@ def run(args: argparse.Namespace, context: Context) -> int:
         return 1
     store, settings = context.store(), context.settings()
     host = Host(runtime=settings.runtime, subnet=settings.subnet)
-    platform = context.platform()
+    platform, emit = context.platform(), context.notices
     pruned = [
         (CONTAINERS, prune_containers(store, host, wanted=wanted)),
         (
             IMAGES,
-            prune_images(store, all_unused=args.all, wanted=wanted, platform=platform),
+            prune_images(store, all_unused=args.all, wanted=wanted, platform=platform, emit=emit),
         ),
     ]
     if not (wanted.labels or wanted.without):  # cache has no labels: none of it matches
         limits = Limits(unused_since=wanted.until, dangling_only=not args.all)
-        pruned.append((CACHE, prune_cache(store, limits, emit=context.notices)))
+        pruned.append((CACHE, prune_cache(store, limits, emit=emit)))
     show(pruned, context)
     return 0
 

@@ -30,6 +30,7 @@ def make_view(
 
         return JsonView(context.stderr)
     if progress == "tty" or (progress == "auto" and context.stderr.isatty()):
+        from lamina.cli.ui.colours import palette
         from lamina.cli.ui.tty import LiveView
 
         return LiveView(
@@ -38,6 +39,7 @@ def make_view(
             width=_width(context),
             explain=explain,
             builds=builds,
+            colours=palette(context.env, is_terminal=context.stderr.isatty()),
         )
     return PlainView(context.stderr, explain=explain)
 

@@ -31,6 +31,7 @@ from lamina.start.jsontext import dumps
 from lamina.start.record import Record, replace
 from lamina.store.removal import remove_tree as remove_whole_tree
 from lamina.system import mounts
+from lamina.system import process as processes
 from lamina.system.paths import open_in_root, realpath_in_root
 from lamina.system.programs import run_program
 from lamina.system.sockets import listen
@@ -590,7 +591,7 @@ def send_signal(pid: int, number: int, *, started: int = 0) -> bool:
     if pidfd is None:
         return False
     try:
-        signal.pidfd_send_signal(pidfd, number)
+        processes.signal_pidfd(pidfd, number)
     except ProcessLookupError:
         return False
     finally:
@@ -601,7 +602,7 @@ def send_signal(pid: int, number: int, *, started: int = 0) -> bool:
 def open_pidfd(pid: int, *, started: int = 0) -> int | None:
     """A pidfd of the process; None if it is gone, or another one has its pid (`started`)."""
     try:
-        pidfd = os.pidfd_open(pid)
+        pidfd = processes.open_pidfd(pid)
     except OSError as error:
         if error.errno in {errno.ESRCH, errno.EINVAL}:
             return None

@@ -37,6 +37,7 @@ else:
     from _socket import MSG_CMSG_CLOEXEC, MSG_DONTWAIT, MSG_PEEK, SCM_RIGHTS, SOL_SOCKET, socket
 
 CONTROL_FD = 3
+TERMINAL_SIGNALS = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTSTP)
 MAX_REQUEST = 1 << 18  # bytes; a request holds paths only
 MAX_COPY = 4 << 20  # bytes
 SYS_CLONE = {"x86_64": 56, "aarch64": 220, "riscv64": 220, "loongarch64": 220}  # others: 120
@@ -48,6 +49,8 @@ CLONE_NEWPID = 0x20000000
 MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REC, MS_SLAVE = 2, 4, 8, 16384, 1 << 19
 MNT_DETACH, UMOUNT_NOFOLLOW = 2, 8
 PR_SET_PDEATHSIG = 1
+MFD_CLOEXEC, MFD_ALLOW_SEALING = 1, 2
+F_ADD_SEALS, ALL_SEALS = 1033, 0xF  # fcntl(2): no change, no more seals
 CGROUP_ROOT = "/sys/fs/cgroup"
 SYSTEM_PATHS = ("/bin", "/dev", "/etc", "/lib", "/lib64", "/sbin", "/usr")  # may be overlays too
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}  # of the runtime, not of the container
@@ -81,6 +84,7 @@ class Running:
 
 def main(state: str) -> None:
     """Serve requests until lamina closes the socket; `state` is lamina's directory of bundles."""
+    leave_terminal()
     control = socket(fileno=CONTROL_FD)
     os.set_inheritable(CONTROL_FD, False)
     wake_read, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -98,6 +102,19 @@ def main(state: str) -> None:
         if CONTROL_FD in ready and not serve(control, running):
             break
     end(running, state)
+
+
+def leave_terminal() -> None:
+    """Begin a session, which ^C on lamina's terminal does not reach.
+
+    lamina started this process with the terminal's signals blocked; what came since then is dropped.
+    (posix_spawn could begin it, but not in a Python that was built with an old C library.)
+    """
+    os.setsid()
+    for number in TERMINAL_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, TERMINAL_SIGNALS)
 
 
 def serve(control: socket, running: dict[int, Running]) -> bool:
@@ -245,7 +262,6 @@ def sealed_copy(path: str) -> int:
     """
     import fcntl
 
-    seals = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
     copy = -1
     try:
         source = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -253,12 +269,12 @@ def sealed_copy(path: str) -> int:
             size = os.fstat(source).st_size
             if size > MAX_COPY or os.pread(source, 4, 0) != b"\x7fELF":
                 return -1
-            copy = os.memfd_create("lamina-runtime", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+            copy = sealable_file()
             while size > 0 and (sent := os.sendfile(copy, source, None, size)):
                 size -= sent
             if size > 0:  # it is being written at this moment
                 raise OSError(errno.ETXTBSY, "incomplete", path)
-            fcntl.fcntl(copy, fcntl.F_ADD_SEALS, seals)
+            fcntl.fcntl(copy, F_ADD_SEALS, ALL_SEALS)
         finally:
             os.close(source)
     except OSError:  # the file itself is run
@@ -266,6 +282,19 @@ def sealed_copy(path: str) -> int:
             os.close(copy)
         return -1
     return copy
+
+
+def sealable_file() -> int:
+    """A descriptor of an empty file in memory. Raises OSError."""
+    name, flags = "lamina-runtime", MFD_CLOEXEC | MFD_ALLOW_SEALING
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create(name, flags)
+    import ctypes  # Python was built with an old C library, as those of uv and conda are
+
+    descriptor: int = ctypes.CDLL(None, use_errno=True).memfd_create(name.encode(), flags)
+    if descriptor < 0:
+        raise OSError(ctypes.get_errno(), "memfd_create")
+    return descriptor
 
 
 def program_of(path: str) -> int:

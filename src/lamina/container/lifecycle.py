@@ -13,6 +13,8 @@ from lamina.container import console, forking, instance, state
 from lamina.container.state import KIND, State
 from lamina.errors import Kind, LaminaError
 from lamina.store.ports import Document
+from lamina.store.removal import remove_tree
+from lamina.system.process import signal_pidfd
 from lamina.system.sockets import pair
 
 TYPE_CHECKING = False
@@ -38,25 +40,51 @@ def create(
     name: str,
     created: float,
     chain: ChainID | None,
-) -> Document:
-    """Record the container and prepare its rootfs; nothing runs yet. What was recorded.
+) -> tuple[Document, int]:
+    """Record the container and prepare its rootfs; nothing runs yet. What was recorded, and the
+    container's lock: until the caller closes it or hands it to `start`, nobody removes it.
 
-    Raises LaminaError of kind CONFLICT if the name is taken, NOT_FOUND if `chain` is not unpacked.
+    The lock comes before the record, so that who finds the record finds it held. Raises LaminaError
+    of kind CONFLICT if the name is taken, NOT_FOUND if `chain` is not unpacked.
     """
+    directory = state.directory_of(store.root, id)
     document = Document(kind=KIND, id=id, name=name, body=config.to_json(), created=created)
+    lock = _claim(directory)
+    try:
+        _record(store, document, chain)
+    except BaseException:
+        instance.remove_tree(directory)
+        os.close(lock)
+        raise
+    return document, lock
+
+
+def _claim(directory: str) -> int:
+    """The lock of a container's directory, which is made; see `remove_stray` for who else may have
+    it for a moment.
+    """
+    while True:
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        try:
+            lock = state.acquire(directory)
+        except state.ContainerNotFound:
+            continue
+        if lock is not None:
+            return lock
+
+
+def _record(store: Store, document: Document, chain: ChainID | None) -> None:
     try:
         store.documents.insert(document)
     except LaminaError as error:
         if error.kind is not Kind.CONFLICT:
             raise
-        raise name_conflict(store, name) from error
+        raise name_conflict(store, document.name) from error
     try:
-        store.snapshots.prepare(id, chain)
-        os.makedirs(state.directory_of(store.root, id), mode=0o700)
+        store.snapshots.prepare(document.id, chain)
     except BaseException:
-        delete(store, id)
+        delete(store, document.id)
         raise
-    return document
 
 
 def name_conflict(store: Store, name: str) -> LaminaError:
@@ -74,6 +102,7 @@ def start(
     store: Store,
     id: str,
     *,
+    lock: int | None = None,
     runtime: str = "",
     subnet: str = "",
     mode: str = "",
@@ -83,14 +112,14 @@ def start(
 ) -> Socket:
     """Start the container's monitor; its connection, on which STARTED or FAILED comes first.
 
-    `mode` is `attach` to get the output on the connection, or empty. `runtime` is a name or path
+    `lock` is what `create` gave (None: it is taken here), and is closed. `mode` is `attach` to get the output on the connection, or empty. `runtime` is a name or path
     (empty: what was found to work). With `forks` the monitor is a fork of this process if it has
     one thread: for lamina's own commands. The caller closes the connection.
 
     Raises LaminaError of kind CONFLICT if the container runs or is being changed.
     """
-    directory = state.directory_of(store.root, id)
-    lock = state.acquire(directory)
+    if lock is None:
+        lock = state.acquire(state.directory_of(store.root, id))
     if lock is None:
         raise LaminaError(f"container {id[:12]} is running or being changed", kind=Kind.CONFLICT)
     ours, theirs = pair()
@@ -227,7 +256,7 @@ def _pidfd(store: Store, id: str, *, boot: str) -> int | None:
 
 def _kill(pidfd: int, number: int) -> None:
     try:
-        signal.pidfd_send_signal(pidfd, number)
+        signal_pidfd(pidfd, number)
     except ProcessLookupError:
         return
 
@@ -356,6 +385,23 @@ def delete(store: Store, id: str) -> None:
     store.documents.delete(KIND, id)
 
 
+def remove_stray(store: Store, id: str) -> int:
+    """Remove a container's directory that no record names, as a killed `create` leaves it; bytes
+    freed. None are if somebody holds its lock, or it has a record by now.
+    """
+    directory = state.directory_of(store.root, id)
+    try:
+        lock = state.acquire(directory)
+    except (state.ContainerNotFound, NotADirectoryError):
+        return 0
+    if lock is None:
+        return 0
+    try:
+        return 0 if store.documents.get(KIND, id) is not None else remove_tree(directory)
+    finally:
+        os.close(lock)
+
+
 def rename(store: Store, id: str, name: str) -> None:
     """Give the container another name. Raises LaminaError of kind CONFLICT."""
     try:
@@ -376,6 +422,7 @@ __all__ = [
     "delete",
     "open_socket",
     "remove",
+    "remove_stray",
     "rename",
     "send_signal",
     "signal_named",

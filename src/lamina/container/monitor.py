@@ -22,6 +22,7 @@ from lamina.container.logs import LogWriter
 from lamina.errors import Kind, LaminaError
 from lamina.start.jsontext import loads
 from lamina.start.record import replace
+from lamina.system.process import open_pidfd
 from lamina.system.sockets import READ, WRITE, Poll, Socket, listen
 
 TYPE_CHECKING = False
@@ -105,7 +106,7 @@ class Monitor:
 
     def supervise(self) -> int:
         """Serve until the container's first process ends; its exit status (128 + N: signal N)."""
-        pidfd = os.pidfd_open(self._process.pid)
+        pidfd = open_pidfd(self._process.pid)
         try:
             for source in (pidfd, self._wakeup, self._listener):
                 self._poll.watch(source, READ)
@@ -374,24 +375,30 @@ def run_container(
         log.close(now=clock())
     oom_killed = built.undo()
     listener.close()
-    state.write_state(
-        directory,
-        replace(
-            running,
-            status=state.EXITED,
-            pid=0,
-            pid_started=0,
-            monitor_pid=0,
-            exit_status=status,
-            finished=clock() / 1e9,
-            oom_killed=oom_killed,
-            error=f"{log.lost} log lines were lost: the disk is full" if log and log.lost else "",
-        ),
-    )
+    lost = f"{log.lost} log lines were lost: the disk is full" if log and log.lost else ""
+    ended = _exited(running, status, at=clock(), oom_killed=oom_killed, error=lost)
+    state.write_state(directory, ended)
     if config.auto_remove:
         _remove(store, id)
     os.close(lock)
     finish_clients(monitor.clients, status)
+
+
+def _exited(
+    running: state.State, status: int, *, at: int, oom_killed: bool, error: str
+) -> state.State:
+    """The state after the process ended, `at` nanoseconds."""
+    return replace(
+        running,
+        status=state.EXITED,
+        pid=0,
+        pid_started=0,
+        monitor_pid=0,
+        exit_status=status,
+        finished=at / 1e9,
+        oom_killed=oom_killed,
+        error=error,
+    )
 
 
 def _remove(store: Store, id: str) -> None:

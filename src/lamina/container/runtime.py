@@ -120,9 +120,12 @@ def find_runtime(
 
 
 def _record_file(root: str, override: str) -> str:
-    """One a wish: who asks for crun and runc in turn should not wait for a probe each time."""
-    wish = f"-{sha256(override.encode()).hexdigest()[:12]}" if override else ""
-    return f"{root}/runtime{wish}.json"
+    """The file that remembers what was found for this `override`.
+
+    Each has its own: who asks for crun and runc in turn should not wait for a probe each time.
+    """
+    suffix = f"-{sha256(override.encode()).hexdigest()[:12]}" if override else ""
+    return f"{root}/runtime{suffix}.json"
 
 
 def _candidates(override: str, search_path: str) -> list[tuple[str, str]]:
@@ -132,19 +135,19 @@ def _candidates(override: str, search_path: str) -> list[tuple[str, str]]:
             raise NoRuntime(f"cannot execute the OCI runtime {override}", kind=Kind.NOT_FOUND)
         return [(_kind(override), override)]
     wanted = (override,) if override else NAMES
-    found = [
+    present = [
         (_kind(name), f"{directory}/{name}")
         for name in wanted
         for directory in search_path.split(":")
         if directory and os.access(f"{directory}/{name}", os.X_OK)
     ]
-    if not found:
+    if not present:
         raise NoRuntime(
             f"no OCI runtime found: {' and '.join(wanted)} not in {search_path}",
             hint="install crun (or runc) from the distribution, or name one with --runtime",
         )
     seen: dict[str, tuple[str, str]] = {}
-    for kind, path in found:
+    for kind, path in present:
         seen.setdefault(os.path.realpath(path), (kind, path))
     return list(seen.values())
 

@@ -12,6 +12,7 @@ import os
 import select
 import sys
 
+from lamina.container.launcher import TERMINAL_SIGNALS
 from lamina.errors import Kind, LaminaError
 from lamina.start.record import Record
 from lamina.system.sockets import Socket, packet_pair, send_descriptors
@@ -165,7 +166,7 @@ class Launcher:
                     self._forget()
 
     def _start(self) -> Socket:
-        """Start the process; its own session, so that ^C on the terminal does not reach it."""
+        """Start the process. The terminal's signals are held back until it is in its own session."""
         ours, theirs = packet_pair()
         boot = _BOOT.format(os.path.dirname(__file__), self._state)
         argv = [sys.executable, "-I", "-S", "-c", boot]
@@ -179,7 +180,7 @@ class Launcher:
                     (os.POSIX_SPAWN_OPEN, 1, "/dev/null", os.O_WRONLY, 0),
                     (os.POSIX_SPAWN_DUP2, theirs.fileno(), 3),
                 ],
-                setsid=True,
+                setsigmask=TERMINAL_SIGNALS,
             )
         return ours
 

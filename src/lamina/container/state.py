@@ -3,13 +3,14 @@
 
 The configuration is the body of the container's document in the store. The state is the file
 `state.json` of the container's directory, written by the container's monitor alone (write aside,
-rename). The monitor holds `lock` in that directory from before it exists until it is gone, so
-"is somebody in charge" is a question to the kernel and never a guess from a pid.
+rename). Who creates a container takes `lock` in that directory before the document is there, and
+hands it to the monitor, which holds it until it is gone: "is somebody in charge" is a question to
+the kernel and never a guess from a pid.
 
 | state.json | lock held | init alive | status                                                    |
 |------------|-----------|------------|-----------------------------------------------------------|
 | created    | no        |            | created                                                   |
-| created    | yes       |            | created (being started)                                   |
+| created    | yes       |            | created (being made or started)                           |
 | running    | yes       |            | running                                                   |
 | running    | no        | yes        | running, orphaned: its monitor was killed                 |
 | running    | no        | no         | exited, status unknown (255): monitor killed, or reboot   |

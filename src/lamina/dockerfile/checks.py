@@ -163,8 +163,10 @@ class Checker:
         """Keep a finding, unless the file asks to skip its rule."""
         if not self.wants(rule):
             return
+        from lamina.redaction import redacted
+
         page = RULES[rule]
-        message = printable(message)
+        message = redacted(printable(message))
         severity = Severity.ERROR if self.options.error else Severity.WARNING
         url = f"{_URL}{page}/" if page else ""
         self._found.setdefault(

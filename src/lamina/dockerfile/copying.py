@@ -300,10 +300,10 @@ def source_title(source: PinnedSource) -> str:
     """What people are told of a source; a password in its URL is not shown."""
     if isinstance(source, InlineSource):
         return "preparing inline document"
-    from lamina.spec.gitref import shown
+    from lamina.redaction import redacted
 
     if isinstance(source, HttpSource):
-        return f"load {shown(source.url)}"
+        return f"load {redacted(source.url)}"
     if isinstance(source, GitSource):
-        return f"load git source {shown(source.remote)}#{source.ref or source.commit}"
+        return f"load git source {redacted(source.remote)}#{source.ref or source.commit}"
     return never(source)

@@ -405,7 +405,6 @@ class Lowering:
             meta = VertexMeta(
                 name=state.title(f"FROM {stage.request.reference}"),
                 stage=state.name,
-                instruction=stage.node.start.text,
                 span=stage.node.start.span,
             )
             edge = _image_edge(state.scope.vertices, stage.request, image, meta)
@@ -424,9 +423,7 @@ class Lowering:
         state.total += 1
         span = stage.node.start.span
         what = f"FROM context {context.name}"
-        meta = VertexMeta(
-            state.title(what), state.name, stage.node.start.text, span, exported=state.exported
-        )
+        meta = VertexMeta(state.title(what), state.name, span, state.exported)
         tree = _context_edge(state.scope.vertices, context)
         op = FileOp((CopyAction(1, (".",), "/"),))
         state.edge = state.scope.vertices.add(op, (None, tree), meta)
@@ -469,7 +466,7 @@ class Lowering:
             if not image.config.diff_ids:
                 return None
             name = f"FROM {named.request.reference}"
-            meta = VertexMeta(name, span=step.command.span, instruction=name)
+            meta = VertexMeta(name, span=step.command.span)
             return _image_edge(scope.vertices, named.request, image, meta)
 
         copied = self._copied(step, index)

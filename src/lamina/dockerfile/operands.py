@@ -8,14 +8,58 @@ from lamina.dockerfile.lexer import parse_heredoc
 from lamina.dockerfile.paths import clean
 from lamina.dockerfile.values import MINIMUM_DURATION, InvalidValue, go_quote, parse_duration
 from lamina.errors import Kind, SourceError
+from lamina.start.record import Record
 
-_SUPPORTED = {
-    "FROM": frozenset({"platform"}),
-    "RUN": frozenset({"mount", "network", "security"}),
-    "COPY": frozenset({"from", "chown", "chmod", "link", "parents", "exclude"}),
-    "ADD": frozenset({"chown", "chmod", "link", "keep-git-dir", "checksum", "unpack", "exclude"}),
-    "HEALTHCHECK": frozenset({"interval", "timeout", "start-period", "start-interval", "retries"}),
+
+class FlagForm(Record):
+    """What a flag takes: a `value`, `values` (it may be repeated) or a `boolean`.
+
+    `sets` is the field of the op, or of its action, that it sets alone: explanations name the flag.
+    One that is not `is_done` is of the language and refused.
+    """
+
+    takes: str
+    sets: str = ""
+    is_done: bool = True
+
+
+_VALUE, _BOOLEAN = FlagForm("value"), FlagForm("boolean")
+_CHOWN, _CHMOD = FlagForm("value", "owner"), FlagForm("value", "mode")
+_EXCLUDE = FlagForm("values", "exclude")
+FLAGS = {
+    "FROM": {"platform": _VALUE},
+    "RUN": {
+        "mount": FlagForm("values"),
+        "network": FlagForm("value", "network"),
+        "security": FlagForm("value", "security"),
+        "device": FlagForm("values", is_done=False),
+    },
+    "COPY": {
+        "from": _VALUE,
+        "chown": _CHOWN,
+        "chmod": _CHMOD,
+        "link": _BOOLEAN,
+        "parents": FlagForm("boolean", "parents"),
+        "exclude": _EXCLUDE,
+    },
+    "ADD": {
+        "chown": _CHOWN,
+        "chmod": _CHMOD,
+        "link": _BOOLEAN,
+        "keep-git-dir": _BOOLEAN,
+        "checksum": _VALUE,
+        "unpack": _BOOLEAN,
+        "exclude": _EXCLUDE,
+    },
+    "HEALTHCHECK": {
+        "interval": _VALUE,
+        "timeout": _VALUE,
+        "start-period": _VALUE,
+        "start-interval": _VALUE,
+        "retries": _VALUE,
+    },
 }
+"""Every flag of the language, by instruction: what the parser takes and lowering knows."""
 
 
 def error_at(
@@ -34,7 +78,7 @@ def refuse_flags(command: ast.Instruction) -> None:
     """Raise SourceError (UNSUPPORTED) for a flag of the language that lowering does not know."""
     name = command.keyword.upper()
     for flag in command.flags:
-        if flag.name not in _SUPPORTED.get(name, ()) and flag.value != "false":
+        if not FLAGS[name][flag.name].is_done and flag.value != "false":
             raise SourceError(
                 f"{name} --{flag.name} is not supported yet",
                 span=flag.span,

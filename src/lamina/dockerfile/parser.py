@@ -2,13 +2,14 @@
 """Dockerfile text to syntax tree (`parse`), after BuildKit's parser and `instructions` packages.
 
 Each instruction has one function in `_PARSERS`, which takes a `_Line` (the instruction cut into
-keyword, flags and rest). Adding an instruction or a flag is one entry in `_PARSERS` or `_FLAGS`.
+keyword, flags and rest). Adding an instruction or a flag is one entry in `_PARSERS` or `operands.FLAGS`.
 """
 
 from __future__ import annotations
 
 from lamina.dockerfile import ast
 from lamina.dockerfile.lexer import Lexer, Logical, parse_heredoc
+from lamina.dockerfile.operands import FLAGS
 from lamina.dockerfile.words import (
     SPACE,
     NotStrings,
@@ -28,36 +29,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# Flags of the whole language, whether lowering knows them or not; True: it may be repeated,
-# None: it is a boolean.
-_FLAGS: dict[str, dict[str, bool | None]] = {
-    "FROM": {"platform": False},
-    "RUN": {"mount": True, "network": False, "security": False, "device": True},
-    "COPY": {
-        "from": False,
-        "chown": False,
-        "chmod": False,
-        "link": None,
-        "parents": None,
-        "exclude": True,
-    },
-    "ADD": {
-        "chown": False,
-        "chmod": False,
-        "link": None,
-        "keep-git-dir": None,
-        "checksum": False,
-        "unpack": None,
-        "exclude": True,
-    },
-    "HEALTHCHECK": {
-        "interval": False,
-        "timeout": False,
-        "start-period": False,
-        "start-interval": False,
-        "retries": False,
-    },
-}
+    from lamina.dockerfile.operands import FlagForm
+
 # compiled on first use, as few files need them all: start-up time
 _BLANK = pattern(r"[\t\v\f\r ]")
 _STAGE_NAME = pattern(r"[a-z][a-z0-9-_.]*")
@@ -188,24 +161,24 @@ def _cut(logical: Logical, escape: str) -> _Line:
             span=logical.at(begin, len(keyword)),
         )
     found, rest, offset = split_flags(text[after:], escape)
-    known = _FLAGS.get(name, {})
+    known = FLAGS.get(name, {})
     flags: dict[str, list[ast.Flag]] = {}
     for word, at, width in found:
         flag = _flag(word, known, name, logical.at(after + at, width))
-        if flag.name in flags and known[flag.name] is not True:
+        if flag.name in flags and known[flag.name].takes != "values":
             raise SourceError(f"duplicate flag specified: {flag.name}", span=flag.span)
         flags.setdefault(flag.name, []).append(flag)
     ordered = tuple(flag for group in flags.values() for flag in group)
     return _Line(logical, keyword, name, ordered, rest, after + offset, escape, logical.span)
 
 
-def _flag(word: str, known: dict[str, bool | None], name: str, span: Span) -> ast.Flag:
+def _flag(word: str, known: dict[str, FlagForm], name: str, span: Span) -> ast.Flag:
     flag, equals, value = word[2:].partition("=")
     if flag not in known:
         nearest = suggest(flag, list(known))
         hint = f" (did you mean --{nearest}?)" if nearest else ""
         raise SourceError(f"unknown flag: {name} --{flag}{hint}", span=span)
-    if known[flag] is not None:
+    if known[flag].takes != "boolean":
         if not equals:
             raise SourceError(f"missing a value on flag: {flag}", span=span)
         return ast.Flag(flag, value, span)

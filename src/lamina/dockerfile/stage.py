@@ -185,7 +185,8 @@ class StageState:
         )
 
     def title(self, text: str) -> str:
-        """The next step's name: `[stage 2/4] RUN make`."""
+        """The next step's name: `[stage 2/4] RUN make`; secrets of URLs are masked."""
+        text = _masked(text)
         if not self.total:
             return text
         self.index += 1
@@ -398,7 +399,7 @@ class StageState:
             inputs = [*inputs, below]
         self._layer(op, inputs, command, shown)
         meta = VertexMeta(
-            f"[internal] link {shown}", self.name, command.text, command.span, self.exported
+            f"[internal] link {_masked(shown)}", self.name, command.span, self.exported
         )
         self.edge = self.scope.vertices.add(Merge(), (below, self.edge), meta)
 
@@ -452,7 +453,6 @@ class StageState:
         meta = VertexMeta(
             name=self.title(shown),
             stage=self.name,
-            instruction=command.text,
             span=command.span,
             exported=self.exported,
             arguments=tuple(name for name in self.args if name not in self.config_env),
@@ -579,8 +579,9 @@ class StageState:
     # -- shared
 
     def add_history(self, created_by: str, *, layer: bool = False) -> None:
-        """One more entry of the history; `layer` if the instruction made one."""
-        self.history.append(History(created_by=created_by, comment=COMMENT, empty_layer=not layer))
+        """One more entry of the history, secrets of URLs masked; `layer` if there is a layer."""
+        text = _masked(created_by)
+        self.history.append(History(created_by=text, comment=COMMENT, empty_layer=not layer))
 
     def _shell(self) -> tuple[str, ...]:
         return self.run.shell or DEFAULT_SHELL
@@ -645,6 +646,15 @@ class StageState:
             ).text
         except BadExpansion:
             return text
+
+
+def _masked(text: str) -> str:
+    """What is shown or kept of an instruction, without the secrets of its URLs."""
+    if "://" not in text:
+        return text
+    from lamina.redaction import redacted
+
+    return redacted(text)
 
 
 def _proxies(build_args: Mapping[str, str]) -> tuple[tuple[str, str], ...]:

@@ -16,6 +16,7 @@ from lamina.errors import Kind, LaminaError
 from lamina.image.archive_scan import Contents, InvalidArchive, Member, clean, scan
 from lamina.image.archive_write import FULL_NAME, REF_NAME, blob_path
 from lamina.image.names import set_names
+from lamina.image.resolve import open_preferred
 from lamina.spec import mediatype
 from lamina.spec.config import ImageConfig
 from lamina.spec.descriptor import Descriptor
@@ -78,7 +79,8 @@ def load_archive(
 
     `stream` must be seekable. Of an index of which the archive holds only some images, the one
     for `platform` is named; with `exact` of any index only that one is loaded, and it is an error
-    if there is none. The caller holds a lease.
+    if there is none. Of a docker-archive, whose manifests are made by whoever saves, an image that
+    its names mean already stays as it is in the store. The caller holds a lease.
 
     Raises:
         LaminaError: INVALID for what is no image archive or an inconsistent one, INTEGRITY for
@@ -100,9 +102,32 @@ def load_archive(
             "not an archive of images: it has neither manifest.json nor index.json",
             hint="a root filesystem is read by 'lamina import'",
         )
+    if contents.get("manifest.json") is not None:
+        kept = [_as_stored(store, image, platform) for image in claims.images]
+        claims.images = [stored or image for stored, image in zip(kept, claims.images, strict=True)]
+        if all(kept):
+            return claims.images
     stream.seek(0)
     _copy_blobs(store, stream, claims, cancel)
     return _publish(store, claims)
+
+
+def _as_stored(store: Store, image: Loaded, platform: Platform) -> Loaded | None:
+    """The image as the store has it, whole and under all its names (without one: under any)."""
+    names = store.metadata.list_names()
+    targets = {named.target.digest: named.target for named in names if named.name in image.names}
+    if not image.names:
+        targets = {named.target.digest: named.target for named in names}
+    elif len(targets) != 1 or not set(image.names) <= {named.name for named in names}:
+        return None
+    for target in targets.values():
+        try:
+            stored = open_preferred(store, target, platform)
+        except LaminaError:
+            continue  # damaged: what is loaded takes its place
+        if stored.id == image.config and stored.is_complete():
+            return replace(image, target=target)
+    return None
 
 
 def _publish(store: Store, claims: _Claims) -> list[Loaded]:

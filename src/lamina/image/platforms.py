@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 
 from lamina.errors import Kind, LaminaError
-from lamina.image.names import dangling_name, read_names
+from lamina.image.names import dangling_name, keep_orphans
 from lamina.image.view import Image
 from lamina.spec import mediatype
 from lamina.spec.document import MAX_DOCUMENT
@@ -114,9 +114,7 @@ def _is_same(one: Platform | None, other: Platform | None) -> bool:
 
 def _move(store: Store, name: str, target: Descriptor, replaced: Sequence[Descriptor]) -> None:
     """Point the name to `target`; what it meant before is part of that, except `replaced`."""
-    for old in replaced:
-        if not [other for other in read_names(store).of(old) if other != name]:
-            store.metadata.set_names([dangling_name(old)], old)
+    keep_orphans(store, replaced, leaving=[name], target=target)
     store.metadata.set_names([name], target)
 
 

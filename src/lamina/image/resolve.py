@@ -9,23 +9,21 @@
 from __future__ import annotations
 
 from lamina.errors import Kind, LaminaError
-from lamina.image.names import is_dangling, read_names
+from lamina.image.names import is_dangling
 from lamina.image.view import Image, PlatformNotFound
 from lamina.spec import mediatype
 from lamina.spec.digest import HEX_LENGTH
 from lamina.spec.document import MAX_DOCUMENT
-from lamina.spec.manifest import MAX_ENTRIES, Index, Manifest
+from lamina.spec.manifest import Index
 from lamina.spec.reference import Reference, is_image_id
-from lamina.start.record import Record
+from lamina.start.record import Record, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from lamina.spec.descriptor import Descriptor
     from lamina.spec.digest import Digest
     from lamina.spec.platform import Platform
-    from lamina.store.ports import NamedImage, Store
+    from lamina.store.ports import Store
 
 HINT = (
     "get it with 'lamina pull', or make one with 'lamina build', 'lamina bootstrap', "
@@ -42,10 +40,13 @@ class AmbiguousImage(LaminaError):
 
 
 class Found(Record):
-    """What a text means: the target, and the stored name if it was found by name."""
+    """What a text means: the target, and the stored name if it was found by name, the image id if by
+    that (neither: by the manifest's digest).
+    """
 
     target: Descriptor
     name: str = ""
+    id: Digest | None = None
 
 
 def find_image(store: Store, text: str, platform: Platform | None = None) -> Image:
@@ -111,10 +112,10 @@ def find_target(store: Store, text: str) -> Found:
 
 def _by_name(store: Store, text: str) -> Found | None:
     reference = Reference.parse(text)
-    if reference.digest is None:
-        name = str(reference.with_default_tag())
-        image = store.metadata.get_name(name)
-        return Found(image.target, image.name) if image is not None else None
+    name = str(reference.with_default_tag() if reference.digest is None else _by_digest(reference))
+    named = store.metadata.get_name(name)
+    if named is not None or reference.digest is None:
+        return Found(named.target, named.name) if named is not None else None
     for image in store.metadata.list_names():
         if is_dangling(image.name) or Reference.parse(image.name).name != reference.name:
             continue
@@ -122,6 +123,11 @@ def _by_name(store: Store, text: str) -> Found | None:
         if target is not None:
             return Found(target, image.name)
     return None
+
+
+def _by_digest(reference: Reference) -> Reference:
+    """The name under which a pull by digest keeps an image."""
+    return replace(reference, tag="")
 
 
 def _with_digest(store: Store, target: Descriptor, digest: Digest) -> Descriptor | None:
@@ -137,30 +143,17 @@ def _with_digest(store: Store, target: Descriptor, digest: Digest) -> Descriptor
 
 
 def _by_id(store: Store, digits: str) -> Found | None:
+    from lamina.image.ids import image_ids
+
     matches: dict[Digest, Descriptor] = {}
-    for image in read_names(store).all:
+    names = sorted(store.metadata.list_names(), key=lambda named: is_dangling(named.name))
+    for image in names:
         if image.target.digest.hex == digits:
             return Found(image.target)
-        for id, manifest in image_ids(store, image):
+        for id, manifest in image_ids(store, image.target):
             if id.hex.startswith(digits):
                 matches.setdefault(id, manifest)
     if len(matches) > 1:
         shown = ", ".join(sorted(id.short() for id in matches))
         raise AmbiguousImage(f'image id "{digits}" is ambiguous: {shown}')
-    return next((Found(target) for target in matches.values()), None)
-
-
-def image_ids(store: Store, image: NamedImage) -> Iterator[tuple[Digest, Descriptor]]:
-    """(image id, manifest) of each image behind a name; missing or broken ones are left out."""
-    todo = [image.target]
-    for target in todo:  # grows while it is read
-        if len(todo) > MAX_ENTRIES:
-            return
-        try:
-            raw = store.content.read(target.digest, limit=MAX_DOCUMENT)
-            if target.media_type in mediatype.INDEXES:
-                todo += Index.parse(raw, media_type=target.media_type).manifests
-            else:
-                yield Manifest.parse(raw, media_type=target.media_type).config.digest, target
-        except LaminaError:
-            continue
+    return next((Found(target, id=id) for id, target in matches.items()), None)

@@ -7,6 +7,7 @@ from lamina.errors import Kind, LaminaError
 from lamina.spec import mediatype
 from lamina.spec.config import ImageConfig
 from lamina.spec.document import MAX_DOCUMENT
+from lamina.spec.identity import chain_ids
 from lamina.spec.manifest import Index, Manifest
 from lamina.start.record import Record
 
@@ -147,6 +148,16 @@ class Image:
             for descriptor, diff_id in zip(
                 self.manifest().layers, self.config().diff_ids, strict=True
             )
+        )
+
+    def is_complete(self) -> bool:
+        """Whether every layer is here, packed or unpacked."""
+        chains = chain_ids(self.config().diff_ids)
+        if chains and self._store.snapshots.exists(chains[-1]):
+            return True
+        return all(
+            self._store.content.exists(layer.digest) or self._store.snapshots.exists(chain)
+            for layer, chain in zip(self.manifest().layers, chains, strict=True)
         )
 
     @property

@@ -102,7 +102,7 @@ class Tree:
         try:
             self._place(entry, content)
         except OSError as error:
-            raise _failure(error, entry) from error
+            raise self._failure(error, entry) from error
 
     def _place(self, entry: Entry, content: Content) -> None:
         path = entry.path
@@ -394,7 +394,7 @@ class Tree:
                 if fd is not None:
                     self._finish_fd(fd, self._directories[path])
         except OSError as error:
-            raise failure(error, "cannot set the metadata of a directory") from error
+            raise self._failure(error, None) from error
 
     def _drop_hidden_whiteouts(self) -> None:
         """Whiteouts in what became opaque later hide nothing, and overlayfs would list them."""
@@ -447,6 +447,26 @@ class Tree:
                 if not self._may_lack(name, entry, error.errno):
                     raise
 
+    def _failure(self, error: OSError, entry: Entry | None) -> LaminaError:
+        """The error of making `entry`; of None that of a directory's metadata."""
+        if entry is None:
+            found = failure(error, "cannot set the metadata of a directory")
+        else:
+            found = failure(error, f"cannot create {shown(entry.path)}")
+            if found.kind is Kind.NOT_FOUND or error.errno == errno.EINVAL:
+                found.kind = Kind.INVALID  # an empty link target, attributes the kernel rejects
+        if error.errno == errno.EPERM and self._ids[0] != 0:
+            found.hint = "only root makes files of other owners, and devices: run lamina as root"
+        if (
+            error.errno == errno.EINVAL
+            and entry is not None
+            and not is_mapped(entry.uid, entry.gid)
+        ):
+            found.kind = Kind.DENIED
+            found.what += f" (its owner {entry.uid}:{entry.gid} is not among the ids of your user)"
+            found.hint = ids_hint()
+        return found
+
     def _may_lack(self, name: bytes, entry: Entry, number: int | None) -> bool:
         """Whether the attribute may be left out, as containerd does."""
         if number == errno.ENOTSUP:
@@ -456,17 +476,6 @@ class Tree:
         if name.startswith(b"user."):
             return entry.type not in {EntryType.FILE, EntryType.DIR}  # xattr(7)
         return not self._policy.privileged
-
-
-def _failure(error: OSError, entry: Entry) -> LaminaError:
-    found = failure(error, f"cannot create {shown(entry.path)}")
-    if found.kind is Kind.NOT_FOUND or error.errno == errno.EINVAL:
-        found.kind = Kind.INVALID  # an empty link target, attributes that the kernel rejects
-    if error.errno == errno.EINVAL and not is_mapped(entry.uid, entry.gid):
-        found.kind = Kind.DENIED
-        found.what += f" (its owner {entry.uid}:{entry.gid} is not among the ids of your user)"
-        found.hint = ids_hint()
-    return found
 
 
 def _write_content(fd: int, entry: Entry, content: Content) -> None:

@@ -16,7 +16,8 @@ from lamina.plan.ops import (
     Merge,
     MkdirAction,
 )
-from lamina.start.record import fields
+from lamina.redaction import redacted
+from lamina.start.record import defaults, fields
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,10 +64,10 @@ def _vertex(vertex: Vertex, numbers: dict[Digest, int]) -> Iterator[str]:
             for name, text in op.files:
                 yield f"file {name!r} {text!r}"
         case HttpSource():
-            yield f"http {op.url} as {op.name!r}"
+            yield f"http {redacted(op.url)} as {op.name!r}"
             yield f"content {op.digest}"
         case GitSource():
-            yield f"git {op.remote} at {op.commit}"
+            yield f"git {redacted(op.remote)} at {op.commit}"
             yield from _git(op)
         case Merge():
             yield f"merge {' '.join(inputs)}"
@@ -146,14 +147,17 @@ def _action(action: FileAction, inputs: list[str]) -> str:
 
 
 def _copy(action: CopyAction, source: str) -> str:
+    """What is not told by its place has its name; what has its default value is left out."""
     words = ["unpack" if action.unpack else "copy", f"from {source}", repr(list(action.patterns))]
     words.append(f"to {action.dest}")
-    if action.owner is not None:
-        words.append(f"owner={action.owner}")
-    if action.mode is not None:
-        words.append(f"mode={action.mode}")
-    if action.exclude:
-        words.append(f"exclude={list(action.exclude)!r}")
-    if action.parents:
-        words.append("parents")
+    for name, default in defaults(CopyAction).items():
+        value = getattr(action, name)
+        if value == default or name == "unpack":
+            continue
+        if value is True:
+            words.append(name)
+        else:
+            words.append(
+                f"{name}={list(value)!r}" if isinstance(value, tuple) else f"{name}={value}"
+            )
     return " ".join(words)

@@ -25,15 +25,14 @@ class Edge(Record):
 class VertexMeta(Record):
     """What people see of a vertex; never part of a digest.
 
-    `name` as BuildKit prints it (`[builder 2/4] RUN make`), `instruction` the Dockerfile text in
-    one line, `stage` the stage's name or number. `exported` says that the layer it adds is part
-    of the target image, so that its blob is wanted anyway; `ignore_cache` that the step runs again
-    whatever the cache holds. `arguments` are the names of ARGs among the variables it sees.
+    `name` as BuildKit prints it (`[builder 2/4] RUN make`), `stage` the stage's name or number.
+    `exported` says that the layer it adds is part of the target image, so that its blob is wanted
+    anyway; `ignore_cache` that the step runs again whatever the cache holds. `arguments` are the
+    names of ARGs among the variables it sees.
     """
 
     name: str
     stage: str = ""
-    instruction: str = ""
     span: Span | None = None
     exported: bool = False
     ignore_cache: bool = False

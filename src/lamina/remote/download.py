@@ -13,26 +13,22 @@ import hashlib
 import json
 
 from lamina.errors import Kind, LaminaError
+from lamina.redaction import redacted
 from lamina.spec.digest import Digest
-from lamina.spec.gitref import shown
 from lamina.start.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from urllib3 import BaseHTTPResponse, PoolManager
+    from urllib3 import BaseHTTPResponse
 
-    from lamina.remote.settings import RemoteSettings
+    from lamina.remote.http import HttpClient
     from lamina.store.ports import Store
     from lamina.tasks import CancelToken
 
 KIND = "http"  # of the documents
 _CHUNK = 1 << 18
-_CONNECT_SECONDS = 20.0
-_READ_SECONDS = 60.0  # without one byte
-_MAX_REDIRECTS = 10  # Go's http.Client, and so BuildKit
-_REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _NOT_MODIFIED = 304
 _RACY_SECONDS = 2  # a file changed as lately may change again within the same second
 _MAX_RECORDS = 2000
@@ -50,13 +46,10 @@ class Download(Record):
 class Downloader:
     """`clock` gives POSIX seconds. Any thread may call its methods."""
 
-    def __init__(
-        self, store: Store, settings: RemoteSettings, *, clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, store: Store, client: HttpClient, *, clock: Callable[[], float]) -> None:
         self._store = store
-        self._settings = settings
+        self._client = client
         self._clock = clock
-        self._pools: dict[str, PoolManager] = {}
 
     def current(self, url: str, *, cancel: CancelToken) -> Download:
         """What the URL has now; its content is in the content store.
@@ -79,7 +72,7 @@ class Downloader:
         found = self._fetch(url, None, cancel)
         if found.digest != digest:
             raise LaminaError(
-                f"digest mismatch for {shown(url)}: {found.digest} (expected: {digest})",
+                f"digest mismatch for {url}: {found.digest} (expected: {digest})",
                 kind=Kind.INTEGRITY,
             )
         return found
@@ -105,7 +98,7 @@ class Downloader:
 
         body = json.dumps(
             {
-                "url": shown(url).partition("?")[0],  # a query may be a signature
+                "url": redacted(url).partition("?")[0],  # a query may be a signature
                 "digest": str(found.digest),
                 "mtime": found.mtime,
                 "etag": found.etag,
@@ -131,7 +124,7 @@ class Downloader:
             headers["If-None-Match"] = known.etag
         elif known is not None and known.last_modified:
             headers["If-Modified-Since"] = known.last_modified
-        response = self._open(url, headers, cancel)
+        response, _ = self._client.open(url, headers, cancel=cancel)
         try:
             if known is not None and headers and _is_same(response, known):
                 return known
@@ -143,95 +136,13 @@ class Downloader:
         self._remember(url, found)
         return found
 
-    def _open(self, url: str, headers: dict[str, str], cancel: CancelToken) -> BaseHTTPResponse:
-        """The response, its body not yet read, after redirects.
-
-        Credentials of the URL go to its own host, port and scheme only.
-        """
-        from urllib.parse import urljoin, urlsplit
-
-        target = url
-        for _ in range(_MAX_REDIRECTS + 1):
-            cancel.check()
-            response = self._request(url, target, headers)
-            location = response.headers.get("Location")
-            if response.status not in _REDIRECTS or not location:
-                return response
-            response.close()
-            target = urljoin(target, location)
-            if urlsplit(target).scheme not in {"http", "https"}:
-                text = f"{shown(url)} redirects to {shown(target)}, which is neither http nor https"
-                raise LaminaError(text, kind=Kind.INVALID)
-        raise LaminaError(
-            f"{shown(url)} redirects more than {_MAX_REDIRECTS} times", kind=Kind.INVALID
-        )
-
-    def _request(self, origin: str, url: str, headers: dict[str, str]) -> BaseHTTPResponse:
-        import urllib3
-        from urllib3.exceptions import HTTPError, LocationValueError
-
-        from lamina.system.paths import failure
-
-        plain, credentials = _without_userinfo(url)
-        sent = {"User-Agent": "lamina", "Accept-Encoding": "identity", **headers}
-        if credentials:
-            sent |= urllib3.make_headers(basic_auth=credentials)
-        try:
-            pool = self._pool(plain)
-            return pool.request(
-                "GET",
-                plain,
-                headers=sent,
-                redirect=False,
-                retries=False,
-                preload_content=False,
-                decode_content=False,
-                timeout=urllib3.Timeout(connect=_CONNECT_SECONDS, read=_READ_SECONDS),
-            )
-        except LocationValueError as error:
-            raise LaminaError(f"invalid URL {shown(url)!r}", kind=Kind.INVALID) from error
-        except HTTPError as error:
-            raise _unreachable(origin, error) from error
-        except OSError as error:
-            text = f"cannot use the CA bundle {self._settings.ca_bundle!r}"
-            raise failure(error, text) from error
-
-    def _pool(self, url: str) -> PoolManager:
-        import urllib3
-
-        proxy = self._proxy_of(url)
-        known = self._pools.get(proxy)
-        if known is None:
-            bundle = self._settings.ca_bundle or None
-            if not proxy:
-                known = urllib3.PoolManager(cert_reqs="CERT_REQUIRED", ca_certs=bundle)
-            else:
-                plain, credentials = _without_userinfo(proxy)
-                sent = urllib3.make_headers(proxy_basic_auth=credentials) if credentials else None
-                known = urllib3.ProxyManager(
-                    plain, proxy_headers=sent, cert_reqs="CERT_REQUIRED", ca_certs=bundle
-                )
-            self._pools[proxy] = known
-        return known
-
-    def _proxy_of(self, url: str) -> str:
-        """The proxy for a URL, empty for none."""
-        from urllib.parse import urlsplit
-
-        parts = urlsplit(url)
-        proxy = self._settings.proxy(f"{parts.scheme}_proxy") or self._settings.proxy("all_proxy")
-        if not proxy:
-            return ""
-        if is_direct(parts.hostname or "", parts.port, self._settings.proxy("no_proxy")):
-            return ""
-        return proxy if "://" in proxy else f"http://{proxy}"
-
     # Content --------------------------------------------------------------------------------
 
     def _save(self, url: str, response: BaseHTTPResponse, cancel: CancelToken) -> Download:
         from urllib3.exceptions import HTTPError
 
         from lamina.image.blobs import fresh_ingest
+        from lamina.remote.http import unreachable
 
         sha = hashlib.sha256()
         stop = getattr(response, "shutdown", response.close)  # wakes a read that waits
@@ -247,7 +158,7 @@ class Downloader:
             except HTTPError as error:
                 ingest.abort()
                 cancel.check()
-                raise _unreachable(url, error) from error
+                raise unreachable(url, error) from error
             except BaseException:
                 ingest.abort()
                 raise
@@ -261,37 +172,6 @@ class Downloader:
         return Download(digest, mtime, etag, last_modified)
 
 
-def is_direct(host: str, port: int | None, no_proxy: str) -> bool:
-    """Whether NO_PROXY names the host: `*`, a name (and what is below it), an address, a network,
-    each perhaps with a port.
-    """
-    host = host.lower().rstrip(".")
-    for entry in no_proxy.lower().split(","):
-        name = entry.strip()
-        head, colon, tail = name.rpartition(":")
-        if colon and tail.isdigit() and "]" not in tail and head.count(":") == 0:
-            if int(tail) != port:
-                continue
-            name = head
-        if name == "*" or (name and _covers(name.strip("[]"), host)):
-            return True
-    return False
-
-
-def _covers(name: str, host: str) -> bool:
-    import ipaddress
-
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        bare = name.removeprefix("*").lstrip(".")
-        return host == bare or host.endswith("." + bare)
-    try:
-        return address in ipaddress.ip_network(name, strict=False)
-    except ValueError:
-        return False
-
-
 def _id(url: str) -> str:
     return hashlib.sha256(url.encode("utf-8", "surrogateescape")).hexdigest()
 
@@ -303,19 +183,6 @@ def _is_same(response: BaseHTTPResponse, known: Download) -> bool:
     etag = response.headers.get("ETag", "")
     same = etag.removeprefix("W/") == known.etag.removeprefix("W/")
     return response.status == 200 and bool(known.etag) and same
-
-
-def _without_userinfo(url: str) -> tuple[str, str]:
-    """The URL without a fragment and `user:password@`, and that text, decoded."""
-    from urllib.parse import unquote, urlsplit, urlunsplit
-
-    try:
-        parts = urlsplit(url)
-    except ValueError as error:
-        raise LaminaError(f"invalid URL {shown(url)!r}", kind=Kind.INVALID) from error
-    userinfo, _, host = parts.netloc.rpartition("@")
-    plain = urlunsplit((parts.scheme, host, parts.path, parts.query, ""))
-    return plain, unquote(userinfo)
 
 
 def _seconds(text: str) -> int:
@@ -332,31 +199,6 @@ def _refused(url: str, response: BaseHTTPResponse) -> LaminaError:
     kinds = {404: Kind.NOT_FOUND, 410: Kind.NOT_FOUND, 401: Kind.DENIED, 403: Kind.DENIED}
     reason = f" {response.reason}" if response.reason and response.reason.isprintable() else ""
     return LaminaError(
-        f"cannot download {shown(url)}: invalid response status {response.status}{reason}",
+        f"cannot download {url}: invalid response status {response.status}{reason}",
         kind=kinds.get(response.status, Kind.UNAVAILABLE),
     )
-
-
-def _unreachable(url: str, error: Exception) -> LaminaError:
-    """The one cause that is of use, out of what urllib3 wraps around it."""
-    cause: BaseException = error
-    while (inner := getattr(cause, "reason", None) or cause.__cause__) is not None and isinstance(
-        inner, BaseException
-    ):
-        cause = inner
-    text = str(cause)
-    hint = ""
-    if "CERTIFICATE_VERIFY_FAILED" in text:
-        hint = "set a CA bundle: --ca-bundle, LAMINA_CA_BUNDLE or SSL_CERT_FILE"
-    for secret in {url, *_parts_to_hide(url)}:
-        text = text.replace(secret, shown(secret))
-    return LaminaError(
-        f"cannot download {shown(url)}: {text or type(cause).__name__}",
-        kind=Kind.UNAVAILABLE,
-        hint=hint,
-    )
-
-
-def _parts_to_hide(url: str) -> tuple[str, ...]:
-    authority = url.partition("://")[2].partition("/")[0]
-    return (f"x://{authority}",) if "@" in authority else ()

@@ -5,8 +5,10 @@
   after `--`.
 - No configuration of the system or the user, no hooks, no templates, no prompts, no bundles, no
   filters, and only the protocols that are allowed, in submodules too.
-- Credentials of a URL travel in the environment as a header for that host: they are in no argument
-  list, and submodules elsewhere do not get them.
+- Credentials of a URL travel in the environment, in no argument list. They go to the URL's own
+  scheme, host and port only: where the repository's address leads is found out before (git takes a
+  header that is configured for the first address to where that redirects), and submodules of the
+  same host get them from a credential helper that knows this host only.
 - A subdirectory is looked up without following any link.
 """
 
@@ -20,7 +22,8 @@ import subprocess
 from contextlib import suppress
 
 from lamina.errors import Kind, LaminaError
-from lamina.spec.gitref import check_ref, is_commit, shown
+from lamina.remote.http import origin
+from lamina.spec.gitref import check_ref, is_commit, split_credentials
 from lamina.start.record import Record
 
 TYPE_CHECKING = False
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lamina.plan.ops import GitSource
+    from lamina.remote.http import HttpClient
     from lamina.remote.settings import RemoteSettings
     from lamina.tasks import CancelToken
 
@@ -35,6 +39,11 @@ _POLL_SECONDS = 0.1
 _MAX_OUTPUT = 16 * 1024 * 1024  # bytes of `ls-remote`; the largest repositories have a few MB
 _KEPT = 2000  # characters of git's complaints that are shown
 _LOW_SPEED_SECONDS = 60
+_REFS = "/info/refs?service=git-upload-pack"  # what git asks for first (gitprotocol-http)
+_HELPER = (
+    '!f() { test "$1" != get || '
+    'printf \'username=%s\\npassword=%s\\n\' "$LAMINA_GIT_USER" "$LAMINA_GIT_PASSWORD"; }; f'
+)
 _SSH = "ssh -F none -o BatchMode=yes -o ConnectTimeout=20"
 _SAFE = (
     ("core.hooksPath", "/dev/null"),
@@ -63,11 +72,20 @@ class RemoteRef(Record):
     ref: str
 
 
-class Git:
-    """`scratch` is an existing directory for empty files and working directories."""
+class _Address(Record):
+    """A remote without credentials, `url` to which it leads, and the environment that git needs."""
 
-    def __init__(self, settings: RemoteSettings) -> None:
+    remote: str
+    url: str
+    env: dict[str, str]
+
+
+class Git:
+    """The git binary with these settings; `client` finds out where addresses lead."""
+
+    def __init__(self, settings: RemoteSettings, client: HttpClient) -> None:
         self._settings = settings
+        self._client = client
 
     def resolve(self, remote: str, ref: str, *, cancel: CancelToken) -> RemoteRef:
         """The commit that `ref` (empty: the default branch) of the remote is now.
@@ -80,26 +98,24 @@ class Git:
         """
         if ref:
             check_ref(ref)
-        where, env = self._remote(remote)
+        address = self._address(remote, cancel)
         wanted = [ref, f"{ref}^{{}}"] if ref else ["HEAD"]
-        arguments = ["ls-remote", "--symref", "--", where, *wanted]
-        what = f"cannot list {shown(remote)}"
-        output = self._run(arguments, env, what=what, cwd="/", cancel=cancel)
+        arguments = ["ls-remote", "--symref", "--", address.url, *wanted]
+        what = f"cannot list {remote}"
+        output = self._run(arguments, address.env, what=what, cwd="/", cancel=cancel)
         lines = [line.split("\t", 1) for line in output.splitlines() if "\t" in line]
         found = {name: value for value, name in lines if is_commit(value)}
         if not ref:
             heads = [value for value, name in lines if name == "HEAD" and value.startswith("ref: ")]
             if "HEAD" not in found:
-                text = f"could not find the default branch of {shown(remote)}"
+                text = f"could not find the default branch of {remote}"
                 raise LaminaError(text, kind=Kind.NOT_FOUND)
             return RemoteRef(found["HEAD"], heads[0].removeprefix("ref: ") if heads else "HEAD")
         for full in _candidates(ref):
             commit = found.get(f"{full}^{{}}") or found.get(full)
             if commit:
                 return RemoteRef(commit, full)
-        raise LaminaError(
-            f"repository {shown(remote)} does not contain ref {ref}", kind=Kind.NOT_FOUND
-        )
+        raise LaminaError(f"repository {remote} does not contain ref {ref}", kind=Kind.NOT_FOUND)
 
     def checkout(self, op: GitSource, target: str, *, cancel: CancelToken) -> str:
         """Have the source's tree in the new directory `target`; the path of its subdirectory.
@@ -121,19 +137,38 @@ class Git:
         _set_times(target, when)
         return _subdirectory(target, op.subdir)
 
-    def _remote(self, remote: str) -> tuple[str, dict[str, str]]:
-        """The remote without credentials, and the environment that has them."""
-        extra: list[tuple[str, str]] = []
-        scheme, separator, rest = remote.partition("://")
-        authority, slash, path = rest.partition("/")
-        userinfo, at, host = authority.rpartition("@")
-        if separator and at and scheme in {"http", "https"}:
-            from urllib.parse import unquote
+    def _address(self, remote: str, cancel: CancelToken) -> _Address:
+        plain, userinfo = split_credentials(remote)
+        if not userinfo:
+            return _Address(plain, plain, self._environment(()))
+        from urllib.parse import unquote
 
-            token = base64.b64encode(unquote(userinfo).encode()).decode()
-            remote = f"{scheme}://{host}{slash}{path}"
-            extra.append((f"http.{scheme}://{host}/.extraHeader", f"Authorization: Basic {token}"))
-        return remote, self._environment(extra)
+        user, _, password = userinfo.partition(":")
+        secrets = {"LAMINA_GIT_USER": unquote(user), "LAMINA_GIT_PASSWORD": unquote(password)}
+        if not "".join(secrets.values()).isprintable():
+            text = f"credentials with control characters in {remote}"
+            raise LaminaError(text, kind=Kind.INVALID)
+        scheme, _, rest = plain.partition("://")
+        extra = [(f"credential.{scheme}://{rest.partition('/')[0]}.helper", _HELPER)]
+        url = self._lead(remote, plain, cancel)
+        if origin(url) == origin(plain):
+            token = base64.b64encode(":".join(secrets.values()).encode()).decode()
+            extra.append((f"http.{url}.extraHeader", f"Authorization: Basic {token}"))
+            extra.append((f"http.{url}.followRedirects", "false"))
+        return _Address(plain, url, self._environment(extra) | secrets)
+
+    def _lead(self, remote: str, plain: str, cancel: CancelToken) -> str:
+        """Where the remote leads; `plain` if it does not say, of which git will complain."""
+        headers = {"User-Agent": "git/lamina"}  # servers answer git otherwise than browsers
+        try:
+            asked = f"{remote.rstrip('/')}{_REFS}"
+            response, found = self._client.open(asked, headers, cancel=cancel)
+        except LaminaError:
+            return plain
+        response.close()
+        url = found.removesuffix(_REFS)
+        is_url = url != found and url.isprintable() and " " not in url
+        return url if is_url else plain
 
     def _environment(self, extra: Sequence[tuple[str, str]]) -> dict[str, str]:
         settings = self._settings
@@ -216,13 +251,17 @@ class _Checkout:
         self._op = op
         self._target = target
         self._cancel = cancel
-        self._where, self._env = git._remote(op.remote)
+        self._address = git._address(op.remote, cancel)
 
     def _do(self, *arguments: str, what: str = "") -> str:
-        label = what or f"cannot check {shown(self._op.remote)} out"
+        label = what or f"cannot check {self._op.remote} out"
         places = ["--git-dir", f"{self._target}/.git", "--work-tree", self._target]
         return self._git._run(
-            [*places, *arguments], self._env, what=label, cwd=self._target, cancel=self._cancel
+            [*places, *arguments],
+            self._address.env,
+            what=label,
+            cwd=self._target,
+            cancel=self._cancel,
         )
 
     def fetch(self) -> None:
@@ -232,14 +271,15 @@ class _Checkout:
             raise LaminaError(f"invalid commit {commit!r}", kind=Kind.INVALID)
         kind = "sha256" if len(commit) == 64 else "sha1"
         self._do("init", "--quiet", "--template=", f"--object-format={kind}")
-        self._do("remote", "add", "--", "origin", self._where)
-        what = f"cannot fetch {shown(self._op.remote)}"
-        shallow = ("fetch", "--quiet", "--no-tags", "--depth=1", "origin")
+        self._do("remote", "add", "--", "origin", self._address.remote)
+        what = f"cannot fetch {self._op.remote}"
+        url = self._address.url
+        shallow = ("fetch", "--quiet", "--no-tags", "--depth=1", "--", url)
         wanted = [(*shallow, f"+{commit}:{_local(ref)}")]
         if ref.startswith("refs/"):
             wanted.append((*shallow, f"+{ref}:{_local(ref)}"))
         everything = ("+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*")
-        wanted.append(("fetch", "--quiet", "--no-tags", "origin", *everything))
+        wanted.append(("fetch", "--quiet", "--no-tags", "--", url, *everything))
         for number, arguments in enumerate(wanted, start=1):
             try:
                 self._do(*arguments, what=what)
@@ -250,7 +290,7 @@ class _Checkout:
             if self._has(commit):
                 return
         raise LaminaError(
-            f"commit {commit} is not in {shown(self._op.remote)}"
+            f"commit {commit} is not in {self._op.remote}"
             + (f": {ref} moved while the build was running" if ref else ""),
             kind=Kind.CONFLICT if ref else Kind.NOT_FOUND,
         )
@@ -267,14 +307,14 @@ class _Checkout:
         self._do("checkout", "--quiet", "--force", "--detach", self._op.commit)
         found = self._do("rev-parse", "--verify", "HEAD^{commit}").strip()
         if found != self._op.commit:
-            text = f"{shown(self._op.remote)} gave commit {found} for {self._op.commit}"
+            text = f"{self._op.remote} gave commit {found} for {self._op.commit}"
             raise LaminaError(text, kind=Kind.INTEGRITY)
 
     def submodules(self) -> None:
         """Fetch submodules too; servers that cannot give one commit give all."""
         if not os.path.lexists(os.path.join(self._target, ".gitmodules")):
             return
-        what = f"cannot update the submodules of {shown(self._op.remote)}"
+        what = f"cannot update the submodules of {self._op.remote}"
         update = ("submodule", "--quiet", "update", "--init", "--recursive", "--checkout")
         try:
             self._do(*update, "--depth=1", what=what)
@@ -291,7 +331,7 @@ class _Checkout:
         if not self._op.keep_git_dir or self._op.subdir:
             _remove_git_dirs(self._target)
             return
-        self._do("remote", "set-url", "--", "origin", self._where)
+        self._do("remote", "set-url", "--", "origin", self._address.remote)
         self._do("reflog", "expire", "--expire=now", "--all")
         for name in ("FETCH_HEAD", "ORIG_HEAD"):
             path = os.path.join(self._target, ".git", name)

@@ -7,6 +7,7 @@ import os
 
 from lamina.remote.download import Downloader
 from lamina.remote.git import Git
+from lamina.remote.http import HttpClient
 from lamina.system.temporary import make_temporary
 
 TYPE_CHECKING = False
@@ -32,8 +33,9 @@ class RemoteSources:
     def __init__(
         self, store: Store, settings: RemoteSettings, *, clock: Callable[[], float]
     ) -> None:
-        self._downloads = Downloader(store, settings, clock=clock)
-        self._git = Git(settings)
+        client = HttpClient(settings)
+        self._downloads = Downloader(store, client, clock=clock)
+        self._git = Git(settings, client)
         self._scratch = os.path.join(store.root, "tmp")
         self._open: list[TemporaryDirectory] = []
 

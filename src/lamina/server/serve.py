@@ -395,7 +395,7 @@ def reserved(host: str, port: int) -> Iterator[int]:
 
     granian listens with SO_REUSEPORT, under which two servers would share a port unnoticed. So the
     port is taken as other servers take it, by listening, which one socket can; then it is opened to
-    granian, and to nobody who does not ask for SO_REUSEPORT, such as the next registry's socket here.
+    granian, but to nobody who does not ask for SO_REUSEPORT, such as the next registry here.
     With SO_REUSEADDR the past connections of another server (TIME_WAIT) do not count.
 
     Raises:

@@ -8,6 +8,7 @@ step asks.
 
 from __future__ import annotations
 
+from lamina.dockerfile.operands import FLAGS
 from lamina.solver.keytree import KeyTree
 from lamina.start.jsontext import dumps
 from lamina.start.record import Record, replace
@@ -52,17 +53,17 @@ _SECRET_WORDS = frozenset(
 _SETTINGS = {
     "cwd": "WORKDIR",
     "user": "USER",
-    "network": "--network",
-    "security": "--security",
+    "hostname": "BUILDKIT_SANDBOX_HOSTNAME",
+    "platform": "--platform",
+    **{form.sets: f"--{name}" for name, form in FLAGS["RUN"].items() if form.sets},
     "extra_hosts": "--add-host",
     "shm_size": "--shm-size",
     "ulimits": "--ulimit",
 }
 _COPY_FLAGS = {
-    "owner": "--chown",
-    "mode": "--chmod",
-    "exclude": "--exclude",
-    "parents": "--parents",
+    **{
+        form.sets: f"--{name}" for name, form in (FLAGS["COPY"] | FLAGS["ADD"]).items() if form.sets
+    },
     "unpack": "unpacking of archives",
 }
 

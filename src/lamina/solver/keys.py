@@ -35,14 +35,14 @@ from lamina.plan.ops import (
 from lamina.spec.digest import Digest
 from lamina.spec.document import dump
 from lamina.spec.identity import chain_id
-from lamina.start.record import Record
+from lamina.start.record import Record, defaults
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lamina.plan.mounts import BindMount, CacheMount
-    from lamina.plan.ops import LayerOp, Op, PinnedSource
+    from lamina.plan.mounts import BindMount, CacheMount, RunMount
+    from lamina.plan.ops import FileAction, LayerOp, Op, PinnedSource
     from lamina.spec.digest import DiffID
 
     # What takes files from one of the vertex's inputs.
@@ -50,6 +50,25 @@ if TYPE_CHECKING:
 
 KEY_VERSION = 1
 """Part of every key. Raise it when the same op would now make another layer."""
+
+
+# In every key of version 1, whatever their value. A field that an op gets later is in a key only if it
+# differs from its default, so that what was built before stays cached. Empty with a new version.
+_FIRST_FIELDS = {
+    "Exec": "argv env cwd user network security extra_hosts shm_size platform proxy_args mounts hostname",
+    "FileOp": "actions owners",
+    "CopyAction": "source patterns dest owner mode unpack exclude parents",
+    "MkdirAction": "path owner",
+    "InlineSource": "files",
+    "HttpSource": "url digest name mtime",
+    "GitSource": "remote commit ref subdir keep_git_dir submodules",
+    "BindMount": "target source path read_only",
+    "CacheMount": "target id source path read_only sharing uid gid mode",
+    "TmpfsMount": "target size read_only",
+    "SecretMount": "id target env required uid gid mode",
+    "SshMount": "id target required uid gid mode",
+    "ScriptMount": "target name content",
+}
 
 
 class Identity(Record):
@@ -97,12 +116,10 @@ def exec_key(op: Exec, base: Identity, sources: Sequence[Identity] = ()) -> Key:
     Not part of it, as in BuildKit: proxy values, addresses of extra hosts, the index of a mount's
     input, and which directory a cache mount names and how it is shared.
     """
-    document = encode_op(proxy_excluded(op))
-    if not op.ulimits:
-        del document["ulimits"]  # keys made before it existed stay valid
+    document = _encoded(proxy_excluded(op))
     mounts = []
     for mount in op.mounts:
-        encoded = encode_op(mount)
+        encoded = _encoded(mount)
         encoded.pop("source", None)
         if encoded["type"] == "CacheMount":
             del encoded["id"], encoded["sharing"]
@@ -116,10 +133,10 @@ def file_key(op: FileOp, base: Identity, sources: Sequence[Identity]) -> Key:
 
     The index of the source is not part of the key: what was selected stands for it.
     """
-    document = encode_op(op)
+    document = _encoded(op)
     actions = []
     for action in op.actions:
-        encoded = encode_op(action)
+        encoded = _encoded(action)
         if isinstance(action, CopyAction):
             del encoded["source"]
         elif not isinstance(action, MkdirAction):
@@ -137,12 +154,17 @@ def merge_key(inputs: Sequence[Identity]) -> Key:
 def given_content(op: PinnedSource) -> Digest:
     """What stands for all that can be copied from such a source, without having it here.
 
-    A commit is its content; where it came from matters only to `.git`, which says so.
+    A commit is its content; where it came from matters only to `.git`, which says so (who asked for
+    it is not in there).
     """
-    document = encode_op(op)
+    document = _encoded(op)
     if isinstance(op, GitSource):
         del document["ref"]
-        if not op.keep_git_dir:
+        if op.keep_git_dir:
+            from lamina.spec.gitref import split_credentials
+
+            document["remote"] = split_credentials(op.remote)[0]
+        else:
             del document["remote"]
     elif isinstance(op, HttpSource):
         del document["url"]
@@ -186,6 +208,16 @@ def _mounted(op: Exec) -> tuple[BindMount | CacheMount, ...]:
 def copies(op: FileOp) -> tuple[CopyAction, ...]:
     """The copy actions of an op, in order."""
     return tuple(action for action in op.actions if isinstance(action, CopyAction))
+
+
+def _encoded(op: LayerOp | PinnedSource | FileAction | RunMount) -> dict[str, object]:
+    """The op as `encode_op` gives it, without later fields that have their default."""
+    document = encode_op(op)
+    first = _FIRST_FIELDS.get(type(op).__name__, "").split()
+    for field, default in defaults(type(op)).items():
+        if field not in first and getattr(op, field) == default:
+            del document[field]
+    return document
 
 
 def _key(op: dict[str, object], base: Identity, sources: Sequence[Identity]) -> Key:

@@ -62,6 +62,16 @@ def is_commit(text: str) -> bool:
     return _COMMIT.fullmatch(text) is not None
 
 
+def split_credentials(remote: str) -> tuple[str, str]:
+    """The remote without `user:password@` of an http or https URL, and that part as it is written."""
+    scheme, separator, rest = remote.partition("://")
+    authority, slash, path = rest.partition("/")
+    userinfo, at, host = authority.rpartition("@")
+    if not separator or not at or scheme not in {"http", "https"}:
+        return remote, ""
+    return f"{scheme}://{host}{slash}{path}", userinfo
+
+
 def parse_git_ref(text: str) -> GitRef | None:
     """What the text means as a repository; None if it is something else (a path, a URL).
 
@@ -95,16 +105,14 @@ def _from_url(text: str) -> GitRef:
     scheme, _, after = remote.partition("://")
     authority = after.partition("/")[0]
     if not _AUTHORITY.fullmatch(authority) or authority.startswith("-"):
-        raise InvalidGitRef(f"invalid git repository {shown(text)!r}: bad host")
+        raise InvalidGitRef(f"invalid git repository {text!r}: bad host")
     _check_text(remote)
     return _refined(GitRef(f"{scheme.lower()}://{after}"), query=query, fragment=fragment)
 
 
 def _check_text(remote: str) -> None:
     if not remote.isprintable() or " " in remote:
-        raise InvalidGitRef(
-            f"invalid git repository {shown(remote)!r}: white space or control characters"
-        )
+        raise InvalidGitRef(f"invalid git repository {remote!r}: white space or control characters")
 
 
 def _refined(git: GitRef, *, query: str, fragment: str) -> GitRef:
@@ -218,18 +226,3 @@ def _clean_subdir(subdir: str) -> str:
     if any(not part.isprintable() for part in parts):
         raise InvalidGitRef(f"invalid subdirectory {subdir!r} of a git repository")
     return "/".join(parts)
-
-
-def shown(url: str) -> str:
-    """The URL for people and logs: without a password, or a user that may be a token."""
-    scheme, separator, rest = url.partition("://")
-    if not separator:
-        return url
-    authority, slash, path = rest.partition("/")
-    user, at, host = authority.rpartition("@")
-    if not at:
-        return url
-    hidden = f"{user.partition(':')[0]}:xxxxx" if ":" in user else "xxxxx"
-    if scheme in {"ssh", "git"} and ":" not in user:
-        hidden = user
-    return f"{scheme}://{hidden}@{host}{slash}{path}"

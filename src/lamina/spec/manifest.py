@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MAX_ENTRIES = 10_000  # descriptors in one document; more is an attack, not an image
+ATTESTATION = "vnd.docker.reference.type"  # BuildKit's annotation of entries about other entries
 
 
 class InvalidManifest(LaminaError):

@@ -33,7 +33,12 @@ class Span(Record):
         return f"{self.source.name}:{self.start}"
 
     def excerpt(self) -> str:
-        """The lines around the span, numbered, `>>>` before those inside it, caret if known."""
+        """The lines around the span, numbered, `>>>` before those inside it, caret if known.
+
+        Secrets of URLs are masked; a line that has one gets no caret.
+        """
+        from lamina.redaction import redacted
+
         lines = self.source.lines
         first = max(1, self.start - _MARGIN)
         last = min(len(lines), self.end + _MARGIN)
@@ -44,7 +49,9 @@ class Span(Record):
                     shown.append("  ...")
                 continue
             inside = self.start <= number <= self.end
-            shown.append(f"{number:4d} | {'>>> ' if inside else '    '}{lines[number - 1]}")
-            if inside and number == self.start and self.column >= 0:
+            line = redacted(lines[number - 1])
+            shown.append(f"{number:4d} | {'>>> ' if inside else '    '}{line}")
+            is_whole = line == lines[number - 1]
+            if inside and number == self.start and self.column >= 0 and is_whole:
                 shown.append(f"     |     {' ' * self.column}{'^' * max(1, self.width)}")
         return "\n".join(shown)

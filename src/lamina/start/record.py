@@ -11,7 +11,7 @@ is a constant of the class, no field.
 
 from __future__ import annotations
 
-__all__ = ["Record", "fields", "replace"]
+__all__ = ["Record", "defaults", "fields", "replace"]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,11 +23,16 @@ if TYPE_CHECKING:
     class Record: ...
 
     def fields(cls: type[object]) -> tuple[str, ...]: ...
+    def defaults(cls: type[object]) -> dict[str, object]: ...
 else:
 
     def fields(cls):
         """The field names of a record class, inherited ones first."""
         return cls.__record_fields__
+
+    def defaults(cls):
+        """The defaults of a record class, by field."""
+        return cls.__record_defaults__
 
     def replace(instance, /, **changes):
         """A copy of `instance` with `changes` applied (validated again by `__post_init__`)."""
@@ -94,11 +99,21 @@ else:
     def _values(self):
         return tuple([getattr(self, name) for name in self.__record_fields__])
 
+    def _annotations(body):
+        """What the class body annotates, by name."""
+        if "__annotations__" in body or not body.keys() & {"__annotate__", "__annotate_func__"}:
+            return body.get("__annotations__", ())
+        # Python 3.14 without `from __future__ import annotations`: evaluated when they are asked for
+        from annotationlib import Format, call_annotate_function, get_annotate_from_class_namespace
+
+        # a name that is defined later, or for the type checker only, is no concern of ours
+        return call_annotate_function(get_annotate_from_class_namespace(body), Format.FORWARDREF)
+
     class _RecordType(type):
         """Makes the class once, with slots for its own fields."""
 
         def __new__(mcs, name, bases, body):
-            annotated = [field for field in body.get("__annotations__", ()) if not field.isupper()]
+            annotated = [field for field in _annotations(body) if not field.isupper()]
             names, defaults = [], {}
             for base in bases:
                 names += base.__record_fields__

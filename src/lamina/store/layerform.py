@@ -6,7 +6,6 @@ from __future__ import annotations
 import io
 import logging
 import os
-import tempfile
 
 from lamina.errors import Kind, LaminaError
 from lamina.system.userns import is_host_root
@@ -19,8 +18,8 @@ _log = logging.getLogger(__name__)
 _EMPTY_TAR = bytes(1024)
 
 
-def makes_images(directory: str, wanted: LayerForm) -> bool:
-    """Whether new layers in the store's `directory` of snapshots become images.
+def makes_images(root: str, wanted: LayerForm) -> bool:
+    """Whether new layers in the store at `root` become images.
 
     `auto` asks the kernel, by an image of nothing mounted as the lower layer of an overlay, and
     does without loop devices, which every user of the host shares; `erofs` takes them.
@@ -31,7 +30,7 @@ def makes_images(directory: str, wanted: LayerForm) -> bool:
     if wanted == "directories" or (wanted == "auto" and not is_host_root()):
         return False
     try:
-        _try(directory, loop=wanted == "erofs")
+        _try(root, loop=wanted == "erofs")
     except LaminaError as error:
         if wanted == "erofs":
             raise LaminaError(
@@ -44,17 +43,21 @@ def makes_images(directory: str, wanted: LayerForm) -> bool:
     return True
 
 
-def _try(directory: str, *, loop: bool) -> None:
+def _try(root: str, *, loop: bool) -> None:
     from lamina.layer.wrap import wrap_layer
     from lamina.system.mounts import image_fd, overlay_fd
     from lamina.system.overlay import LayerImage, OverlayMount
+    from lamina.system.temporary import make_temporary
 
-    # a name that is no number: GC removes what a killed process leaves
-    with tempfile.TemporaryDirectory(prefix="probe.", dir=directory) as place:
-        path = os.path.join(place, "layer.erofs")
+    # not among the snapshots, where GC removes what has no row
+    place = make_temporary(os.path.join(root, "tmp", "probes"), "probe-")
+    try:
+        path = os.path.join(place.path, "layer.erofs")
         wrap_layer(io.BytesIO(_EMPTY_TAR), path, expected=None, lowers=())
         image = LayerImage(path)
         os.close(image_fd(image, loop=loop))
-        lower = os.path.join(place, "fs")
+        lower = os.path.join(place.path, "fs")
         os.mkdir(lower)
         os.close(overlay_fd(OverlayMount((image, lower))))
+    finally:
+        place.remove()

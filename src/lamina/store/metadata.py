@@ -19,7 +19,7 @@ from lamina.system.locks import FileLock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from lamina.events import Emitter
     from lamina.store.content import Content
@@ -105,13 +105,20 @@ class MetadataTables:
                 self._emit(Notice(f"{error}; {error.hint}"))
         return images
 
-    def delete_names(self, names: Sequence[str]) -> None:
+    def delete_names(self, names: Sequence[str | NamedImage]) -> list[str]:
+        gone: list[str] = []
+
+        def choose(now: Mapping[str, Descriptor]) -> list[str]:
+            gone.extend(name for each in names if (name := _doomed(now, each)))
+            return gone
+
         def work(transaction: Transaction) -> None:
-            for name in names:
+            for name in gone:
                 self._remember_former(transaction, name)
                 transaction.run("DELETE FROM names WHERE name = ?", (name,))
 
-        self._change_names(work, removed=frozenset(names))
+        self._change_names(work, remove=choose)
+        return gone
 
     def refresh_index(self) -> None:
         """Write index.json again if a process died before it had followed the names."""
@@ -127,11 +134,12 @@ class MetadataTables:
         work: Callable[[Transaction], None],
         *,
         added: dict[str, Descriptor] | None = None,
-        removed: frozenset[str] = frozenset(),
+        remove: Callable[[Mapping[str, Descriptor]], Sequence[str]] = lambda _: (),
     ) -> None:
         try:
             with FileLock(self._names_lock):
                 after = {named.name: named.target for named in self.list_names()}
+                removed = frozenset(remove(after))
                 after.update(added or {})
                 entries = [(name, after[name]) for name in sorted(after) if name not in removed]
                 staged = self._stage(layoutindex.serialise_index(entries))
@@ -331,6 +339,14 @@ def _named(row: Row) -> NamedImage:
             hint=f"remove the name with `lamina rmi {name}` and pull or build it again",
         )
     return NamedImage(name, target, updated)
+
+
+def _doomed(now: Mapping[str, Descriptor], name: str | NamedImage) -> str:
+    """The name to delete; empty if it is to be only as it was, and is not."""
+    if isinstance(name, str):
+        return name
+    target = now.get(name.name)
+    return name.name if target is not None and target.digest == name.target.digest else ""
 
 
 def _descriptor(text: object) -> Descriptor | None:

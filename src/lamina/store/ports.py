@@ -246,8 +246,10 @@ class Metadata(Protocol):
     def list_names(self) -> list[NamedImage]:
         """All names, sorted."""
 
-    def delete_names(self, names: Sequence[str]) -> None:
-        """Forget names; no error for one that is not there."""
+    def delete_names(self, names: Sequence[str | NamedImage]) -> list[str]:
+        """Forget names; no error for one that is not there. Of a `NamedImage` the name, if it still
+        points where it did: another process may have moved it. The names that were forgotten.
+        """
 
     def get_layer(self, diff_id: DiffID) -> LayerRecord | None:
         """The layer's record."""

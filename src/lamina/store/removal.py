@@ -11,6 +11,7 @@ import os
 import stat
 
 from lamina.store.faults import disk_error
+from lamina.store.working import unique_name
 from lamina.system.userns import can_mount, enter
 
 _DEEP = 200  # levels; each open level costs a descriptor and the limit is often 1024
@@ -45,7 +46,6 @@ class _Removal:
         self._parent = parent
         self._name = name
         self._todo = [name]
-        self._moved = 0
         self._freed = 0
 
     def run(self) -> int:
@@ -87,9 +87,9 @@ class _Removal:
         if depth < _DEEP:
             self._remove(fd, entry, depth=depth + 1)
             return
-        # Too deep to hold every level open: move the rest up beside the tree, and do it later.
-        self._moved += 1
-        aside = f"{self._name}.deep.{self._moved}"
+        # Too deep to hold every level open: move the rest up beside the tree, and do it later. The
+        # name is nobody else's: another process may be removing the same tree, or have died of it.
+        aside = f"{self._name}.deep.{unique_name()}"
         os.rename(entry, aside, src_dir_fd=fd, dst_dir_fd=self._parent)
         self._todo.append(aside)
 

@@ -75,6 +75,7 @@ class Snapshots:
         """`layers` is asked when the first layer is unpacked."""
         self._wanted = layers
         self._makes_images: bool | None = None
+        self._root = root
         self.directory = os.path.join(root, "snapshots")
         self._database = database
         self._durability = durability
@@ -146,7 +147,7 @@ class Snapshots:
         if self._makes_images is None:
             from lamina.store.layerform import makes_images
 
-            self._makes_images = makes_images(self.directory, self._wanted())
+            self._makes_images = makes_images(self._root, self._wanted())
         if not self._makes_images:
             return None
         rows = self._database.read(

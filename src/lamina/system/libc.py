@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Functions of the C library that `os` does not have: mount(2), syscall(2), prctl(2).
+"""Functions of the C library that `os` does not have, or not in every Python.
+
+An interpreter that was built with an old C library, as those of uv and conda are, has no
+`os.memfd_create` and no `os.pidfd_open` on any host.
 
 On the C module behind `ctypes`, which itself takes 2 ms more to import (with `struct` and `types`),
 for kinds of data that nothing here has. What is used of `_ctypes` is what `ctypes/__init__` uses.
@@ -7,6 +10,8 @@ Import it where it is called: most commands call nothing.
 """
 
 from __future__ import annotations
+
+import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,7 +58,7 @@ else:
         return (_Syscall if name == "syscall" else _Function)((name, _library))
 
 
-__all__ = ["call", "get_errno"]
+__all__ = ["call", "checked", "get_errno"]
 
 _known: dict[str, Any] = {}
 
@@ -70,4 +75,13 @@ def call(name: str, *arguments: int | bytes | None) -> int:
     result: int = function(
         *[_Long(value) if isinstance(value, int) else _Bytes(value) for value in arguments]
     )
+    return result
+
+
+def checked(name: str, *arguments: int | bytes | None) -> int:
+    """What the function returned. Raises OSError if it failed, which it says by a negative number."""
+    result = call(name, *arguments)
+    if result < 0:
+        code = get_errno()
+        raise OSError(code, f"{name}: {os.strerror(code)}")
     return result

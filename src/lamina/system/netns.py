@@ -58,12 +58,16 @@ def create_namespace(configure: Callable[[], T]) -> tuple[int, T]:
 
 def unshare(flags: int) -> None:
     """Give the calling thread new namespaces. Raises OSError."""
-    _call("unshare", flags)
+    from lamina.system.libc import checked
+
+    checked("unshare", flags)
 
 
 def setns(descriptor: int, flags: int) -> None:
     """Move the calling thread into a namespace. Raises OSError."""
-    _call("setns", descriptor, flags)
+    from lamina.system.libc import checked
+
+    checked("setns", descriptor, flags)
 
 
 def _run_in_thread(function: Callable[[], None]) -> None:
@@ -78,15 +82,6 @@ def _run_in_thread(function: Callable[[], None]) -> None:
 
     _thread.start_new_thread(body, ())
     done.acquire()
-
-
-def _call(name: str, *arguments: int) -> None:
-    # os.unshare and os.setns exist only since Python 3.12.
-    from lamina.system.libc import call, get_errno
-
-    if call(name, *arguments) != 0:
-        code = get_errno()
-        raise OSError(code, f"{name}: {os.strerror(code)}")
 
 
 def _explain(error: OSError) -> LaminaError:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The identity of a process: its pid and start time, which together are never reused in a boot."""
+"""Which process is meant: by pid and start time, which together are never reused in a boot, or a pidfd."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ _START_TIME = 22  # field number in /proc/PID/stat (proc_pid_stat(5)), in clock 
 _STATE = 3
 _FIRST_AFTER_NAME = 3  # the name in parentheses (field 2) may hold spaces and parentheses
 _DEAD = frozenset({b"Z", b"X", b"x"})
+_SYS_PIDFD_SEND_SIGNAL, _SYS_PIDFD_OPEN = 424, 434  # the same everywhere
 
 
 class ProcessIdentity(Record):
@@ -39,6 +40,20 @@ def this_process() -> ProcessIdentity:
     """The calling process's identity."""
     found = identify(os.getpid())
     return found if found is not None else ProcessIdentity(os.getpid(), 0)  # /proc not mounted
+
+
+def open_pidfd(pid: int) -> int:
+    """A descriptor (close-on-exec) of the process that has `pid` now. Raises OSError: ESRCH for none."""
+    from lamina.system.libc import checked
+
+    return checked("syscall", _SYS_PIDFD_OPEN, pid, 0)
+
+
+def signal_pidfd(pidfd: int, number: int) -> None:
+    """Send a signal to the process of a pidfd. Raises ProcessLookupError if it has ended."""
+    from lamina.system.libc import checked
+
+    checked("syscall", _SYS_PIDFD_SEND_SIGNAL, pidfd, number, None, 0)
 
 
 def _stat_fields(pid: int) -> list[bytes] | None:

@@ -14,6 +14,8 @@ else:
 
 __all__ = ["find_program", "output_of", "run_program"]
 
+_MFD_CLOEXEC = 1
+
 
 def find_program(name: str, *, search_path: str) -> str:
     """The first executable file of that name in the directories of `search_path`; empty for none."""
@@ -32,7 +34,9 @@ def output_of(
     The three are files in memory: nothing can block, however much is written. Raises as
     `run_program`.
     """
-    files = [os.memfd_create(name) for name in ("stdin", "stdout", "stderr")]
+    from lamina.system.libc import checked
+
+    files = [checked("memfd_create", name, _MFD_CLOEXEC) for name in (b"in", b"out", b"err")]
     try:
         with open(files[0], "wb", closefd=False) as file:
             file.write(stdin)

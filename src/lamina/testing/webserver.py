@@ -29,13 +29,14 @@ class Reply(Record):
 class WebServer:
     """Serves `files` (path -> Reply, or a function of the request's headers that gives one).
 
-    `requests` are (method, path, headers) of what was asked, in order. A path below a name in
-    `git_roots` is given to `git http-backend`. A context manager.
+    `requests` are (method, path, headers) of what was asked, in order. Other paths are given to
+    `git http-backend` if there is a `git_root`, unless `gate` answers the request. A context manager.
     """
 
     def __init__(self) -> None:
         self.files: dict[str, Reply | Callable[[dict[str, str]], Reply]] = {}
         self.git_root = ""
+        self.gate: Callable[[dict[str, str]], Reply | None] = lambda _headers: None
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         owner = self
 
@@ -79,7 +80,7 @@ class WebServer:
         headers = {name.lower(): value for name, value in handler.headers.items()}
         self.requests.append((handler.command, handler.path, headers))
         path = handler.path.partition("?")[0]
-        found = self.files.get(path)
+        found = self.files.get(path) or self.gate(headers)
         if found is None and self.git_root:
             _git(handler, self.git_root, body)
             return

@@ -13,8 +13,6 @@ import pytest
 from lamina.cli.context import Context
 from lamina.cli.main import main
 
-pytest.importorskip("hcl2")
-
 CASES = sorted(path for path in Path(__file__).parent.iterdir() if path.is_dir())
 
 

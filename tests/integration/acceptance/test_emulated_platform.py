@@ -20,6 +20,7 @@ from lamina.errors import LaminaError
 from lamina.spec.platform import host
 from lamina.system.mounts import filesystem_fd
 from lamina.testing.command import Lamina
+from lamina.testing.skips import host_lacks
 
 NATIVE = host(os.uname().machine)
 QEMU = "qemu-aarch64-static"
@@ -36,7 +37,9 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def arm64() -> Iterator[None]:
-    """A host that runs arm64 programs."""
+    """A host that runs arm64 programs, which are not its own."""
+    if NATIVE.architecture == "arm64":
+        host_lacks("a processor to which arm64 is foreign")
     try:
         require_emulation("arm64", host=NATIVE.architecture)
     except NoEmulator:
@@ -49,7 +52,7 @@ def _registered() -> Iterator[None]:
     try:
         directory = filesystem_fd("binfmt_misc")
     except LaminaError as error:
-        pytest.skip(f"this kernel has no binfmt_misc: {error}")
+        host_lacks(f"a kernel with binfmt_misc: {error}")
     name = f"lamina-test-{os.getpid()}"
     try:
         _write(directory, "register", _handler(name))
@@ -79,7 +82,6 @@ def _write(directory: int, name: str, data: bytes) -> None:
         os.close(fd)
 
 
-@pytest.mark.skipif(NATIVE.architecture == "arm64", reason="arm64 is not foreign here")
 def test_arm64_step_and_container_run(lamina: Lamina, arm64: None) -> None:
     lamina("bootstrap", "busybox", "--arch", "arm64")
     names = lamina("images", "--format", "{{.Repository}}").stdout.split()

@@ -17,6 +17,7 @@ import pytest
 from lamina.container.emulation import NoEmulator, require_emulation
 from lamina.spec.platform import host
 from lamina.testing.command import Lamina
+from lamina.testing.skips import host_lacks
 
 pytestmark = [pytest.mark.root, pytest.mark.tool("crun"), pytest.mark.tool("busybox")]
 
@@ -224,7 +225,7 @@ def test_step_without_an_emulator_names_its_line_and_the_package(lamina: Lamina)
     except NoEmulator:
         pass
     else:
-        pytest.skip("this host runs riscv64 programs")
+        host_lacks("a processor that is no riscv64")
     foreign_image(lamina, "foreign", "linux/riscv64")
     dockerfile(lamina, "FROM foreign\nRUN make\n")
     done = lamina("build", "--platform", "linux/riscv64", ".", check=False)

@@ -221,10 +221,10 @@ def test_killed_build_leaves_a_cache_that_works(lamina: Lamina, with_secret: boo
     store.close()
 
 
-@pytest.mark.parametrize("runtime", ["crun", "runc"])
+@pytest.mark.parametrize(
+    "runtime", [pytest.param(name, marks=pytest.mark.tool(name)) for name in ("crun", "runc")]
+)
 def test_tmpfs(lamina: Lamina, runtime: str) -> None:
-    if shutil.which(runtime) is None:
-        pytest.skip(f"needs the program {runtime}")
     build(
         lamina,
         "RUN --mount=type=tmpfs,target=/t,size=4m mount | grep -q 'tmpfs on /t .*size=4096k' "

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lamina.builder.build import Solved, SolveOptions, solve
+from lamina.builder.build import Providers, Solve, Solved, SolveOptions
 from lamina.builder.context import Context
 from lamina.container.executor import RuntimeExecutor
 from lamina.container.runtime import find_runtime
@@ -177,17 +177,16 @@ class Site:
         self._running = None
         try:
             with self.store.lease("test"):
-                return solve(
+                return Solve(
                     self.plan(target, *others),
                     store=self.store,
-                    executor=self.executor,
                     contexts={"context": Context(str(self.context))},
                     options=SolveOptions(no_cache=no_cache, jobs=jobs),
-                    network=None,
+                    providers=Providers(self.executor),
                     emit=self.emit,
                     cancel=cancel,
                     clock=time.time,
-                )
+                ).run()
         finally:
             if self._running is not None:
                 self._running.close()

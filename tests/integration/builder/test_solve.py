@@ -362,7 +362,7 @@ def test_sibling_files_of_the_base_survive(site: Site) -> None:
 
 _BUILD = """
 import sys, time
-from lamina.builder.build import SolveOptions, solve
+from lamina.builder.build import Providers, Solve, SolveOptions
 from lamina.container.executor import RuntimeExecutor
 from lamina.container.runtime import find_runtime
 from lamina.plan.graph import Edge, VertexMeta, needed, vertex
@@ -377,9 +377,9 @@ step = vertex(Exec(("/bin/sh", "-c", "sleep 0.5; stat /proc/self > /when"), (("P
                    "/", network="none"), [Edge(image.digest)], meta=VertexMeta("step"))
 store = open_store(root)
 with RuntimeExecutor(find_runtime(root), state_dir=state) as executor, store.lease("test"):
-    solved = solve(needed([image, step], [Edge(step.digest)]), store=store,
-                   executor=lambda: executor, contexts={}, options=SolveOptions(), network=None,
-                   emit=lambda event: None, cancel=None, clock=time.time)
+    solved = Solve(needed([image, step], [Edge(step.digest)]), store=store, contexts={},
+                   options=SolveOptions(), providers=Providers(lambda: executor),
+                   emit=lambda event: None, cancel=None, clock=time.time).run()
 print(solved.ran, solved.outputs[0][-1])
 """
 
@@ -416,7 +416,7 @@ def test_every_vertex_ends_once(site: Site) -> None:
 
 _CACHED = """
 import sys, time
-from lamina.builder.build import SolveOptions, solve
+from lamina.builder.build import Providers, Solve, SolveOptions
 from lamina.builder.context import Context
 from lamina.plan.graph import Edge, VertexMeta, needed, vertex
 from lamina.plan.ops import CopyAction, FileOp, ImageSource, LocalSource
@@ -430,9 +430,9 @@ source = vertex(LocalSource("context"), meta=VertexMeta("context"))
 copied = vertex(FileOp((CopyAction(1, ("f",), "/"),)), [Edge(image.digest), Edge(source.digest)],
                 meta=VertexMeta("/"))
 store = open_store(root)
-solved = solve(needed([image, source, copied], [Edge(copied.digest)]), store=store, executor=None,
-               contexts={"context": Context(context)}, options=SolveOptions(), network=None,
-               emit=lambda event: None, cancel=None, clock=time.time)
+solved = Solve(needed([image, source, copied], [Edge(copied.digest)]), store=store,
+               contexts={"context": Context(context)}, options=SolveOptions(),
+               providers=Providers(), emit=lambda event: None, cancel=None, clock=time.time).run()
 assert (solved.ran, solved.cached) == (0, 1), solved
 heavy = ("threading", "ctypes", "tarfile", "subprocess", "queue", "lamina.layer.tarwrite",
          "lamina.layer.create", "lamina.layer.compress", "lamina.container.ports", "typing",

@@ -104,6 +104,24 @@ def test_prune_frees_what_it_says(lamina: Lamina) -> None:
     assert "CACHED" in lamina("build", "app", check=True).stderr
 
 
+def test_image_that_was_packed_twice_is_there_after_a_prune(lamina: Lamina) -> None:
+    """Its name is all that counts: neither another compression nor an archive makes a second one."""
+    lamina.env["SOURCE_DATE_EPOCH"] = "1700000000"
+    lamina("build", "-t", "once", "app")
+    lamina("save", "-o", "saved.tar", "once")
+    id = lamina.id_of("once")
+    forced = "type=image,name=once,compression=zstd,force-compression=true"
+    lamina("build", "-o", forced, "app")
+    lamina("load", "-i", "saved.tar")
+    assert lamina.id_of("once") == id
+    dangling = lamina("images", "-qf", "dangling=true").stdout
+    assert id[7:19] not in dangling
+    for words in (("image", "prune", "-f"), ("system", "prune", "-f")):
+        lamina(*words)
+        assert lamina("run", "--rm", "once", "head", "-c1", "/data").stdout == "b"
+    assert lamina("images", "-qf", "dangling=true").stdout == ""
+
+
 def test_the_least_recently_used_goes_first(lamina: Lamina) -> None:
     lamina("rmi", "app")
     lamina("image", "prune", "-f")

@@ -11,12 +11,7 @@ from lamina.testing.project import Project
 
 pytestmark = [pytest.mark.root, pytest.mark.tool("crun")]
 
-
-@pytest.fixture
-def directory(project: Project) -> Project:
-    if project.piped:
-        pytest.skip("the same with an archive")
-    return project
+ONLY_DIRECTORY = pytest.mark.parametrize("built_project", ["directory"], indirect=True)
 
 
 def change(project: Project) -> None:
@@ -87,46 +82,50 @@ def test_values_of_secret_looking_variables_are_not_shown(project: Project) -> N
     assert "second" not in json.dumps({**why, "via": ""})
 
 
-def test_linked_copy_is_followed_through_its_merge(directory: Project) -> None:
-    directory.edit("COPY assets", "COPY --link assets")
-    directory.build()
-    with (directory.context / "assets/logo.svg").open("a") as file:
+@ONLY_DIRECTORY
+def test_linked_copy_is_followed_through_its_merge(project: Project) -> None:
+    project.edit("COPY assets", "COPY --link assets")
+    project.build()
+    with (project.context / "assets/logo.svg").open("a") as file:
         file.write("more\n")
-    built = directory.build()
+    built = project.build()
     why = built.why("RUN echo done")
     assert (why["cause"], why["subject"]) == ("file-content", "assets/logo.svg"), why["text"]
     assert "COPY --link assets" in why["via"]
 
 
-def test_named_file_in_a_selection_of_very_many(directory: Project) -> None:
-    folder = directory.context / "assets"
+@ONLY_DIRECTORY
+def test_named_file_in_a_selection_of_very_many(project: Project) -> None:
+    folder = project.context / "assets"
     for part in range(120):
         (folder / f"d{part:03}").mkdir()
         for number in range(100):
             (folder / f"d{part:03}/f{number}").write_text("x")
-    directory.build()
+    project.build()
     (folder / "d077/f5").write_text("y")
-    why = directory.build().why("COPY assets")
+    why = project.build().why("COPY assets")
     assert why["cause"] == "files"
     assert why["subject"] == "assets/d077/"
 
 
-def test_step_whose_layers_are_gone_says_so(directory: Project) -> None:
-    directory.lamina("rmi", "-f", "app1")
-    for path in (directory.lamina.root / "blobs/sha256").iterdir():
+@ONLY_DIRECTORY
+def test_step_whose_layers_are_gone_says_so(project: Project) -> None:
+    project.lamina("rmi", "-f", "app1")
+    for path in (project.lamina.root / "blobs/sha256").iterdir():
         if path.stat().st_size < 4096 and not path.read_bytes().startswith(b"{"):
             path.unlink()
     import sqlite3
 
-    with sqlite3.connect(directory.lamina.root / "meta.sqlite") as database:
+    with sqlite3.connect(project.lamina.root / "meta.sqlite") as database:
         database.execute("DELETE FROM layer_blobs")
         database.execute("DELETE FROM snapshots")
-    built = directory.build(check=False)
+    built = project.build(check=False)
     causes = {event["cause"] for event in built.events if event["event"] == "VertexExplained"}
     assert causes == {"pruned"}
 
 
-def test_cost_is_small(directory: Project) -> None:
+@ONLY_DIRECTORY
+def test_cost_is_small(project: Project) -> None:
     """A cached build imports nothing of it."""
     probe = (
         "import sys; from lamina.cli.main import main; from lamina.cli import main as m;"
@@ -138,8 +137,8 @@ def test_cost_is_small(directory: Project) -> None:
 
     done = subprocess.run(
         [sys.executable, "-c", probe],
-        env=directory.lamina.env,
-        cwd=directory.place,
+        env=project.lamina.env,
+        cwd=project.place,
         capture_output=True,
         text=True,
         check=True,

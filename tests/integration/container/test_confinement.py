@@ -13,6 +13,7 @@ import pytest
 
 from lamina.container.ports import Mount
 from lamina.errors import Kind, LaminaError
+from lamina.testing.skips import host_lacks
 
 pytestmark = pytest.mark.root
 Run = Callable[..., tuple[int, str, str]]
@@ -99,7 +100,7 @@ def test_mounting_is_refused(run: Run) -> None:
 def test_block_device_of_host_cannot_be_read(run: Run, rootfs: Path) -> None:
     disk = next((d for d in ("/dev/vda", "/dev/sda", "/dev/loop0") if os.path.exists(d)), None)
     if disk is None:
-        pytest.skip("no block device to try")
+        host_lacks("a block device to try")
     number = os.stat(disk).st_rdev
     status, _, err = run(
         "sh",
@@ -227,7 +228,7 @@ def test_ulimit_is_set(run: Run) -> None:
 
 def test_ulimit_above_the_hosts_is_an_error_that_says_so(run: Run) -> None:
     if int(Path("/proc/self/status").read_text().split("CapEff:\t")[1][:16], 16) >> 24 & 1:
-        pytest.skip("this process may raise limits")
+        host_lacks("limits that hold for this process")
     with pytest.raises(LaminaError, match=r"(?i)rlimit"):
         run("true", ulimits=(("nofile", 1 << 20, 1 << 20),))
 
@@ -258,12 +259,12 @@ def test_unknown_capability_is_refused(run: Run) -> None:
 
 def test_program_of_another_architecture_needs_an_image_of_it(run: Run, rootfs: Path) -> None:
     if os.uname().machine != "x86_64":
-        pytest.skip("knows a 32-bit program for x86 only")
+        host_lacks("an x86 processor, for which there is a 32-bit program here")
     program = rootfs / "bin/exit32"
     program.write_bytes(_I386_EXIT)
     program.chmod(0o755)
     if subprocess.run([program], check=False).returncode != 0:
-        pytest.skip("this kernel runs no 32-bit programs")
+        host_lacks("a kernel that runs 32-bit programs")
     assert run("/bin/exit32")[0] != 0
     assert run("/bin/exit32", architecture="386")[0] == 0
 

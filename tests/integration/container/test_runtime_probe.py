@@ -17,6 +17,7 @@ from lamina.container.info import host_report
 from lamina.container.ports import ProcessSpec
 from lamina.container.profile import seccomp_for
 from lamina.container.runtime import NoRuntime, find_runtime
+from lamina.testing.skips import host_lacks
 
 pytestmark = [pytest.mark.root, pytest.mark.tool("crun"), pytest.mark.tool("runc")]
 
@@ -30,7 +31,7 @@ def test_crun_is_preferred_and_nothing_is_left(tmp_path: Path) -> None:
 
 def test_crun_leaves_its_filter_to_be_handed_back(tmp_path: Path) -> None:
     if not has_seccomp():
-        pytest.skip("this kernel does not filter system calls")
+        host_lacks("a kernel that filters system calls")
     found = find_runtime(str(tmp_path), override="crun")
     process = ProcessSpec(argv=("true",), env=())
     profile = seccomp_for(process, found.host)
@@ -49,7 +50,7 @@ def test_runc_is_asked_for_no_filter(tmp_path: Path) -> None:
 
 def test_hybrid_host_is_shielded(tmp_path: Path) -> None:
     if read_cgroups().mode != "hybrid":
-        pytest.skip("this host's control groups are not hybrid")
+        host_lacks("hybrid control groups")
     assert find_runtime(str(tmp_path), override="crun").shield == read_cgroups().unified
 
 

@@ -282,3 +282,25 @@ def test_a_build_pulls_its_base_and_pushes_its_image(
     done = lamina("run", "--pull", "never", "--rm", f"{docker_registry.host}/none", check=False)
     assert "not found" in done.stderr
     assert "MANIFEST_UNKNOWN" not in done.stderr
+
+
+@pytest.mark.parametrize("is_here", [False, True])
+def test_image_of_another_platform_is_told_once(
+    store: LocalStore, fake: FakeRegistry, command: Lamina, *, is_here: bool
+) -> None:
+    name = f"{fake.host}/app:1"
+    image_in(fake, store, "app")
+    if is_here:
+        ImageMaker(store)("app", name)
+    (command.cwd / "Dockerfile").write_text(f"FROM {name}\nRUN true\n")
+
+    ran = command("run", "--platform", "linux/arm64", name, check=False)
+    always = command("run", "--pull=always", "--platform", "linux/arm64", name, check=False)
+    built = command("build", "--platform", "linux/arm64", ".", check=False)
+
+    for done in (ran, always, built):
+        assert done.stderr.count("the image is for linux/amd64, not for linux/arm64") == 1
+        assert f'image "{name}": the image is for' in done.stderr
+        assert "not found" not in done.stderr
+    said = f"Unable to find image '{name}'" + " for linux/arm64" * is_here + " locally\n"
+    assert said in ran.stderr

@@ -15,6 +15,7 @@ from lamina.errors import Kind, LaminaError
 from lamina.system import mounts
 from lamina.system.mounts import bind, mount_overlay, mounted, overlay_fd, tmpfs, unmount
 from lamina.system.overlay import OverlayMount
+from lamina.testing.skips import host_lacks
 
 pytestmark = pytest.mark.root
 
@@ -250,7 +251,7 @@ def test_isolated_mounts_are_not_seen_by_the_host_and_end_with_the_process(targe
 def test_hybrid_cgroup_mount_is_covered_inside_only() -> None:
     unified = "/sys/fs/cgroup/unified"
     if not os.path.ismount(unified):
-        pytest.skip("this host has no hybrid cgroup mount")
+        host_lacks("a hybrid cgroup mount")
     before = os.listdir(unified)
     script = (
         "import os\nfrom lamina.system.mounts import isolate\nisolate()\n"

@@ -5,13 +5,10 @@ from __future__ import annotations
 
 import pytest
 
-from lamina.errors import Kind, LaminaError
-
-pytest.importorskip("hcl2")
-
 from lamina.bake.hcl import parse_hcl, parse_json
 from lamina.bake.scope import Scope
 from lamina.bake.values import BakeError
+from lamina.errors import Kind, LaminaError
 
 
 def scope(text: str, **overrides: str) -> Scope:

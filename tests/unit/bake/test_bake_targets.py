@@ -8,8 +8,6 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("hcl2")
-
 from lamina.bake.definition import print_json, read_definition, resolve
 from lamina.bake.values import BakeError
 

@@ -16,6 +16,7 @@ from lamina.builder.statcache import RACY_NS, StatCache
 from lamina.builder.tree import Tree
 from lamina.dockerfile.ignore import IgnoreMatcher
 from lamina.errors import Kind, LaminaError
+from lamina.testing.skips import host_lacks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -127,7 +128,7 @@ def test_user_attribute_counts(context: Path) -> None:
     try:
         os.setxattr(context / "a.txt", "user.note", b"1")
     except OSError:
-        pytest.skip("this filesystem has no user.* attributes")
+        host_lacks("a filesystem with user.* attributes")
     assert pick(context).digest != before
 
 
@@ -465,7 +466,7 @@ def test_changed_attribute_of_a_remembered_directory_is_seen(remembering: Rememb
     try:
         os.setxattr(remembering.root / "src", "user.kept", b"1")
     except OSError:
-        pytest.skip("this filesystem has no user attributes")
+        host_lacks("a filesystem with user.* attributes")
     assert remembering.digest() != first
 
 
@@ -497,7 +498,7 @@ def test_file_with_attributes_is_copied_with_them(context: Path) -> None:
     try:
         os.setxattr(context / "a.txt", "user.kept", b"1")
     except OSError:
-        pytest.skip("this filesystem has no user attributes")
+        host_lacks("a filesystem with user.* attributes")
     tree = open_tree(context)
     try:
         (match,) = select(tree, ("a.txt",), cache=None).matches

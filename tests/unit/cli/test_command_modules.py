@@ -12,7 +12,7 @@ import lamina.cli
 from lamina.cli.main import COMMANDS
 
 SOURCES = sorted(Path(lamina.cli.__file__).parent.rglob("*.py"))
-COMMAND_MODULES = {f"lamina.cli.{module}" for module, _ in COMMANDS.values()} | {"lamina.cli.main"}
+COMMAND_MODULES = {f"lamina.cli.{module}" for module, *_ in COMMANDS.values()} | {"lamina.cli.main"}
 
 
 def imported(path: Path) -> set[str]:

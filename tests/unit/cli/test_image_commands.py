@@ -5,120 +5,21 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import tarfile
 import time
-from typing import TYPE_CHECKING
 
 import pytest
 
-from lamina.cli.context import Context
-from lamina.cli.main import main
-from lamina.container.ports import ProcessSpec
-from lamina.container.state import ContainerConfig, State, directory_of, write_state
 from lamina.errors import EXIT_STATUS, Kind
 from lamina.image.resolve import find_image
 from lamina.store import open_store
 from lamina.store.ports import Document
-from lamina.testing.images import ImageMaker
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pathlib import Path
+    from tests.unit.cli.conftest import World
 
 APP = "docker.io/library/app:latest"
-NOW = 1_700_000_000.0 + 3 * 86400  # three days after the images were made
-
-
-class Stream(io.TextIOWrapper):
-    """A text stream over bytes, as the standard ones are."""
-
-    def __init__(self, data: bytes = b"", *, tty: bool = False) -> None:
-        super().__init__(io.BytesIO(data), encoding="utf-8", write_through=True)
-        self._tty = tty
-
-    def isatty(self) -> bool:
-        return self._tty
-
-    def text(self) -> str:
-        return self.raw_bytes().decode()
-
-    def raw_bytes(self) -> bytes:
-        buffer = self.buffer
-        assert isinstance(buffer, io.BytesIO)
-        return buffer.getvalue()
-
-
-class World:
-    """A store in a temporary directory, and commands run on it in this process."""
-
-    def __init__(self, tmp_path: Path) -> None:
-        self.cwd = tmp_path
-        self.root = str(tmp_path / "store")
-        self.env: dict[str, str] = {}
-        self.tty = False
-        self.clock = lambda: NOW
-
-    def run(self, *argv: str, stdin: bytes = b"") -> tuple[int, str, str]:
-        status, out, err = self.run_bytes(*argv, stdin=stdin)
-        return status, out.decode(), err
-
-    def run_bytes(self, *argv: str, stdin: bytes = b"") -> tuple[int, bytes, str]:
-        out, err = Stream(tty=self.tty), Stream()
-        context = Context(
-            env=self.env,
-            cwd=str(self.cwd),
-            uid=0,
-            stdin=Stream(stdin, tty=self.tty),
-            stdout=out,
-            stderr=err,
-            clock=self.clock,
-            root=self.root,
-        )
-        try:
-            status = main(argv, context)
-        finally:
-            context.close()
-        return status, out.raw_bytes(), err.text()
-
-    def ok(self, *argv: str, stdin: bytes = b"") -> str:
-        status, out, err = self.run(*argv, stdin=stdin)
-        assert status == 0, err
-        return out
-
-    def fails(self, kind: Kind, *argv: str, stdin: bytes = b"") -> str:
-        status, _, err = self.run(*argv, stdin=stdin)
-        assert status == EXIT_STATUS[kind], err
-        assert "Traceback" not in err
-        return err
-
-    def make(self, content: str, *names: str) -> str:
-        """An image's id."""
-        store = open_store(self.root)
-        try:
-            return str(ImageMaker(store)(content, *names).config)
-        finally:
-            store.close()
-
-    def make_container(self, name: str, image_id: str) -> str:
-        """A container's id."""
-        id = name.encode().hex().ljust(64, "0")
-        config = ContainerConfig(
-            image="app", image_id=image_id, chain="", process=ProcessSpec(argv=("x",), env=())
-        )
-        store = open_store(self.root)
-        try:
-            store.documents.insert(Document("container", id, name, config.to_json(), 0.0))
-        finally:
-            store.close()
-        directory = directory_of(self.root, id)
-        os.makedirs(directory)
-        write_state(directory, State(status="created"))
-        return id
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path)
 
 
 def rootfs_tar() -> bytes:
@@ -304,17 +205,32 @@ def test_rmi_untags_and_deletes(world: World) -> None:
 
 
 def test_rmi_by_id(world: World) -> None:
-    id = world.make("x", APP, "docker.io/library/app:2")
-    assert world.ok("rmi", id[7:17]).splitlines() == [
-        "Untagged: app:2",
-        "Untagged: app:latest",
-        f"Deleted: {id}",
-    ]
-    id = world.make("x", APP, "docker.io/library/other:2")
-    assert "multiple repositories" in world.fails(Kind.CONFLICT, "rmi", id)
-    assert len(world.ok("rmi", "-f", id).splitlines()) == 3
+    id = world.make("x", APP)
+    assert world.ok("rmi", id[7:17]).splitlines() == ["Untagged: app:latest", f"Deleted: {id}"]
+    for other in ("docker.io/library/app:2", "docker.io/library/other:2"):
+        id = world.make("x", APP, other)
+        assert "multiple repositories" in world.fails(Kind.CONFLICT, "rmi", id[7:17])
+        assert len(world.ok("rmi", "-f", id).splitlines()) == 3
+        assert world.ok("images", "-q") == ""
     id = world.make("x")
     assert world.ok("rmi", id) == f"Deleted: {id}\n"
+
+
+def test_rmi_by_digest_takes_the_name_that_has_it(world: World) -> None:
+    id = world.make("x", APP)
+    digest = world.digest_of("app")
+    world.name(f"docker.io/library/app@{digest}", "app")
+    assert world.ok("inspect", "-f", "{{.RepoTags}} {{.RepoDigests}}", "app") == (
+        f"[app:latest] [app@{digest}]\n"
+    )
+    assert f"{digest}" in world.ok("images", "--digests").splitlines()[2]
+    assert world.ok("images", "--format", "{{.Tag}}") == "latest\n<none>\n"
+    assert world.ok("rmi", f"app@{digest}") == f"Untagged: app@{digest}\n"
+    assert world.ok("images", "-q", "--no-trunc", "app") == f"{id}\n"
+    world.name(f"docker.io/library/app@{digest}", "app")  # as Docker: one tag and its digest
+    assert world.ok("rmi", id).splitlines() == [
+        "Untagged: app:latest", f"Untagged: app@{digest}", f"Deleted: {id}",
+    ]  # fmt: skip
 
 
 def test_rmi_keeps_what_a_container_uses(world: World) -> None:

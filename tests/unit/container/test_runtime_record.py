@@ -13,6 +13,7 @@ from lamina.container.host import Cgroups
 from lamina.container.probe import tiny_program
 from lamina.container.runtime import NoRuntime, Runtime, find_runtime
 from lamina.container.spec import HostFacts
+from lamina.testing.skips import host_lacks
 
 
 def runtime(name: str = "crun", *, manager: str = "cgroupfs") -> Runtime:
@@ -134,7 +135,7 @@ def test_override_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_tiny_program_really_exits_with_zero(tmp_path: Path) -> None:
     program = tiny_program(os.uname().machine)
     if program is None:
-        pytest.skip("no tiny program for this machine")
+        host_lacks("a processor for which there is a tiny program")
     path = tmp_path / "exit"
     path.write_bytes(program)
     path.chmod(0o755)

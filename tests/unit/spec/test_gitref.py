@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lamina.spec.gitref import GitRef, InvalidGitRef, parse_git_ref, shown
+from lamina.spec.gitref import GitRef, InvalidGitRef, parse_git_ref, split_credentials
 
 H = "https://example.com/a/b.git"
 
@@ -84,14 +84,15 @@ def test_nothing_that_git_is_given_is_an_option_or_an_escape(prefix: str, rest: 
 
 
 @pytest.mark.parametrize(
-    ("url", "text"),
+    ("remote", "plain", "userinfo"),
     [
-        ("https://u:p@h/x", "https://u:xxxxx@h/x"),
-        ("https://token@h/x", "https://xxxxx@h/x"),
-        ("ssh://git@h/x", "ssh://git@h/x"),
-        ("git@h:x", "git@h:x"),
-        ("https://h/x@y", "https://h/x@y"),
+        ("https://u:p@h/x.git", "https://h/x.git", "u:p"),
+        ("http://t@h:81/x.git", "http://h:81/x.git", "t"),
+        ("http://a@b:c@h/x.git", "http://h/x.git", "a@b:c"),
+        ("https://h/x@y.git", "https://h/x@y.git", ""),
+        ("ssh://git@h/x", "ssh://git@h/x", ""),
+        ("git@h:x", "git@h:x", ""),
     ],
 )
-def test_passwords_are_not_shown(url: str, text: str) -> None:
-    assert shown(url) == text
+def test_credentials_of_a_remote_are_apart(remote: str, plain: str, userinfo: str) -> None:
+    assert split_credentials(remote) == (plain, userinfo)

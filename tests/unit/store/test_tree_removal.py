@@ -41,6 +41,14 @@ def test_tree_deeper_than_the_descriptor_limit_is_removed(tmp_path: Path) -> Non
     assert os.listdir(tmp_path) == []
 
 
+def test_what_a_killed_removal_moved_aside_is_in_nobodys_way(tmp_path: Path) -> None:
+    """Or what another process, which removes the same tree, moves at this moment."""
+    (tmp_path / "d.deep.1" / "below").mkdir(parents=True)
+    os.makedirs(tmp_path / "/".join(["d"] * 300))
+    remove_tree(str(tmp_path / "d"))
+    assert os.listdir(tmp_path) == ["d.deep.1"]
+
+
 def test_names_that_are_not_utf8_are_removed(tmp_path: Path) -> None:
     os.makedirs(os.fsencode(tmp_path) + b"/tree/\xff\xfe")
     remove_tree(str(tmp_path / "tree"))

@@ -6,8 +6,10 @@ from __future__ import annotations
 import os
 import subprocess
 
+import pytest
+
 from lamina.start.record import replace
-from lamina.system.process import identify, this_process
+from lamina.system.process import identify, open_pidfd, signal_pidfd, this_process
 
 
 def test_this_process_is_alive() -> None:
@@ -40,3 +42,19 @@ def test_name_with_spaces_and_parentheses_is_no_trouble(tmp_path: object) -> Non
         assert identity is not None
         assert identity.alive()
         child.kill()
+
+
+def test_a_pidfd_is_of_one_process_until_it_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "pidfd_open", raising=False)  # a Python for old C libraries has none
+    with subprocess.Popen(["sleep", "60"]) as child:
+        pidfd = open_pidfd(child.pid)
+        try:
+            assert not os.get_inheritable(pidfd)
+            signal_pidfd(pidfd, 15)
+            assert child.wait() == -15
+            with pytest.raises(ProcessLookupError):
+                signal_pidfd(pidfd, 0)
+        finally:
+            os.close(pidfd)
+    with pytest.raises(ProcessLookupError):
+        open_pidfd(child.pid)

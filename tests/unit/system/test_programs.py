@@ -19,6 +19,13 @@ def test_output_and_status_of_a_program_that_is_fed_more_than_a_pipe_holds() -> 
     assert output_of(argv, env={"WORD": "said"}, stdin=text) == (3, text, b"said\n")
 
 
+def test_output_is_kept_in_memory_by_a_python_that_was_built_with_an_old_c_library(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delattr(os, "memfd_create", raising=False)
+    assert output_of([SHELL, "-c", "cat"], env={"PATH": os.defpath}, stdin=b"x") == (0, b"x", b"")
+
+
 def test_a_signal_is_a_negative_status() -> None:
     assert output_of([SHELL, "-c", "kill -9 $$"], env={}) == (-9, b"", b"")
 

@@ -108,6 +108,11 @@ class Transfers:
         at, moved = self._samples[0]
         return (self._moved - moved) / (now - at) if now - at >= _SAMPLE else 0.0
 
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to do for any blob that was announced."""
+        return all(row.is_done for row in self._rows.values())
+
     def summary(self, now: float, *, finished: bool = False) -> str:
         """`Pulling 3/12 120MB/500MB 55MB/s ETA 7s`; what was done and how fast when it is over."""
         from lamina.cli.format import human_size
@@ -125,8 +130,9 @@ class Transfers:
             parts.append(f"in {seconds:.1f}s")
             if self._moved and seconds >= _SAMPLE:
                 parts.append(f"({human_size(self._moved / seconds)}/s)")
-            is_over = done == len(self._rows)
-            return " ".join([_PAST[self._verb] if is_over else self._verb or "Unpacking", *parts])
+            return " ".join(
+                [_PAST[self._verb] if self.is_over else self._verb or "Unpacking", *parts]
+            )
         is_moving = any(not row.is_moved for row in moving)
         verb = self._verb if is_moving and self._verb else "Unpacking"
         if current and total is not None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 
+from lamina.cli.ui.colours import NO_COLOURS, painted
 from lamina.cli.ui.escape import printable
 from lamina.cli.ui.lines import LogLines
 from lamina.cli.ui.plain import diagnostic_lines, done_lines
@@ -20,6 +21,7 @@ from lamina.events import (
     Notice,
     Outcome,
     Progress,
+    Severity,
     VertexDone,
     VertexExplained,
     VertexLog,
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 
     from rich.live import Live
 
+    from lamina.cli.ui.colours import Palette
     from lamina.cli.ui.transfers import Transfers
     from lamina.events import Event
     from lamina.spec.digest import Digest
@@ -53,6 +56,7 @@ class LiveView:
         width: int,
         explain: bool = False,
         builds: bool = True,
+        colours: Palette = NO_COLOURS,
     ) -> None:
         """`builds` False: nothing but transfers is shown, as by `pull` and `push`."""
         self._out = out
@@ -61,6 +65,7 @@ class LiveView:
         self._clock = clock
         self._width = max(40, width) if builds else max(20, width)
         self._builds = builds
+        self._colours = colours
         self._lock = threading.RLock()
         self._lines = LogLines()
         self._planned: dict[Digest, VertexPlanned] = {}
@@ -96,7 +101,7 @@ class LiveView:
                 case Progress():
                     self._exports[event.id] = event
                 case Diagnostic():
-                    self._notes += diagnostic_lines(event)
+                    self._notes += self._diagnostic(event)
                 case Notice():
                     self._notes.append(printable(event.message))
                 case BuildDone():
@@ -130,13 +135,15 @@ class LiveView:
             for vertex, planned in self._planned.items():
                 lines += self._vertex_lines(vertex, planned, now, finished=finished)
             if self._transfers is not None:
-                lines.append(self._line(self._transfers.summary(now, finished=finished), "", ""))
+                line = self._line(self._transfers.summary(now, finished=finished), "")
+                lines.append(painted(line, self._colours.run if self._transfers.is_over else ""))
                 lines += [
                     f" => => {line}" for line in self._transfers.lines(self._width - len(" => => "))
                 ]
             for export in self._exports.values():
-                lines.append(self._line(export.name, "", _amount(export)))
-            lines += [self._line(text, "", "") for text in self._result]
+                line = self._line(export.name, _amount(export))
+                lines.append(painted(line, self._colours.run if export.done else ""))
+            lines += [painted(self._line(text, ""), self._colours.run) for text in self._result]
             return lines
 
     def _feed(self, event: Progress) -> None:
@@ -165,7 +172,7 @@ class LiveView:
             lines = self.frame(height=height)
             if len(lines) > height:
                 lines = [lines[0], *lines[len(lines) - height + 1 :]]
-            return Text("\n".join(lines), no_wrap=True, overflow="crop")
+            return Text.from_ansi("\n".join(lines), no_wrap=True, overflow="crop")
 
         with self._lock:
             self._live = Live(
@@ -180,20 +187,21 @@ class LiveView:
         begin = self._started.get(vertex)
         name = printable(planned.name)
         if done is not None:
-            mark = {
-                Outcome.CACHED: "CACHED ",
-                Outcome.FAILED: "ERROR ",
-                Outcome.CANCELLED: "CANCELED ",
-                Outcome.RAN: "",
+            mark, colour = {
+                Outcome.CACHED: ("CACHED ", self._colours.run),
+                Outcome.FAILED: ("ERROR ", self._colours.error),
+                Outcome.CANCELLED: ("CANCELED ", self._colours.cancel),
+                Outcome.RAN: ("", self._colours.run),
             }[done.outcome]
             seconds = done.at - (begin if begin is not None else done.at)
-            return [self._line(name, mark, f"{seconds:.1f}s"), *self._reason(vertex)]
+            line = painted(self._line(mark + name, f"{seconds:.1f}s"), colour)
+            return [line, *self._reason(vertex)]
         if begin is None:
             return []
-        lines = [self._line(name, "", f"{now - begin:.1f}s"), *self._reason(vertex)]
+        lines = [self._line(name, f"{now - begin:.1f}s"), *self._reason(vertex)]
         if not finished:
             lines += [
-                f" => => # {line}"[: self._width]
+                painted(f" => => # {line}"[: self._width], self._colours.output)
                 for line in self._lines.tail(vertex)[-_RUNNING_LINES:]
             ]
         return lines
@@ -203,8 +211,14 @@ class LiveView:
         text = self._why.get(vertex, "") if self._explains else ""
         return [f" => => why: {text}"] if text else []
 
-    def _line(self, name: str, mark: str, right: str) -> str:
-        left = f" => {mark}{name}"
+    def _diagnostic(self, event: Diagnostic) -> list[str]:
+        is_error = event.severity is Severity.ERROR
+        first, *rest = diagnostic_lines(event)
+        colour = self._colours.error if is_error else self._colours.warning
+        return [painted(first, colour), *rest]
+
+    def _line(self, name: str, right: str) -> str:
+        left = f" => {name}"
         room = self._width - len(right) - 1
         if len(left) > room:
             left = left[: room - 3] + "..."

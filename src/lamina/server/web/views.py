@@ -16,7 +16,7 @@ from lamina.spec import mediatype
 from lamina.spec.config import ImageConfig
 from lamina.spec.digest import Digest
 from lamina.spec.document import MAX_DOCUMENT
-from lamina.spec.manifest import Index, Manifest
+from lamina.spec.manifest import ATTESTATION, Index, Manifest
 from lamina.start.record import Record
 
 TYPE_CHECKING = False
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
 _PAGE = 1000  # names asked of the storage at once
 REFERRERS = 100  # shown of one image
-_ATTESTATION = "vnd.docker.reference.type"  # BuildKit's annotation of an attestation manifest
 _ATTESTED = "vnd.docker.reference.digest"
 
 
@@ -188,7 +187,7 @@ class Views:
             platforms = tuple(
                 Platform(_platform(entry), str(entry.digest))
                 for entry in index.manifests
-                if not entry.annotation(_ATTESTATION)
+                if not entry.annotation(ATTESTATION)
             )
             attestations = self._attestations(repository, index)
             annotations = index.annotations
@@ -244,7 +243,7 @@ class Views:
         for entry in index.manifests:
             child = self._storage.manifests.find(repository, digest=str(entry.digest))
             manifest = None if child is None else _manifest(child)
-            if entry.annotation(_ATTESTATION):
+            if entry.annotation(ATTESTATION):
                 continue
             names.append(_platform(entry))
             if manifest is not None:
@@ -269,7 +268,7 @@ class Views:
     def _attestations(self, repository: str, index: Index) -> tuple[Attestation, ...]:
         found = []
         for entry in index.manifests:
-            if not entry.annotation(_ATTESTATION):
+            if not entry.annotation(ATTESTATION):
                 continue
             stored = self._storage.manifests.find(repository, digest=str(entry.digest))
             manifest = None if stored is None else _manifest(stored)
