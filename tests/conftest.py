@@ -49,6 +49,32 @@ def other_store(tmp_path: Path) -> Iterator[LocalStore]:
     opened.close()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--ordinary", action="store_true", help="run the commands of tests as an ordinary user"
+    )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _actor(request: pytest.FixtureRequest) -> Iterator[None]:
+    """With --ordinary: commands of `lamina.testing` are an ordinary user's, on stores of theirs."""
+    if not request.config.getoption("--ordinary"):
+        yield
+        return
+    from lamina.store import local
+    from lamina.testing import command
+    from lamina.testing.ordinary import OrdinaryActor, OrdinaryUser
+
+    check = local._check_directory
+    # root looks into the user's stores
+    local._check_directory = lambda root, uid: os.path.isdir(root)
+    with OrdinaryUser() as user:
+        command.actor = OrdinaryActor(user)
+        yield
+        command.actor = command.Actor()
+    local._check_directory = check
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     reason = _missing(item)
     if reason is not None:
@@ -58,6 +84,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def _missing(item: pytest.Item) -> str | None:
     if item.get_closest_marker("root") is not None and os.geteuid() != 0:
         return "needs root"
+    is_ordinary = item.config.getoption("--ordinary")
+    if is_ordinary and (marker := item.get_closest_marker("host_root")) is not None:
+        return f"not without root: {marker.args[0]}"
     for marker in item.iter_markers("tool"):
         for name in marker.args:
             if shutil.which(name) is None:

@@ -158,7 +158,9 @@ def _pack(
     from lamina.layer.create import create_layer
     from lamina.layer.walk import tree_items
     from lamina.store.cachemounts import hold_cache
+    from lamina.system.userns import enter
 
+    enter()  # steps made files of other owners
     blobs = os.path.join(scratch.path, "blobs", "sha256")
     os.makedirs(blobs, exist_ok=True)
     aside = os.path.join(blobs, "new")

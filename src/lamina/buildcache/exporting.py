@@ -28,6 +28,7 @@ from lamina.spec.document import dump
 from lamina.spec.identity import chain_id
 from lamina.spec.reference import Reference
 from lamina.start.record import Record
+from lamina.system.userns import is_possible
 from lamina.tasks import CancelToken, TaskGroup
 
 TYPE_CHECKING = False
@@ -256,6 +257,7 @@ class CacheExport:
     def _send_all(self, stacks: list[Stack]) -> set[DiffID]:
         """Send the last layer of each stack, a few at a time; those that nobody has."""
         gone: set[DiffID] = set()
+        is_possible()  # a layer may have to be read, which no thread can prepare
 
         def work() -> None:
             while stacks:

@@ -86,7 +86,10 @@ def _run_all(functions: Sequence[Callable[[], None]], jobs: int, cancel: CancelT
         return
     import threading
 
+    from lamina.system.userns import is_possible
     from lamina.tasks import TaskGroup
+
+    is_possible()  # a layer may have to be read, and a process with threads cannot enter a namespace
 
     todo = list(reversed(functions))
     lock = threading.Lock()

@@ -8,6 +8,27 @@ import subprocess
 import sys
 from pathlib import Path
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Actor:
+    """Who runs the commands of tests: root itself, unless the whole run is an ordinary user's."""
+
+    def command(
+        self,
+        argv: Sequence[str],
+        *,
+        cwd: str | Path,
+        own: Sequence[str | Path],
+    ) -> list[str]:
+        """`argv` as the actor runs it, once the trees in `own` are theirs."""
+        return list(argv)
+
+
+actor = Actor()
+
 
 class Lamina:
     """Runs `lamina` in a process of its own on the store at `root`, in directory `cwd`.
@@ -25,7 +46,8 @@ class Lamina:
         self.env["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
 
     def argv(self, *words: str) -> list[str]:
-        return [sys.executable, "-m", "lamina.cli.main", *words]
+        argv = [sys.executable, "-m", "lamina.cli.main", *words]
+        return actor.command(argv, cwd=self.cwd, own=(self.root, self.cwd))
 
     def __call__(
         self, *words: str, check: bool = True, stdin: bytes = b"", env: dict[str, str] | None = None

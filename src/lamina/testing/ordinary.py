@@ -14,7 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from lamina.testing.command import Lamina, write
+from lamina.testing.command import Actor, Lamina, write
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -133,6 +133,31 @@ class OrdinaryUser:
         return made
 
 
+class OrdinaryActor(Actor):
+    """The user as the one who runs commands on stores and directories that tests made as root.
+
+    What belongs to root beside them becomes the user's before each command.
+    """
+
+    def __init__(self, user: OrdinaryUser) -> None:
+        self._user = user
+
+    def command(
+        self, argv: Sequence[str], *, cwd: str | Path, own: Sequence[str | Path]
+    ) -> list[str]:
+        trees = {os.path.dirname(path) for path in own}
+        for above in {parent for tree in trees for parent in Path(tree).parents}:
+            status = above.stat()
+            if status.st_uid == 0 and not status.st_mode & 1:
+                above.chmod(status.st_mode | 0o011)
+        subprocess.run(
+            ["chown", "-hR", "--from=0", f"{UID}:{UID}", "--", *trees],
+            check=False,
+            capture_output=True,
+        )
+        return self._user.command("env", f"HOME={self._user.home}", *argv, cwd=cwd)
+
+
 class OrdinaryLamina(Lamina):
     """See `Lamina`. Its working directory is `directory`; root sees that as `seen`, and the store as
     `store_seen`.
@@ -148,7 +173,8 @@ class OrdinaryLamina(Lamina):
             self.env.pop(unset, None)
 
     def argv(self, *words: str) -> list[str]:
-        return self.user.command(*super().argv(*words), cwd=self.directory)
+        python = [sys.executable, "-m", "lamina.cli.main", *words]
+        return self.user.command(*python, cwd=self.directory)
 
     @property
     def seen(self) -> Path:

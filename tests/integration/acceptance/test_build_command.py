@@ -187,6 +187,7 @@ def test_iidfile_and_quiet_give_the_image_id(lamina: Lamina, tmp_path: Path) -> 
     assert done.stdout.strip() == lamina.id_of("app") == (tmp_path / "iid").read_text().strip()
 
 
+@pytest.mark.host_root("what root mounts now is not seen by the user")
 def test_full_disk_is_one_error_and_no_name(lamina: Lamina, tmp_path: Path) -> None:
     import subprocess
 

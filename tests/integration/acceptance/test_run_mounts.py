@@ -49,6 +49,7 @@ def files(lamina: Lamina) -> Path:
     return top
 
 
+@pytest.mark.host_root("a file of another user's is in the context")
 @pytest.mark.usefixtures("files")
 def test_bind_of_the_context_shows_what_copy_would_copy(lamina: Lamina) -> None:
     build(
@@ -60,6 +61,7 @@ def test_bind_of_the_context_shows_what_copy_would_copy(lamina: Lamina) -> None:
     )
 
 
+@pytest.mark.host_root("a file of another user's is in the context")
 @pytest.mark.usefixtures("files")
 def test_bind_of_one_file(lamina: Lamina) -> None:
     build(
@@ -67,6 +69,7 @@ def test_bind_of_one_file(lamina: Lamina) -> None:
     )
 
 
+@pytest.mark.host_root("a file of another user's is in the context")
 def test_bind_of_the_working_directory_is_not_in_the_image(lamina: Lamina, files: Path) -> None:
     build(
         lamina,
@@ -88,6 +91,7 @@ def test_bind_does_not_leave_the_context(lamina: Lamina) -> None:
     )
 
 
+@pytest.mark.host_root("a file of another user's is in the context")
 def test_only_what_is_mounted_is_in_the_key(lamina: Lamina, files: Path) -> None:
     step = "RUN --mount=source=dir,target=/d cat /d/a"
     build(lamina, step)
@@ -352,6 +356,7 @@ def test_agent_of_a_key_file_ends_with_a_killed_build(lamina: Lamina) -> None:
         time.sleep(0.2)
 
 
+@pytest.mark.host_root("the agent is root's")
 @pytest.mark.tool("ssh-agent")
 @pytest.mark.tool("ssh-keygen")
 def test_ssh_agent_of_the_user(lamina: Lamina, key: str, tmp_path: Path) -> None:
@@ -398,6 +403,7 @@ def test_one_id_with_another_beginning_is_another_cache(lamina: Lamina) -> None:
     )
 
 
+@pytest.mark.host_root("a program of root uses the store")
 def test_python_api_gives_secrets(lamina: Lamina) -> None:
     (lamina.cwd / "Dockerfile").write_text(
         "FROM busybox\nRUN --mount=type=secret,id=s,required test $(cat /run/secrets/s) = value\n"

@@ -300,6 +300,7 @@ def test_publish_all_takes_what_is_exposed(lamina: Lamina) -> None:
     assert all(int(entry[0]["HostPort"]) > 0 for entry in bindings.values())
 
 
+@pytest.mark.host_root("there is no bridge")
 def test_containers_reach_each_other(lamina: Lamina) -> None:
     lamina("run", "-d", "--name", "srv", "bb", *SERVER, "hi")
     address = lamina.inspect("srv")["NetworkSettings"]["IPAddress"]

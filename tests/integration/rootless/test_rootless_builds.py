@@ -110,6 +110,19 @@ def test_mounts_of_steps(lamina: OrdinaryLamina) -> None:
     assert not list((lamina.store_seen / "cachemounts").rglob("fs"))
 
 
+def test_cache_mounts_with_files_of_others_are_exported(lamina: OrdinaryLamina) -> None:
+    step = "mkdir /c/p && touch /c/p/f && chown -R 5:5 /c/p && chmod 700 /c/p"
+    lamina.write({"Dockerfile": f"FROM busybox\nRUN --mount=type=cache,id=k,target=/c {step}\n"})
+    lamina("build", ".")
+    lamina("cache", "export", "--all", "--to", "type=local,dest=kept")
+    lamina("cache", "prune", "-f")
+    lamina("cache", "import", "--from", "type=local,src=kept")
+    text = "FROM busybox\nRUN --mount=type=cache,id=k,target=/c stat -c %u:%a /c/p > /seen\n"
+    lamina.write({"Dockerfile": text})
+    lamina("build", "-t", "made", ".")
+    assert lamina("run", "--rm", "made", "cat", "/seen").stdout == "5:700\n"
+
+
 def test_cached_build_enters_no_namespace(lamina: OrdinaryLamina) -> None:
     lamina.write({"Dockerfile": OWNERS + "COPY Dockerfile /d\n"})
     lamina("build", "-t", "made", ".")
@@ -123,6 +136,28 @@ def test_cached_build_enters_no_namespace(lamina: OrdinaryLamina) -> None:
     python = lamina.argv()[lamina.argv().index("-m") - 1]
     done = lamina.user.command(python, "-c", code, cwd=lamina.directory)
     subprocess.run(done, env=lamina.env, check=True)
+
+
+EXPORTS = [
+    pytest.param(("-t", "one"), id="image"),
+    pytest.param(("-o", "type=cacheonly", "--cache-to", "type=local,dest=c,mode=max"), id="cache"),
+    pytest.param(("-o", "type=local,dest=out"), id="directory"),
+    pytest.param(("-o", "type=oci,dest=out.tar"), id="archive"),
+]
+
+
+@pytest.mark.parametrize("flags", EXPORTS)
+def test_layers_of_a_cached_build_are_exported(
+    lamina: OrdinaryLamina, flags: tuple[str, ...]
+) -> None:
+    """Several layers are packed in threads, and nothing ran that had entered the namespace."""
+    steps = "RUN mkdir /a && touch /a/f && chown -R 5:5 /a && chmod 700 /a\nRUN touch /b\n"
+    text = f"FROM busybox AS one\n{steps}FROM busybox\nCOPY --from=one /b /b\n"
+    lamina.write({"Dockerfile": text})
+    lamina("build", "-t", "made", ".")
+    lamina("build", "--target", "one", *flags, ".")
+    if flags[0] == "-t":
+        assert lamina("run", "--rm", "one", "ls", "/a").stdout == "f\n"
 
 
 def test_everything_of_other_owners_is_removed(lamina: OrdinaryLamina) -> None:
