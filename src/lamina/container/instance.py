@@ -29,10 +29,10 @@ from lamina.container.users import read_accounts
 from lamina.errors import Kind, LaminaError
 from lamina.jsontext import dumps
 from lamina.record import Record, replace
-from lamina.store.removal import remove_tree as remove_whole_tree
 from lamina.system import mounts
 from lamina.system.paths import open_in_root, realpath_in_root
 from lamina.system.programs import run_program
+from lamina.system.removal import remove_tree as remove_whole_tree
 from lamina.system.sockets import listen
 
 TYPE_CHECKING = False

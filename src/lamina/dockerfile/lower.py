@@ -73,8 +73,8 @@ class Lowered(Record):
     """The result.
 
     `plan.outputs` is one edge, the target's filesystem (None: empty). `config` is the image's
-    final config with the base's diff_ids only (there are `base_layers` of them) and the whole
-    history; every history entry with a layer after the base's stands for one vertex of the chain.
+    final config with the base's diff_ids only (there are `base_layers` of them, `layers` with the
+    build's own) and the whole history; every history entry with a layer after the base's stands for one vertex of the chain.
     `stage_names` are the stages that are built, in order; `unused_build_args` were given and no
     ARG asked for them. `stages` are the numbers of those stages, `arguments` the values of the ARGs
     at the end of each.
@@ -83,6 +83,7 @@ class Lowered(Record):
     plan: Plan
     config: ImageConfig
     base_layers: int
+    layers: int
     stage_names: tuple[str, ...]
     diagnostics: tuple[Diagnostic, ...] = ()
     unused_build_args: tuple[str, ...] = ()
@@ -135,6 +136,9 @@ class Lowering:
         self._bases = Bases(dockerfile, options, self._checker)
         self._stages = self._bases.stages
         self._target = self._bases.target
+        self._named: dict[str, list[int]] = {}  # name -> the stages that have it, in order
+        for stage in self._stages:
+            self._named.setdefault(stage.node.start.name, []).append(stage.node.index)
 
     @property
     def target(self) -> int:
@@ -285,7 +289,7 @@ class Lowering:
             if number >= len(self._stages):
                 raise SourceError(f"invalid stage index {text}", span=command.span)
             return self._earlier(number, index, text, command)
-        same = [s.node.index for s in self._stages if s.node.start.name == text.lower()]
+        same = self._named.get(text.lower())
         if same:
             before = [number for number in same if number < index]
             return self._earlier((before or same)[-1], index, text, command)
@@ -336,6 +340,7 @@ class Lowering:
             plan=needed(scope.vertices.all(), [target.edge]),
             config=target.image_config(self._options.labels),
             base_layers=target.base_layers,
+            layers=target.layers,
             stage_names=tuple(self._stages[index].shown() for index in steps),
             diagnostics=scope.checker.diagnostics,
             unused_build_args=self._unused_args(steps),
@@ -415,6 +420,7 @@ class Lowering:
         state.platform = stage.platform or self._options.platform
         state.start_from(result.config, state.scope.vertices.include(result.plan))
         state.base_layers = result.base_layers
+        state.layers = result.layers
 
     def _start_from_context(
         self, state: StageState, stage: BuildStage, context: NamedContext
@@ -426,6 +432,7 @@ class Lowering:
         meta = VertexMeta(state.title(what), state.name, span, state.exported)
         tree = _context_edge(state.scope.vertices, context)
         op = FileOp((CopyAction(1, (".",), "/"),))
+        state.layers += 1
         state.edge = state.scope.vertices.add(op, (None, tree), meta)
         state.add_history(what, layer=True)
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MAX_ENTRIES = 10_000  # descriptors in one document; more is an attack, not an image
+MAX_INDEX_DEPTH = 8  # indexes inside indexes; deeper is an attack
 
 
 class InvalidManifest(LaminaError):

@@ -27,8 +27,8 @@ from lamina.errors import Kind, LaminaError
 from lamina.hashing import sha256
 from lamina.jsontext import dumps, loads
 from lamina.record import Record
-from lamina.store.removal import remove_tree
 from lamina.system.locks import FileLock
+from lamina.system.removal import remove_tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
