@@ -92,12 +92,14 @@ def copy(
 def _chosen(end: Source, root: Descriptor, options: CopyOptions) -> Descriptor:
     """The root itself, or the image of the index for the platform."""
     from lamina.spec import mediatype
-    from lamina.spec.manifest import Index
+    from lamina.spec.manifest import MAX_INDEX_DEPTH, Index
 
-    while root.media_type in mediatype.INDEXES and not options.all_platforms:
+    for _ in range(MAX_INDEX_DEPTH + 1):
+        if root.media_type not in mediatype.INDEXES or options.all_platforms:
+            return replace(root, platform=None, annotations=())
         entries = Index.parse(end.document(root), media_type=root.media_type).manifests
         root = choose_platform(entries, options.platform or options.host)
-    return replace(root, platform=None, annotations=())
+    raise LaminaError(f"index {root.digest}: nested too deeply", kind=Kind.INVALID)
 
 
 class _Ends:

@@ -330,9 +330,11 @@ class _Mender:
 
     def _remove_with_children(self, chain: str) -> None:
         query = "SELECT name FROM snapshots WHERE parent = ?"
-        for (child,) in self._store.database.read(query, (chain,)):
-            self._remove_with_children(str(child))
-        self._store.snapshots.remove(chain)
+        found = [chain]
+        for each in found:  # it grows: an image may have thousands of layers
+            found += [str(child) for (child,) in self._store.database.read(query, (each,))]
+        for each in reversed(found):
+            self._store.snapshots.remove(each)
 
     def _layout(self, finding: Finding) -> Outcome:
         self._store.rewrite_layout()
@@ -340,7 +342,7 @@ class _Mender:
 
     def _stray(self, finding: Finding) -> Outcome:
         from lamina.store.cachemounts import remove_unnamed
-        from lamina.store.removal import remove_tree
+        from lamina.system.removal import remove_tree
 
         if finding.part == MOUNT:
             freed = remove_unnamed(self._store.root, os.path.basename(finding.subject))

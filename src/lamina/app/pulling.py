@@ -11,7 +11,7 @@ from lamina.image.names import set_names
 from lamina.image.view import Image, PlatformNotFound
 from lamina.spec import mediatype
 from lamina.spec.descriptor import Descriptor
-from lamina.spec.identity import chain_ids
+from lamina.spec.identity import MAX_LAYERS, chain_ids
 from lamina.spec.reference import DEFAULT_REGISTRY, Reference
 from lamina.start.record import Record, replace
 
@@ -161,10 +161,12 @@ def _fetch(
 def _unpackable(repository: Repository, target: Descriptor, wanted: Platform) -> Manifest | None:
     """The manifest of the image to unpack, if there is one that can be."""
     from lamina.registry.arrivals import can_unpack
-    from lamina.spec.manifest import Index, Manifest
+    from lamina.spec.manifest import MAX_INDEX_DEPTH, Index, Manifest
 
     try:
-        while target.media_type in mediatype.INDEXES:
+        for _ in range(MAX_INDEX_DEPTH):
+            if target.media_type not in mediatype.INDEXES:
+                break
             entries = Index.parse(repository.document(target), media_type=target.media_type)
             target = choose_platform(entries.manifests, wanted)
     except PlatformNotFound:
@@ -217,9 +219,10 @@ def _unpack_present(
     """Unpack what was pulled packed before."""
     from lamina.image.unpack import ensure_snapshot
 
-    image = Image.open(store, target, platform=options.platform or options.host)
-    with _packed_if_denied(emit):
-        ensure_snapshot(store, image.config().diff_ids, emit=emit, cancel=cancel, clock=clock)
+    stack = Image.open(store, target, platform=options.platform or options.host).config().diff_ids
+    if len(stack) <= MAX_LAYERS:
+        with _packed_if_denied(emit):
+            ensure_snapshot(store, stack, emit=emit, cancel=cancel, clock=clock)
 
 
 @contextmanager

@@ -34,6 +34,7 @@ DEFAULT_FILES = (
     "docker-bake.override.json",
     "docker-bake.override.hcl",
 )
+MAX_CHAIN = 200  # groups or targets that lead from one to the next
 _TEXT, _BOOLEAN, _LIST, _MAP, _SPECS = "text", "boolean", "list", "map", "specs"
 # in the order of buildx's struct, which is that of its JSON; the kind, and whether lists add up
 FIELDS: dict[str, tuple[str, bool]] = {
@@ -334,6 +335,7 @@ def _members(bake: Bake, name: str, visited: tuple[str, ...]) -> tuple[list[str]
         return ([] if name in visited else [name]), []
     if name in bake.targets and bake.groups[name].get("targets") == [name]:
         return [name], []
+    _check_chain(name, visited, "groups")
     targets: list[str] = []
     through = [name]
     for member in bake.groups[name]["targets"]:
@@ -341,6 +343,13 @@ def _members(bake: Bake, name: str, visited: tuple[str, ...]) -> tuple[list[str]
         targets += found
         through += groups
     return list(dict.fromkeys(targets)), list(dict.fromkeys(through))
+
+
+def _check_chain(name: str, visited: tuple[str, ...], what: str) -> None:
+    if len(visited) >= MAX_CHAIN:
+        raise BakeError(
+            f"more than {MAX_CHAIN} {what} one after the other, from {visited[0]} to {name}"
+        )
 
 
 def _target(bake: Bake, name: str, changes: Mapping[str, list[tuple[str, str | None]]]) -> Fields:
@@ -369,6 +378,7 @@ def _inherited(
     own = bake.targets.get(name)
     if own is None:
         raise BakeError(f"failed to find target {name}")
+    _check_chain(name, visited, "inherited targets")
     fields: Fields = {}
     for parent in own.get("inherits", []):
         if parent not in (*visited, name):
@@ -394,6 +404,7 @@ def _link(
     changes: Mapping[str, list[tuple[str, str | None]]],
     visited: tuple[str, ...],
 ) -> None:
+    _check_chain(name, visited, "linked targets")
     for value in targets[name].get("contexts", {}).values():
         if not value.startswith("target:"):
             continue

@@ -205,10 +205,24 @@ class Changes:
 
     def lookup(self, path: bytes) -> Entry | None:
         """What the merged tree has at the path, not followed."""
-        node = self._nodes.get(path)
+        node, base = self._find(path)
         if node is not None:
             return node.entry
-        return None if self._hides(path) else self._base.lookup(path)
+        return base.lookup(path) if base is not None else None
+
+    def _find(self, path: bytes) -> tuple[_Node | None, Base | None]:
+        """What these changes and those below them have at the path, or the base below all of them,
+        which decides (None: it is hidden). A loop: there may be thousands one on the other.
+        """
+        below: Base = self
+        while isinstance(below, Changes):
+            node = below._nodes.get(path)
+            if node is not None:
+                return node, None
+            if below._hides(path):
+                return None, None
+            below = below._base
+        return None, below
 
     def _hides(self, path: bytes) -> bool:
         """Whether something above the path in this layer hides the base there."""
@@ -221,14 +235,17 @@ class Changes:
         return False
 
     def directory(self, path: bytes) -> Entry:
-        node = self._nodes.get(path)
-        return node.entry if node is not None else self._base.directory(path)
+        node, base = self._find(path)
+        if node is not None:
+            return node.entry
+        assert base is not None, "the caller has looked it up"
+        return base.directory(path)
 
     def read_small(self, path: bytes, *, limit: int) -> bytes:
-        node = self._nodes.get(path)
-        if node is None:
-            return self._base.read_small(path, limit=limit)
-        if node.content is None:
+        node, base = self._find(path)
+        if base is not None:
+            return base.read_small(path, limit=limit)
+        if node is None or node.content is None:
             raise LaminaError(f"'/{shown(path)}' is not a regular file", kind=Kind.INVALID)
         return _limited(node.content.head(limit + 1), path, limit)
 

@@ -22,21 +22,37 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPAQUE = "trusted.overlay.opaque"  # as root's mounts read it; `user.` means nothing to them
 
 
-class LayeredBase(OpenedBase):
-    """A stack of layers, top first, each a directory of the store."""
+class LayerDirectories:
+    """Layers' directories, each opened once however many bases stand on it. Any thread may ask."""
 
-    def __init__(self, layers: Sequence[str]) -> None:
-        self._layers: list[int] = []
-        try:
-            for path in layers:
-                self._layers.append(os.open(path, _DIRECTORY))
-        except OSError:
-            self.close()
-            raise
+    def __init__(self) -> None:
+        self._opened: dict[str, int] = {}
+
+    def base(self, layers: Sequence[str]) -> LayeredBase:
+        """A stack of layers, top first, each a directory of the store; valid until `close`."""
+        return LayeredBase([self._open(path) for path in layers])
+
+    def _open(self, path: str) -> int:
+        known = self._opened.get(path)
+        if known is not None:
+            return known
+        fd = os.open(path, _DIRECTORY)
+        first = self._opened.setdefault(path, fd)
+        if first != fd:  # another thread was faster
+            os.close(fd)
+        return first
 
     def close(self) -> None:
-        """Close the layers. Idempotent."""
-        _close(self._layers)
+        """Close the directories. Idempotent."""
+        while self._opened:
+            os.close(self._opened.popitem()[1])
+
+
+class LayeredBase(OpenedBase):
+    """A stack of layers by descriptors of their directories, top first."""
+
+    def __init__(self, layers: list[int]) -> None:
+        self._layers = layers
 
     def _open(self, path: bytes, flags: int) -> int:
         try:

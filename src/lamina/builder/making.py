@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Protocol
 
-    from lamina.builder.changes import Base, Changes, MountedBase
-    from lamina.builder.layeredbase import LayeredBase
+    from lamina.builder.build import SolveOptions
+    from lamina.builder.changes import Base, Changes
+    from lamina.builder.execution import FailedMounts, MountProvider, NetworkProvider
+    from lamina.builder.layeredbase import LayerDirectories
     from lamina.builder.mounting import Mounter, StepMounts
     from lamina.builder.options import SolveOptions
     from lamina.builder.ports import FailedMounts, MountProvider, NetworkProvider
@@ -79,6 +81,7 @@ class Maker:
         self._made: dict[Stack, Changes] = {}  # layers composed by this solve
         self._closables: list[_Closable] = []
         self._mounter: Mounter | None = None
+        self._directories: LayerDirectories | None = None
         self._guard = _thread.allocate_lock()
 
     def close(self) -> None:
@@ -128,22 +131,30 @@ class Maker:
         elif result in self._made:
             base = self._made[result]
         else:
-            base = found = self._stored_base(result, chain)
-            self._closables.append(found)
+            base = self._stored_base(result, chain)
         self._bases[result] = base
         return base
 
-    def _stored_base(self, result: Stack, chain: ChainID) -> LayeredBase | MountedBase:
+    def _stored_base(self, result: Stack, chain: ChainID) -> Base:
         if self._store.snapshots.exists(chain):
             layers = self._store.snapshots.view(chain).lowers
             directories = [layer for layer in layers if isinstance(layer, str)]
             if len(directories) == len(layers):
-                from lamina.builder.layeredbase import LayeredBase
-
-                return LayeredBase(directories)
+                return self._layer_directories().base(directories)
         from lamina.builder.changes import MountedBase
 
-        return MountedBase(self._sources.mount(result))
+        mounted = MountedBase(self._sources.mount(result))
+        self._closables.append(mounted)
+        return mounted
+
+    def _layer_directories(self) -> LayerDirectories:
+        from lamina.builder.layeredbase import LayerDirectories
+
+        with self._guard:
+            if self._directories is None:
+                self._directories = LayerDirectories()
+                self._closables.append(self._directories)
+            return self._directories
 
     def _execute(
         self,

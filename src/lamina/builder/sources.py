@@ -24,6 +24,8 @@ from lamina.plan.ops import (
 )
 from lamina.solver.keys import uses
 
+_MANY = 100  # mounts of stages, which stay open; 1,024 files is a common limit
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -83,6 +85,7 @@ class Sources:
         self._selections: dict[tuple[Digest, int], Selection] = {}
         self._stage_trees: dict[Stack, Tree] = {}
         self._closables: list[_Closable] = []
+        self._mounts = 0
         self._guard = _thread.allocate_lock()
 
     @property
@@ -212,6 +215,11 @@ class Sources:
         from lamina.system.mounts import overlay_fd
         from lamina.tasks import CancelToken
 
+        self._mounts += 1
+        if self._mounts == _MANY:
+            from lamina.system.openfiles import raise_limit
+
+            raise_limit()  # what starts the steps was started before, with the limit as it was
         cancel = self._cancel if self._cancel is not None else CancelToken()
         self.bring(result, cancel)
         chain = ensure_snapshot(self._store, result, emit=self._emit, cancel=cancel)

@@ -33,6 +33,7 @@ from lamina.system import mounts
 from lamina.system import process as processes
 from lamina.system.paths import open_in_root, realpath_in_root
 from lamina.system.programs import run_program
+from lamina.system.removal import remove_tree as remove_whole_tree
 from lamina.system.sockets import listen
 from lamina.system.userns import is_namespaced, join
 

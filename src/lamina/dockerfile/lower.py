@@ -113,6 +113,9 @@ class Lowering:
         self._bases = Bases(dockerfile, options, self._checker)
         self._stages = self._bases.stages
         self._target = self._bases.target
+        self._named: dict[str, list[int]] = {}  # name -> the stages that have it, in order
+        for stage in self._stages:
+            self._named.setdefault(stage.node.start.name, []).append(stage.node.index)
 
     @property
     def target(self) -> int:
@@ -263,7 +266,7 @@ class Lowering:
             if number >= len(self._stages):
                 raise SourceError(f"invalid stage index {text}", span=command.span)
             return self._earlier(number, index, text, command)
-        same = [s.node.index for s in self._stages if s.node.start.name == text.lower()]
+        same = self._named.get(text.lower())
         if same:
             before = [number for number in same if number < index]
             return self._earlier((before or same)[-1], index, text, command)
@@ -314,6 +317,7 @@ class Lowering:
             plan=needed(scope.vertices.all(), [target.edge]),
             config=target.image_config(self._options.labels),
             base_layers=target.base_layers,
+            layers=target.layers,
             stage_names=tuple(self._stages[index].shown() for index in steps),
             diagnostics=scope.checker.diagnostics,
             unused_build_args=self._unused_args(steps),
@@ -393,6 +397,7 @@ class Lowering:
         state.platform = stage.platform or self._options.platform
         state.start_from(result.config, state.scope.vertices.include(result.plan))
         state.base_layers = result.base_layers
+        state.layers = result.layers
 
     def _start_from_context(
         self, state: StageState, stage: BuildStage, context: NamedContext
@@ -404,6 +409,7 @@ class Lowering:
         meta = VertexMeta(state.title(what), state.name, span, state.exported)
         tree = _context_edge(state.scope.vertices, context)
         op = FileOp((CopyAction(1, (".",), "/"),))
+        state.layers += 1
         state.edge = state.scope.vertices.add(op, (None, tree), meta)
         state.add_history(what, layer=True)
 

@@ -33,6 +33,7 @@ from lamina.errors import Kind, never
 from lamina.plan.graph import Edge, Plan, Vertex, VertexMeta, combined, vertex
 from lamina.plan.ops import Exec, FileOp, LocalSource, Merge, MkdirAction
 from lamina.spec.config import Healthcheck, History, ImageConfig, RunConfig
+from lamina.spec.identity import MAX_LAYERS
 from lamina.start.record import Record, replace
 
 TYPE_CHECKING = False
@@ -130,6 +131,7 @@ class StageState:
         self.ignore_cache = ignore_cache
         self.edge: Edge | None = None
         self.base_layers = 0
+        self.layers = 0  # with those of the base
         self.index = 0
         self.total = 0
         self.env: dict[str, str] = {}
@@ -148,7 +150,7 @@ class StageState:
         """Begin on an image (its edge is None if it has no layers)."""
         self.edge = edge
         self.base = config
-        self.base_layers = len(config.diff_ids)
+        self.base_layers = self.layers = len(config.diff_ids)
         self.run = replace(config.config, on_build=())
         self.config_env = dict(config.config.env)
         self.config_env.setdefault("PATH", DEFAULT_PATH)
@@ -163,6 +165,7 @@ class StageState:
         self.platform = parent.platform
         self.base = parent.base
         self.base_layers = parent.base_layers
+        self.layers = parent.layers
         self.run = replace(parent.run, on_build=())
         self.config_env = dict(parent.config_env)
         self.env = dict(parent.env)
@@ -450,6 +453,15 @@ class StageState:
     def _layer(
         self, op: Op, inputs: Iterable[Edge | None], command: ast.Instruction, shown: str
     ) -> None:
+        self.layers += 1
+        if self.layers > MAX_LAYERS:
+            raise error_at(
+                command,
+                f"a stage of more than {MAX_LAYERS} layers, with those of its base image: "
+                "Linux can stack no more",
+                kind=Kind.EXHAUSTED,
+                hint="join instructions, or copy what the stage made into a new one",
+            )
         meta = VertexMeta(
             name=self.title(shown),
             stage=self.name,

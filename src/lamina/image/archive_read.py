@@ -21,7 +21,7 @@ from lamina.spec import mediatype
 from lamina.spec.config import ImageConfig
 from lamina.spec.descriptor import Descriptor
 from lamina.spec.digest import DiffID, Digest
-from lamina.spec.manifest import Index, Manifest, children
+from lamina.spec.manifest import MAX_INDEX_DEPTH, Index, Manifest, children
 from lamina.spec.reference import Reference
 from lamina.start.record import Record, replace
 
@@ -188,25 +188,34 @@ def _complete(
     """`target` with all it reaches claimed; of an incomplete index the image for `platform`, with
     `exact` of any index.
     """
-    if target.media_type not in mediatype.INDEXES:
-        _check_image(claims, target)
-        _claim_graph(claims, target)
-        return target
-    index = Index.parse(_document(claims, target), media_type=target.media_type)
-    present = [entry for entry in index.manifests if _member_of(claims, entry) is not None]
-    if len(present) == len(index.manifests) and not exact:
-        _claim_graph(claims, target)
-        return target
-    if not present:
-        raise InvalidArchive(f"the archive holds none of the images of index {target.digest}")
-    chosen = Index.make(present).select(platform)
-    if chosen is None and exact:
-        raise LaminaError(
-            f"index {target.digest} in the archive has no image for {platform}",
-            kind=Kind.NOT_FOUND,
+    depth = 0
+    while target.media_type in mediatype.INDEXES:
+        index = Index.parse(_document(claims, target), media_type=target.media_type)
+        present = [entry for entry in index.manifests if _member_of(claims, entry) is not None]
+        if len(present) == len(index.manifests) and not exact:
+            _claim_graph(claims, target)
+            return target
+        if not present:
+            raise InvalidArchive(f"the archive holds none of the images of index {target.digest}")
+        chosen = Index.make(present).select(platform)
+        if chosen is None and exact:
+            raise LaminaError(
+                f"index {target.digest} in the archive has no image for {platform}",
+                kind=Kind.NOT_FOUND,
+            )
+        target = replace(chosen or present[0], annotations=(), platform=None)
+        depth += 1
+        _check_depth(target, depth)
+    _check_image(claims, target)
+    _claim_graph(claims, target)
+    return target
+
+
+def _check_depth(target: Descriptor, depth: int) -> None:
+    if depth > MAX_INDEX_DEPTH:
+        raise InvalidArchive(
+            f"{target.digest}: indexes nested deeper than {MAX_INDEX_DEPTH} levels"
         )
-    chosen = replace(chosen or present[0], annotations=(), platform=None)
-    return _complete(claims, chosen, platform, exact=exact)
 
 
 def _check_image(claims: _Claims, target: Descriptor) -> None:
@@ -220,15 +229,17 @@ def _check_image(claims: _Claims, target: Descriptor) -> None:
 
 def _claim_graph(claims: _Claims, root: Descriptor) -> None:
     """Claim every blob that can be reached from `root`; a missing one is an error."""
-    todo = [root]
+    todo = [(root, 0)]
     while todo:
-        descriptor = todo.pop()
+        descriptor, depth = todo.pop()
+        _check_depth(descriptor, depth)
         if descriptor.digest in claims.documents or descriptor.digest in claims.blobs:
             continue
         if descriptor.media_type in mediatype.MANIFESTS | mediatype.INDEXES:
             raw = _document(claims, descriptor)
             claims.documents[descriptor.digest] = (replace(descriptor, platform=None), raw)
-            todo += children(descriptor.media_type, raw)
+            deeper = depth + (descriptor.media_type in mediatype.INDEXES)
+            todo += [(child, deeper) for child in children(descriptor.media_type, raw)]
             if descriptor.media_type in mediatype.MANIFESTS:
                 _claim_layers(claims, Manifest.parse(raw, media_type=descriptor.media_type))
         else:

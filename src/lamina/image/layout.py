@@ -17,7 +17,7 @@ from lamina.spec.config import ImageConfig
 from lamina.spec.descriptor import Descriptor
 from lamina.spec.digest import Digest
 from lamina.spec.document import MAX_DOCUMENT
-from lamina.spec.manifest import Index, Manifest
+from lamina.spec.manifest import MAX_INDEX_DEPTH, Index, Manifest
 from lamina.start.record import replace
 
 TYPE_CHECKING = False
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from lamina.tasks import CancelToken
 
 _CHUNK = 1 << 20
-_MAX_DEPTH = 8  # of indexes in indexes
 _DEFAULT_TAG = "latest"
 
 
@@ -50,8 +49,8 @@ def load_layout(store: Store, text: str, *, platform: Platform, cancel: CancelTo
     directory, tag, digest = _split(text)
     layout = _Layout(store, directory, cancel)
     target = layout.find(tag, digest)
-    for _ in range(_MAX_DEPTH):
-        raw = layout.document(target)
+    raw = layout.document(target)
+    for _ in range(MAX_INDEX_DEPTH):
         if target.media_type not in mediatype.INDEXES:
             break
         index = Index.parse(raw, media_type=target.media_type)
@@ -60,6 +59,10 @@ def load_layout(store: Store, text: str, *, platform: Platform, cancel: CancelTo
             text = f"the image layout {directory} has no image for {platform}"
             raise LaminaError(text, kind=Kind.NOT_FOUND)
         target = replace(chosen, annotations=())
+        raw = layout.document(target)
+    else:
+        text = f"the image layout {directory}: indexes nested deeper than {MAX_INDEX_DEPTH} levels"
+        raise LaminaError(text, kind=Kind.INVALID)
     layout.copy(target, raw)
     return Image.open(store, target, platform=platform)
 

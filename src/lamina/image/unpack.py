@@ -18,6 +18,7 @@ from lamina.spec.digest import DiffID, Digest
 from lamina.spec.identity import chain_id, chain_ids
 from lamina.spec.mediatype import LAYER_COMPRESSION, OCI_LAYER_OF
 from lamina.store.working import sweep_working, working_key
+from lamina.system.mounts import check_layers
 from lamina.system.userns import enter
 
 TYPE_CHECKING = False
@@ -64,7 +65,8 @@ def ensure_snapshot(
     Raises:
         LayerMissing: a layer is neither unpacked nor here as a blob.
         LayerCorrupt: every blob of a layer is damaged.
-        LaminaError: INVALID (a malformed layer), EXHAUSTED, DENIED, SYSTEM.
+        LaminaError: UNSUPPORTED (more layers than can be mounted), INVALID (a malformed layer),
+            EXHAUSTED, DENIED, SYSTEM.
         Cancelled: `cancel` was set.
     """
     chains = chain_ids(diff_ids)
@@ -72,6 +74,7 @@ def ensure_snapshot(
         return None
     if store.snapshots.exists(chains[-1]):
         return chains[-1]
+    check_layers(len(chains))
     enter()
     unpacking = _Unpacking(store, emit=emit, cancel=cancel, clock=clock)
     parent: ChainID | None = None

@@ -8,7 +8,7 @@ from lamina.spec import mediatype
 from lamina.spec.config import ImageConfig
 from lamina.spec.document import MAX_DOCUMENT
 from lamina.spec.identity import chain_ids
-from lamina.spec.manifest import Index, Manifest
+from lamina.spec.manifest import MAX_INDEX_DEPTH, Index, Manifest
 from lamina.start.record import Record
 
 TYPE_CHECKING = False
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from lamina.spec.digest import DiffID, Digest
     from lamina.spec.platform import Platform
     from lamina.store.ports import Store
-
-_MAX_INDEX_DEPTH = 8  # indexes inside indexes; deeper is an attack
 
 
 class PlatformNotFound(LaminaError):
@@ -172,7 +170,7 @@ def _select(
     """The manifest for `platform` (None: the first that is here) behind `descriptor`."""
     if descriptor.media_type not in mediatype.INDEXES:
         return descriptor
-    if depth > _MAX_INDEX_DEPTH:
+    if depth > MAX_INDEX_DEPTH:
         raise LaminaError(f"index {descriptor.digest}: nested too deeply", kind=Kind.INVALID)
     raw = store.content.read(descriptor.digest, limit=MAX_DOCUMENT)
     index = Index.parse(raw, media_type=descriptor.media_type)

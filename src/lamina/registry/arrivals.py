@@ -22,7 +22,7 @@ from lamina.registry.storeend import StoreEnd
 from lamina.spec import mediatype
 from lamina.spec.config import ImageConfig
 from lamina.spec.document import MAX_DOCUMENT
-from lamina.spec.identity import chain_ids
+from lamina.spec.identity import MAX_LAYERS, chain_ids
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -291,8 +291,12 @@ class ArrivingImage:
 
 
 def can_unpack(manifest: Manifest) -> bool:
-    """Whether it is an image all of whose layers registries have."""
-    return manifest.config.media_type in mediatype.CONFIGS and all(
-        mediatype.is_layer(layer.media_type) and layer.media_type not in FOREIGN
-        for layer in manifest.layers
+    """Whether it is an image that Linux can mount, all of whose layers registries have."""
+    return (
+        manifest.config.media_type in mediatype.CONFIGS
+        and len(manifest.layers) <= MAX_LAYERS
+        and all(
+            mediatype.is_layer(layer.media_type) and layer.media_type not in FOREIGN
+            for layer in manifest.layers
+        )
     )

@@ -14,7 +14,7 @@ from collections import deque
 from lamina.errors import Kind, LaminaError
 from lamina.events import Phase, Progress
 from lamina.spec import mediatype
-from lamina.spec.manifest import MAX_ENTRIES, Index, Manifest
+from lamina.spec.manifest import MAX_ENTRIES, MAX_INDEX_DEPTH, Index, Manifest
 from lamina.start.record import Record
 from lamina.tasks import TaskGroup
 
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     Choose = Callable[[Sequence[Descriptor]], Sequence[Descriptor]]
 
 JOBS = 4  # blobs moved at one time; Docker pulls 3 and pushes 5
-_MAX_DEPTH = 8  # indexes inside indexes; deeper is an attack
 _REPORT_EVERY = 1 << 20  # bytes between progress events of one blob...
 _REPORT_SECONDS = 0.25  # ...or seconds, on slow networks
 FOREIGN = frozenset(
@@ -128,7 +127,7 @@ class _Walk:
     def visit(self, descriptor: Descriptor, depth: int) -> None:
         if descriptor.digest in self.documents or descriptor.digest in self.blobs:
             return
-        if depth > _MAX_DEPTH:
+        if depth > MAX_INDEX_DEPTH:
             raise LaminaError(f"index {descriptor.digest}: nested too deeply", kind=Kind.INVALID)
         if len(self.documents) + len(self.blobs) > MAX_ENTRIES:
             raise LaminaError(f"more than {MAX_ENTRIES} parts in one image", kind=Kind.INVALID)

@@ -25,6 +25,7 @@ from lamina.errors import Kind, LaminaError
 from lamina.remote.http import origin
 from lamina.spec.gitref import check_ref, is_commit, split_credentials
 from lamina.start.record import Record
+from lamina.system.paths import failure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -133,8 +134,11 @@ class Git:
         if op.submodules:
             work.submodules()
         when = work.committed()
-        work.tidy()
-        _set_times(target, when)
+        try:
+            work.tidy()
+            _set_times(target, when)
+        except OSError as error:
+            raise failure(error, f"cannot read the checkout of {op.remote}") from error
         return _subdirectory(target, op.subdir)
 
     def _address(self, remote: str, cancel: CancelToken) -> _Address:
@@ -390,22 +394,32 @@ def _failure(what: str, complaint: str) -> GitFailed:
     return GitFailed(f"{what}: {printable}", hint=hint)
 
 
+def _directories(root: str) -> list[str]:
+    """Every directory below `root` and itself, parents first, without `.git` and what is in it."""
+    found = [root]
+    for directory in found:  # it grows: os.walk of Python 3.11 calls itself for each level
+        with os.scandir(directory) as entries:
+            found += [
+                e.path for e in entries if e.name != ".git" and e.is_dir(follow_symlinks=False)
+            ]
+    return found
+
+
 def _remove_git_dirs(root: str) -> None:
     """Remove every `.git`: no commit can hold such a path, so each is git's own."""
-    for directory, directories, files in os.walk(root):
-        if ".git" in files or os.path.islink(os.path.join(directory, ".git")):
-            os.unlink(os.path.join(directory, ".git"))
-        if ".git" in directories:
-            directories.remove(".git")
-            path = os.path.join(directory, ".git")
-            if not os.path.islink(path):
-                shutil.rmtree(path)
+    for directory in _directories(root):
+        path = os.path.join(directory, ".git")
+        if os.path.isdir(path) and not os.path.islink(path):
+            shutil.rmtree(path)
+        elif os.path.lexists(path):
+            os.unlink(path)
 
 
 def _set_times(root: str, seconds: int) -> None:
-    for directory, directories, files in os.walk(root, topdown=False):
-        for name in [*files, *directories]:
-            os.utime(os.path.join(directory, name), (seconds, seconds), follow_symlinks=False)
+    for directory in reversed(_directories(root)):
+        for name in os.listdir(directory):
+            path = os.path.join(directory, name)
+            os.utime(path, (seconds, seconds), follow_symlinks=False)
     os.utime(root, (seconds, seconds))
 
 

@@ -136,6 +136,7 @@ class _Node:
         "is_wanted",
         "keys",
         "local",
+        "open_users",
         "outcome",
         "phase",
         "position",
@@ -154,6 +155,7 @@ class _Node:
         self.is_wanted = False
         self.is_runner = False
         self.users: list[_Node] = []
+        self.open_users = 0  # how many of `users` have not ended
         self.keys: list[Key] = []
         self.tried = 0  # how many of `keys` were looked up
         self.selections: dict[int, Digest] = {}  # of `local`
@@ -189,13 +191,16 @@ class Scheduler:
         self._ended: list[_Node] = []
         self._runs: dict[Digest, list[_Node]] = {}  # key of a run -> who else waits for it
         self._newly_wanted: list[_Node] = []
+        self._newly_finished: list[_Node] = []
         self._has_stopped = False
         for position, vertex in enumerate(plan.vertices):
             self._nodes[vertex.digest] = _Node(vertex, position)
         for node in self._nodes.values():
             for edge in node.vertex.inputs:
                 if edge is not None:
-                    self._nodes[edge.vertex].users.append(node)
+                    below = self._nodes[edge.vertex]
+                    below.users.append(node)
+                    below.open_users += 1
             self._sort_uses(node, uses(node.vertex.op))
         for node in self._nodes.values():
             if node.local:
@@ -309,25 +314,26 @@ class Scheduler:
 
     # Phases ---------------------------------------------------------------------------------
 
-    def _define(self, node: _Node) -> None:
-        """NEW -> DEFINED: make the primary key."""
+    def _define(self, node: _Node) -> bool:
+        """NEW -> DEFINED if all that the primary key is made of is known; whether it was now."""
         if node.phase is not _Phase.NEW:
-            return
+            return False
         op = node.vertex.op
         if isinstance(op, GivenSource | ImageSource):
             node.phase = _Phase.DEFINED
         elif isinstance(op, LayerOp | Merge):
             inputs = [self._input(edge) for edge in node.vertex.inputs]
             if any(i is not None and i.phase is _Phase.NEW for i in inputs):
-                return
+                return False
             if any(position not in node.selections for position in node.local):
-                return
+                return False
             node.keys.append(self._key(node, chains=False, contents=False))
             node.phase = _Phase.DEFINED
         else:
             never(op)
         if node.is_wanted:
             self._look_up_definition(node)
+        return True
 
     def _want(self, node: _Node) -> None:
         if not node.is_wanted:
@@ -335,11 +341,20 @@ class Scheduler:
             self._newly_wanted.append(node)
 
     def _settle(self) -> None:
-        """Look up what became wanted. A queue, not recursion: a plan may be a very long chain."""
-        while self._newly_wanted:
-            node = self._newly_wanted.pop(0)
-            if node.phase is _Phase.DEFINED:
-                self._look_up_definition(node)
+        """Look up what became wanted, tell users what finished.
+
+        Queues, not recursion: a plan may be a very long chain.
+        """
+        while self._newly_wanted or self._newly_finished:
+            while self._newly_finished:
+                node = self._newly_finished.pop()
+                for user in node.users:
+                    self._use_inputs(user)
+                self._close_unneeded(node)
+            while self._newly_wanted:
+                node = self._newly_wanted.pop(0)
+                if node.phase is _Phase.DEFINED:
+                    self._look_up_definition(node)
 
     def _look_up_definition(self, node: _Node) -> None:
         """What a vertex that somebody wants does first; a source has its result at once."""
@@ -419,8 +434,11 @@ class Scheduler:
     def _selected(self, node: _Node, fed: Selected) -> None:
         if node.phase is _Phase.NEW:
             node.selections.update(fed.digests)
-            for follower in tuple(self._nodes.values())[node.position :]:
-                self._define(follower)
+            todo = [node]
+            while todo:
+                followed = todo.pop()
+                if self._define(followed):
+                    todo += followed.users
         elif node.phase is _Phase.PROBE:
             node.contents.update(fed.digests)
             node.phase = _Phase.CONTENT
@@ -443,18 +461,20 @@ class Scheduler:
         if node.is_runner:
             for waiting in self._runs.pop(node.keys[-1].digest, ()):
                 self._finish(waiting, result, Outcome.CACHED)
-        for user in node.users:
-            self._use_inputs(user)
-        self._close_unneeded()
+        self._newly_finished.append(node)
 
-    def _close_unneeded(self) -> None:
-        if self._has_stopped:
-            return
-        for node in reversed(self._nodes.values()):
-            if node.phase is _Phase.FINAL or node.is_wanted or not node.users:
-                continue
-            if all(user.phase is _Phase.FINAL for user in node.users):
-                self._end(node, Outcome.CACHED)
+    def _close_unneeded(self, node: _Node) -> None:
+        """End what nobody wanted and has no user any more that could, as `node` has ended."""
+        todo = [] if self._has_stopped else [node]
+        while todo:
+            for edge in todo.pop().vertex.inputs:
+                below = self._input(edge)
+                if below is None:
+                    continue
+                below.open_users -= 1
+                if not below.open_users and not below.is_wanted and below.phase is not _Phase.FINAL:
+                    self._end(below, Outcome.CACHED)
+                    todo.append(below)
 
     def _end(self, node: _Node, outcome: Outcome) -> None:
         node.phase = _Phase.FINAL

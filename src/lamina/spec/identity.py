@@ -9,6 +9,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+MAX_LAYERS = 500
+"""Layers of a stack that Linux can mount (OVL_MAX_STACK, fs/overlayfs/params.h)."""
+
 
 def chain_ids(diff_ids: Iterable[DiffID]) -> tuple[ChainID, ...]:
     """The chainID of every prefix of the stack, lowest layer first.

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 MAX_ENTRIES = 10_000  # descriptors in one document; more is an attack, not an image
 ATTESTATION = "vnd.docker.reference.type"  # BuildKit's annotation of entries about other entries
+MAX_INDEX_DEPTH = 8  # indexes inside indexes; deeper is an attack
 
 
 class InvalidManifest(LaminaError):

@@ -29,6 +29,7 @@ from lamina.start.jsontext import dumps, loads
 from lamina.start.record import Record
 from lamina.store.removal import remove_tree
 from lamina.system.locks import FileLock
+from lamina.system.removal import remove_tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

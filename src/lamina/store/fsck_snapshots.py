@@ -18,9 +18,9 @@ from lamina.spec.digest import DiffID, Digest, Stack
 from lamina.spec.identity import chain_ids
 from lamina.start.record import Record
 from lamina.store.fsck import SNAPSHOT, Finding
-from lamina.store.removal import remove_tree
 from lamina.store.working import sweep_working, working_key
 from lamina.system.mounts import opened_layers
+from lamina.system.removal import remove_tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -27,8 +27,8 @@ from lamina.store import cachemounts
 from lamina.store.content import remove_unheld_ingests
 from lamina.store.faults import disk_error
 from lamina.store.keyhistory import remember_pruned
-from lamina.store.removal import remove_tree
 from lamina.system.locks import FileLock
+from lamina.system.removal import remove_tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -306,7 +306,7 @@ class Snapshots:
         os.utime(upper, ns=(below.st_mtime_ns, below.st_mtime_ns))
 
     def _remove_directory(self, number: int) -> None:
-        from lamina.store.removal import remove_tree
+        from lamina.system.removal import remove_tree
 
         remove_tree(self._home(number))
 

@@ -16,6 +16,7 @@ import os
 import stat
 
 from lamina.errors import Kind, LaminaError
+from lamina.spec.identity import MAX_LAYERS
 from lamina.system.overlay import LayerImage
 from lamina.system.userns import enter, is_namespaced
 
@@ -42,7 +43,6 @@ _FSCONFIG_SET_FLAG, _FSCONFIG_SET_STRING, _FSCONFIG_CMD_CREATE = 0, 1, 6
 _MOUNT_ATTR_RDONLY = 1
 _MOVE_MOUNT_F_EMPTY_PATH = 4
 
-MAX_LOWERS = 500  # OVL_MAX_STACK, fs/overlayfs/params.h
 _PAGE = 4096  # mount(2) reads at most one page of options
 _SHIELD_SIZE = 1 << 20  # bytes; runtimes may make directories there
 _HYBRID_CGROUP = "/sys/fs/cgroup/unified"  # systemd's name for the v2 mount beside v1 controllers
@@ -295,7 +295,7 @@ class _TooOld(Exception):
 
 
 def _new_overlay(mount: OverlayMount, *, volatile: bool) -> int:
-    _check_layers(mount)
+    check_layers(len(mount.lowers))
     with opened_layers(mount.lowers) as paths:
         return _overlay_of(paths, mount, volatile=volatile)
 
@@ -420,7 +420,7 @@ def _legacy_overlay(mount: OverlayMount, target: str, *, volatile: bool) -> None
         else:
             tmpfs(target, size=4096, read_only=True)
         return
-    _check_layers(mount)
+    check_layers(len(mount.lowers))
     fds: list[int] = []
 
     def short(path: str) -> str:
@@ -454,10 +454,11 @@ def _legacy_overlay(mount: OverlayMount, target: str, *, volatile: bool) -> None
             os.close(fd)
 
 
-def _check_layers(mount: OverlayMount) -> None:
-    if len(mount.lowers) > MAX_LOWERS:
+def check_layers(count: int) -> None:
+    """Raise LaminaError (UNSUPPORTED) for a stack of more layers than Linux mounts."""
+    if count > MAX_LAYERS:
         raise LaminaError(
-            f"{len(mount.lowers)} layers: overlayfs can stack at most {MAX_LOWERS}",
+            f"{count} layers: overlayfs can stack at most {MAX_LAYERS}",
             kind=Kind.UNSUPPORTED,
             hint="make the image with fewer layers",
         )
@@ -498,8 +499,10 @@ _KINDS = {
     errno.ENOTDIR: Kind.INVALID,
     errno.ENOSPC: Kind.EXHAUSTED,
     errno.ENOMEM: Kind.EXHAUSTED,
+    errno.EMFILE: Kind.EXHAUSTED,
 }
 _HINTS = {
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
     errno.EPERM: "mounting needs root, or a user namespace in which lamina is root",
     errno.ENODEV: "load the module (modprobe overlay), or use a kernel that has it",
     errno.ENOSPC: "the limit is /proc/sys/fs/mount-max, or the disk is full",

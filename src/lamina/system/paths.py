@@ -42,6 +42,11 @@ _KINDS = {
     errno.ELOOP: Kind.INVALID,
     errno.ENOTDIR: Kind.INVALID,
 }
+_HINTS = {
+    errno.ENOSPC: "free some space, then try again",
+    errno.EDQUOT: "free some space, then try again",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+}
 
 
 def shown(path: bytes) -> str:
@@ -53,7 +58,7 @@ def shown(path: bytes) -> str:
 def failure(error: OSError, what: str) -> LaminaError:
     """The LaminaError for a system call that failed: `what` was tried, errno says why."""
     number = error.errno or 0
-    hint = "free some space, then try again" if number in {errno.ENOSPC, errno.EDQUOT} else ""
+    hint = _HINTS.get(number, "")
     reason = os.strerror(number) if number else str(error)
     return LaminaError(f"{what}: {reason}", kind=_KINDS.get(number, Kind.SYSTEM), hint=hint)
 

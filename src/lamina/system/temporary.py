@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 import tempfile
 import time
+from contextlib import suppress
 
+from lamina.errors import LaminaError
 from lamina.start.record import Record
+from lamina.system.removal import remove_tree
 
 _YOUNG_SECONDS = 60.0  # in which a new directory may not have its lock yet
 
@@ -26,7 +28,7 @@ class TemporaryDirectory(Record):
     def remove(self) -> None:
         """Remove it with all that is in it. Called once."""
         os.close(self.lock)
-        shutil.rmtree(self.path, ignore_errors=True)
+        _remove(self.path)
 
 
 def make_temporary(parent: str, prefix: str) -> TemporaryDirectory:
@@ -50,8 +52,14 @@ def sweep(parent: str) -> None:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.fstat(fd).st_mtime < time.time() - _YOUNG_SECONDS:
-                shutil.rmtree(path, ignore_errors=True)
+                _remove(path)
         except BlockingIOError:
             pass
         finally:
             os.close(fd)
+
+
+def _remove(path: str) -> None:
+    """Remove a tree as far as that works; the next sweep tries again."""
+    with suppress(LaminaError):
+        remove_tree(path)

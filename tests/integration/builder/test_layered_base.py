@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lamina.builder.changes import MountedBase, OpenedBase
-from lamina.builder.layeredbase import LayeredBase
+from lamina.builder.layeredbase import LayerDirectories
 from lamina.errors import Kind, LaminaError
 from lamina.system.mounts import overlay_fd
 from lamina.system.overlay import OverlayMount
@@ -96,12 +96,13 @@ def test_layers_look_as_overlayfs_shows_them(layers: list[list[tuple[bytes, str,
             roots.append(f"{place}/{number}")
             os.mkdir(roots[-1], 0o755)
             fill(os.fsencode(roots[-1]), changes)
-        ours = LayeredBase(roots)
+        opened = LayerDirectories()
+        ours = opened.base(roots)
         theirs = MountedBase(overlay_fd(OverlayMount(tuple(roots))))
         try:
             assert seen(ours) == seen(theirs)
         finally:
-            ours.close()
+            opened.close()
             theirs.close()
 
 
@@ -109,7 +110,8 @@ def test_no_link_is_followed_out_of_the_layers() -> None:
     with tempfile.TemporaryDirectory() as place:
         os.mkdir(f"{place}/layer")
         os.symlink("/etc", f"{place}/layer/out")
-        base = LayeredBase([f"{place}/layer"])
+        layers = LayerDirectories()
+        base = layers.base([f"{place}/layer"])
         try:
             assert base.lookup(b"out/passwd") is None
             entry = base.lookup(b"out")
@@ -120,4 +122,4 @@ def test_no_link_is_followed_out_of_the_layers() -> None:
                     base.read_small(path, limit=10)
                 assert error.value.kind in {Kind.NOT_FOUND, Kind.INVALID}
         finally:
-            base.close()
+            layers.close()

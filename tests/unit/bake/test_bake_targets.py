@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lamina.bake.definition import print_json, read_definition, resolve
+from lamina.bake.definition import MAX_CHAIN, print_json, read_definition, resolve
 from lamina.bake.values import BakeError
 
 
@@ -265,3 +265,22 @@ target "t" {
     document = json.loads(printed)
     assert document["target"]["t"]["cache-from"] == [{"ref": "user/app:cache", "type": "registry"}]
     assert "\\u003c\\u0026\\u003e" in printed
+
+
+CHAINS = {
+    "inherited targets": 'target "t{}" {{\n  inherits = ["t{}"]\n}}\n',
+    "linked targets": 'target "t{}" {{\n  contexts = {{ below = "target:t{}" }}\n}}\n',
+    "groups": 'group "t{}" {{\n  targets = ["t{}"]\n}}\n',
+}
+
+
+@pytest.mark.parametrize("kind", CHAINS)
+def test_chains_have_an_end(kind: str) -> None:
+    def chain(length: int) -> tuple[str, str]:
+        links = [CHAINS[kind].format(number, number + 1) for number in range(length)]
+        return hcl("".join([*links, f'target "t{length}" {{}}\n']))
+
+    assert bake(chain(MAX_CHAIN - 1), names=("t0",))[1]
+    for length in (MAX_CHAIN + 1, 2000):
+        with pytest.raises(BakeError, match=f"more than {MAX_CHAIN} {kind}"):
+            bake(chain(length), names=("t0",))

@@ -430,6 +430,21 @@ def test_archives_are_known_by_content(context: Path) -> None:
         assert not is_archive(io.BytesIO(other))
 
 
+def test_changes_may_stand_on_thousands_of_others() -> None:
+    base = FakeBase(Entry(b"etc", DIR, 0o755), Entry(b"etc/passwd", FILE, 0o644, size=2),
+                    contents={b"etc/passwd": b"ab"})  # fmt: skip
+    changes = Changes(base)
+    changes.make_directories(b"low", owner=(7, 8), mtime_ns=0)
+    for _ in range(3000):
+        changes = Changes(changes)
+    assert changes.lookup(b"none") is None
+    assert changes.read_small(b"etc/passwd", limit=9) == b"ab"
+    assert changes.directory(b"etc").xattrs == ((b"user.kept", b"1"),)
+    assert changes.directory(b"low").uid == 7
+    changes.make_directories(b"low/high", owner=(0, 0), mtime_ns=0)
+    assert [entry.path for entry, _ in changes.items()] == [b"low", b"low/high"]
+
+
 def header(name: bytes, flag: bytes) -> bytes:
     """A header block as `tarfile` would not write it."""
     made = bytearray(archive(("f", b""))[:512])

@@ -15,6 +15,7 @@ from lamina.plan.graph import Vertex
 from lamina.plan.ops import Exec, LocalSource, proxy_excluded
 from lamina.spec.config import History, ImageConfig, RunConfig
 from lamina.spec.digest import DiffID, Digest
+from lamina.spec.identity import MAX_LAYERS
 from lamina.spec.platform import Platform
 from lamina.start.record import replace
 
@@ -292,3 +293,47 @@ def test_working_directory_is_kept_as_buildkit_keeps_it(lines: str, kept: str, m
     lowered = lower(f"FROM scratch\n{lines}\nRUN x\n")
     assert lowered.config.config.working_dir == kept
     assert last_exec(lowered).cwd == made
+
+
+LAYERS = {
+    "WORKDIR": "WORKDIR /d{}\n",
+    "RUN": "RUN step {}\n",
+    "COPY": "COPY f /f{}\n",
+    "COPY --link": "COPY --link f /f{}\n",
+    "ADD": "ADD f /f{}\n",
+}
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+@pytest.mark.parametrize("base", ["scratch", "a"])
+def test_stack_higher_than_linux_mounts_is_refused_at_its_line(kind: str, base: str) -> None:
+    most = MAX_LAYERS - (len(BASE.diff_ids) if base == "a" else 0)
+    steps = "".join(LAYERS[kind].format(number) for number in range(most))
+    assert lower(f"FROM {base}\n{steps}ENV A=b\nLABEL c=d\n").layers == MAX_LAYERS
+    with pytest.raises(SourceError, match=f"more than {MAX_LAYERS} layers") as caught:
+        lower(f"FROM {base}\n{steps}ENV A=b\n{LAYERS[kind].format('x')}")
+    assert caught.value.kind is Kind.EXHAUSTED
+    assert caught.value.span is not None
+    assert caught.value.span.start == most + 3
+
+
+def test_layers_of_the_stages_below_count() -> None:
+    stages = ["FROM scratch AS s0\n"]
+    stages += [f"FROM s{n} AS s{n + 1}\nRUN step {n}\n" for n in range(MAX_LAYERS)]
+    assert lower("".join(stages)).layers == MAX_LAYERS
+    with pytest.raises(SourceError) as caught:
+        lower("".join(stages) + f"FROM s{MAX_LAYERS}\nRUN one more\n")
+    assert caught.value.span is not None
+    assert caught.value.span.start == 2 * MAX_LAYERS + 3
+
+
+def test_long_files_are_lowered_without_recursion() -> None:
+    count = 3000
+    chain = "FROM scratch AS s0\n" + "".join(f"FROM s{n} AS s{n + 1}\n" for n in range(count))
+    assert len(lower(chain).stage_names) == count + 1
+    copies = "FROM scratch AS s0\nCOPY f /f0\n" + "".join(
+        f"FROM scratch AS s{n + 1}\nCOPY --from=s{n} /f{n} /f{n + 1}\n" for n in range(count)
+    )
+    assert len(lower(copies).plan.vertices) == count + 2
+    config = lower("FROM scratch\n" + "".join(f"ENV A{n}=b\n" for n in range(count))).config
+    assert len(config.history) == count

@@ -23,7 +23,7 @@ from lamina.image.archive_write import (
 )
 from lamina.image.names import read_names
 from lamina.image.resolve import find_image
-from lamina.spec.manifest import Index
+from lamina.spec.manifest import MAX_INDEX_DEPTH, Index
 from lamina.spec.platform import Platform
 from lamina.store import open_store
 from lamina.tasks import CancelToken
@@ -277,6 +277,34 @@ def test_of_an_incomplete_index_the_image_that_is_there_is_loaded(store: Store) 
     members["index.json"] = json.dumps({"schemaVersion": 2, "manifests": [entry]}).encode()
     load(store, tar_of(members))
     assert find_image(store, "app", AMD64).config().architecture == "amd64"
+
+
+def nested(levels: int, *, is_whole: bool) -> bytes:
+    """An archive with an image inside so many indexes below index.json."""
+    members = oci(gzip.compress(layer()), ref="app")
+    (entry,) = json.loads(members["index.json"])["manifests"]  # type: ignore[arg-type]  # bytes
+    entry["platform"] = {"os": "linux", "architecture": "amd64"}
+    missing = entry | {"digest": "sha256:" + "0" * 64}
+    for _ in range(levels):
+        entries = [entry] if is_whole else [entry, missing]
+        raw = json.dumps({"schemaVersion": 2, "manifests": entries}).encode()
+        members[f"blobs/sha256/{sha(raw)}"] = raw
+        kind = "application/vnd.oci.image.index.v1+json"
+        entry = entry | {"mediaType": kind, "digest": f"sha256:{sha(raw)}", "size": len(raw)}
+    members["index.json"] = json.dumps({"schemaVersion": 2, "manifests": [entry]}).encode()
+    return tar_of(members)
+
+
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_indexes_may_be_nested_but_not_for_ever(store: Store, *, is_whole: bool) -> None:
+    load(store, nested(MAX_INDEX_DEPTH, is_whole=is_whole))
+    assert find_image(store, "app", AMD64).config().architecture == "amd64"
+    before = state(store)
+    for levels in (MAX_INDEX_DEPTH + 1, 1500):
+        with pytest.raises(LaminaError, match="nested deeper than") as caught:
+            load(store, nested(levels, is_whole=is_whole))
+        assert caught.value.kind is Kind.INVALID
+    assert state(store) == before
 
 
 def flipped(raw: bytes, at: int) -> bytes:

@@ -3,7 +3,16 @@ from __future__ import annotations
 
 from lamina.events import Outcome
 from lamina.plan.graph import Edge, Plan, Vertex, VertexMeta, needed, vertex
-from lamina.plan.ops import CopyAction, Exec, FileOp, ImageSource, LocalSource, MkdirAction, Op
+from lamina.plan.ops import (
+    CopyAction,
+    Exec,
+    FileOp,
+    ImageSource,
+    LocalSource,
+    Merge,
+    MkdirAction,
+    Op,
+)
 from lamina.solver.scheduler import (
     Found,
     Lookup,
@@ -162,6 +171,56 @@ def test_a_chain_of_a_thousand_steps_needs_no_recursion() -> None:
         (action,) = scheduler.pending()
         scheduler.feed(Ran(action.vertex.digest, (layer(str(number)),)))
     assert scheduler.is_done
+
+
+def test_a_chain_of_merges_that_wait_for_the_lowest_needs_no_recursion() -> None:
+    below = image("b")
+    lowest = run("lowest", below)
+    layers = [run(str(number), None) for number in range(3000)]
+    merges = merges_of(lowest, layers)
+    plan = needed([below, lowest, *layers, *merges], [Edge(merges[-1].digest)])
+    scheduler = Scheduler(plan, no_cache=True)
+    scheduler.request(plan.outputs[0])
+    ran = [action.vertex for action in scheduler.pending()]
+    for vertex_ in reversed(ran):
+        scheduler.feed(Ran(vertex_.digest, (layer(str(vertex_.digest)),)))
+    assert scheduler.is_done
+    assert len(scheduler.result(plan.outputs[0])) == 3001
+
+
+def merges_of(lowest: Vertex, layers: list[Vertex]) -> list[Vertex]:
+    """The stack of the layers, one merge on the other."""
+    merges = [lowest]
+    for each in layers:
+        merges.append(make(Merge(), merges[-1], each))
+    return merges[1:]
+
+
+def test_cached_end_of_a_long_chain_ends_all_that_nobody_wants() -> None:
+    steps = [image("b")]
+    for number in range(3000):
+        steps.append(run(str(number), steps[-1]))
+    scheduler, _ = start(steps[-1], *steps)
+    (lookup,) = scheduler.pending()
+    scheduler.feed(Found(lookup.vertex.digest, (layer("b"),)))
+    assert {outcome for _, outcome in scheduler.ended()} == {Outcome.CACHED}
+    assert len(scheduler.results()) == 3001
+
+
+def test_stage_that_two_steps_use_ends_with_the_last_of_them() -> None:
+    base = image("b")
+    shared = run("shared", base)
+    one, two = run("one", shared), run("two", shared)
+    actions = (CopyAction(1, ("f",), "/1"), CopyAction(2, ("f",), "/2"))
+    target = make(FileOp(actions), None, one, two)
+    scheduler, _ = start(target, base, shared, one, two)
+    (lookup,) = scheduler.pending()
+    scheduler.feed(Missed(lookup.vertex.digest))
+    first, second = scheduler.pending()
+    scheduler.feed(Found(first.vertex.digest, (layer("1"),)))
+    assert shared not in dict(scheduler.ended())
+    scheduler.feed(Found(second.vertex.digest, (layer("2"),)))
+    assert dict(scheduler.ended())[shared] is Outcome.CACHED
 
 
 def test_empty_output_needs_nothing() -> None:

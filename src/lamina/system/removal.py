@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Removing a snapshot's directory: by descriptor, without following links, however deep it is.
+"""Removing a directory tree: by descriptor, without following links, however deep it is.
 
 Two processes may remove the same tree at once (GC finds what another is removing): what is gone is
 no error.
@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import stat
 
-from lamina.store.faults import disk_error
 from lamina.store.working import unique_name
+from lamina.system.paths import failure
 from lamina.system.userns import can_mount, enter
 
 _DEEP = 200  # levels; each open level costs a descriptor and the limit is often 1024
@@ -36,7 +36,7 @@ def remove_tree(path: str) -> int:
             enter()
             return removal.run()
     except OSError as error:
-        raise disk_error(error, f"cannot remove {path}") from error
+        raise failure(error, f"cannot remove {path}") from error
     finally:
         os.close(parent)
 

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Removing snapshot directories."""
+"""Removing directory trees."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-from lamina.store.removal import remove_tree
+from lamina.system.removal import remove_tree
+from lamina.system.temporary import make_temporary
 
 
 def test_tree_is_removed_and_its_size_told(tmp_path: Path) -> None:
@@ -59,4 +60,17 @@ def test_directories_without_permissions_are_removed(tmp_path: Path) -> None:
     (tmp_path / "tree" / "closed" / "below").mkdir(parents=True)
     os.chmod(tmp_path / "tree" / "closed", 0)
     remove_tree(str(tmp_path / "tree"))
+    assert os.listdir(tmp_path) == []
+
+
+def test_temporary_directory_may_hold_a_very_deep_tree(tmp_path: Path) -> None:
+    made = make_temporary(str(tmp_path), "x-")
+    here = os.open(made.path, os.O_RDONLY)
+    for _ in range(1500):
+        os.mkdir("d", dir_fd=here)
+        below = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+    made.remove()
     assert os.listdir(tmp_path) == []
