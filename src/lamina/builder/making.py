@@ -21,9 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Protocol
 
-    from lamina.builder.build import SolveOptions
     from lamina.builder.changes import Base, Changes
-    from lamina.builder.execution import FailedMounts, MountProvider, NetworkProvider
     from lamina.builder.layeredbase import LayerDirectories
     from lamina.builder.mounting import Mounter, StepMounts
     from lamina.builder.options import SolveOptions

@@ -28,7 +28,6 @@ from lamina.container.users import process_user
 from lamina.errors import Kind, LaminaError
 from lamina.start.jsontext import dumps
 from lamina.start.record import Record, replace
-from lamina.store.removal import remove_tree as remove_whole_tree
 from lamina.system import mounts
 from lamina.system import process as processes
 from lamina.system.paths import open_in_root, realpath_in_root

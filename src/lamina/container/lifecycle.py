@@ -13,8 +13,8 @@ from lamina.container import console, forking, instance, state
 from lamina.container.state import KIND, State
 from lamina.errors import Kind, LaminaError
 from lamina.store.ports import Document
-from lamina.store.removal import remove_tree
 from lamina.system.process import signal_pidfd
+from lamina.system.removal import remove_tree
 from lamina.system.sockets import pair
 
 TYPE_CHECKING = False

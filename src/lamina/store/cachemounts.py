@@ -27,7 +27,6 @@ from lamina.errors import Kind, LaminaError
 from lamina.start.hashing import sha256
 from lamina.start.jsontext import dumps, loads
 from lamina.start.record import Record
-from lamina.store.removal import remove_tree
 from lamina.system.locks import FileLock
 from lamina.system.removal import remove_tree
 
