@@ -12,6 +12,8 @@ from hypothesis import HealthCheck, settings
 
 from lamina import codecache
 from lamina.store import LocalStore, open_store
+from lamina.testing.command import Lamina
+from lamina.testing.once import made_once
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,6 +30,20 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     if not hasattr(session.config, "workerinput"):  # workers of xdist start after this
         compileall.compile_dir(os.path.dirname(codecache.__file__), quiet=2)
         codecache.write()
+
+
+@pytest.fixture(scope="session")
+def busybox_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store that holds `busybox:latest`, unpacked, and knows its runtime; tests copy it."""
+
+    def make(place: Path) -> None:
+        lamina = Lamina(place / "store", place)
+        epoch = {"SOURCE_DATE_EPOCH": "1700000000"}
+        lamina("bootstrap", "busybox", "-t", "busybox:latest", env=epoch)
+        # the first container of a store costs three times as much as the next; not all tests run any
+        lamina("run", "--rm", "--network=none", "busybox", "true", check=False)
+
+    return made_once(tmp_path_factory, "busybox", make) / "store"
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from typing import Any
 from lamina.spec.descriptor import Descriptor
 from lamina.spec.digest import DiffID, Digest
 from lamina.store import open_store
+from lamina.testing.command import installed
 
 IMAGE = "docker.io/library/bb:latest"
 BUSYBOX = "/bin/busybox"
@@ -100,7 +101,7 @@ class Lamina:
         }
 
     def argv(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "lamina.cli.main", *arguments]
+        return installed(*arguments)
 
     def __call__(
         self, *arguments: str, input: str | None = None, status: int = 0, timeout: float = 60
