@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, settings
 
 from lamina import codecache
 from lamina.store import LocalStore, open_store
+from lamina.testing import sample
 from lamina.testing.command import Lamina
 from lamina.testing.once import made_once
 
@@ -84,6 +85,8 @@ def _missing(item: pytest.Item) -> str | None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if sample.SEED and not sample.WHOLE:
+        terminalreporter.write_line(f"sampled tests: LAMINA_TEST_SEED={sample.SEED} does the same")
     skipped = terminalreporter.stats.get("skipped", [])
     if skipped:
         terminalreporter.write_line(f"{len(skipped)} skipped:")
