@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SETUP := $(VENV)/.setup-done
 
-.PHONY: setup demo test check bench clean
+.PHONY: setup demo test check soak bench clean
 setup: $(SETUP)
 
 $(SETUP): pyproject.toml requirements-dev.lock scripts/setup.sh
@@ -25,6 +25,10 @@ check: setup
 
 test: setup check
 	bash scripts/test.sh $(BIN)/pytest tests/integration tests/security --durations=10
+
+# all of what `test` does a sample of: every corpus case asked of buildah again, many more kills
+soak: setup
+	LAMINA_TEST_WHOLE=1 bash scripts/test.sh $(BIN)/pytest tests/integration tests/security -m sampled
 
 bench: setup
 	$(BIN)/python bench/run.py $(BENCH)

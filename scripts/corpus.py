@@ -3,7 +3,8 @@
 
 Runs the cases whose id contains one of the words (all without words) and prints what the sections
 `error`, `differs` and `result` should hold. With --write the sections are changed in the files;
-the comments of `differs` (the reasons) stay. Read the diff before you commit it.
+the comments of `differs` (the reasons) stay, and the seals in `judged` are renewed. Read the diff
+before you commit it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from lamina.testing.corpus import Case, parse_cases, read_corpus
+from lamina.testing.corpus import Case, parse_cases, read_corpus, read_seals, write_seals
 from lamina.testing.peers import Peers
 
 CORPUS = Path(__file__).resolve().parent.parent / "tests" / "corpus"
@@ -23,22 +24,25 @@ JUDGED = ("error", "differs", "result")
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", action="store_true")
-    parser.add_argument("--keep", metavar="STORES", help="use and keep the stores there")
     parser.add_argument("words", nargs="*")
     args = parser.parse_args()
+    corpus = read_corpus(CORPUS)
+    known = read_seals(CORPUS)
+    seals = {case.id: known[case.id] for case in corpus if case.id in known}
     cases = [
-        case
-        for case in read_corpus(CORPUS)
-        if not args.words or any(word in case.id for word in args.words)
+        case for case in corpus if not args.words or any(word in case.id for word in args.words)
     ]
     peers = Peers(Path(tempfile.mkdtemp(prefix="corpus-")))
     wrong = 0
     try:
         peers.start()
         for case in cases:
-            found = peers.judge(case)
+            judgement = peers.judge(case)
+            found = judgement.sections
             if all(found.get(name, []) == case.lines(name) for name in JUDGED):
+                seals[case.id] = judgement.seal
                 continue
+            seals.pop(case.id, None)
             wrong += 1
             print(f"## {case.id}")
             for name in JUDGED:
@@ -50,6 +54,8 @@ def main() -> int:
             sys.stdout.flush()
             if args.write:
                 rewrite(case, found)
+        if args.write:
+            write_seals(CORPUS, seals)
     finally:
         peers.close()
     print(f"{len(cases)} cases, {wrong} not as written")

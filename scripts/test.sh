@@ -12,6 +12,11 @@ if [ -z "${TMPDIR:-}" ] && [ -w /dev/shm ] && roomy /dev/shm && runs_programs /d
   export TMPDIR
   trap 'rm -rf "$TMPDIR"' EXIT
 fi
+# Long tests do a part of their work, which the seed chooses: each commit another, always the same.
+if [ -z "${LAMINA_TEST_WHOLE:-}" ]; then
+  : "${LAMINA_TEST_SEED:=$(git rev-parse --short HEAD 2>/dev/null || date +%F)}"
+  export LAMINA_TEST_SEED
+fi
 # Half as many workers again as processors: many tests wait, for a lock, a timeout or another process.
 # worksteal: the last tests are the slowest, and should not all be one worker's.
 "$pytest" -n $(($(nproc) * 3 / 2)) --dist worksteal "$@"

@@ -13,6 +13,9 @@ from hypothesis import HealthCheck, settings
 import lamina
 from lamina.start import codecache
 from lamina.store import LocalStore, open_store
+from lamina.testing import sample
+from lamina.testing.command import Lamina
+from lamina.testing.once import made_once
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,6 +34,20 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     if not hasattr(session.config, "workerinput"):  # workers of xdist start after this
         compileall.compile_dir(os.path.dirname(lamina.__file__), quiet=2)
         codecache.write()
+
+
+@pytest.fixture(scope="session")
+def busybox_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store that holds `busybox:latest`, unpacked, and knows its runtime; tests copy it."""
+
+    def make(place: Path) -> None:
+        lamina = Lamina(place / "store", place)
+        epoch = {"SOURCE_DATE_EPOCH": "1700000000"}
+        lamina("bootstrap", "busybox", "-t", "busybox:latest", env=epoch)
+        # the first container of a store costs three times as much as the next; not all tests run any
+        lamina("run", "--rm", "--network=none", "busybox", "true", check=False)
+
+    return made_once(tmp_path_factory, "busybox", make) / "store"
 
 
 @pytest.fixture
@@ -94,3 +111,8 @@ def _missing(item: pytest.Item) -> str | None:
     if item.get_closest_marker("network") is not None and os.environ.get("LAMINA_OFFLINE"):
         return "needs the network, and LAMINA_OFFLINE is set"
     return None
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if sample.SEED and not sample.WHOLE:
+        terminalreporter.write_line(f"sampled tests: LAMINA_TEST_SEED={sample.SEED} does the same")

@@ -16,6 +16,7 @@ from lamina.spec.descriptor import Descriptor
 from lamina.spec.digest import DiffID, Digest
 from lamina.store import open_store
 from lamina.testing import command
+from lamina.testing.command import installed
 
 IMAGE = "docker.io/library/bb:latest"
 BUSYBOX = "/bin/busybox"
@@ -101,8 +102,7 @@ class Lamina:
         }
 
     def argv(self, *arguments: str) -> list[str]:
-        argv = [sys.executable, "-m", "lamina.cli.main", *arguments]
-        return command.actor.command(argv, cwd="/", own=(self.root,))
+        return command.actor.command(installed(*arguments), cwd="/", own=(self.root,))
 
     def __call__(
         self, *arguments: str, input: str | None = None, status: int = 0, timeout: float = 60

@@ -30,6 +30,11 @@ class Actor:
 actor = Actor()
 
 
+def installed(*words: str) -> list[str]:
+    """The command line of `lamina` as pip installed it beside this interpreter."""
+    return [os.path.join(os.path.dirname(sys.executable), "lamina"), *words]
+
+
 class Lamina:
     """Runs `lamina` in a process of its own on the store at `root`, in directory `cwd`.
 
@@ -46,8 +51,7 @@ class Lamina:
         self.env["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
 
     def argv(self, *words: str) -> list[str]:
-        argv = [sys.executable, "-m", "lamina.cli.main", *words]
-        return actor.command(argv, cwd=self.cwd, own=(self.root, self.cwd))
+        return actor.command(installed(*words), cwd=self.cwd, own=(self.root, self.cwd))
 
     def __call__(
         self, *words: str, check: bool = True, stdin: bytes = b"", env: dict[str, str] | None = None

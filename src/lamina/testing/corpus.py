@@ -72,6 +72,18 @@ def read_corpus(directory: str | os.PathLike[str]) -> list[Case]:
     return cases
 
 
+def read_seals(directory: str | os.PathLike[str]) -> dict[str, str]:
+    """The seals of `judged`, by the case's id: what lamina made of it when buildah was last asked."""
+    lines = Path(directory, "judged").read_text(encoding="utf-8").splitlines()
+    return dict(line.split(" ", 1) for line in lines)
+
+
+def write_seals(directory: str | os.PathLike[str], seals: dict[str, str]) -> None:
+    """Write `judged`."""
+    text = "".join(f"{id} {seal}\n" for id, seal in sorted(seals.items()))
+    Path(directory, "judged").write_text(text, encoding="utf-8")
+
+
 def parse_cases(text: str, *, file: str) -> list[Case]:
     """The cases of one file; see the module's docstring."""
     group = Path(file).stem

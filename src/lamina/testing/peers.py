@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from lamina.start.record import Record
+from lamina.testing.command import installed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,6 +45,17 @@ class Built(Record):
     facts: dict[str, str] | None = None
 
 
+class Judgement(Record):
+    """The sections `error`, `differs` and `result` as they are, lines sorted, and their seal.
+
+    Comments of the case's own `differs` are not among them; what the case does not ask for is left
+    out: there is a `result` only where buildah makes nothing to compare with.
+    """
+
+    sections: dict[str, list[str]]
+    seal: str
+
+
 class Peers:
     """Both builders with a store each below `place`, and the same base image `busybox`."""
 
@@ -65,9 +77,9 @@ class Peers:
 
     def start(self) -> None:
         """Make the base image and give it to both."""
-        self._call(self._lamina("bootstrap", "busybox", "-t", "busybox:latest"))
+        self._call(installed("bootstrap", "busybox", "-t", "busybox:latest"))
         archive = str(self.place / "base.tar")
-        self._call(self._lamina("save", "-o", archive, "busybox"))
+        self._call(installed("save", "-o", archive, "busybox"))
         self._call([*self._buildah, "pull", "-q", f"docker-archive:{archive}"])
         self._base = self._unpacked("busybox:latest")
 
@@ -75,17 +87,36 @@ class Peers:
         """Remove everything. Leaves nothing mounted."""
         shutil.rmtree(self.place, ignore_errors=True)
 
-    def judge(self, case: Case) -> dict[str, list[str]]:
-        """The sections `error`, `differs` and `result` as they are now, lines sorted.
+    def judge(self, case: Case, *, judged: str = "") -> Judgement:
+        """The case as both builders make it now.
 
-        Comments of the case's own `differs` are not among them; what the case does not ask for is
-        left out: there is a `result` only where buildah makes nothing to compare with.
+        If what lamina makes was judged before (`judged` is the seal of that judgement) buildah is not
+        asked: the case itself says what both make of it.
         """
         context = self.context(case)
-        ours = self.lamina(case, context)
-        asked = case.section("buildah") is None
-        theirs = self.buildah(case, context) if asked else None
-        shutil.rmtree(context)
+        try:
+            ours = self.lamina(case, context)
+            seal = self._seal(case, ours)
+            if seal == judged:
+                names = ("error", "differs", "result")
+                return Judgement({name: case.lines(name) for name in names}, seal)
+            asked = case.section("buildah") is None
+            theirs = self.buildah(case, context) if asked else None
+        finally:
+            shutil.rmtree(context)
+        return Judgement(self._compared(ours, theirs), seal)
+
+    def _seal(self, case: Case, ours: Built) -> str:
+        """A digest of the case and what lamina made of it; not of the base, the host's busybox."""
+        made = self._changes(ours.facts) if ours.facts is not None else []
+        text = json.dumps([case.sections, ours.refused, made])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def _changes(self, facts: dict[str, str]) -> list[str]:
+        assert self._base is not None
+        return changes(self._base if "/bin/sh type" in facts else {}, facts)
+
+    def _compared(self, ours: Built, theirs: Built | None) -> dict[str, list[str]]:
         found: dict[str, list[str]] = {}
         if ours.refused:
             found["error"] = ours.refused.splitlines()
@@ -94,9 +125,7 @@ class Peers:
             return found
         assert ours.facts is not None
         if theirs is None or theirs.refused:
-            assert self._base is not None
-            is_on_base = "/bin/sh type" in ours.facts
-            found["result"] = changes(self._base if is_on_base else {}, ours.facts)
+            found["result"] = self._changes(ours.facts)
             if theirs is not None:
                 found["differs"] = ["build: made | refused"]
         elif lines := differences(ours.facts, theirs.facts or {}):
@@ -119,7 +148,7 @@ class Peers:
         tag = f"case{self._number}:latest"
         # no case needs a network, and setting one up takes longer than most steps
         flags = ("--progress=quiet", "--network=none", *case.args)
-        words = self._lamina("build", *flags, "-t", tag, str(context))
+        words = installed("build", *flags, "-t", tag, str(context))
         done = self._run(words)
         if done.returncode:
             assert "Traceback" not in done.stderr, done.stderr
@@ -167,9 +196,6 @@ class Peers:
         if image.get("layer"):
             facts = tree_facts(self.place / "b/vfs/dir" / image["layer"], drop_stubs=True)
         return Built(facts=facts | config_facts(json.loads(raw)))
-
-    def _lamina(self, *words: str) -> list[str]:
-        return [sys.executable, "-m", "lamina.cli.main", *words]
 
     def _run(self, words: list[str], cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

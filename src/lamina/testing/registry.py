@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from lamina.spec import mediatype
+from lamina.testing.command import installed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class RegistryServer:
         words = ["--listen", f"127.0.0.1:{self.port}", *place, *self._flags]
         with self.log.open("a") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "lamina.cli.main", "serve", *words],
+                installed("serve", *words),
                 env=env,
                 stdout=subprocess.PIPE,
                 stderr=log,

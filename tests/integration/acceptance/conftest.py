@@ -13,21 +13,11 @@ import pytest
 from lamina.testing.command import Lamina
 
 
-@pytest.fixture(scope="session")
-def busybox_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A store that holds `busybox:latest`; tests copy it."""
-    place = tmp_path_factory.mktemp("busybox")
-    lamina = Lamina(place / "store", place)
-    lamina("bootstrap", "busybox", "-t", "busybox:latest", env={"SOURCE_DATE_EPOCH": "1700000000"})
-    yield place / "store"
-    shutil.rmtree(place, ignore_errors=True)
-
-
 @pytest.fixture
-def lamina(tmp_path: Path, busybox_root: Path) -> Iterator[Lamina]:
+def lamina(tmp_path: Path, busybox_store: Path) -> Iterator[Lamina]:
     """A command on a fresh store that holds `busybox:latest`."""
     root = tmp_path / "store"
-    subprocess.run(["cp", "-a", str(busybox_root), str(root)], check=True)
+    subprocess.run(["cp", "-a", str(busybox_store), str(root)], check=True)
     context = tmp_path / "work"
     context.mkdir()
     yield Lamina(root, context)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import random
 import subprocess
 import time
 from pathlib import Path
@@ -14,15 +13,16 @@ from lamina.store import open_store
 from lamina.store.gc import collect
 from lamina.testing.busybox import processes_of
 from lamina.testing.command import Lamina
+from lamina.testing.sample import randomness, rounds
 
 pytestmark = [
     pytest.mark.root,
     pytest.mark.tool("crun"),
     pytest.mark.tool("busybox"),
     pytest.mark.slow,
+    pytest.mark.sampled,
 ]
 
-ROUNDS = 50
 DOCKERFILE = """FROM busybox AS one
 RUN head -c 3000000 /dev/urandom > /one && echo {stamp}
 FROM busybox AS two
@@ -43,8 +43,8 @@ def snapshots_known(root: Path) -> int:
         store.close()
 
 
-def test_store_survives_fifty_kills(lamina: Lamina) -> None:
-    rng = random.Random(20261124)
+def test_store_survives_kills_at_any_moment(lamina: Lamina) -> None:
+    moments = randomness("kills of a build")
     (lamina.cwd / "app.txt").write_text("app")
     lamina("build", "-t", "steady", ".", stdin=b"", check=False)
     (lamina.cwd / "Dockerfile").write_text("FROM busybox\nRUN echo steady > /s\n")
@@ -54,7 +54,7 @@ def test_store_survives_fifty_kills(lamina: Lamina) -> None:
     begin = time.monotonic()
     lamina("build", "--no-cache", "-t", "app", ".")
     whole = time.monotonic() - begin
-    for number in range(ROUNDS):
+    for number in range(rounds(whole=50, sample=10)):
         (lamina.cwd / "Dockerfile").write_text(DOCKERFILE.format(stamp=number))
         process = subprocess.Popen(
             lamina.argv("build", "--no-cache", "-t", "app", "."),
@@ -63,7 +63,7 @@ def test_store_survives_fifty_kills(lamina: Lamina) -> None:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        time.sleep(rng.uniform(0, whole))
+        time.sleep(moments.uniform(0, whole))
         process.kill()
         process.wait()
         # the tag is old or new, and whole either way

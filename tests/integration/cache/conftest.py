@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from lamina.testing.command import Lamina
+from lamina.testing.once import made_once
 from lamina.testing.project import STEPS, Project, make_context
 from lamina.testing.registry import registry
 
@@ -19,15 +20,15 @@ __all__ = ["registry"]
 
 
 @pytest.fixture(scope="session")
-def busybox_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A store that holds `busybox:latest` and an image that differs from it, `other:latest`."""
-    place = tmp_path_factory.mktemp("cache")
-    lamina = Lamina(place / "store", place)
-    lamina("bootstrap", "busybox", "-t", "busybox:latest", env={"SOURCE_DATE_EPOCH": "1700000000"})
-    (place / "Dockerfile").write_text("FROM busybox\nRUN echo other > /other\n")
-    lamina("build", "-t", "other:latest", ".")
-    yield place / "store"
-    shutil.rmtree(place, ignore_errors=True)
+def busybox_store(busybox_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The one of all tests, with an image that differs from `busybox:latest`: `other:latest`."""
+
+    def make(place: Path) -> None:
+        subprocess.run(["cp", "-a", str(busybox_store), str(place / "store")], check=True)
+        (place / "Dockerfile").write_text("FROM busybox\nRUN echo other > /other\n")
+        Lamina(place / "store", place)("build", "-t", "other:latest", ".")
+
+    return made_once(tmp_path_factory, "busybox-other", make) / "store"
 
 
 @pytest.fixture(scope="session", params=["directory", "archive"])

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from lamina.store import open_store
 from lamina.testing.busybox import Lamina, make_image, processes_of
 from lamina.testing.network import wait_until
+from lamina.testing.once import made_once
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -20,11 +22,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.tool("crun", "busybox"))
 
 
+@pytest.fixture(scope="session")
+def bb_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store that holds the image `bb`, unpacked, and knows its runtime."""
+
+    def make(place: Path) -> None:
+        make_image(str(place / "store"))
+        Lamina(str(place / "store"))("run", "--rm", "--network=none", "bb", "true")
+
+    return made_once(tmp_path_factory, "bb", make) / "store"
+
+
 @pytest.fixture
-def lamina(tmp_path: Path) -> Iterator[Lamina]:
+def lamina(tmp_path: Path, bb_store: Path) -> Iterator[Lamina]:
     """The command line on a fresh store with the image `bb`; nothing may be left behind."""
     root = str(tmp_path / "store")
-    make_image(root)
+    subprocess.run(["cp", "-a", str(bb_store), root], check=True)
     command = Lamina(root)
     try:
         yield command

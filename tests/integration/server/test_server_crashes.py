@@ -16,6 +16,7 @@ import pytest
 from lamina.testing.command import Lamina
 from lamina.testing.registry import RegistryServer, with_query
 from lamina.testing.registry_soak import interrupt, soak
+from lamina.testing.sample import rounds
 
 
 def test_upload_goes_on_after_kill(registry: RegistryServer) -> None:
@@ -35,10 +36,11 @@ def test_upload_goes_on_after_kill(registry: RegistryServer) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.sampled
 def test_what_was_acknowledged_is_whole_and_uploads_go_on_after_kills(
     registry: RegistryServer,
 ) -> None:
-    report = interrupt(registry, kills=5)
+    report = interrupt(registry, kills=rounds(whole=50, sample=5))
     assert report.failures == ()
     assert report.pushed >= 40
     assert report.resumed > 0
@@ -89,12 +91,13 @@ def test_shutdown_lets_a_push_finish(registry: RegistryServer) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.sampled
 def test_many_clients_beside_the_collector_lose_nothing(tmp_path: Path) -> None:
     """Pushes, pulls, mounts and deletes while everything unused goes after seconds."""
     config = '[gc]\ninterval = "100ms"\ngrace = "3s"\nuntagged-after = "1s"\n'
     config += "[history]\nwindow = 0\n"
     with RegistryServer(tmp_path / "registry", config=config) as server:
-        report = soak(server, clients=64, seconds=8, grace=3)
+        report = soak(server, clients=64, seconds=rounds(whole=60, sample=5), grace=3)
         assert report.failures == ()
         assert report.pushed >= 64
         client = server.client()

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from lamina.spec.manifest import Manifest
 from lamina.store import LocalStore, open_store
 from lamina.store.gc import collect
 from lamina.store.layoutindex import read_index
+from lamina.testing.sample import randomness, rounds
 
 # One writer: images whose layers are partly shared between all writers, named at the end, with the
 # snapshots of their chains; now and then a name is deleted. `rounds` 0 means: until killed.
@@ -138,11 +138,11 @@ def test_processes_that_write_and_collect_at_once_end_with_whole_images(tmp_path
 
 
 @pytest.mark.slow
+@pytest.mark.sampled
 def test_killed_writers_leave_a_store_that_opens_whole(tmp_path: Path) -> None:
     root = str(tmp_path / "store")
-    seed = random.randrange(1 << 30)
-    moments = random.Random(seed)
-    for round_number in range(25):
+    moments = randomness("kills of writers")
+    for round_number in range(rounds(whole=25, sample=10)):
         writers = [start(root, me, rounds=0) for me in range(2)]
         time.sleep(0.12 + moments.random() * 0.35)
         for writer in writers:
@@ -153,13 +153,13 @@ def test_killed_writers_leave_a_store_that_opens_whole(tmp_path: Path) -> None:
         check_whole(store)
         if round_number % 5 == 4:
             collect(store, keep_cache=False)
-            assert set(os.listdir(os.path.join(root, "ingest"))) == set(), seed
-            assert os.listdir(os.path.join(root, "leases")) == [], seed
+            assert set(os.listdir(os.path.join(root, "ingest"))) == set()
+            assert os.listdir(os.path.join(root, "leases")) == []
             rows = store.database.read("SELECT count(*) FROM snapshots")[0][0]
-            assert len(os.listdir(os.path.join(root, "snapshots"))) == rows, seed
+            assert len(os.listdir(os.path.join(root, "snapshots"))) == rows
             check_whole(store)
             names = [(named.name, named.target) for named in store.metadata.list_names()]
-            assert read_index(root) == names, seed
+            assert read_index(root) == names
         store.close()
     writer = start(root, 9, rounds=3)
     _, error = writer.communicate(timeout=60)
