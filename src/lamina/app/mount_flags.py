@@ -25,14 +25,10 @@ _TMPFS_DEFAULTS = ("noexec", "nosuid", "nodev")  # moby, volume/mounts/linux_par
 
 
 class MountRequest(Record):
-    """One mount that was asked for. `volume`: an anonymous one, `mount` has only a destination.
-
-    `make_source` creates a missing host directory, as Docker's `-v` does and `--mount` does not.
-    """
+    """One mount that was asked for. `volume`: an anonymous one, `mount` has only a destination."""
 
     mount: Mount
     volume: bool = False
-    make_source: bool = False
 
 
 def parse_volume(text: str, *, resolve: Callable[[str], str]) -> MountRequest:
@@ -55,7 +51,7 @@ def parse_volume(text: str, *, resolve: Callable[[str], str]) -> MountRequest:
             hint=f"give a host directory: -v /path:{destination}",
         )
     mount = Mount(destination, "bind", resolve(source), ("rbind", *options))
-    return MountRequest(mount, make_source=True)
+    return MountRequest(mount)
 
 
 def _volume_options(text: str, volume: str) -> tuple[str, ...]:
