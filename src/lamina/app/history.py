@@ -351,13 +351,15 @@ def prune(store: Store, *, keep: int = MAX_RECORDS) -> None:
 
 def prune_files(store: Store) -> None:
     """Remove files without a record, and the oldest records while all files are too large."""
+    from lamina.system.paths import unlink_if_there
+
     records = {document.id: document for document in store.documents.list(KIND)}
     sizes: dict[str, int] = {}
     directory = os.path.join(store.root, DIRECTORY)
     for name in os.listdir(directory) if os.path.isdir(directory) else ():
         id = name.removesuffix(".gz")
         if id not in records:
-            _unlink(os.path.join(directory, name))
+            unlink_if_there(os.path.join(directory, name))
         else:
             sizes[id] = os.stat(os.path.join(directory, name)).st_size
     total = sum(sizes.values())
@@ -371,8 +373,10 @@ def prune_files(store: Store) -> None:
 
 def remove(store: Store, id: str) -> None:
     """Remove a record and its file."""
+    from lamina.system.paths import unlink_if_there
+
     store.documents.delete(KIND, id)
-    _unlink(log_path(store, id))
+    unlink_if_there(log_path(store, id))
 
 
 def is_running(document: Document) -> bool:
@@ -401,16 +405,11 @@ def unpin_older(store: Store, *, keep: int) -> None:
             store.documents.update(KIND, document.id, dumps(body))
 
 
-def _unlink(path: str) -> None:
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        return
-
-
 def _kept(error: BaseException) -> str:
     """The chainID under which the failed step's files were kept."""
-    return str(getattr(error, "kept", "") or "")
+    from lamina.builder.ports import StepFailed
+
+    return str(error.kept or "") if isinstance(error, StepFailed) else ""
 
 
 def _message(error: BaseException) -> str:

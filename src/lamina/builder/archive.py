@@ -15,6 +15,7 @@ from lamina.builder.changes import Lazy
 from lamina.builder.tree import shown
 from lamina.errors import Kind, LaminaError
 from lamina.layer.entry import Entry, EntryType, resolve
+from lamina.layer.slice import Slice
 from lamina.start.record import Record, replace
 
 TYPE_CHECKING = False
@@ -65,21 +66,7 @@ class _SpooledContent(Lazy):
         return os.pread(self._spool.fd, min(size, self._size), self._offset)
 
     def items(self, entry: Entry) -> Iterator[Item]:
-        yield entry, _SpoolReader(self._spool.fd, self._offset, self._size)
-
-
-class _SpoolReader:
-    def __init__(self, fd: int, offset: int, size: int) -> None:
-        self._fd = fd
-        self._offset = offset
-        self._left = size
-
-    def read(self, size: int = -1, /) -> bytes:
-        wanted = self._left if size < 0 else min(size, self._left)
-        data = os.pread(self._fd, wanted, self._offset)
-        self._offset += len(data)
-        self._left -= len(data)
-        return data
+        yield entry, Slice(self._spool.fd, self._offset, self._size)
 
 
 def is_archive(stream: Stream) -> bool:

@@ -117,7 +117,9 @@ def run(args: argparse.Namespace, context: Context) -> int:
     try:
         outcome = _shown_build(args, context, progress)
     except LaminaError as error:
-        if not args.on_fail or getattr(error, "kept", None) is None:
+        from lamina.builder.ports import StepFailed
+
+        if not args.on_fail or not isinstance(error, StepFailed) or error.kept is None:
             raise
         return EXIT_STATUS[error.kind]  # it was reported before the shell
     _write_id(outcome, args, context)

@@ -43,7 +43,7 @@ def parse_volume(text: str, *, resolve: Callable[[str], str]) -> MountRequest:
             hint=f"give a host directory: -v /path:{destination}",
         )
     mount = Mount(destination, "bind", resolve(source), ("rbind", *options))
-    return MountRequest(mount, make_source=True)
+    return MountRequest(mount)
 
 
 def _volume_options(text: str, volume: str) -> tuple[str, ...]:

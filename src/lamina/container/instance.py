@@ -30,7 +30,7 @@ from lamina.start.jsontext import dumps
 from lamina.start.record import Record, replace
 from lamina.system import mounts
 from lamina.system import process as processes
-from lamina.system.paths import open_in_root, realpath_in_root
+from lamina.system.paths import open_in_root, realpath_in_root, unlink_if_there
 from lamina.system.programs import run_program
 from lamina.system.removal import remove_tree as remove_whole_tree
 from lamina.system.sockets import listen
@@ -544,14 +544,6 @@ def _forget(id: str, *, directory: str) -> None:
     """
     remove_tree(f"{directory}/{_RUNTIME}")
     remove_cgroups_soon(id)  # a process of `exec` may be leaving at this moment
-
-
-def unlink_if_there(path: str) -> None:
-    """Remove a file; no error if there is none."""
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        return
 
 
 def remove_tree(path: str) -> None:

@@ -22,6 +22,7 @@ from lamina.container.logs import LogWriter
 from lamina.errors import Kind, LaminaError
 from lamina.start.jsontext import loads
 from lamina.start.record import replace
+from lamina.system.paths import unlink_if_there
 from lamina.system.process import open_pidfd
 from lamina.system.sockets import READ, WRITE, Poll, Socket, listen
 
@@ -97,7 +98,6 @@ class Monitor:
         self._poll = Poll()
         self._stdin = bytearray()
         self._stdin_ends = False
-        self._is_paused = False
 
     @property
     def clients(self) -> list[Client]:
@@ -441,7 +441,7 @@ def _greeting(first: Client) -> tuple[int, int] | None:
 
 
 def _listen() -> Socket:
-    instance.unlink_if_there(state.SOCKET_FILE)
+    unlink_if_there(state.SOCKET_FILE)
     with_name = listen(state.SOCKET_FILE, backlog=128)
     with_name.setblocking(False)
     return with_name

@@ -27,7 +27,6 @@ from lamina.dockerfile.parser import parse_trigger
 from lamina.dockerfile.remotes import Remotes
 from lamina.dockerfile.stage import (
     DEFAULT_PATH,
-    PROXY_ARGS,
     BuildScope,
     StageState,
     Step,
@@ -318,9 +317,7 @@ class Lowering:
             config=target.image_config(self._options.labels),
             base_layers=target.base_layers,
             layers=target.layers,
-            stage_names=tuple(self._stages[index].shown() for index in steps),
             diagnostics=scope.checker.diagnostics,
-            unused_build_args=self._unused_args(steps),
             stages=tuple(steps),
             arguments={index: state.args for index, state in states.items()},
         )
@@ -467,20 +464,6 @@ class Lowering:
             for named in mounted
         )
         return replace(step, mount_sources=sources)
-
-    def _unused_args(self, steps: Mapping[int, Iterable[Step]]) -> tuple[str, ...]:
-        known = {*self._bases.platform_env, *self._bases.declared, _CHECK_ARG, "SOURCE_DATE_EPOCH"}
-        for own in steps.values():
-            for step in own:
-                if isinstance(step.command, ast.Arg):
-                    known.update(name for name, _ in step.command.args)
-        return tuple(
-            name
-            for name in self._build_args
-            if name not in known
-            and name.lower() not in PROXY_ARGS
-            and not name.startswith("BUILDKIT_")
-        )
 
 
 def _image_edge(

@@ -23,18 +23,14 @@ class Lowered(Record):
     `plan.outputs` is one edge, the target's filesystem (None: empty). `config` is the image's
     final config with the base's diff_ids only (there are `base_layers` of them, `layers` with the
     build's own) and the whole history; every history entry with a layer after the base's stands for
-    one vertex of the chain.
-    `stage_names` are the stages that are built, in order; `unused_build_args` were given and no
-    ARG asked for them. `stages` are the numbers of those stages, `arguments` the values of the ARGs
-    at the end of each.
+    one vertex of the chain. `stages` are the numbers of the stages that are built, in order,
+    `arguments` the values of the ARGs at the end of each.
     """
 
     plan: Plan
     config: ImageConfig
     base_layers: int
     layers: int
-    stage_names: tuple[str, ...]
     diagnostics: tuple[Diagnostic, ...] = ()
-    unused_build_args: tuple[str, ...] = ()
     stages: tuple[int, ...] = ()
     arguments: Mapping[int, Mapping[str, str | None]] = _NO_ARGUMENTS

@@ -10,6 +10,7 @@ from __future__ import annotations
 from lamina.errors import Kind, LaminaError
 from lamina.image.blobs import fresh_ingest
 from lamina.layer.entry import WHITEOUT_PREFIX, EntryType, sort_key, split
+from lamina.layer.slice import Slice
 from lamina.layer.tarread import read_tar
 from lamina.spec import mediatype
 from lamina.spec.config import History, ImageConfig, RunConfig
@@ -99,27 +100,6 @@ def pack_image(
     return Packed(manifest.descriptor(), described.digest)
 
 
-class _Slice:
-    """A range of the spool file as a stream; many can be read in any order."""
-
-    __slots__ = ("_fd", "_left", "_offset")
-
-    def __init__(self, fd: int, offset: int, size: int) -> None:
-        self._fd = fd
-        self._offset = offset
-        self._left = size
-
-    def read(self, size: int = -1, /) -> bytes:
-        """Up to `size` bytes; empty at the end."""
-        import os
-
-        wanted = self._left if size < 0 else min(size, self._left)
-        data = os.pread(self._fd, wanted, self._offset)
-        self._offset += len(data)
-        self._left -= len(data)
-        return data
-
-
 def sorted_tar_items(stream: IO[bytes], spool: IO[bytes], *, cancel: CancelToken) -> Iterator[Item]:
     """The entries of an uncompressed tar as extraction would leave them, sorted.
 
@@ -186,5 +166,5 @@ def _ordered(nodes: list[_Node], names: dict[bytes, int], fd: int) -> Iterator[I
             )
             continue
         first[node] = path
-        content = _Slice(fd, offset, entry.size) if entry.type is EntryType.FILE else None
+        content = Slice(fd, offset, entry.size) if entry.type is EntryType.FILE else None
         yield replace(entry, path=path), content

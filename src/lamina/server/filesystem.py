@@ -81,9 +81,7 @@ class FilesystemStorage:
         self.blobs = FilesystemBlobs(
             self.database, places, leases=leases, clock=clock, quotas=quotas
         )
-        self.uploads = FilesystemUploads(
-            places.uploads, blobs=self.blobs, clock=clock, limit=max_uploads
-        )
+        self.uploads = FilesystemUploads(places.uploads, blobs=self.blobs, limit=max_uploads)
         self.manifests = SqliteManifests(
             self.database, clock=clock, keep_history=window > 0, quotas=quotas
         )

@@ -21,7 +21,7 @@ from lamina.spec.document import dump, parse_object
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from typing import Protocol
 
     from lamina.spec.digest import Digest
@@ -42,12 +42,9 @@ _READ = 1 << 20  # bytes hashed at a time after a restart
 class FilesystemUploads:
     """The sessions below `directory`."""
 
-    def __init__(
-        self, directory: str, *, blobs: Adopter, clock: Callable[[], float], limit: int
-    ) -> None:
+    def __init__(self, directory: str, *, blobs: Adopter, limit: int) -> None:
         self._directory = directory
         self._blobs = blobs
-        self._clock = clock
         self._limit = limit
         self._guard = threading.Lock()
         self._held: set[str] = set()
@@ -69,10 +66,10 @@ class FilesystemUploads:
         with open(os.path.join(place, "session.json"), "wb") as file:
             file.write(dump(document))
         self._hashes[id] = (algorithm, 0, hashlib.new(algorithm))
-        return FilesystemUploadSession(self, id, repository=repository, algorithm=algorithm)
+        return FilesystemUploadSession(self, id, repository=repository)
 
     def open(self, repository: str, id: str, *, user: str) -> FilesystemUploadSession:
-        algorithm = self._check(repository, id, user=user)
+        self._check(repository, id, user=user)
         with self._guard:
             if id in self._held:
                 raise Refusal(
@@ -80,7 +77,7 @@ class FilesystemUploads:
                 )
             self._held.add(id)
         try:
-            return FilesystemUploadSession(self, id, repository=repository, algorithm=algorithm)
+            return FilesystemUploadSession(self, id, repository=repository)
         except BaseException as error:
             self.let_go(id)
             if isinstance(error, FileNotFoundError):  # committed or expired since it was checked
@@ -119,8 +116,8 @@ class FilesystemUploads:
         with self._guard:
             self._held.discard(id)
 
-    def _check(self, repository: str, id: str, *, user: str) -> str:
-        """The session's algorithm, if it is this user's in this repository."""
+    def _check(self, repository: str, id: str, *, user: str) -> None:
+        """Raise Refusal unless the session is this user's in this repository."""
         try:
             with open(os.path.join(self._directory, id, "session.json"), "rb") as file:
                 document = parse_object(file.read(4096), what="upload session")
@@ -128,19 +125,15 @@ class FilesystemUploads:
             raise Refusal("BLOB_UPLOAD_UNKNOWN", "no such upload") from error
         if document.get("repository") != repository or document.get("user") != user:
             raise Refusal("BLOB_UPLOAD_UNKNOWN", "no such upload")
-        return str(document.get("algorithm"))
 
 
 class FilesystemUploadSession:
     """One session while a request holds it."""
 
-    def __init__(
-        self, uploads: FilesystemUploads, id: str, *, repository: str, algorithm: str
-    ) -> None:
+    def __init__(self, uploads: FilesystemUploads, id: str, *, repository: str) -> None:
         self.id = id
         self._uploads = uploads
         self._repository = repository
-        self._algorithm = algorithm
         self._place = os.path.join(uploads._directory, id)
         self._path = os.path.join(self._place, "data")
         self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

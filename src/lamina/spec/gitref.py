@@ -45,7 +45,7 @@ class GitRef(Record):
 
     `remote` has no query or fragment. `ref` is a branch, a tag or a commit (empty: the default
     branch); `subdir` a clean relative path (empty: all). `checksum` is the commit, or its
-    beginning, that must be found. None: not said. `implied` if only a build context means git by it.
+    beginning, that must be found. None: not said.
     """
 
     remote: str
@@ -54,7 +54,6 @@ class GitRef(Record):
     checksum: str = ""
     keep_git_dir: bool | None = None
     submodules: bool | None = None
-    implied: bool = False
 
 
 def is_commit(text: str) -> bool:
@@ -82,7 +81,7 @@ def parse_git_ref(text: str) -> GitRef | None:
     if text.startswith(("./", "../", "/")):
         return None
     if text.startswith(_IMPLIED):
-        return replace(_from_url("https://" + text), implied=True)
+        return _from_url("https://" + text)
     protocol = _PROTOCOL.match(text)
     if protocol is None:
         scp = _SCP.fullmatch(text)

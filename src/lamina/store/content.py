@@ -22,7 +22,7 @@ from lamina.system.locks import FileLock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from hashlib import _Hash
     from typing import IO, Self
 
@@ -47,14 +47,11 @@ class BlobNotFound(LaminaError):
 class Content:
     """The content store of one root (ports.ContentStore)."""
 
-    def __init__(
-        self, root: str, *, durability: Durability, leases: Leases, clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, root: str, *, durability: Durability, leases: Leases) -> None:
         self._blobs = os.path.join(root, "blobs")
         self._ingests = os.path.join(root, "ingest")
         self._durability = durability
         self._leases = leases
-        self._clock = clock
         self._own: set[Digest] = set()  # what this process wrote
 
     def path(self, digest: Digest) -> str:

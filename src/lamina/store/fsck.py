@@ -32,6 +32,7 @@ from lamina.store import cachemounts, layoutindex
 from lamina.store import database as databases
 from lamina.store.metadata import parse_cache_row
 from lamina.system.locks import FileLock
+from lamina.system.paths import names_in
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ class Fsck:
         paths = [
             (algorithm, name)
             for algorithm in sorted(os.listdir(top))
-            for name in _names(os.path.join(top, algorithm))
+            for name in names_in(os.path.join(top, algorithm))
         ]
         total = sum(_size(os.path.join(top, *path)) for path in paths)
         current = reported = 0
@@ -259,7 +260,7 @@ class Fsck:
         """Directories that nothing knows, and cache mounts without a name."""
         root = self._store.root
         # listed before the rows are read: a directory is made before its row is committed
-        before = {top: _names(os.path.join(root, top)) for top in ("snapshots", "containers")}
+        before = {top: names_in(os.path.join(root, top)) for top in ("snapshots", "containers")}
         numbers = {str(row[0]) for row in self._store.database.read("SELECT id FROM snapshots")}
         query = "SELECT id FROM documents WHERE kind = 'container'"
         containers = {str(row[0]) for row in self._store.database.read(query)}
@@ -268,7 +269,7 @@ class Fsck:
                 if name not in known and os.path.isdir(os.path.join(root, top, name)):
                     yield Finding(STRAY, os.path.join(top, name), "no row knows it")
         named = {cache.key for cache in cachemounts.walk(root)}
-        for key in _names(os.path.join(root, cachemounts.DIRECTORY)):
+        for key in names_in(os.path.join(root, cachemounts.DIRECTORY)):
             if key not in named and cachemounts.has_content(root, key):
                 path = os.path.join(cachemounts.DIRECTORY, key)
                 yield Finding(MOUNT, path, "about.json is damaged: nobody knows its id")
@@ -348,13 +349,6 @@ class _Graph:
                 self._store.content.exists(blob.digest) for blob in record.blobs
             ):
                 self.missing[str(layer.digest)] = "the layer is here neither packed nor unpacked"
-
-
-def _names(path: str) -> list[str]:
-    try:
-        return sorted(os.listdir(path))
-    except (FileNotFoundError, NotADirectoryError):
-        return []
 
 
 def _size(path: str) -> int:

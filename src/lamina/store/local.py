@@ -102,7 +102,7 @@ class LocalStore:
         self.reserve = Reserve(root)
         self.durability = Durability(root)
         self.leases = Leases(root, clock=clock, reserve=self.reserve)
-        self.content = Content(root, durability=self.durability, leases=self.leases, clock=clock)
+        self.content = Content(root, durability=self.durability, leases=self.leases)
         self.database = Database(root, reserve=self.reserve, repair=self._rebuild)
         self.snapshots = Snapshots(
             root,

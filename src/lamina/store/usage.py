@@ -12,6 +12,7 @@ import stat
 
 from lamina.start.jsontext import dumps, loads
 from lamina.start.record import Record
+from lamina.system.paths import names_in
 from lamina.system.userns import can_mount, is_possible
 
 TYPE_CHECKING = False
@@ -47,13 +48,13 @@ def measure(store: LocalStore) -> Parts:
     root = store.root
     blobs, snapshots, containers, mounts = {}, {}, {}, {}
     other = count.own(root)
-    for top in _names(root):
+    for top in names_in(root):
         place = os.path.join(root, top)
         if top not in {"blobs", "snapshots", "containers", "cachemounts"}:
             other += count.tree(place)
             continue
         other += count.own(place)
-        for name in _names(place):
+        for name in names_in(place):
             below = os.path.join(place, name)
             if top == "snapshots" and name in names:
                 snapshots[names[name]] = count.tree(below)
@@ -61,11 +62,11 @@ def measure(store: LocalStore) -> Parts:
                 containers[name] = count.tree(below)
             elif top == "blobs":
                 other += count.own(below)
-                for hexadecimal in _names(below):
+                for hexadecimal in names_in(below):
                     blobs[f"{name}:{hexadecimal}"] = count.tree(os.path.join(below, hexadecimal))
             elif top == "cachemounts":
                 other += count.own(below)
-                for number in _names(below):
+                for number in names_in(below):
                     path = os.path.join(below, number)
                     if number.isdecimal():
                         mounts[os.path.join(path, "fs")] = count.tree(path)
@@ -174,13 +175,6 @@ def _remembered(store: LocalStore) -> dict[str, int]:
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _names(path: str) -> list[str]:
-    try:
-        return sorted(os.listdir(path))
-    except (FileNotFoundError, NotADirectoryError):
-        return []
 
 
 def _allocated(path: str) -> int:

@@ -242,3 +242,19 @@ def readlink_beneath(root: bytes, path: bytes) -> bytes:
         return os.readlink(rest, dir_fd=fd)
     finally:
         os.close(fd)
+
+
+def names_in(path: str) -> list[str]:
+    """The names in a directory, sorted; none if there is no such directory."""
+    try:
+        return sorted(os.listdir(path))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def unlink_if_there(path: str) -> None:
+    """Remove a file; no error if there is none."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return

@@ -32,7 +32,7 @@ H = "https://example.com/a/b.git"
         ("git://example.com/b#v1", GitRef("git://example.com/b", "v1")),
         ("git@example.com:a/b#v1:d", GitRef("git@example.com:a/b", "v1", "d")),
         ("git@example.com:a/b?ref=v1", GitRef("git@example.com:a/b", "v1")),
-        ("github.com/a/b#v1", GitRef("https://github.com/a/b", "v1", implied=True)),
+        ("github.com/a/b#v1", GitRef("https://github.com/a/b", "v1")),
     ],
 )
 def test_forms(text: str, expected: GitRef) -> None:
