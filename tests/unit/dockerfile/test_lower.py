@@ -329,7 +329,7 @@ def test_layers_of_the_stages_below_count() -> None:
 def test_long_files_are_lowered_without_recursion() -> None:
     count = 3000
     chain = "FROM scratch AS s0\n" + "".join(f"FROM s{n} AS s{n + 1}\n" for n in range(count))
-    assert len(lower(chain).stage_names) == count + 1
+    assert len(lower(chain).stages) == count + 1
     copies = "FROM scratch AS s0\nCOPY f /f0\n" + "".join(
         f"FROM scratch AS s{n + 1}\nCOPY --from=s{n} /f{n} /f{n + 1}\n" for n in range(count)
     )
