@@ -5,6 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 SETUP := $(VENV)/.setup-done
 
+# what runs a second time, as an ordinary user
+AS_USER := $(addprefix tests/integration/,$(addprefix acceptance/test_,$(addsuffix .py,bake_command \
+	build_command build_options build_history platforms run_mounts)) lifecycle cache/test_cache_mounts.py)
+
 .PHONY: setup demo test check soak bench clean
 setup: $(SETUP)
 
@@ -25,6 +29,7 @@ check: setup
 
 test: setup check
 	bash scripts/test.sh $(BIN)/pytest tests/integration tests/security --durations=10
+	bash scripts/test.sh $(BIN)/pytest --ordinary $(AS_USER)
 
 # all of what `test` does a sample of: every corpus case asked of buildah again, many more kills
 soak: setup

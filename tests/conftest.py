@@ -92,6 +92,15 @@ def _actor(request: pytest.FixtureRequest) -> Iterator[None]:
     local._check_directory = check
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With --ordinary what says that it needs the host's root is left out; that is no skip."""
+    if not config.getoption("--ordinary"):
+        return
+    left_out = [item for item in items if item.get_closest_marker("host_root") is not None]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     reason = _missing(item)
     if reason is not None:
@@ -101,9 +110,6 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def _missing(item: pytest.Item) -> str | None:
     if item.get_closest_marker("root") is not None and os.geteuid() != 0:
         return "needs root"
-    is_ordinary = item.config.getoption("--ordinary")
-    if is_ordinary and (marker := item.get_closest_marker("host_root")) is not None:
-        return f"not without root: {marker.args[0]}"
     for marker in item.iter_markers("tool"):
         for name in marker.args:
             if shutil.which(name) is None:

@@ -22,14 +22,10 @@ DEFAULT_SHM_SIZE = 64 << 20  # moby, daemon/config: DefaultShmSize
 
 
 class MountRequest(Record):
-    """One mount that was asked for. `volume`: an anonymous one, `mount` has only a destination.
-
-    `make_source` creates a missing host directory, as Docker's `-v` does and `--mount` does not.
-    """
+    """One mount that was asked for. `volume`: an anonymous one, `mount` has only a destination."""
 
     mount: Mount
     volume: bool = False
-    make_source: bool = False
 
 
 class RunOptions(Record):

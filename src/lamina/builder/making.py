@@ -14,7 +14,8 @@ from lamina.events import VertexLog
 from lamina.plan.ops import CopyAction, Exec, FileOp, ImageSource, LayerOp, Merge, MkdirAction
 from lamina.solver.keys import uses
 from lamina.spec.identity import chain_id
-from lamina.store.working import unique_name, working_key
+from lamina.store.working import working_key
+from lamina.system.process import unique_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

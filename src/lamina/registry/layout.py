@@ -12,7 +12,7 @@ from lamina.registry.storeend import download
 from lamina.spec import mediatype
 from lamina.spec.digest import Digest
 from lamina.spec.document import MAX_DOCUMENT
-from lamina.store.working import unique_name
+from lamina.system.process import unique_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

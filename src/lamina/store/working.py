@@ -7,22 +7,12 @@ container's id, without an `@`.)
 
 from __future__ import annotations
 
-from itertools import count
-
 from lamina.errors import Kind, LaminaError
-from lamina.system.process import ProcessIdentity, this_process
+from lamina.system.process import ProcessIdentity, unique_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from lamina.store.ports import Store
-
-_numbers = count(1)
-
-
-def unique_name() -> str:
-    """`PID-STARTTIME-NUMBER`: nobody else's, in any thread of any process of this boot."""
-    me = this_process()
-    return f"{me.pid}-{me.start_ticks}-{next(_numbers)}"
 
 
 def working_key(purpose: str) -> str:

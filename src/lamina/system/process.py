@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from itertools import count
 
 from lamina.start.record import Record
 
@@ -11,6 +12,7 @@ _START_TIME = 22  # field number in /proc/PID/stat (proc_pid_stat(5)), in clock 
 _STATE = 3
 _FIRST_AFTER_NAME = 3  # the name in parentheses (field 2) may hold spaces and parentheses
 _DEAD = frozenset({b"Z", b"X", b"x"})
+_numbers = count(1)
 _SYS_PIDFD_SEND_SIGNAL, _SYS_PIDFD_OPEN = 424, 434  # the same everywhere
 
 
@@ -54,6 +56,12 @@ def signal_pidfd(pidfd: int, number: int) -> None:
     from lamina.system.libc import checked
 
     checked("syscall", _SYS_PIDFD_SEND_SIGNAL, pidfd, number, None, 0)
+
+
+def unique_name() -> str:
+    """`PID-STARTTIME-NUMBER`: nobody else's, in any thread of any process of this boot."""
+    me = this_process()
+    return f"{me.pid}-{me.start_ticks}-{next(_numbers)}"
 
 
 def _stat_fields(pid: int) -> list[bytes] | None:

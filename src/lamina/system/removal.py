@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import stat
 
-from lamina.store.working import unique_name
 from lamina.system.paths import failure
+from lamina.system.process import unique_name
 from lamina.system.userns import can_mount, enter
 
 _DEEP = 200  # levels; each open level costs a descriptor and the limit is often 1024

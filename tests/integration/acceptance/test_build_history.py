@@ -151,6 +151,7 @@ def test_records_are_removed_by_name_and_all_at_once(lamina: Lamina) -> None:
     assert list((lamina.root / "builds").iterdir()) == []
 
 
+@pytest.mark.host_root("a program of root uses the store")
 def test_only_the_newest_records_are_kept(lamina: Lamina) -> None:
     write(lamina, "FROM busybox\nRUN echo x\n")
     script = (

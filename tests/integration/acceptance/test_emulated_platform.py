@@ -82,6 +82,7 @@ def _write(directory: int, name: str, data: bytes) -> None:
         os.close(fd)
 
 
+@pytest.mark.host_root("the test mounts binfmt_misc")
 def test_arm64_step_and_container_run(lamina: Lamina, arm64: None) -> None:
     lamina("bootstrap", "busybox", "--arch", "arm64")
     names = lamina("images", "--format", "{{.Repository}}").stdout.split()

@@ -291,6 +291,7 @@ def test_bake_target_of_several_platforms(lamina: Lamina) -> None:
     assert lamina("inspect", "--format", "{{.Architecture}}", "one").stdout.strip() == "s390x"
 
 
+@pytest.mark.host_root("a program of root uses the store")
 def test_python_api_builds_for_several_platforms(lamina: Lamina) -> None:
     dockerfile(lamina, "FROM scratch\nARG TARGETARCH\nENV A=$TARGETARCH\n")
     script = (

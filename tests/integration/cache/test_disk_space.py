@@ -14,7 +14,11 @@ import pytest
 from lamina.store import open_store
 from lamina.testing.command import Lamina
 
-pytestmark = [pytest.mark.root, pytest.mark.tool("crun")]
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.tool("crun"),
+    pytest.mark.host_root("the store is on a file system that the test mounts"),
+]
 
 
 @pytest.fixture

@@ -116,7 +116,7 @@ def test_cache_mounts_with_files_of_others_are_exported(lamina: OrdinaryLamina) 
     lamina("build", ".")
     lamina("cache", "export", "--all", "--to", "type=local,dest=kept")
     lamina("cache", "prune", "-f")
-    lamina("cache", "import", "--from", "type=local,src=kept")
+    lamina("cache", "import", "type=local,src=kept")
     text = "FROM busybox\nRUN --mount=type=cache,id=k,target=/c stat -c %u:%a /c/p > /seen\n"
     lamina.write({"Dockerfile": text})
     lamina("build", "-t", "made", ".")

@@ -5,8 +5,8 @@ import subprocess
 from pathlib import Path
 
 from lamina.store import open_store
-from lamina.store.working import sweep_working, unique_name, working_key
-from lamina.system.process import identify
+from lamina.store.working import sweep_working, working_key
+from lamina.system.process import identify, unique_name
 
 
 def test_names_are_unique() -> None:
