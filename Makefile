@@ -4,8 +4,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SETUP := $(VENV)/.setup-done
+# interpreters of the other Pythons that lamina supports, made from packages (x86_64)
+PYTHONS ?= 3.12 3.13 3.14
+FAST := tests/unit tests/property tests/golden tests/contract
+# what a tool says of the source is the same with every Python
+ONCE := tests/unit/test_closed_unions.py tests/unit/test_public_names.py::test_type_checker_sees_the_names_that_there_are
 
-.PHONY: setup demo test check bench clean
+.PHONY: setup demo test check check-pythons bench clean
 setup: $(SETUP)
 
 $(SETUP): pyproject.toml requirements-dev.lock scripts/setup.sh
@@ -21,13 +26,24 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/check_dockerfile_table.py
-	$(BIN)/pytest -n auto tests/unit tests/property tests/golden tests/contract
+	$(BIN)/pytest -n auto $(FAST)
 
-test: setup check
+.pythons/%/.done: scripts/pythons.py requirements-test.lock $(SETUP)
+	$(BIN)/python scripts/pythons.py $* .pythons/$*
+	touch $@
+
+# the fast tests, and the budgets of what commands import
+check-pythons: setup
+	$(MAKE) --no-print-directory -j3 $(PYTHONS:%=.pythons/%/.done)
+	set -e; for version in $(PYTHONS); do echo "Python $$version"; \
+	  bash scripts/test.sh .pythons/$$version/env/bin/pytest $(ONCE:%=--deselect %) $(FAST) \
+	    tests/integration/acceptance/test_lean_start.py; done
+
+test: setup check check-pythons
 	bash scripts/test.sh $(BIN)/pytest tests/integration tests/security --durations=10
 
 bench: setup
 	$(BIN)/python bench/run.py $(BENCH)
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	rm -rf $(VENV) .pythons .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
