@@ -4,12 +4,18 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SETUP := $(VENV)/.setup-done
+# interpreters of the other Pythons that lamina supports, made from packages (x86_64)
+PYTHONS ?= 3.12 3.13 3.14
+FAST := tests/unit tests/property tests/golden tests/contract
+# what a tool says of the source is the same with every Python
+ONCE := --ignore=tests/unit/test_closed_unions.py --ignore=tests/unit/test_imports.py \
+	--deselect=tests/unit/test_public_names.py::test_type_checker_sees_the_names_that_there_are
 
 # what runs a second time, as an ordinary user
 AS_USER := $(addprefix tests/integration/,$(addprefix acceptance/test_,$(addsuffix .py,bake_command \
 	build_command build_options build_history platforms run_mounts)) lifecycle cache/test_cache_mounts.py)
 
-.PHONY: setup demo test check soak bench clean
+.PHONY: setup demo test check check-pythons soak bench clean
 setup: $(SETUP)
 
 $(SETUP): pyproject.toml requirements-dev.lock scripts/setup.sh
@@ -25,9 +31,20 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/check_dockerfile_table.py
-	$(BIN)/pytest -n auto tests/unit tests/property tests/golden tests/contract
+	$(BIN)/pytest -n auto $(FAST)
 
-test: setup check
+.pythons/%/.done: scripts/pythons.py requirements-test.lock $(SETUP)
+	$(BIN)/python scripts/pythons.py $* .pythons/$*
+	touch $@
+
+# the fast tests, and the budgets of what commands import
+check-pythons: setup
+	$(MAKE) --no-print-directory -j3 $(PYTHONS:%=.pythons/%/.done)
+	set -e; for version in $(PYTHONS); do echo "Python $$version"; \
+	  bash scripts/test.sh .pythons/$$version/env/bin/pytest $(ONCE) $(FAST) \
+	    tests/integration/acceptance/test_lean_start.py; done
+
+test: setup check check-pythons
 	bash scripts/test.sh $(BIN)/pytest tests/integration tests/security --durations=10
 	bash scripts/test.sh $(BIN)/pytest --ordinary $(AS_USER)
 
@@ -39,4 +56,4 @@ bench: setup
 	$(BIN)/python bench/run.py $(BENCH)
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	rm -rf $(VENV) .pythons .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
