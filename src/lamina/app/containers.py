@@ -220,6 +220,16 @@ class Container:
         """Wait until it does not run; its exit status."""
         return lifecycle.wait(self._store, self.id, boot=state.boot_id())
 
+    def rename(self, name: str) -> None:
+        """Give it another name. Raises LaminaError of kind USAGE, or CONFLICT if it is taken."""
+        chosen = check_name(name)
+        if chosen == self.name:
+            raise LaminaError(
+                "Renaming a container with the same name as its current name", kind=Kind.INVALID
+            )
+        lifecycle.rename(self._store, self.id, chosen)
+        self.name = chosen
+
     def remove(self, *, force: bool = False) -> None:
         """Delete it, with its log and anonymous volumes.
 

@@ -21,11 +21,9 @@ INSTEAD = {
     "attach": "'lamina logs -f CONTAINER' follows its output",
     "commit": "write what was done into a Dockerfile, for 'lamina build'",
     "cp": _READS_FILES,
-    "create": "'lamina run -d' creates a container and starts it",
     "diff": "",
     "export": "'lamina exec CONTAINER tar -C / -c .' writes the files of one that has tar and runs",
     "pause": "",
-    "rename": "'lamina run --name' gives a container its name",
     "stats": "",
     "top": "'lamina exec CONTAINER ps' lists the processes of one that has ps",
     "unpause": "",
@@ -73,8 +71,7 @@ INSTEAD = {
     "system dial-stdio": "there is no daemon to talk to",
 }
 _OF_CONTAINERS = frozenset(
-    {"attach", "commit", "cp", "create", "diff", "export"}
-    | {"pause", "rename", "stats", "top", "unpause", "update"}
+    {"attach", "commit", "cp", "diff", "export"} | {"pause", "stats", "top", "unpause", "update"}
 )
 
 
