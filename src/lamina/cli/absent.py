@@ -10,19 +10,12 @@ from lamina.errors import Kind, LaminaError
 _ONE_HOST = "lamina runs containers on this host only"
 _NO_BUILDERS = "lamina builds in the command itself: there are no builders to choose from"
 _NO_VOLUMES = "'lamina run -v /HOST:/CONTAINER' mounts a directory"
-_READS_FILES = (
-    "'lamina exec CONTAINER cat FILE > FILE' reads a file, "
-    "'lamina exec -i CONTAINER tee FILE < FILE' writes one"
-)
 
 # A command, or a group and a verb, and what there is instead.
 INSTEAD = {
     # of containers: `docker container` has them too
     "attach": "'lamina logs -f CONTAINER' follows its output",
     "commit": "write what was done into a Dockerfile, for 'lamina build'",
-    "cp": _READS_FILES,
-    "diff": "",
-    "export": "'lamina exec CONTAINER tar -C / -c .' writes the files of one that has tar and runs",
     "pause": "",
     "stats": "",
     "top": "'lamina exec CONTAINER ps' lists the processes of one that has ps",
@@ -70,9 +63,7 @@ INSTEAD = {
     "buildx version": "'lamina version' prints lamina's",
     "system dial-stdio": "there is no daemon to talk to",
 }
-_OF_CONTAINERS = frozenset(
-    {"attach", "commit", "cp", "diff", "export"} | {"pause", "stats", "top", "unpause", "update"}
-)
+_OF_CONTAINERS = frozenset({"attach", "commit"} | {"pause", "stats", "top", "unpause", "update"})
 
 
 def refusal(group: str, name: str) -> LaminaError | None:
