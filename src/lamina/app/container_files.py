@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from typing import IO
 
     from lamina.app.containers import Container
+    from lamina.layer.entry import Item
     from lamina.layer.lower import Lowers
     from lamina.store.ports import Store
 
@@ -108,6 +109,23 @@ def export(store: Store, container: Container, write: Callable[[bytes], object])
 
     with Rootfs(store, container.id, container.config, visible=False) as root:
         _stream_out(root.fd, Source(b"/", contents=True), take)
+
+
+def image_items(store: Store, container: Container) -> Iterator[Item]:
+    """What the container wrote, as the entries of a layer, without what was only mounted on."""
+    from lamina.layer.entry import EntryType
+    from lamina.layer.lower import Lowers
+    from lamina.layer.walk import overlay_items
+    from lamina.system.mounts import opened_layers
+
+    mount = store.snapshots.mount_of(container.id)
+    with opened_layers(mount.lowers) as paths:
+        lowers = Lowers(paths)
+        for entry, content in overlay_items(mount.upper):
+            is_empty = entry.type is EntryType.DIR or not entry.size
+            if entry.path in _MOUNT_POINTS and is_empty and lowers.lookup(entry.path) is None:
+                continue
+            yield entry, content
 
 
 def changes(store: Store, container: Container) -> Iterator[tuple[str, bytes]]:

@@ -15,7 +15,6 @@ _NO_VOLUMES = "'lamina run -v /HOST:/CONTAINER' mounts a directory"
 INSTEAD = {
     # of containers: `docker container` has them too
     "attach": "'lamina logs -f CONTAINER' follows its output",
-    "commit": "write what was done into a Dockerfile, for 'lamina build'",
     "pause": "",
     "stats": "",
     "top": "'lamina exec CONTAINER ps' lists the processes of one that has ps",
@@ -63,7 +62,7 @@ INSTEAD = {
     "buildx version": "'lamina version' prints lamina's",
     "system dial-stdio": "there is no daemon to talk to",
 }
-_OF_CONTAINERS = frozenset({"attach", "commit"} | {"pause", "stats", "top", "unpause", "update"})
+_OF_CONTAINERS = frozenset({"attach"} | {"pause", "stats", "top", "unpause", "update"})
 
 
 def refusal(group: str, name: str) -> LaminaError | None:
