@@ -15,10 +15,7 @@ _NO_VOLUMES = "'lamina run -v /HOST:/CONTAINER' mounts a directory"
 INSTEAD = {
     # of containers: `docker container` has them too
     "attach": "'lamina logs -f CONTAINER' follows its output",
-    "pause": "",
     "stats": "",
-    "top": "'lamina exec CONTAINER ps' lists the processes of one that has ps",
-    "unpause": "",
     "update": "limits and names are given to 'lamina run'",
     # others without a group
     "events": "'lamina ps -a' lists containers, 'lamina builds' builds",
@@ -62,7 +59,7 @@ INSTEAD = {
     "buildx version": "'lamina version' prints lamina's",
     "system dial-stdio": "there is no daemon to talk to",
 }
-_OF_CONTAINERS = frozenset({"attach"} | {"pause", "stats", "top", "unpause", "update"})
+_OF_CONTAINERS = frozenset({"attach", "stats", "update"})
 
 
 def refusal(group: str, name: str) -> LaminaError | None:
