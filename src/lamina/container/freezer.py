@@ -6,6 +6,7 @@ Its control group is read from /proc: v1's freezer hierarchy, or v2's own `cgrou
 
 from __future__ import annotations
 
+import errno
 import time
 
 from lamina.errors import Kind, LaminaError
@@ -87,8 +88,9 @@ def _write(path: str, text: str) -> None:
     try:
         with open(path, "w", encoding="ascii") as file:
             file.write(text)
-    except FileNotFoundError:
-        return  # the container has ended
+    except OSError as error:
+        if error.errno not in {errno.ENOENT, errno.ENODEV}:
+            raise  # those two: the container has ended, and its group goes away
 
 
 def _is(path: str) -> bool:
