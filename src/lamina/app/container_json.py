@@ -33,7 +33,7 @@ def container_json(container: Container) -> dict[str, object]:
         "Created": _time(container.created),
         "Path": argv[0],
         "Args": list(argv[1:]),
-        "State": _state(state),
+        "State": _state(state, is_paused=container.is_paused),
         "Image": config.image_id,
         "ResolvConfPath": f"{container.directory}/resolv.conf",
         "HostnamePath": f"{container.directory}/hostname",
@@ -50,11 +50,11 @@ def container_json(container: Container) -> dict[str, object]:
     }
 
 
-def _state(state: State) -> dict[str, object]:
+def _state(state: State, *, is_paused: bool) -> dict[str, object]:
     return {
-        "Status": state.status,
+        "Status": "paused" if is_paused else state.status,
         "Running": state.is_running,
-        "Paused": False,
+        "Paused": is_paused,
         "Restarting": False,
         "OOMKilled": state.oom_killed,
         "Dead": False,

@@ -151,6 +151,10 @@ class Container:
 
     def attach(self, *, stdin: bool = False) -> Socket:
         """A connection for `console.Session`. Raises LaminaError of kind CONFLICT if it is down."""
+        if self.is_paused:
+            raise LaminaError(
+                "You cannot attach to a paused container, unpause it first", kind=Kind.CONFLICT
+            )
         connection = lifecycle.open_socket(self._store, self.id, mode="attach", stdin=stdin)
         if connection is None:
             raise LaminaError(
@@ -222,6 +226,43 @@ class Container:
         """Wait until it does not run; its exit status."""
         return lifecycle.wait(self._store, self.id, boot=state.boot_id())
 
+    def pause(self) -> None:
+        """Stop all its processes. Raises LaminaError: CONFLICT (not running, paused), UNSUPPORTED."""
+        from lamina.container import freezer
+
+        found = self.state()
+        if not found.is_running:
+            raise LaminaError(f"container {self.id} is not running", kind=Kind.CONFLICT)
+        if freezer.is_frozen(found.pid, self.id):
+            raise LaminaError(f"container {self.id} is already paused", kind=Kind.CONFLICT)
+        freezer.freeze(found.pid, self.id)
+
+    def unpause(self) -> None:
+        """Let its processes go on. Raises LaminaError of kind CONFLICT if it is not paused."""
+        from lamina.container import freezer
+
+        if not self.is_paused:
+            raise LaminaError(f"Container {self.id} is not paused", kind=Kind.CONFLICT)
+        freezer.thaw(self.state().pid, self.id)
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether its processes stand still."""
+        from lamina.container import freezer
+
+        found = self.state()
+        return found.is_running and freezer.is_frozen(found.pid, self.id)
+
+    def rename(self, name: str) -> None:
+        """Give it another name. Raises LaminaError of kind USAGE, or CONFLICT if it is taken."""
+        chosen = check_name(name)
+        if chosen == self.name:
+            raise LaminaError(
+                "Renaming a container with the same name as its current name", kind=Kind.INVALID
+            )
+        lifecycle.rename(self._store, self.id, chosen)
+        self.name = chosen
+
     def remove(self, *, force: bool = False) -> None:
         """Delete it, with its log and anonymous volumes.
 
@@ -255,6 +296,11 @@ class Container:
         Streams are descriptors, None is /dev/null. Raises LaminaError of kind CONFLICT if the
         container does not run; console.StartFailed if the command cannot be run.
         """
+        if self.is_paused:
+            raise LaminaError(
+                f"Container {self.id} is paused, unpause the container before exec",
+                kind=Kind.CONFLICT,
+            )
         return lifecycle.execute(
             self._store,
             self.id,

@@ -10,25 +10,12 @@ from lamina.errors import Kind, LaminaError
 _ONE_HOST = "lamina runs containers on this host only"
 _NO_BUILDERS = "lamina builds in the command itself: there are no builders to choose from"
 _NO_VOLUMES = "'lamina run -v /HOST:/CONTAINER' mounts a directory"
-_READS_FILES = (
-    "'lamina exec CONTAINER cat FILE > FILE' reads a file, "
-    "'lamina exec -i CONTAINER tee FILE < FILE' writes one"
-)
 
 # A command, or a group and a verb, and what there is instead.
 INSTEAD = {
     # of containers: `docker container` has them too
     "attach": "'lamina logs -f CONTAINER' follows its output",
-    "commit": "write what was done into a Dockerfile, for 'lamina build'",
-    "cp": _READS_FILES,
-    "create": "'lamina run -d' creates a container and starts it",
-    "diff": "",
-    "export": "'lamina exec CONTAINER tar -C / -c .' writes the files of one that has tar and runs",
-    "pause": "",
-    "rename": "'lamina run --name' gives a container its name",
     "stats": "",
-    "top": "'lamina exec CONTAINER ps' lists the processes of one that has ps",
-    "unpause": "",
     "update": "limits and names are given to 'lamina run'",
     # others without a group
     "events": "'lamina ps -a' lists containers, 'lamina builds' builds",
@@ -72,10 +59,7 @@ INSTEAD = {
     "buildx version": "'lamina version' prints lamina's",
     "system dial-stdio": "there is no daemon to talk to",
 }
-_OF_CONTAINERS = frozenset(
-    {"attach", "commit", "cp", "create", "diff", "export"}
-    | {"pause", "rename", "stats", "top", "unpause", "update"}
-)
+_OF_CONTAINERS = frozenset({"attach", "stats", "update"})
 
 
 def refusal(group: str, name: str) -> LaminaError | None:

@@ -78,6 +78,7 @@ def _row(
     from lamina.cli.format import ago, status_text
 
     config = container.config
+    is_paused = state.is_running and container.is_paused
     command = " ".join(config.process.argv)
     shows_size = args.size or "Size" in (args.format or "")
     mounts = [mount.source or mount.destination for mount in config.process.mounts]
@@ -88,8 +89,8 @@ def _row(
         "CreatedAt": _local_time(container.created),
         "RunningFor": ago(context.clock() - container.created),
         "Ports": ports_text(state.ports if state.is_running else (), config.exposed, state),
-        "State": state.status,
-        "Status": status_text(state, now=context.clock()),
+        "State": "paused" if is_paused else state.status,
+        "Status": status_text(state, now=context.clock()) + " (Paused)" * is_paused,
         "Size": _size(container) if shows_size else "",
         "Names": container.name,
         "Labels": ",".join(f"{name}={value}" for name, value in config.labels),
@@ -142,7 +143,9 @@ def _filter(text: str, context: Context) -> Callable[[Container, State], bool]:
         case "status":
             if value not in {"created", "running", "exited", "paused", "restarting", "dead"}:
                 raise LaminaError(f"invalid filter 'status={value}'", kind=Kind.USAGE)
-            return lambda _, state: state.status == value
+            return lambda container, state: (
+                value == ("paused" if container.is_paused else state.status)
+            )
         case "exited":
             return lambda _, state: state.status == "exited" and str(state.exit_status) == value
         case "ancestor":

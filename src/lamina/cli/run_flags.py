@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 
 from lamina.app.run_options import DEFAULT_SHM_SIZE, RunOptions
-from lamina.cli.mount_flags import parse_mount, parse_tmpfs, parse_volume
 from lamina.container.network.publish import parse_publish
 from lamina.errors import Kind, LaminaError
 
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Sequence
 
+    from lamina.app.run_options import MountRequest
     from lamina.cli.arguments import Parser
     from lamina.cli.context import Context
 
@@ -145,11 +145,7 @@ def run_options(args: argparse.Namespace, context: Context) -> RunOptions:
         groups=tuple(args.group_add),
         hostname=args.hostname,
         labels=_labels(args.label, args.label_file, context),
-        mounts=(
-            *(parse_volume(text, resolve=_resolver(context)) for text in args.volume),
-            *(parse_mount(text, resolve=_resolver(context)) for text in args.mount),
-            *(parse_tmpfs(text) for text in args.tmpfs),
-        ),
+        mounts=_mounts(args, context),
         network="bridge" if args.network == "default" else args.network,
         ports=tuple(port for text in args.publish for port in parse_publish(text)),
         expose=tuple(port for text in args.expose for port in _expose(text)),
@@ -176,6 +172,20 @@ def run_options(args: argparse.Namespace, context: Context) -> RunOptions:
         log_driver=driver,
         log_max_size=max_size,
         log_max_file=max_file,
+    )
+
+
+def _mounts(args: argparse.Namespace, context: Context) -> tuple[MountRequest, ...]:
+    """What is to be mounted; the module that reads it is loaded only if something is."""
+    if not (args.volume or args.mount or args.tmpfs):
+        return ()
+    from lamina.cli.mount_flags import parse_mount, parse_tmpfs, parse_volume
+
+    resolve = _resolver(context)
+    return (
+        *(parse_volume(text, resolve=resolve) for text in args.volume),
+        *(parse_mount(text, resolve=resolve) for text in args.mount),
+        *(parse_tmpfs(text) for text in args.tmpfs),
     )
 
 

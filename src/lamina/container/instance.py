@@ -227,7 +227,7 @@ class Instance:
         for number, destination in enumerate(self._config.volumes):
             source = f"{self._directory}/volumes/{number}"
             if not os.path.isdir(source):
-                _fill_volume(rootfs, destination, source)
+                fill_volume(rootfs, destination, source)
             found.append(Mount(destination, "bind", source, ("rbind", "rprivate")))
         return tuple(found)
 
@@ -371,7 +371,7 @@ def _make_directory(name: bytes, parent: int) -> None:
     os.chmod(name, 0o755, dir_fd=parent)  # noqa: S103  # Docker's mode, whatever the umask
 
 
-def _fill_volume(rootfs: str, destination: str, target: str) -> None:
+def fill_volume(rootfs: str, destination: str, target: str) -> None:
     """Make an anonymous volume with a copy of the image's directory, owners and all.
 
     It appears under its name only when complete.

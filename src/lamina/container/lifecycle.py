@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 else:
     import _signal as signal  # the C module alone: `signal` imports enum (2 ms)
 
+_ENDING = (signal.SIGKILL, signal.SIGTERM)
 _MONITOR_ENV = {"PATH": os.defpath + ":/usr/sbin:/sbin:/usr/local/bin:/usr/local/sbin"}
 
 
@@ -206,7 +207,16 @@ def send_signal(store: Store, id: str, number: int, *, boot: str) -> bool:
     found = state.observe(state.directory_of(store.root, id), boot=boot)
     if not found.is_running or not state.is_alive(found, boot=boot):
         return False
-    return instance.send_signal(found.pid, number, started=found.pid_started)
+    was_sent = instance.send_signal(found.pid, number, started=found.pid_started)
+    if number in _ENDING:  # a paused container takes it when it goes on, as in Docker
+        _thaw(found.pid, id)
+    return was_sent
+
+
+def _thaw(pid: int, id: str) -> None:
+    from lamina.container import freezer
+
+    freezer.thaw(pid, id)
 
 
 def stop(
@@ -227,6 +237,7 @@ def stop(
         return
     with _Descriptor(pid):
         _kill(pid, number)
+        _thaw(state.read_state(state.directory_of(store.root, id)).pid, id)
         if timeout is not None and timeout >= 0 and not _ends(pid, timeout):
             _kill(pid, signal.SIGKILL)
         _ends(pid, None)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import stat
 
-from lamina.layer.entry import split
+from lamina.layer.entry import join, split
 from lamina.layer.walk import is_whiteout
 from lamina.system.paths import lstat_beneath
 from lamina.system.xattrs import is_opaque, xattrs_beneath
@@ -43,13 +43,13 @@ class Lowers:
             return None if is_whiteout(status) else (root, status)
         return None
 
-    def names(self) -> list[bytes]:
-        """The names in the merged root directory, sorted."""
+    def names(self, path: bytes = b"") -> list[bytes]:
+        """The names in a merged directory (the root), sorted."""
         seen: set[bytes] = set()
-        for root in self._directory(b""):
-            with os.scandir(root) as found:
+        for root in self._directory(path):
+            with os.scandir(join(root, path) if path else root) as found:
                 seen.update(entry.name for entry in found)
-        return sorted(name for name in seen if self.lookup(name) is not None)
+        return sorted(name for name in seen if self.lookup(join(path, name)) is not None)
 
     def _directory(self, path: bytes) -> tuple[bytes, ...]:
         """The layers whose directory `path` is part of the merged one, top first."""
