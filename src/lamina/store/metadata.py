@@ -142,7 +142,15 @@ class MetadataTables:
                 removed = frozenset(remove(after))
                 after.update(added or {})
                 entries = [(name, after[name]) for name in sorted(after) if name not in removed]
-                staged = self._stage(layoutindex.serialise_index(entries))
+                index = layoutindex.serialise_index(entries)
+                if added and len(index) > layoutindex.MAX_INDEX:
+                    raise LaminaError(
+                        f"the store has too many names: its index.json would have {len(index)}"
+                        f" bytes, and may have {layoutindex.MAX_INDEX}",
+                        kind=Kind.EXHAUSTED,
+                        hint="remove images with 'lamina image prune -a' or 'lamina rmi'",
+                    )
+                staged = self._stage(index)
                 generation = self._database.write(
                     lambda transaction: _next_generation(transaction, work), durable=True
                 )
