@@ -72,6 +72,9 @@ class MetadataTables:
         text = _descriptor_text(target)
         if self._all_point_to(names, text) and self._index_is_current():
             return
+        from lamina.store.copies import put_copies, read_documents
+
+        documents = read_documents(self._content, target)
         unflushed = self._snapshots.unflushed()
         self._durability.flush()
         now = self._clock()
@@ -85,6 +88,7 @@ class MetadataTables:
                     " WHERE target <> excluded.target",
                     (name, text, now),
                 )
+            put_copies(transaction, documents)
             self._snapshots.flushed(transaction, unflushed)
 
         self._change_names(work, added=dict.fromkeys(names, target))

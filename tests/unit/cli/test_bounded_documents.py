@@ -12,7 +12,13 @@ from pathlib import Path
 import pytest
 
 from lamina.errors import EXIT_STATUS, Kind
+from lamina.image.names import set_names
+from lamina.spec import mediatype
+from lamina.spec.config import ImageConfig
+from lamina.spec.descriptor import Descriptor
 from lamina.spec.document import MAX_DOCUMENT
+from lamina.spec.manifest import Manifest
+from lamina.store import open_store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,6 +41,52 @@ def test_build_of_a_config_that_nothing_reads_is_an_error(world: World) -> None:
     assert str(MAX_DOCUMENT) in err
     assert "hint: ports" in err
     assert world.ok("images", "-q") == ""
+
+
+@pytest.fixture
+def big(world: World) -> str:
+    """The digest of the config, of more bytes than are read, of an image that is in the store."""
+    store = open_store(world.root)
+    document = ImageConfig("amd64", "linux").to_json() | {"author": "x" * MAX_DOCUMENT}
+    raw = json.dumps(document).encode()
+    with store.lease("test"):
+        config = Descriptor(mediatype.OCI_CONFIG, store.content.add(raw), len(raw))
+        manifest = Manifest.make(config, [])
+        store.content.add(manifest.raw)
+        set_names(store, [BIG], manifest.descriptor())
+    store.close()
+    return str(config.digest)
+
+
+def blobs(world: World) -> int:
+    return len(list(Path(world.root, "blobs", "sha256").iterdir()))
+
+
+def test_image_that_cannot_be_read_does_not_stop_the_collection(world: World, big: str) -> None:
+    world.make("x", APP)
+    assert blobs(world) == 2 + 3
+    status, _, err = world.run("rmi", "app")
+    assert status == 0
+    assert big in err
+    assert blobs(world) == 2
+    assert world.ok("image", "prune", "-f").splitlines() == ["Total reclaimed space: 0B"]
+    assert blobs(world) == 2
+    found = world.ok("image", "prune", "-af")
+    assert f"untagged: big:latest\ndeleted: {big}\n" in found
+    assert blobs(world) == 0
+
+
+def test_fsck_tells_of_an_image_that_cannot_be_read(world: World, big: str) -> None:
+    for words in ((), ("--repair", "--offline")):
+        status, out, _ = world.run("system", "fsck", "--format", "json", *words)
+        assert status == EXIT_STATUS[Kind.INTEGRITY]
+        (row,) = map(json.loads, out.splitlines())
+        assert (row["Part"], row["Subject"], row["Images"]) == ("image", big, BIG)
+        assert str(MAX_DOCUMENT) in row["Problem"]
+    assert row["State"] == "lost"
+    assert "remove the image" in row["Done"]
+    world.ok("rmi", "big")
+    assert world.ok("system", "fsck", "--format", "json") == ""
 
 
 @pytest.fixture
