@@ -14,7 +14,7 @@ from lamina.events import Phase
 from lamina.spec import mediatype
 from lamina.spec.descriptor import Descriptor, annotations_of
 from lamina.spec.digest import Digest
-from lamina.spec.document import dump
+from lamina.spec.document import dump_bounded
 from lamina.spec.manifest import Index, Manifest
 from lamina.spec.reference import Reference
 from lamina.start.record import Record, replace
@@ -278,7 +278,7 @@ def attach(
     }
     if annotations:
         document["annotations"] = dict(sorted(annotations.items()))
-    raw = dump(document)
+    raw = dump_bounded(document, what="artifact's manifest")
     root = source.add(mediatype.OCI_MANIFEST, raw)
     sink = RegistrySink(repository.own, root=root.digest)
     copy_graph(source, sink, root, emit=emit, cancel=cancel, clock=clock, phase=Phase.PUSHING)

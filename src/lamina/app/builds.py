@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import os
 
-from lamina.app.history import KIND, is_running, log_path, remove
+from lamina.app.history import KIND, MAX_LINE, is_running, log_path, remove
 from lamina.errors import Kind, LaminaError
 from lamina.start.record import Record, replace
 
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from lamina.spec.digest import ChainID, Stack
     from lamina.store.ports import Document, Store
     from lamina.tasks import CancelToken
-
-_MAX_LINE = 64 << 20  # bytes of one line of a record's file; longer ones are not ours
 
 
 class Why(Record):
@@ -171,8 +169,8 @@ def read_lines(path: str) -> Iterator[dict[str, Any]]:
             except zlib.error:
                 return  # torn by a crash of the host: what was before it has been read
             *lines, rest = rest.split(b"\n")
-            if len(rest) > _MAX_LINE:
-                return
+            if len(rest) > MAX_LINE:
+                return  # not a line of ours
             for line in lines:
                 try:
                     document = json.loads(line)

@@ -17,7 +17,7 @@ from lamina.errors import Kind, LaminaError
 from lamina.spec import mediatype
 from lamina.spec.descriptor import Descriptor
 from lamina.spec.digest import Digest
-from lamina.spec.document import MAX_DOCUMENT, dump
+from lamina.spec.document import MAX_DOCUMENT, dump_bounded
 from lamina.spec.manifest import Manifest
 from lamina.spec.reference import Reference
 from lamina.start.record import Record
@@ -58,7 +58,7 @@ def encode(entries: Sequence[Entry]) -> tuple[Manifest, bytes]:
         {"id": entry.id, "variant": entry.variant, "layer": str(entry.layer.digest)}
         for entry in ordered
     ]
-    config = dump({"version": 1, "caches": caches})
+    config = dump_bounded({"version": 1, "caches": caches}, what="list of caches")
     descriptor = Descriptor(CONFIG, Digest.of(config), len(config))
     return Manifest.make(descriptor, [entry.layer for entry in ordered]), config
 

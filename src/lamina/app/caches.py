@@ -269,14 +269,22 @@ class Caches:
             return results
         from lamina.buildcache.codec import INLINE_FIELD, encode_inline
         from lamina.buildcache.collecting import of_stacks
+        from lamina.spec.document import DocumentTooLarge
 
         self._keep()
         records = self._records(planned, ended)
         cached = []
         for result in results:
-            text = encode_inline(of_stacks(records, [result.diff_ids]), result.diff_ids)
-            fields = (*result.config.unknown, (INLINE_FIELD, text))
-            cached.append(replace(result, config=replace(result.config, unknown=fields)))
+            try:
+                text = encode_inline(of_stacks(records, [result.diff_ids]), result.diff_ids)
+                fields = (*result.config.unknown, (INLINE_FIELD, text))
+                config = replace(result.config, unknown=fields)
+                config.serialise()
+            except DocumentTooLarge as error:
+                text = f"inline cache is left out: with it {error.what}"
+                self._emit(Diagnostic(Severity.WARNING, "", text))
+                config = result.config
+            cached.append(replace(result, config=config))
         return cached
 
     def export(

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """`lamina system fsck`: what is damaged in the store, and repairing it.
 
-Repairing loses nothing that is sound: a damaged file goes to `quarantine/` in the store, a blob is
-fetched again from the registries of the images that need it or made again from its snapshot, a
-snapshot is unpacked again. Documents (manifests, configs) that cannot be had again stay where they
+Repairing loses nothing that is sound: a damaged file goes to `quarantine/` in the store, a manifest or
+config is put back from the database's copy, a blob is fetched again from the registries of the images
+that need it or made again from its snapshot, a snapshot is unpacked again. Documents (manifests, configs) that cannot be had again stay where they
 are: while they are there GC keeps what they point to, until the image is removed.
 """
 
@@ -18,6 +18,7 @@ from lamina.spec.digest import DiffID, Digest
 from lamina.spec.identity import chain_ids
 from lamina.spec.reference import Reference, is_dangling
 from lamina.start.record import Record
+from lamina.store.copies import find_copy, forget_copies
 from lamina.store.fsck import (
     MOUNT,
     Finding,
@@ -168,6 +169,16 @@ class _Mender:
             case "cache":
                 self._forget("DELETE FROM cache WHERE key = ?", finding.subject)
                 return Outcome(finding, "repaired", "forgotten: the step runs again")
+            case "copy":
+                self._store.database.write(
+                    lambda transaction: forget_copies(transaction, [finding.subject])
+                )
+                return Outcome(
+                    finding, "repaired", "forgotten: the next collection copies it again"
+                )
+            case "image":
+                hint = "lamina cannot use it: remove the image, and build or pull it again"
+                return Outcome(finding, "lost", hint)
             case "layer":
                 diff_id, _, digest = finding.subject.partition(" ")
                 statement = "DELETE FROM layer_blobs WHERE diff_id = ? AND digest = ?"
@@ -189,6 +200,11 @@ class _Mender:
         descriptor = self.needed.descriptors.get(finding.subject)
         is_document = descriptor is not None and not mediatype.is_layer(descriptor.media_type)
         if descriptor is not None and is_document:
+            copy = find_copy(self._store.database, digest)
+            if copy is not None:
+                self._set_aside(digest)
+                StoreEnd(self._store).put_document(descriptor, copy)
+                return self._mended(finding, "put back from the database's copy")
             raw, source = self._fetched_document(descriptor, finding)
             self._set_aside(digest)
             StoreEnd(self._store).put_document(descriptor, raw)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import _thread
 import os
 
-from lamina.errors import Cancelled, LaminaError, SourceError, never
+from lamina.errors import Cancelled, Kind, LaminaError, SourceError, never
 from lamina.events import (
     BuildDone,
     Diagnostic,
@@ -53,6 +53,7 @@ MAX_RECORDS = 50
 MAX_BYTES = 256 << 20  # of all logs together
 MAX_PINNED = 5  # failed builds whose failing step's files stay, whatever GC is asked to remove
 _REF = "abcdefghijklmnopqrstuvwxyz0123456789"  # of buildx's build references, 25 long
+MAX_LINE = 64 << 20  # bytes of one line of a record's file
 _MAX_ERROR = 4096
 
 
@@ -164,7 +165,7 @@ class Recorder:
                     self._file.add({"done": [number, *row]})
             if line:
                 self._file.add(line)
-        except OSError as error:
+        except (LaminaError, OSError) as error:
             self._gave_up(error)
 
     def _gave_up(self, error: Exception) -> None:
@@ -279,7 +280,13 @@ class _LogFile:
         self._compressor = zlib.compressobj(1, zlib.DEFLATED, 31)
 
     def add(self, line: dict[str, object]) -> None:
-        data = self._compressor.compress(dumps(line).encode() + b"\n")
+        raw = dumps(line).encode() + b"\n"
+        if len(raw) > MAX_LINE:
+            raise LaminaError(
+                f"a line of it would have {len(raw)} bytes, and may have {MAX_LINE}",
+                kind=Kind.INVALID,
+            )
+        data = self._compressor.compress(raw)
         # flushed each time, or the last words before a kill would be missing: 10 us a line
         os.write(self._fd, data + self._compressor.flush(self._zlib.Z_SYNC_FLUSH))
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from lamina.errors import Kind, LaminaError
 from lamina.spec.digest import DiffID, Digest, Stack
-from lamina.spec.document import dump, parse_object
+from lamina.spec.document import DocumentTooLarge, dump, dump_bounded, parse_object
 from lamina.start.record import Record
 
 TYPE_CHECKING = False
@@ -68,11 +68,17 @@ class CacheDocument(Record):
 
 
 def encode(document: CacheDocument) -> bytes:
-    """The bytes; the same content gives the same ones. Every layer of a result must be listed."""
+    """The bytes; the same content gives the same ones. Every layer of a result must be listed.
+
+    Raises:
+        DocumentTooLarge: it has more than `decode` takes, of bytes or of anything else.
+    """
     layers = sorted(document.layers, key=lambda pair: str(pair[0]))
+    _check("layers", len(layers), MAX_LAYERS)
     positions = {diff_id: position for position, (diff_id, _) in enumerate(layers)}
     rows = [[str(diff_id), str(digest)] for diff_id, digest in layers]
-    return dump({_FIELD: FORMAT, "layers": rows, **_body(document, positions)})
+    body = {_FIELD: FORMAT, "layers": rows, **_body(document, positions)}
+    return dump_bounded(body, what="cache", limit=MAX_SIZE)
 
 
 def encode_inline(records: Sequence[Remembered], stack: Stack) -> str:
@@ -95,13 +101,19 @@ def _body(document: CacheDocument, positions: dict[DiffID, int]) -> dict[str, ob
         row: dict[str, object] = {
             "key": str(each.key),
             "result": results[each.result],
-            "name": each.name,
+            "name": each.name[:_MAX_TEXT],
         }
         if each.tree:
             row["tree"] = each.tree
         if each.created:
             row["created"] = int(each.created)
         records.append(row)
+    _check("records", len(records), MAX_RECORDS)
+    _check("results", len(rows), MAX_RECORDS)
+    _check("images", len(document.images), MAX_RECORDS)
+    lengths = [len(stack) for stack in {each.result for each in document.records}]
+    _check("layers of one result", max(lengths, default=0), MAX_DEPTH)
+    _check("layers of all results", sum(lengths), MAX_EXPANDED)
     body: dict[str, object] = {"results": rows, "records": records}
     if document.images:
         body["images"] = [
@@ -109,6 +121,11 @@ def _body(document: CacheDocument, positions: dict[DiffID, int]) -> dict[str, ob
             for i in sorted(document.images, key=lambda i: (i.reference, i.platform))
         ]
     return body
+
+
+def _check(what: str, count: int, limit: int) -> None:
+    if count > limit:
+        raise DocumentTooLarge(f"the cache would have {count} {what}, and may have {limit}")
 
 
 def decode(raw: bytes, *, stack: Stack | None = None) -> CacheDocument:

@@ -24,7 +24,7 @@ from lamina.registry.storeend import StoreEnd
 from lamina.spec import mediatype
 from lamina.spec.descriptor import Descriptor
 from lamina.spec.digest import Digest
-from lamina.spec.document import dump
+from lamina.spec.document import DocumentTooLarge, dump_bounded
 from lamina.spec.identity import chain_id
 from lamina.spec.reference import Reference
 from lamina.start.record import Record
@@ -228,8 +228,9 @@ class CacheExport:
         blobs: dict[DiffID, Descriptor],
     ) -> tuple[tuple[Descriptor, bytes], Descriptor, bytes]:
         pairs = tuple((diff_id, blob.digest) for diff_id, blob in blobs.items())
-        body = codec.encode(codec.CacheDocument(tuple(records), pairs, tuple(images)))
-        if len(body) > codec.MAX_SIZE:  # explanations go before records do
+        try:
+            body = codec.encode(codec.CacheDocument(tuple(records), pairs, tuple(images)))
+        except DocumentTooLarge:  # explanations go before records do
             bare = tuple(codec.Remembered(e.key, e.result, e.name) for e in records)
             body = codec.encode(codec.CacheDocument(bare, pairs, tuple(images)))
         config = Descriptor.of(codec.CONFIG_TYPE, body)
@@ -244,7 +245,7 @@ class CacheExport:
             is_oci = self.spec.oci_mediatypes
             media_type = mediatype.OCI_INDEX if is_oci else mediatype.DOCKER_MANIFEST_LIST
             document |= {"mediaType": media_type, "manifests": [*entries, config.to_json()]}
-        raw = dump(document)
+        raw = dump_bounded(document, what="cache's manifest")
         return (config, body), Descriptor.of(media_type, raw), raw
 
     def _listed(self, blob: Descriptor) -> Descriptor:

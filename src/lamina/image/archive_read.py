@@ -13,7 +13,7 @@ import json
 import re
 
 from lamina.errors import Kind, LaminaError
-from lamina.image.archive_scan import Contents, InvalidArchive, Member, clean, scan
+from lamina.image.archive_scan import Contents, InvalidArchive, Member, clean, json_of, scan
 from lamina.image.archive_write import FULL_NAME, REF_NAME, blob_path
 from lamina.image.names import set_names
 from lamina.image.resolve import open_preferred
@@ -252,17 +252,14 @@ def _member_of(claims: _Claims, descriptor: Descriptor) -> Member | None:
 
 def _claim_blob(claims: _Claims, descriptor: Descriptor) -> Member:
     member = _checked_member(claims, descriptor)
-    if descriptor.media_type in mediatype.CONFIGS and member.data is None:
-        raise InvalidArchive(f"config {descriptor.digest} is not a JSON document")
+    if descriptor.media_type in mediatype.CONFIGS:
+        json_of(member, f"config {descriptor.digest}")
     claims.blobs[descriptor.digest] = _Blob(member.name, descriptor)
     return member
 
 
 def _document(claims: _Claims, descriptor: Descriptor) -> bytes:
-    member = _checked_member(claims, descriptor)
-    if member.data is None:
-        raise InvalidArchive(f"manifest {descriptor.digest} is not a JSON document")
-    return member.data
+    return json_of(_checked_member(claims, descriptor), f"document {descriptor.digest}")
 
 
 def _checked_member(claims: _Claims, descriptor: Descriptor) -> Member:

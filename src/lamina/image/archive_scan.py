@@ -77,10 +77,18 @@ class Contents:
 
     def document(self, name: str) -> bytes:
         """A JSON member's bytes. Raises InvalidArchive: missing, not JSON or too large."""
-        member = self.need(name)
-        if member.data is None:
-            raise InvalidArchive(f"{name!r} in the archive is not a JSON document")
+        return json_of(self.need(name), repr(name))
+
+
+def json_of(member: Member, what: str) -> bytes:
+    """A JSON member's bytes. Raises InvalidArchive: not JSON or too large."""
+    if member.data is not None:
         return member.data
+    if member.size > MAX_DOCUMENT:
+        raise InvalidArchive(
+            f"{what} in the archive has {member.size} bytes, and may have {MAX_DOCUMENT}"
+        )
+    raise InvalidArchive(f"{what} in the archive is not a JSON document")
 
 
 def clean(name: str) -> str:

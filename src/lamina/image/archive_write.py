@@ -15,7 +15,7 @@ from lamina.layer.entry import Entry, EntryType
 from lamina.spec import mediatype
 from lamina.spec.config import ImageConfig
 from lamina.spec.descriptor import Descriptor, annotations_of
-from lamina.spec.document import MAX_DOCUMENT, dump
+from lamina.spec.document import MAX_DOCUMENT, dump, dump_bounded
 from lamina.spec.identity import chain_id
 from lamina.spec.manifest import Index, Manifest, children
 from lamina.spec.reference import Reference, is_dangling
@@ -297,7 +297,9 @@ def _docker_members(store: Store, images: Sequence[ArchiveImage]) -> list[_Membe
             tags[reference.tag] = (top or manifest.config.digest).hex
     members["index.json"] = _file("index.json", Index.make(entries).raw)
     members["oci-layout"] = _file("oci-layout", _LAYOUT)
-    members["manifest.json"] = _file("manifest.json", dump(documents))
+    members["manifest.json"] = _file(
+        "manifest.json", dump_bounded(documents, what="archive's manifest.json")
+    )
     if repositories:
         sorted_tags = {name: dict(sorted(tags.items())) for name, tags in repositories.items()}
         members["repositories"] = _file("repositories", dump(dict(sorted(sorted_tags.items()))))

@@ -130,7 +130,7 @@ class LayoutEnd:
 
     def set_ref(self, target: Descriptor, name: str) -> None:
         """Add `target` under `name` to `index.json`, replacing the entry of that name."""
-        from lamina.spec.document import dump
+        from lamina.spec.manifest import Index
         from lamina.start.record import replace
 
         named = replace(
@@ -141,12 +141,7 @@ class LayoutEnd:
             for entry in self._entries()
             if not (name and name in _names(entry)) and entry != named
         ]
-        document = {
-            "schemaVersion": 2,
-            "mediaType": mediatype.OCI_INDEX,
-            "manifests": [entry.to_json() for entry in (*kept, named)],
-        }
-        _replace_file(os.path.join(self.path, "index.json"), dump(document))
+        _replace_file(os.path.join(self.path, "index.json"), Index.make([*kept, named]).raw)
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from lamina.errors import Kind, LaminaError
 from lamina.spec.digest import DiffID, Digest, Stack
-from lamina.spec.document import dump, parse_object
+from lamina.spec.document import DocumentTooLarge, dump, dump_bounded, parse_object
 from lamina.spec.platform import Platform, normalise
 from lamina.start.record import Record, replace
 
@@ -136,8 +136,16 @@ class ImageConfig(Record):
         return document
 
     def serialise(self) -> bytes:
-        """Deterministic bytes of the document; their digest is the image id."""
-        return dump(self.to_json())
+        """Deterministic bytes of the document; their digest is the image id.
+
+        Raises:
+            DocumentTooLarge: no reader of images would take it.
+        """
+        try:
+            return dump_bounded(self.to_json(), what="image's config")
+        except DocumentTooLarge as error:
+            error.hint = "ports, labels, variables and long commands (history) are in it"
+            raise
 
 
 _KNOWN_IMAGE = frozenset(

@@ -14,6 +14,10 @@ class InvalidDocument(LaminaError):
     kind = Kind.INVALID
 
 
+class DocumentTooLarge(InvalidDocument):
+    """A document that would be written could not be read again."""
+
+
 def parse_object(raw: bytes, *, what: str, limit: int = MAX_DOCUMENT) -> dict[str, object]:
     """The JSON object in `raw`.
 
@@ -39,6 +43,18 @@ def parse_object(raw: bytes, *, what: str, limit: int = MAX_DOCUMENT) -> dict[st
 def dump(document: object) -> bytes:
     """Compact UTF-8 JSON with keys in the order given; the same document gives the same bytes."""
     return dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def dump_bounded(document: object, *, what: str, limit: int = MAX_DOCUMENT) -> bytes:
+    """As `dump`, for documents that are read with this limit.
+
+    Raises:
+        DocumentTooLarge: it has more bytes than that.
+    """
+    raw = dump(document)
+    if len(raw) > limit:
+        raise DocumentTooLarge(f"the {what} would have {len(raw)} bytes, and may have {limit}")
+    return raw
 
 
 def _finite(text: str) -> float:

@@ -7,7 +7,7 @@ from lamina.errors import Kind, LaminaError
 from lamina.spec import mediatype
 from lamina.spec.descriptor import Descriptor, annotations_from_json
 from lamina.spec.digest import Digest
-from lamina.spec.document import dump, parse_object
+from lamina.spec.document import dump_bounded, parse_object
 from lamina.spec.platform import Platform
 from lamina.start.record import Record
 
@@ -78,7 +78,8 @@ class Manifest(Record):
         }
         if annotations:
             document["annotations"] = dict(sorted(annotations))
-        return Manifest.parse(dump(document), media_type=media_type)
+        raw = dump_bounded(document, what="image's manifest")
+        return Manifest.parse(raw, media_type=media_type)
 
     def descriptor(self, *, platform: Platform | None = None) -> Descriptor:
         """The descriptor of this manifest."""
@@ -120,7 +121,7 @@ class Index(Record):
         }
         if annotations:
             document["annotations"] = dict(sorted(annotations))
-        return Index.parse(dump(document), media_type=media_type)
+        return Index.parse(dump_bounded(document, what="index"), media_type=media_type)
 
     def descriptor(self) -> Descriptor:
         """The descriptor of this index."""

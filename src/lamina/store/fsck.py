@@ -4,8 +4,10 @@
 | part | how a flipped bit is found |
 |---|---|
 | blobs | their digest; layers also by the diffID that is recorded for them |
+| images | their manifests and configs must be such as lamina reads |
 | `index.json`, `oci-layout` | they must be what the database's names give |
-| the database | sqlite's integrity check; checksums of cache records; names against `index.json` |
+| the database | sqlite's integrity check; checksums of cache records; digests of copied documents;
+  names against `index.json` |
 | snapshots (fsck_snapshots) | the diffID they give, or what their blob unpacks to |
 
 What has no second copy and no digest cannot be checked: times, documents that are still JSON,
@@ -30,6 +32,7 @@ from lamina.spec.manifest import MAX_ENTRIES, children
 from lamina.start.record import Record
 from lamina.store import cachemounts, layoutindex
 from lamina.store import database as databases
+from lamina.store.copies import damaged_copies, find_copy
 from lamina.store.metadata import parse_cache_row
 from lamina.system.locks import FileLock
 from lamina.system.paths import names_in
@@ -47,8 +50,8 @@ _REPORT_EVERY = 64 << 20  # bytes of blobs between progress events
 
 # What a finding is about
 BLOB, MISSING, LAYER, NAME, CACHE, LAYOUT = "blob", "missing", "layer", "name", "cache", "layout"
-DATABASE, SNAPSHOT, DOCUMENT, MOUNT, STRAY = (
-    "database", "snapshot", "document", "cache mount", "stray",
+DATABASE, SNAPSHOT, DOCUMENT, MOUNT, STRAY, IMAGE, COPY = (
+    "database", "snapshot", "document", "cache mount", "stray", "image", "copy",
 )  # fmt: skip
 
 
@@ -199,6 +202,7 @@ class Fsck:
         stacks: dict[Stack, list[str]] = {}
         findings: list[Finding] = []
         missing: dict[str, str] = {}
+        unusable: dict[str, str] = {}
         for name, text in self._store.database.read("SELECT name, target FROM names ORDER BY name"):
             try:
                 target = Descriptor.from_json(json.loads(text))
@@ -214,9 +218,11 @@ class Fsck:
             for stack in graph.stacks:
                 stacks.setdefault(stack, []).append(str(name))
             missing.update(graph.missing)
+            unusable.update(graph.unusable)
         findings += [
-            Finding(MISSING, digest, problem, tuple(images[digest]))
-            for digest, problem in sorted(missing.items())
+            Finding(part, digest, problem, tuple(images[digest]))
+            for part, problems in ((MISSING, missing), (IMAGE, unusable))
+            for digest, problem in sorted(problems.items())
         ]
         found = Needed(
             descriptors,
@@ -246,10 +252,12 @@ class Fsck:
     # Rows and directories -------------------------------------------------------------------------
 
     def rows(self) -> Iterator[Finding]:
-        """Cache records and documents."""
+        """Cache records, documents, and copies of manifests and configs."""
         for row in self._store.database.read("SELECT * FROM cache ORDER BY key"):
             if parse_cache_row(row) is None:
                 yield Finding(CACHE, str(row[0]), f"the record of {row[3]!r} is damaged")
+        for digest in damaged_copies(self._store.database):
+            yield Finding(COPY, digest, "the database's copy of the document is damaged")
         for kind, id, body in self._store.database.read("SELECT kind, id, body FROM documents"):
             try:
                 json.loads(body)
@@ -281,13 +289,16 @@ class Fsck:
 
 
 class _Graph:
-    """What one name needs: `found`, of which `missing` (digest -> why) are not here."""
+    """What one name needs: `found`, of which `missing` (digest -> why) are not here, and `unusable`
+    are here and whole, but nothing that lamina reads.
+    """
 
     def __init__(self, store: LocalStore, target: Descriptor) -> None:
         self._store = store
         self._target = target
         self.found: list[Descriptor] = []
         self.missing: dict[str, str] = {}
+        self.unusable: dict[str, str] = {}
         self.stacks: list[Stack] = []
 
     def walk(self) -> None:
@@ -303,9 +314,9 @@ class _Graph:
             if descriptor.media_type in mediatype.INDEXES | mediatype.MANIFESTS:
                 self.found.append(descriptor)
                 if not is_here:
-                    if descriptor == self._target:
-                        self.missing[str(descriptor.digest)] = "the name points to it"
-                    continue
+                    if descriptor != self._target:
+                        continue
+                    self.missing[str(descriptor.digest)] = "the name points to it"
                 parts = self._children(descriptor)
                 if descriptor.media_type in mediatype.INDEXES:
                     parts = [each for each in parts if self._store.content.exists(each.digest)]
@@ -314,11 +325,21 @@ class _Graph:
                     self._image(parts)
 
     def _children(self, descriptor: Descriptor) -> list[Descriptor]:
+        raw = self._document(descriptor)
         try:
-            raw = self._store.content.read(descriptor.digest, limit=MAX_DOCUMENT)
-            return list(children(descriptor.media_type, raw))
-        except LaminaError:
-            return []  # damaged: found among the blobs
+            return list(children(descriptor.media_type, raw)) if raw is not None else []
+        except LaminaError as error:
+            self.unusable[str(descriptor.digest)] = str(error)
+            return []
+
+    def _document(self, descriptor: Descriptor) -> bytes | None:
+        """The document, or its copy: a damaged one is found among the blobs."""
+        try:
+            return self._store.content.read(descriptor.digest, limit=MAX_DOCUMENT)
+        except LaminaError as error:
+            if error.kind is Kind.INVALID:
+                self.unusable[str(descriptor.digest)] = str(error)
+            return find_copy(self._store.database, descriptor.digest)
 
     def _image(self, parts: list[Descriptor]) -> None:
         from lamina.spec.config import ImageConfig
@@ -332,12 +353,13 @@ class _Graph:
                 continue
             if not self._store.content.exists(part.digest):
                 self.missing[str(part.digest)] = "the image's config is not here"
+            raw = self._document(part)
+            if raw is None:
                 continue
             try:
-                raw = self._store.content.read(part.digest, limit=MAX_DOCUMENT)
                 stack = ImageConfig.parse(raw).diff_ids
-            except LaminaError:
-                continue
+            except LaminaError as error:
+                self.unusable[str(part.digest)] = str(error)
         if len(stack) != len(layers) or not stack:
             return
         self.stacks.append(stack)

@@ -6,11 +6,16 @@ documents' pins and the caller's. A manifest keeps its blobs; a config keeps the
 snapshots of its diffIDs; a snapshot keeps those below it. Whatever was made or used since the
 oldest live lease began stays (leases.py has the rules), so a build never fails because GC ran
 beside it. Blobs are removed first: on a full disk that makes the room which sqlite needs.
+
+What a document needs that cannot be used any more: its copy in the database says it (copies); of one
+that is whole but not as lamina reads them, all that it mentions is kept. Only what is damaged and has
+no copy keeps every blob and every committed snapshot. Each is told in a notice.
 """
 
 from __future__ import annotations
 
 import os
+import re
 
 from lamina.errors import Kind, LaminaError
 from lamina.events import Notice, silent
@@ -18,13 +23,14 @@ from lamina.spec import mediatype
 from lamina.spec.config import ImageConfig
 from lamina.spec.descriptor import Descriptor
 from lamina.spec.digest import DiffID, Digest
-from lamina.spec.document import MAX_DOCUMENT
+from lamina.spec.document import MAX_DOCUMENT, parse_object
 from lamina.spec.identity import chain_ids
 from lamina.spec.manifest import children
 from lamina.start.jsontext import loads
 from lamina.start.record import Record
 from lamina.store import cachemounts
 from lamina.store.content import remove_unheld_ingests
+from lamina.store.copies import copied, find_copy, forget_copies, is_document, put_copies
 from lamina.store.faults import disk_error
 from lamina.store.keyhistory import remember_pruned
 from lamina.system.locks import FileLock
@@ -41,6 +47,9 @@ if TYPE_CHECKING:
 _BATCH = 256  # blobs removed in one hold of the sweep lock: a touch waits that long at most
 _STAT_CACHE_AGE = 30 * 86400.0  # seconds; a context not built for a month is hashed anew
 _COARSE = 1.0  # seconds; the kernel's stamps on files being written lag behind the clock
+_ROOM = 64 << 20  # bytes that must be free for copies of documents
+_LARGEST = 64 << 20  # bytes of a document here, which may be from before its size had a bound
+_MENTIONED = re.compile(rb"sha256:[0-9a-f]{64}")
 _LOCK_NAME = 64  # hex digits: locks of `Store.lock`, which may be deleted while nobody holds them
 
 
@@ -186,7 +195,23 @@ class _Collection:
             freed += cachemounts.remove_idle(self._store.root, self._mounts)
         self._store.metadata.refresh_index()
         self._remove_idle_locks()
+        self._keep_copies(mark)
         self._store.reserve.fill()
+        self._tell(mark)
+        return Collected(freed, blobs, len(snapshots))
+
+    def _keep_copies(self, mark: _Mark) -> None:
+        """Add the copies that are missing, if there is room for them."""
+        disk = os.statvfs(self._store.root)
+        if not mark.uncopied or disk.f_bavail * disk.f_frsize < _ROOM:
+            return
+        try:
+            self._store.database.write(lambda transaction: put_copies(transaction, mark.uncopied))
+        except LaminaError as error:
+            if error.kind is not Kind.EXHAUSTED:
+                raise
+
+    def _tell(self, mark: _Mark) -> None:
         if mark.unreadable:
             unreadable = ", ".join(sorted(mark.unreadable))
             self._emit(
@@ -195,7 +220,13 @@ class _Collection:
                     f" {unreadable}; remove the images that they belong to first"
                 )
             )
-        return Collected(freed, blobs, len(snapshots))
+        if mark.damaged:
+            self._emit(
+                Notice(
+                    f"damaged, and all that they need is kept: {', '.join(sorted(mark.damaged))};"
+                    " 'lamina system fsck' tells which images they belong to"
+                )
+            )
 
     def _sweep_blobs(self, mark: _Mark) -> tuple[int, int]:
         doomed = [
@@ -241,6 +272,7 @@ class _Collection:
         for number in doomed:
             transaction.run("DELETE FROM snapshots WHERE id = ?", (number,))
         self._sweep_layers(transaction, mark)
+        forget_copies(transaction, mark.copied - mark.blobs)
         return doomed, self._rubbish(transaction)
 
     def _sweep_cache(self, transaction: Transaction) -> None:
@@ -260,15 +292,16 @@ class _Collection:
 
     def _doomed_snapshots(self, transaction: Transaction, mark: _Mark) -> list[int]:
         """Decided inside the transaction: what was touched since the marking is seen here."""
-        rows = transaction.rows("SELECT id, name, parent, used FROM snapshots")
-        parents = {name: parent for _, name, parent, _ in rows}
+        rows = transaction.rows("SELECT id, name, parent, used, committed FROM snapshots")
+        parents = {name: parent for _, name, parent, _, _ in rows}
         kept: set[str] = set()
-        for _, name, _, used in rows:
-            step = name if name in mark.snapshots or used >= self._before else None
+        for _, name, _, used, committed in rows:
+            is_kept = name in mark.snapshots or used >= self._before
+            step = name if is_kept or (committed and mark.unreadable) else None
             while step is not None and step not in kept:
                 kept.add(step)
                 step = parents.get(step)
-        return [number for number, name, _, _ in rows if name not in kept]
+        return [number for number, name, *_ in rows if name not in kept]
 
     def _sweep_layers(self, transaction: Transaction, mark: _Mark) -> None:
         """Forget blobs of layers that are gone, and layers of which nothing is left."""
@@ -284,7 +317,7 @@ class _Collection:
         for (diff_id,) in transaction.rows(
             "SELECT diff_id FROM layers WHERE diff_id NOT IN (SELECT diff_id FROM layer_blobs)"
         ):
-            if diff_id not in mark.layers:
+            if diff_id not in mark.layers and not mark.unreadable:
                 transaction.run("DELETE FROM layers WHERE diff_id = ?", (diff_id,))
 
     def _rubbish(self, transaction: Transaction) -> list[str]:
@@ -317,27 +350,41 @@ class _Collection:
 
 
 class _Mark:
-    """What must stay: digests of blobs and diffIDs, and names of snapshots, as texts."""
+    """What must stay: digests of blobs and diffIDs, and names of snapshots, as texts. `damaged`
+    documents have told what they need all the same, `unreadable` ones have not. `copied` have a copy
+    in the database, `uncopied` (with their bytes) should have one.
+    """
 
     def __init__(self, store: LocalStore) -> None:
         self._store = store
         self.blobs: set[str] = set()
         self.layers: set[str] = set()
         self.snapshots: set[str] = set()
+        self.damaged: set[str] = set()
         self.unreadable: set[str] = set()
+        self.copied = copied(store.database)
+        self.uncopied: dict[str, bytes] = {}
 
     def names(self, since: float) -> None:
         """The graphs of all names, and of what they pointed to at `since` or later."""
-        for (text,) in self._store.database.read(
-            "SELECT target FROM names UNION SELECT target FROM former_names WHERE deleted >= ?",
-            (since,),
-        ):
-            try:
-                target = Descriptor.from_json(loads(text))
-            except (LaminaError, ValueError):
-                self.unreadable.add(str(text)[:100])
-                continue
-            self._graph(target.digest, target.media_type)
+        for (text,) in self._store.database.read("SELECT DISTINCT target FROM names"):
+            target = self._target(str(text))
+            if target is not None and not self._store.content.exists(target.digest):
+                is_known = find_copy(self._store.database, target.digest) is not None
+                (self.damaged if is_known else self.unreadable).add(str(target.digest))
+        query = "SELECT DISTINCT target FROM former_names WHERE deleted >= ?"
+        for (text,) in self._store.database.read(query, (since,)):
+            self._target(str(text))
+
+    def _target(self, text: str) -> Descriptor | None:
+        """What a name points to, marked; None if its row is damaged."""
+        try:
+            target = Descriptor.from_json(loads(text))
+        except (LaminaError, ValueError):
+            self.unreadable.add(text[:100])
+            return None
+        self._graph(target.digest, target.media_type)
+        return target
 
     def cache(
         self, used_since: float, evict: frozenset[str] = frozenset(), before: float = 0.0
@@ -390,25 +437,48 @@ class _Mark:
                 continue
             seen.add(str(digest))
             self.blobs.add(str(digest))
-            if not _is_document(kind) or not self._store.content.exists(digest):
+            if kind and not is_document(kind):
                 continue
-            try:
-                raw = self._document(digest, kind)
-                todo += [(child.digest, child.media_type) for child in self._children(kind, raw)]
-            except LaminaError:
-                self.unreadable.add(str(digest))
+            raw = self._document(digest, kind)
+            if raw is not None:
+                todo += self._children(digest, kind or _guess(raw), raw)
 
-    def _document(self, digest: Digest, kind: str) -> bytes:
-        if not kind and self._store.content.info(digest).size > MAX_DOCUMENT:
-            return b""  # pinned without a media type, and too large for a document: a layer
-        return self._store.content.read(digest, limit=MAX_DOCUMENT)
+    def _document(self, digest: Digest, kind: str) -> bytes | None:
+        """The document's bytes, or those of its copy; None if it is not here or damaged."""
+        content = self._store.content
+        is_here = content.exists(digest)
+        if is_here and not kind and content.info(digest).size > MAX_DOCUMENT:
+            return None  # pinned without a media type, and too large for a document: a layer
+        try:
+            raw = content.read(digest, limit=_LARGEST) if is_here else None
+        except LaminaError:
+            raw = None
+        if raw is not None:
+            if kind and len(raw) <= MAX_DOCUMENT and str(digest) not in self.copied:
+                self.uncopied[str(digest)] = raw
+            return raw
+        copy = find_copy(self._store.database, digest)
+        if is_here:  # else it was never pulled
+            (self.unreadable if copy is None else self.damaged).add(str(digest))
+        return copy
 
-    def _children(self, kind: str, raw: bytes) -> Sequence[Descriptor]:
-        kind = kind or _guess(raw)
+    def _children(self, digest: Digest, kind: str, raw: bytes) -> list[tuple[Digest, str]]:
         if kind in mediatype.CONFIGS:
-            self._stack(ImageConfig.parse(raw).diff_ids)
-            return ()
-        return children(kind, raw)
+            self._config(digest, raw)
+            return []
+        try:
+            return [(child.digest, child.media_type) for child in children(kind, raw)]
+        except LaminaError:
+            self.damaged.add(str(digest))
+        return [(Digest.parse(text.decode()), "") for text in _MENTIONED.findall(raw)]
+
+    def _config(self, digest: Digest, raw: bytes) -> None:
+        try:
+            stack = ImageConfig.parse(raw).diff_ids
+        except LaminaError:
+            self.damaged.add(str(digest))
+            stack = _diff_ids(raw)
+        self._stack(stack)
 
     def _stack(self, diff_ids: Sequence[DiffID]) -> None:
         self.snapshots.update(str(chain) for chain in chain_ids(diff_ids))
@@ -425,8 +495,16 @@ def _named_pins(body: dict[str, object]) -> tuple[object, ...]:
     return (body.get("chain"), body.get("snapshot"))
 
 
-def _is_document(kind: str) -> bool:
-    return not kind or kind in mediatype.MANIFESTS | mediatype.INDEXES | mediatype.CONFIGS
+def _diff_ids(raw: bytes) -> tuple[DiffID, ...]:
+    """The layers of a config that is too large or too strange to be used; one that does not say even
+    those was never unpacked.
+    """
+    try:
+        rootfs = parse_object(raw, what="image config", limit=_LARGEST).get("rootfs")
+        texts = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
+        return tuple(DiffID(Digest.parse(str(text))) for text in texts or ())
+    except (LaminaError, TypeError):
+        return ()
 
 
 def _guess(raw: bytes) -> str:

@@ -11,9 +11,8 @@ from __future__ import annotations
 import os
 
 from lamina.errors import LaminaError
-from lamina.spec.descriptor import annotations_of
-from lamina.spec.document import dump
-from lamina.spec.manifest import Index
+from lamina.spec.descriptor import Descriptor, annotations_of
+from lamina.spec.document import dump, parse_object
 from lamina.spec.reference import Reference
 from lamina.start.record import replace
 
@@ -21,13 +20,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from lamina.spec.descriptor import Descriptor
-
 LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 LAYOUT_FILE, INDEX_FILE = "oci-layout", "index.json"
 REF_NAME = "org.opencontainers.image.ref.name"
 FULL_NAME = "io.containerd.image.name"
-_MAX_INDEX = 64 * 1024 * 1024  # bytes; about 100,000 names
+MAX_INDEX = 64 * 1024 * 1024  # bytes; more than 100,000 names
 
 
 def serialise_index(names: Iterable[tuple[str, Descriptor]]) -> bytes:
@@ -71,11 +68,17 @@ def read_index(root: str) -> list[tuple[str, Descriptor]]:
     """(full name, target) of every named entry; nothing if the file is missing or malformed."""
     try:
         with open(os.path.join(root, INDEX_FILE), "rb") as file:
-            raw = file.read(_MAX_INDEX)
-        entries = Index.parse(raw).manifests
+            raw = file.read(MAX_INDEX + 1)
+        # no `Index`: an image's has fewer entries than a store may have names
+        manifests = parse_object(raw, what="index.json", limit=MAX_INDEX).get("manifests")
+        entries = [Descriptor.from_json(entry) for entry in _list(manifests)]
     except (OSError, LaminaError):
         return []
     return [(name, _plain(entry)) for entry in entries if (name := _full_name(entry))]
+
+
+def _list(value: object) -> list[object]:
+    return value if isinstance(value, list) else []
 
 
 def _full_name(entry: Descriptor) -> str:

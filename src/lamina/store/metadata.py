@@ -72,6 +72,9 @@ class MetadataTables:
         text = _descriptor_text(target)
         if self._all_point_to(names, text) and self._index_is_current():
             return
+        from lamina.store.copies import put_copies, read_documents
+
+        documents = read_documents(self._content, target)
         unflushed = self._snapshots.unflushed()
         self._durability.flush()
         now = self._clock()
@@ -85,6 +88,7 @@ class MetadataTables:
                     " WHERE target <> excluded.target",
                     (name, text, now),
                 )
+            put_copies(transaction, documents)
             self._snapshots.flushed(transaction, unflushed)
 
         self._change_names(work, added=dict.fromkeys(names, target))
@@ -142,7 +146,15 @@ class MetadataTables:
                 removed = frozenset(remove(after))
                 after.update(added or {})
                 entries = [(name, after[name]) for name in sorted(after) if name not in removed]
-                staged = self._stage(layoutindex.serialise_index(entries))
+                index = layoutindex.serialise_index(entries)
+                if added and len(index) > layoutindex.MAX_INDEX:
+                    raise LaminaError(
+                        f"the store has too many names: its index.json would have {len(index)}"
+                        f" bytes, and may have {layoutindex.MAX_INDEX}",
+                        kind=Kind.EXHAUSTED,
+                        hint="remove images with 'lamina image prune -a' or 'lamina rmi'",
+                    )
+                staged = self._stage(index)
                 generation = self._database.write(
                     lambda transaction: _next_generation(transaction, work), durable=True
                 )

@@ -97,6 +97,30 @@ def flip_config(lamina: Lamina) -> None:
     flip(blob(lamina, manifest_of(lamina, "app")[1]["config"]["digest"]))
 
 
+def flip_copies(lamina: Lamina) -> None:
+    change_row("UPDATE state SET value = CAST(value || ' ' AS BLOB) WHERE key LIKE 'copy:%'")(
+        lamina
+    )
+
+
+def flip_manifest_and_copy(lamina: Lamina) -> None:
+    flip_manifest(lamina)
+    flip_copies(lamina)
+
+
+def flip_config_and_copy(lamina: Lamina) -> None:
+    flip_config(lamina)
+    flip_copies(lamina)
+
+
+def lose_manifest(lamina: Lamina) -> None:
+    blob(lamina, manifest_of(lamina, "app")[0]).unlink()
+
+
+def lose_config(lamina: Lamina) -> None:
+    blob(lamina, manifest_of(lamina, "app")[1]["config"]["digest"]).unlink()
+
+
 def flip_layer(lamina: Lamina, position: int = 1) -> None:
     layers: list[dict[str, str]] = manifest_of(lamina, "app")[1]["layers"]  # type: ignore[assignment]
     flip(blob(lamina, layers[position]["digest"]))
@@ -153,8 +177,13 @@ def flip_about(lamina: Lamina) -> None:
 
 
 DAMAGE: dict[str, tuple[Callable[[Lamina], None], str, str]] = {
-    "manifest": (flip_manifest, "blob", "fetched again"),
-    "config": (flip_config, "blob", "fetched again"),
+    "manifest": (flip_manifest, "blob", "put back from the database's copy"),
+    "config": (flip_config, "blob", "put back from the database's copy"),
+    "manifest without a copy": (flip_manifest_and_copy, "blob", "fetched again"),
+    "config without a copy": (flip_config_and_copy, "blob", "fetched again"),
+    "lost manifest": (lose_manifest, "missing", "put back from the database's copy"),
+    "lost config": (lose_config, "missing", "put back from the database's copy"),
+    "copy of a document": (flip_copies, "copy", "forgotten"),
     "layer of a COPY": (flip_layer, "blob", "made again from its snapshot"),
     "layer of a RUN": (
         lambda lamina: flip_layer(lamina, 2),
@@ -253,6 +282,7 @@ def test_what_only_a_fetched_manifest_tells_of_is_fetched_too(lamina: Lamina) ->
         shutil.rmtree(path)
     change_row("DELETE FROM snapshots")(lamina)
     flip_manifest(lamina)
+    change_row("DELETE FROM state WHERE key LIKE 'copy:%'")(lamina)
     rows = fsck(lamina, "--repair", status=0)
     assert {row["Subject"] for row in rows} == {manifest_name(lamina), layers[1]["digest"]}
     assert fsck(lamina, status=0) == []
@@ -260,6 +290,7 @@ def test_what_only_a_fetched_manifest_tells_of_is_fetched_too(lamina: Lamina) ->
 
 def test_what_no_registry_has_is_listed_as_lost_and_kept(lamina: Lamina) -> None:
     flip_manifest(lamina)
+    change_row("DELETE FROM state WHERE key LIKE 'copy:%'")(lamina)
     digest = manifest_name(lamina)
     (row,) = [
         row for row in fsck(lamina, "--repair", "--offline", status=6) if row["State"] == "lost"

@@ -7,11 +7,15 @@ import os
 import time
 from pathlib import Path
 
+import pytest
+
 from lamina.buildcache.codec import Remembered
 from lamina.buildcache.exporting import CacheExport, DirectoryPlace
 from lamina.buildcache.options import CacheTo
+from lamina.buildcache.places import read_cache
 from lamina.events import silent
 from lamina.image.view import Image
+from lamina.registry.layout import LayoutEnd
 from lamina.spec.digest import Digest
 from lamina.store import open_store
 from lamina.tasks import CancelToken
@@ -51,4 +55,28 @@ def test_layer_is_sent_before_the_end(tmp_path: Path) -> None:
     export.close()
     assert (done.records, done.layers, done.sent) == (1, len(stack), 1)
     assert (cache / "index.json").exists()
+    store.close()
+
+
+def test_explanations_are_left_out_of_a_cache_that_would_be_too_large(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lamina.buildcache.codec.MAX_SIZE", 1000)
+    store = open_store(str(tmp_path / "store"))
+    export = CacheExport(
+        CacheTo("local", dest=str(tmp_path / "cache")),
+        DirectoryPlace(str(tmp_path / "cache"), "t", time.time),
+        store,
+        imports=None,
+        emit=silent,
+        cancel=CancelToken(),
+        clock=time.time,
+    )
+    record = Remembered(Digest.of(b"k"), (), "s", tree="x" * 2000)
+    with store.lease("test"):
+        export.finish([record], [], frozenset())
+    export.close()
+    layout = LayoutEnd(str(tmp_path / "cache"))
+    (found,) = read_cache(layout, layout.find("t"))
+    assert [(each.name, each.tree) for each in found.document.records] == [("s", "")]
     store.close()

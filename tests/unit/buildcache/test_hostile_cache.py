@@ -12,6 +12,7 @@ from lamina.buildcache import codec
 from lamina.buildcache.codec import CacheDocument, Remembered, decode, encode
 from lamina.errors import Kind, LaminaError
 from lamina.spec.digest import DiffID, Digest
+from lamina.spec.document import DocumentTooLarge
 
 D = f"sha256:{'1' * 64}"
 
@@ -93,3 +94,33 @@ def test_result_needs_its_layer() -> None:
     one = Remembered(Digest.parse(D), (DiffID(Digest.parse(D)),), "n")
     with pytest.raises(KeyError):
         encode(CacheDocument((one,)))
+
+
+@pytest.mark.parametrize(
+    ("limit", "value"),
+    [
+        ("MAX_LAYERS", 1),
+        ("MAX_RECORDS", 1),
+        ("MAX_DEPTH", 1),
+        ("MAX_EXPANDED", 2),
+        ("MAX_SIZE", 300),
+    ],
+)
+def test_what_would_be_refused_is_not_written(
+    limit: str, value: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layers = tuple((DiffID(Digest.of(text)), Digest.of(text)) for text in (b"a", b"b"))
+    stack = tuple(diff_id for diff_id, _ in layers)
+    records = tuple(
+        Remembered(Digest.of(part[0].hex.encode()), part, "n") for part in (stack, stack[1:])
+    )
+    sound = CacheDocument(records, layers)
+    assert len(decode(encode(sound)).records) == 2
+    monkeypatch.setattr(codec, limit, value)
+    with pytest.raises(DocumentTooLarge, match=rf"may have {value}$"):
+        encode(sound)
+
+
+def test_name_of_a_step_is_no_longer_than_is_read() -> None:
+    record = Remembered(Digest.of(b"k"), (), "n" * (2 << 20))
+    assert decode(encode(CacheDocument((record,)))).records[0].key == record.key

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 
 import pytest
 
@@ -13,7 +14,7 @@ from lamina.spec import mediatype
 from lamina.spec.config import Healthcheck, ImageConfig
 from lamina.spec.descriptor import Descriptor
 from lamina.spec.digest import DiffID, Digest
-from lamina.spec.document import parse_object
+from lamina.spec.document import MAX_DOCUMENT, DocumentTooLarge, parse_object
 from lamina.spec.identity import chain_id, chain_ids
 from lamina.spec.manifest import Index, Manifest, children
 
@@ -176,3 +177,19 @@ def test_a_declared_media_type_must_agree_with_the_document() -> None:
     raw = Manifest.make(CONFIG, []).raw
     with pytest.raises(LaminaError):
         Manifest.parse(raw, media_type=mediatype.DOCKER_MANIFEST)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda text: ImageConfig("amd64", "linux", author=text).serialise(),
+        lambda text: Manifest.make(CONFIG, [LAYER], annotations=[("a", text)]),
+        lambda text: Index.make([CONFIG], annotations=[("a", text)]),
+    ],
+)
+def test_documents_are_as_large_as_can_be_read_and_no_larger(make: Callable[[str], object]) -> None:
+    make("x" * (MAX_DOCUMENT - 1000))
+    with pytest.raises(DocumentTooLarge) as caught:
+        make("x" * MAX_DOCUMENT)
+    assert caught.value.kind is Kind.INVALID
+    assert str(MAX_DOCUMENT) in str(caught.value)

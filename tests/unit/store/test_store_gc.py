@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -14,10 +15,12 @@ from lamina.spec import mediatype
 from lamina.spec.config import ImageConfig
 from lamina.spec.descriptor import Descriptor
 from lamina.spec.digest import ChainID, DiffID, Digest, Stack
+from lamina.spec.document import MAX_DOCUMENT
 from lamina.spec.identity import chain_ids
 from lamina.spec.manifest import Index, Manifest
 from lamina.start.record import Record
 from lamina.store import LocalStore
+from lamina.store.copies import copied
 from lamina.store.gc import Collected, collect
 from lamina.store.ports import CacheRecord, Document
 
@@ -317,20 +320,133 @@ def test_lease_of_the_collecting_thread_holds_nothing_back(store: LocalStore, cl
     assert is_gone(store, image)
 
 
-def test_damaged_manifest_is_reported_and_no_blob_is_removed(
-    store: LocalStore, clock: Clock, notices: Notices
-) -> None:
-    image, loose = make_image(store, b"one"), store.content.add(b"loose")
-    store.metadata.set_names([APP], image.manifest)
-    path = store.content.path(image.manifest.digest)
+def flip(store: LocalStore, digest: Digest) -> None:
+    """Damage a blob as a disk does: no time changes."""
+    path = store.content.path(digest)
+    before = os.stat(path)
     os.chmod(path, 0o600)
     with open(path, "r+b") as file:
         file.write(b"!")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def forget_copies(store: LocalStore) -> None:
+    store.database.write(lambda transaction: transaction.run("DELETE FROM state WHERE key > 'c'"))
+
+
+def has_layers(store: LocalStore, image: Image) -> bool:
+    return all(store.content.exists(layer.digest) for layer in image.layers) and all(
+        store.snapshots.exists(chain) for chain in image.chains
+    )
+
+
+@pytest.mark.parametrize("what", ["manifest", "config", "manifest is gone", "config is gone"])
+def test_damaged_document_keeps_what_it_needs_and_nothing_else(
+    store: LocalStore, clock: Clock, notices: Notices, what: str
+) -> None:
+    image, other = make_image(store, b"one", b"two"), make_image(store, b"three")
+    store.metadata.set_names([APP], image.manifest)
+    digest = image.config if "config" in what else image.manifest.digest
+    if "gone" in what:
+        store.content.delete(digest)
+    else:
+        flip(store, digest)
+    clock.advance(1)
+    for _ in range(2):  # the copy outlives collections
+        collect(store, emit=notices)
+        assert has_layers(store, image)
+        assert is_gone(store, other)
+    told = [message for message in notices.messages if digest.hex in message]
+    assert bool(told) == (what != "config is gone")  # it may never have been pulled
+    store.metadata.delete_names([APP])
+    clock.advance(1)
+    collect(store)
+    assert is_gone(store, image)
+    assert copied(store.database) == frozenset()
+
+
+@pytest.mark.parametrize("what", ["manifest", "config", "manifest is gone"])
+def test_damaged_document_without_a_copy_is_reported_and_keeps_everything(
+    store: LocalStore, clock: Clock, notices: Notices, what: str
+) -> None:
+    image, loose = make_image(store, b"one"), make_image(store, b"loose")
+    store.metadata.set_names([APP], image.manifest)
+    forget_copies(store)
+    digest = image.config if what == "config" else image.manifest.digest
+    if "gone" in what:
+        store.content.delete(digest)
+    else:
+        flip(store, digest)
     clock.advance(1)
     collect(store, emit=notices)
-    assert store.content.exists(image.layers[0].digest)
+    assert has_layers(store, image)
+    assert is_whole(store, loose)
+    assert any(digest.hex in message for message in notices.messages)
+    store.metadata.delete_names([APP])
+    clock.advance(1)
+    collect(store)
+    assert is_gone(store, image)
+    assert is_gone(store, loose)
+
+
+def test_damaged_copy_says_nothing(store: LocalStore, clock: Clock) -> None:
+    image, loose = make_image(store, b"one"), store.content.add(b"loose")
+    store.metadata.set_names([APP], image.manifest)
+    store.database.write(
+        lambda transaction: transaction.run("UPDATE state SET value = x'7b7d' WHERE key > 'c'")
+    )
+    flip(store, image.manifest.digest)
+    clock.advance(1)
+    collect(store)
+    assert has_layers(store, image)
     assert store.content.exists(loose)
-    assert any(image.manifest.digest.hex in message for message in notices.messages)
+
+
+@pytest.mark.parametrize("room", [0, 1 << 60])
+def test_copies_are_made_of_what_was_named_before_there_were_any(
+    store: LocalStore, clock: Clock, room: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = make_image(store, b"one")
+    store.metadata.set_names([APP], image.manifest)
+    forget_copies(store)
+    monkeypatch.setattr("lamina.store.gc._ROOM", room)
+    collect(store)
+    wanted = {str(image.manifest.digest), str(image.config)} if not room else set()
+    assert copied(store.database) == wanted
+
+
+def test_config_that_is_too_large_keeps_its_image_and_nothing_else(
+    store: LocalStore, clock: Clock, notices: Notices
+) -> None:
+    image, other = make_image(store, b"one", b"two"), make_image(store, b"three")
+    document = json.loads(store.content.read(image.config, limit=MAX_DOCUMENT))
+    raw = json.dumps(document | {"author": "x" * MAX_DOCUMENT}).encode()
+    config = Descriptor(mediatype.OCI_CONFIG, store.content.add(raw), len(raw))
+    manifest = Manifest.make(config, image.layers)
+    store.content.add(manifest.raw)
+    store.metadata.set_names([APP], manifest.descriptor())
+    clock.advance(1)
+    collect(store, emit=notices)
+    assert store.content.exists(config.digest)
+    assert has_layers(store, image)
+    assert is_gone(store, other)
+    assert any(config.digest.hex in message for message in notices.messages)
+
+
+def test_manifest_of_another_kind_keeps_all_that_it_mentions(
+    store: LocalStore, clock: Clock, notices: Notices
+) -> None:
+    image, other = make_image(store, b"one"), make_image(store, b"three")
+    document = {"layers": [str(image.layers[0].digest)], "config": {"digest": str(image.config)}}
+    raw = json.dumps(document).encode()
+    target = Descriptor(mediatype.OCI_MANIFEST, store.content.add(raw), len(raw))
+    store.metadata.set_names([APP], target)
+    clock.advance(1)
+    collect(store, emit=notices)
+    assert has_layers(store, image)
+    assert store.content.exists(image.config)
+    assert is_gone(store, other)
+    assert any(target.digest.hex in message for message in notices.messages)
 
 
 def test_blobs_that_a_name_needs_but_were_never_fetched_are_no_error(

@@ -15,9 +15,10 @@ from lamina.errors import Kind, LaminaError
 from lamina.spec import mediatype
 from lamina.spec.descriptor import Descriptor
 from lamina.spec.digest import DiffID, Digest
+from lamina.spec.document import MAX_DOCUMENT
 from lamina.start.record import replace
 from lamina.store import LocalStore
-from lamina.store.layoutindex import FULL_NAME, REF_NAME
+from lamina.store.layoutindex import FULL_NAME, REF_NAME, read_index
 from lamina.store.ports import CacheRecord
 
 TYPE_CHECKING = False
@@ -235,3 +236,35 @@ def test_another_process_sees_what_was_set(
 ) -> None:
     store.metadata.set_names([APP], a_manifest(store))
     assert [named.name for named in open_again().metadata.list_names()] == [APP]
+
+
+def test_index_of_more_names_than_an_image_has_entries_is_read_again(store: LocalStore) -> None:
+    target = a_manifest(store)
+    names = [f"docker.io/library/app:{'x' * 100}{number:05}" for number in range(11_000)]
+    store.metadata.set_names(names, target)
+    assert len(Path(store.root, "index.json").read_bytes()) > MAX_DOCUMENT
+    assert [name for name, _ in read_index(store.root)] == names
+
+
+def test_names_are_bounded_by_what_is_read_again(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = a_manifest(store)
+    store.metadata.set_names([APP], target)
+    monkeypatch.setattr("lamina.store.layoutindex.MAX_INDEX", 400)
+    with pytest.raises(LaminaError) as caught:
+        store.metadata.set_names([OTHER], target)
+    assert caught.value.kind is Kind.EXHAUSTED
+    assert "400" in str(caught.value)
+    assert [named.name for named in store.metadata.list_names()] == [APP]
+    store.metadata.delete_names([APP])  # making it smaller always works
+
+
+def test_name_that_moved_is_not_deleted_for_what_it_was(store: LocalStore) -> None:
+    first, second = a_manifest(store), a_manifest(store, b"[]")
+    store.metadata.set_names([APP, OTHER], first)
+    seen = store.metadata.list_names()
+    store.metadata.set_names([APP], second)
+    assert store.metadata.delete_names([*seen, "none"]) == [OTHER, "none"]
+    assert [(named.name, named.target) for named in store.metadata.list_names()] == [(APP, second)]
+    assert [entry["digest"] for entry in index_of(store)] == [str(second.digest)]
