@@ -47,6 +47,20 @@ def busybox_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made_once(tmp_path_factory, "busybox", make) / "store"
 
 
+@pytest.fixture(scope="session")
+def debian_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A store with `debian:bookworm` made for the epoch 1700000000; all tests build in it."""
+
+    def make(place: Path) -> None:
+        lamina = Lamina(place / "store", place)
+        lamina("bootstrap", "debian:bookworm", env={"SOURCE_DATE_EPOCH": "1700000000"})
+
+    made = made_once(tmp_path_factory, "debian", make)
+    yield made / "store"
+    if not os.environ.get("PYTEST_XDIST_WORKER"):  # it is too large to be kept
+        shutil.rmtree(made, ignore_errors=True)
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[LocalStore]:
     """An empty store."""
