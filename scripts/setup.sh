@@ -15,7 +15,7 @@ as_root() {
 needed=(crun runc iproute2 nftables mmdebstrap busybox-static ca-certificates)
 compared=(
   skopeo umoci buildah podman zstd xz-utils attr git curl openssh-client procps qemu-user-static
-  docker-registry apache2-utils chromium chromium-driver
+  docker-registry apache2-utils chromium chromium-driver strace iptables
 )
 missing=()
 for package in "${needed[@]}" "${compared[@]}"; do
