@@ -18,7 +18,7 @@ needed=(
 )
 compared=(
   skopeo umoci buildah podman zstd xz-utils attr git curl openssh-client procps qemu-user-static
-  docker-registry apache2-utils chromium chromium-driver
+  docker-registry apache2-utils chromium chromium-driver strace iptables
 )
 missing=()
 for package in "${needed[@]}" "${compared[@]}"; do

@@ -17,6 +17,6 @@ if [ -z "${LAMINA_TEST_WHOLE:-}" ]; then
   : "${LAMINA_TEST_SEED:=$(git rev-parse --short HEAD 2>/dev/null || date +%F)}"
   export LAMINA_TEST_SEED
 fi
-# Half as many workers again as processors: many tests wait, for a lock, a timeout or another process.
-# worksteal: the last tests are the slowest, and should not all be one worker's.
-"$pytest" -n $(($(nproc) * 3 / 2)) --dist worksteal "$@"
+# Twice as many workers as processors: many tests wait, for a lock, a timeout or another process.
+# worksteal: a worker that is done takes over from the one that has most left.
+"$pytest" -n $(($(nproc) * 2)) --dist worksteal "$@"

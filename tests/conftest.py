@@ -36,6 +36,27 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         codecache.write()
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Let slow tests begin early and side by side: xdist gives each worker a run of the tests, and
+    what is left over at the end should be small.
+
+    Tests on Debian wait for the one that makes it: the first worker begins with some, the others come
+    to theirs when it is there.
+    """
+    workers = getattr(config, "workerinput", {}).get("workercount", 0)
+    if not workers:
+        return
+    slow = [item for item in items if item.get_closest_marker("slow") is not None]
+    fast = [item for item in items if item.get_closest_marker("slow") is None]
+    debian = [item for item in slow if "debian_store" in getattr(item, "fixturenames", ())]
+    other = [item for item in slow if item not in debian]
+    items.clear()
+    for worker in range(workers):
+        share = fast[len(fast) * worker // workers : len(fast) * (worker + 1) // workers]
+        early = len(share) // 4 if worker else 0
+        items += [*other[worker::workers], *share[:early], *debian[worker::workers], *share[early:]]
+
+
 @pytest.fixture(scope="session")
 def busybox_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store that holds `busybox:latest`, unpacked, and knows its runtime; tests copy it."""
@@ -48,6 +69,20 @@ def busybox_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
         lamina("run", "--rm", "--network=none", "busybox", "true", check=False)
 
     return made_once(tmp_path_factory, "busybox", make) / "store"
+
+
+@pytest.fixture(scope="session")
+def debian_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A store with `debian:bookworm` made for the epoch 1700000000; all tests build in it."""
+
+    def make(place: Path) -> None:
+        lamina = Lamina(place / "store", place)
+        lamina("bootstrap", "debian:bookworm", env={"SOURCE_DATE_EPOCH": "1700000000"})
+
+    made = made_once(tmp_path_factory, "debian", make)
+    yield made / "store"
+    if not os.environ.get("PYTEST_XDIST_WORKER"):  # it is too large to be kept
+        shutil.rmtree(made, ignore_errors=True)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
-    """The directory `name`, which `make` filled in a process of this run; nobody may change it.
+    """The directory `name`, which `make` filled in a process of this run, for all its processes.
 
     `make` is given another path, which becomes that one when it is done: what failed is made anew.
     """

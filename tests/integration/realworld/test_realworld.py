@@ -21,7 +21,6 @@ from pathlib import Path
 
 import pytest
 
-from lamina.system.locks import FileLock
 from lamina.testing.command import Lamina
 
 pytestmark = [
@@ -40,28 +39,12 @@ USER, PASSWORD, TOKEN = (
 WAIT = 60  # seconds for a server to answer on a busy machine
 
 
-@pytest.fixture(scope="session")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A store with `debian:bookworm`, made by whichever test process comes first."""
-    place = tmp_path_factory.getbasetemp()
-    if os.environ.get("PYTEST_XDIST_WORKER"):
-        place = place.parent  # all workers' directories are in it
-    root = place / "realworld"
-    with FileLock(f"{place}/realworld.lock"):
-        lamina = Lamina(root, HERE)
-        if lamina("inspect", "debian:bookworm", check=False).returncode:
-            lamina("bootstrap", "debian:bookworm")
-    yield root
-    if place == tmp_path_factory.getbasetemp():
-        shutil.rmtree(root, ignore_errors=True)
-
-
 @pytest.fixture
-def image(store: Path) -> Callable[[str], tuple[Lamina, str]]:
+def image(debian_store: Path) -> Callable[[str], tuple[Lamina, str]]:
     """Build the example of a name; the command and the image's name."""
 
     def build(name: str) -> tuple[Lamina, str]:
-        lamina = Lamina(store, HERE)
+        lamina = Lamina(debian_store, HERE)
         bundle = os.environ.get("SSL_CERT_FILE", "")
         flags = ["--ca-bundle", bundle] if bundle else []
         lamina("build", "--progress=plain", *flags, "-t", f"real-{name}", str(HERE / name))
@@ -181,8 +164,8 @@ def built(lamina: Lamina, place: Path, name: str, *flags: str) -> str:
     return found.stdout + found.stderr
 
 
-def test_packages_are_downloaded_once(store: Path, tmp_path: Path) -> None:
-    lamina = Lamina(store, HERE)
+def test_packages_are_downloaded_once(debian_store: Path, tmp_path: Path) -> None:
+    lamina = Lamina(debian_store, HERE)
     place = tmp_path / "caches"
     shutil.copytree(HERE / "caches", place)
     first = built(lamina, place, "real-caches")
@@ -237,10 +220,10 @@ def private_port() -> Iterator[int]:
 
 
 def test_secrets_of_a_private_index_stay_out(
-    store: Path, tmp_path: Path, private_port: int, monkeypatch: pytest.MonkeyPatch
+    debian_store: Path, tmp_path: Path, private_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PRIVATE_TOKEN", TOKEN)
-    lamina = Lamina(store, HERE)
+    lamina = Lamina(debian_store, HERE)
     login = tmp_path / "login"
     machine = f"machine http://127.0.0.1:{private_port} login {USER} password {PASSWORD}\n"
     login.write_text(machine)
@@ -260,7 +243,7 @@ def test_secrets_of_a_private_index_stay_out(
     shown += lamina(*output).stderr
     for secret in (PASSWORD, TOKEN):
         assert secret not in shown
-        for place in (store, tmp_path / "tree"):
+        for place in (debian_store, tmp_path / "tree"):
             search = ["grep", "-rlFa", "--exclude-dir=proc", secret, str(place)]
             found = subprocess.run(search, capture_output=True, text=True, check=False)
             assert not found.stdout, f"a secret is in {found.stdout}"

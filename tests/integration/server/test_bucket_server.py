@@ -131,6 +131,7 @@ def test_two_servers_take_pushes_of_one_repository_at_once(s3: S3Server, start: 
     assert client("GET", "/v2/_catalog").json() == {"repositories": ["a"]}
 
 
+@pytest.mark.slow
 def test_upload_of_a_killed_server_ends_on_another(s3: S3Server, start: Start) -> None:
     bucket = s3.bucket()
     first, second = start(bucket), start(bucket)

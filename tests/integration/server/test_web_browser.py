@@ -12,7 +12,7 @@ from lamina.testing.browser import chromium
 from lamina.testing.registry import RegistryServer
 from lamina.testing.registry_sample import config, push_index, push_platform
 
-pytestmark = [pytest.mark.tool("chromium", "chromedriver"), pytest.mark.slow]
+pytestmark = pytest.mark.tool("chromium", "chromedriver")
 
 EVIL = '"><script>window.hacked=1</script><img src=x onerror="window.hacked=1">'
 
