@@ -6,7 +6,6 @@ Each tree is opened once, and each selection made once, for keys, explanations a
 
 from __future__ import annotations
 
-import _thread
 import os
 
 from lamina.builder.context import Contexts
@@ -15,6 +14,7 @@ from lamina.builder.tree import Tree
 from lamina.errors import Kind, LaminaError
 from lamina.plan.ops import CopyAction, GitSource, HttpSource, InlineSource, LocalSource
 from lamina.solver.keys import uses
+from lamina.start.lowlevel import allocate_lock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Sources:
         self._selections: dict[tuple[Digest, int], Selection] = {}
         self._stage_trees: dict[Result, Tree] = {}
         self._closables: list[_Closable] = []
-        self._guard = _thread.allocate_lock()
+        self._guard = allocate_lock()
 
     @property
     def site(self) -> str:

@@ -13,10 +13,10 @@ one comparison of bytes, and the digest of all that it holds is remembered besid
 from __future__ import annotations
 
 import struct
-from _operator import attrgetter  # the module `operator` is Python code around it
 from itertools import starmap
 
 from lamina.start.hashing import sha256_of
+from lamina.start.lowlevel import attrgetter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
