@@ -40,10 +40,6 @@ CASES = {
         "_signal",
         ["from lamina.start.lowlevel import signal", "assert signal.SIGKILL == 9"],
     ),
-    "operator": (
-        "_operator",
-        ["from lamina.start.lowlevel import attrgetter", "assert attrgetter('real')(1) == 1"],
-    ),
     "socket": (
         "_socket",
         [
