@@ -37,13 +37,21 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With --ordinary what says that it needs the host's root is left out; that is no skip."""
+    if config.getoption("--ordinary"):
+        left_out = [item for item in items if item.get_closest_marker("host_root") is not None]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+    _order(items, workers=getattr(config, "workerinput", {}).get("workercount", 0))
+
+
+def _order(items: list[pytest.Item], *, workers: int) -> None:
     """Let slow tests begin early and side by side: xdist gives each worker a run of the tests, and
     what is left over at the end should be small.
 
     Tests on Debian wait for the one that makes it: the first worker begins with some, the others come
     to theirs when it is there.
     """
-    workers = getattr(config, "workerinput", {}).get("workercount", 0)
     if not workers:
         return
     slow = [item for item in items if item.get_closest_marker("slow") is not None]
@@ -125,15 +133,6 @@ def _actor(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
         command.actor = command.Actor()
     local._check_directory = check
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With --ordinary what says that it needs the host's root is left out; that is no skip."""
-    if not config.getoption("--ordinary"):
-        return
-    left_out = [item for item in items if item.get_closest_marker("host_root") is not None]
-    config.hook.pytest_deselected(items=left_out)
-    items[:] = [item for item in items if item not in left_out]
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

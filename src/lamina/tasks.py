@@ -7,9 +7,8 @@ the siblings of the first that fails, and returns only when all have ended.
 
 from __future__ import annotations
 
-import _thread
-
 from lamina.errors import Cancelled
+from lamina.start.lowlevel import allocate_lock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,9 +24,9 @@ class CancelToken:
     def __init__(self, parent: CancelToken | None = None) -> None:
         # a plain flag and a gate that is shut until then: `threading` costs 1 ms of each start
         self._is_set = False
-        self._gate = _thread.allocate_lock()
+        self._gate = allocate_lock()
         self._gate.acquire()
-        self._lock = _thread.allocate_lock()
+        self._lock = allocate_lock()
         self._callbacks: list[Callable[[], None]] = []
         if parent is not None:
             parent.on_cancel(self.cancel)
@@ -84,7 +83,7 @@ class TaskGroup:
     def __init__(self, parent: CancelToken | None = None) -> None:
         self.token = CancelToken(parent)
         self._threads: list[threading.Thread] = []
-        self._lock = _thread.allocate_lock()
+        self._lock = allocate_lock()
         self._errors: list[BaseException] = []
 
     def start(self, function: Callable[[], object], *, name: str = "task") -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -66,6 +67,27 @@ def test_what_an_object_can_do_is_its_type() -> None:
 )
 def test_only_the_command_line_prints(path: Path) -> None:
     assert not re.search(r"^ *print\((?!.*# )", path.read_text(), re.MULTILINE)
+
+
+def imported(node: ast.AST) -> list[str]:
+    """The modules that a statement imports, of the outermost package."""
+    if isinstance(node, ast.Import):
+        return [alias.name.partition(".")[0] for alias in node.names]
+    if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+        return [node.module.partition(".")[0]]
+    return []
+
+
+# container/launcher.py is a program that starts without lamina
+@pytest.mark.parametrize(
+    "path",
+    [p for p in SOURCES if not relative(p).startswith(("start/", "container/launcher.py"))],
+    ids=relative,
+)
+def test_what_is_behind_standard_modules_is_the_concern_of_one_room(path: Path) -> None:
+    found = [name for node in ast.walk(ast.parse(path.read_bytes())) for name in imported(node)]
+    private = [name for name in found if name.startswith("_") and name != "__future__"]
+    assert private == [], "lamina.start has a module for it, or should have one"
 
 
 def test_every_adr_has_its_parts_and_number() -> None:

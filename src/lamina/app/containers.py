@@ -22,12 +22,12 @@ from lamina.container.network.publish import PortMapping
 from lamina.container.state import KIND, ContainerConfig, State
 from lamina.errors import Kind, LaminaError
 from lamina.events import Notice, silent
+from lamina.start.lowlevel import signal
 from lamina.start.record import Record, replace
 from lamina.system.userns import enter, is_host_root
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import signal
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Any
 
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
     from lamina.store.ports import Document, Store
     from lamina.system.sockets import Socket
     from lamina.tasks import CancelToken
-else:
-    import _signal as signal  # the C module alone: `signal` imports enum (2 ms)
 
 
 class Host(Record):

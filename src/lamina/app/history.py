@@ -11,7 +11,6 @@ becomes a Notice. docs/adr/0059 says what is kept how long.
 
 from __future__ import annotations
 
-import _thread
 import os
 
 from lamina.errors import Cancelled, Kind, LaminaError, SourceError, never
@@ -30,6 +29,7 @@ from lamina.events import (
 from lamina.plan.ops import Exec, FileOp, LayerOp, MkdirAction
 from lamina.spec.identity import chain_id
 from lamina.start.jsontext import dumps, loads
+from lamina.start.lowlevel import allocate_lock
 from lamina.store.ports import Document
 from lamina.system.process import this_process
 
@@ -88,7 +88,7 @@ class Recorder:
         self._clock = clock
         self._emit = emit
         self._created = clock()
-        self._guard = _thread.allocate_lock()
+        self._guard = allocate_lock()
         self._file: _LogFile | None = None
         self._works = True
         self._numbers: dict[Digest, int] = {}

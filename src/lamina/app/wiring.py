@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import _thread
 import os
 import time
 
 from lamina.errors import Kind, LaminaError
 from lamina.events import Notice
+from lamina.start.lowlevel import allocate_lock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class BuildHost:
         self._network: Network | None = None
         self._pool: NetworkPool | None = None
         self._is_told = False
-        self._guard = _thread.allocate_lock()
+        self._guard = allocate_lock()
         self._connect = registries
 
     @property

@@ -10,7 +10,6 @@ attempt does not believe records that need it.
 
 from __future__ import annotations
 
-import _thread
 from itertools import pairwise
 
 from lamina.buildcache.places import open_place, read_cache
@@ -20,6 +19,7 @@ from lamina.spec.config import ImageConfig
 from lamina.spec.digest import Digest
 from lamina.spec.identity import chain_ids
 from lamina.spec.manifest import children
+from lamina.start.lowlevel import allocate_lock
 from lamina.start.record import Record
 from lamina.store.ports import EarlierKey
 
@@ -81,7 +81,7 @@ class Imports:
         self._emit = emit
         self._cancel = cancel
         self._clock = clock
-        self._guard = _thread.allocate_lock()
+        self._guard = allocate_lock()
         self._is_read = False
         self._records: dict[Digest, list[tuple[Remembered, str]]] = {}
         self._blobs: dict[DiffID, list[tuple[Source, Descriptor, str]]] = {}

@@ -6,8 +6,6 @@ Called only for steps that are about to run, so a fully cached build does none o
 
 from __future__ import annotations
 
-import _thread
-
 from lamina.errors import LaminaError
 from lamina.events import VertexExplained
 from lamina.plan.ops import ImageSource, Merge
@@ -17,6 +15,7 @@ from lamina.solver.explain import Cause, Explanation, nearest, sentence
 from lamina.solver.keytree import KeyTree, annotated, split_name
 from lamina.spec.digest import Digest
 from lamina.spec.identity import chain_id
+from lamina.start.lowlevel import allocate_lock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ class Explainer:
         self._site = site
         self._began = began
         self._emit = emit
-        self._guard = _thread.allocate_lock()
+        self._guard = allocate_lock()
         self._trees: dict[str, KeyTree | None] = {}
         self._names: dict[str, tuple[dict[str, list[str]], dict[int, list[str]]]] = {}
         self._matches: dict[Digest, str] = {}  # vertex -> key of its nearest earlier tree

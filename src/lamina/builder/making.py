@@ -6,7 +6,6 @@ Not imported by a build that is fully cached.
 
 from __future__ import annotations
 
-import _thread
 import os
 
 from lamina.errors import Kind, LaminaError, never
@@ -14,6 +13,7 @@ from lamina.events import VertexLog
 from lamina.plan.ops import CopyAction, Exec, FileOp, ImageSource, LayerOp, Merge, MkdirAction
 from lamina.solver.keys import uses
 from lamina.spec.identity import chain_id
+from lamina.start.lowlevel import allocate_lock
 from lamina.store.working import working_key
 from lamina.system.process import unique_name
 
@@ -81,7 +81,7 @@ class Maker:
         self._closables: list[_Closable] = []
         self._mounter: Mounter | None = None
         self._directories: LayerDirectories | None = None
-        self._guard = _thread.allocate_lock()
+        self._guard = allocate_lock()
 
     def close(self) -> None:
         """Free every descriptor."""

@@ -6,7 +6,6 @@ Each tree is opened once, and each selection made once, for keys, explanations a
 
 from __future__ import annotations
 
-import _thread
 import os
 
 from lamina.builder.context import Contexts
@@ -23,6 +22,7 @@ from lamina.plan.ops import (
     PinnedSource,
 )
 from lamina.solver.keys import uses
+from lamina.start.lowlevel import allocate_lock
 
 _MANY = 100  # mounts of stages, which stay open; 1,024 files is a common limit
 
@@ -86,7 +86,7 @@ class Sources:
         self._stage_trees: dict[Stack, Tree] = {}
         self._closables: list[_Closable] = []
         self._mounts = 0
-        self._guard = _thread.allocate_lock()
+        self._guard = allocate_lock()
 
     @property
     def site(self) -> str:

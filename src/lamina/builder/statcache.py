@@ -13,7 +13,6 @@ one comparison of bytes, and the digest of all that it holds is remembered besid
 from __future__ import annotations
 
 import struct
-from _operator import attrgetter  # the module `operator` is Python code around it
 from itertools import starmap
 
 from lamina.start.hashing import sha256_of
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 RACY_NS = 2_000_000_000  # the coarsest timestamps in use: FAT's, and some network filesystems'
 _MAGIC = b"lamina stat 2\n"
 _STAMP = struct.Struct("<Q2q3Q")  # times before 1970 are negative
-_FIELDS = attrgetter("st_size", "st_mtime_ns", "st_ctime_ns", "st_ino", "st_dev", "st_mode")
 _HEAD = struct.Struct(
     "<H2I32s"
 )  # lengths of path and names, number of entries, sum of the directory
@@ -37,19 +35,23 @@ _CHECKSUM = 32  # bytes of SHA-256 of what follows: a flipped bit must not becom
 _SPARE = 1000  # directories of other Dockerfiles' selections that may stay
 
 
+def _fields(s: os.stat_result) -> tuple[int, ...]:
+    return s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino, s.st_dev, s.st_mode
+
+
 def stamp(status: os.stat_result) -> bytes:
     """What must be equal for the digest to be believed."""
-    return _STAMP.pack(*_FIELDS(status))
+    return _STAMP.pack(*_fields(status))
 
 
 def is_same(status: os.stat_result, other: os.stat_result) -> bool:
     """Whether the stamps are equal."""
-    return _FIELDS(status) == _FIELDS(other)
+    return _fields(status) == _fields(other)
 
 
 def stamps(statuses: Iterable[os.stat_result]) -> bytes:
     """The stamps of several files, one after the other."""
-    return b"".join(starmap(_STAMP.pack, map(_FIELDS, statuses)))
+    return b"".join(starmap(_STAMP.pack, map(_fields, statuses)))
 
 
 class Listed:

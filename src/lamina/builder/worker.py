@@ -7,13 +7,13 @@ layer's record, then the cache records.
 
 from __future__ import annotations
 
-import _thread
 import os
 
 from lamina.errors import LaminaError, SourceError
 from lamina.events import Notice
 from lamina.plan.ops import Exec
 from lamina.spec.identity import chain_ids
+from lamina.start.lowlevel import allocate_lock
 from lamina.store.ports import CacheRecord
 
 TYPE_CHECKING = False
@@ -83,7 +83,7 @@ class BuildWorker:
         self._usable: set[ChainID] = set()
         self._gone: set[Digest] = set()  # vertices with a record whose layers are not here
         self._reported: set[Digest] = set()  # those of which it was told
-        self._guard = _thread.allocate_lock()
+        self._guard = allocate_lock()
 
     def close(self) -> None:
         """Store what was learned of the contexts' files and free every descriptor."""

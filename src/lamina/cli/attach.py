@@ -4,17 +4,15 @@
 from __future__ import annotations
 
 from lamina.errors import Kind, LaminaError
+from lamina.start.lowlevel import signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import signal
     from collections.abc import Callable
     from typing import Any, TextIO
 
     from lamina.app.containers import Container
     from lamina.cli.context import Context
-else:
-    import _signal as signal  # the C module alone: `signal` imports enum (2 ms)
 
 
 def check_terminal(context: Context, *, terminal: bool, stdin: bool) -> None:

@@ -127,12 +127,10 @@ class Context:
 
 
 def _signalled_token() -> CancelToken:
-    if TYPE_CHECKING:
-        import signal as _signal
-    else:
-        import _signal  # what `signal` wraps in enums, at 3 ms of each start
+    import os
 
     from lamina.errors import EXIT_INTERRUPTED
+    from lamina.start.lowlevel import signal
     from lamina.tasks import CancelToken
 
     token = CancelToken()
@@ -143,6 +141,6 @@ def _signalled_token() -> CancelToken:
             os._exit(EXIT_INTERRUPTED)
         token.cancel()
 
-    _signal.signal(_signal.SIGINT, stop)
-    _signal.signal(_signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
     return token

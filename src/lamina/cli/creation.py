@@ -8,11 +8,11 @@ import os
 from lamina.cli.arguments import REMAINDER
 from lamina.cli.run_flags import add_run_flags
 from lamina.errors import Kind, LaminaError
+from lamina.start.lowlevel import signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
-    import signal
     from typing import Self
 
     from lamina.app.containers import Container, Host
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from lamina.cli.arguments import Parser
     from lamina.cli.context import Context
     from lamina.spec.platform import Platform
-else:
-    import _signal as signal  # the C module alone: `signal` imports enum (2 ms)
 
 
 def add_creation_flags(parser: Parser) -> None:

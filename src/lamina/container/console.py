@@ -23,15 +23,13 @@ import struct
 
 from lamina.errors import Kind, LaminaError
 from lamina.start.jsontext import dumps, loads
+from lamina.start.lowlevel import signal
 from lamina.system.sockets import READ, Poll, Socket, receive_descriptors, stream
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import signal
     from collections.abc import Callable, Iterator
     from typing import Any, Self
-else:
-    import _signal as signal  # the C module alone: `signal` imports enum (2 ms)
 
 HELLO, STDIN, RESIZE = 0, 1, 2
 STDOUT, STDERR, LOGGED, STARTED, FAILED, EXIT = 1, 2, 3, 4, 5, 6

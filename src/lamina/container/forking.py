@@ -12,12 +12,11 @@ from __future__ import annotations
 import gc
 import os
 
+from lamina.start.lowlevel import signal
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import signal
     from collections.abc import Callable, Iterable, Mapping
-else:
-    import _signal as signal  # the C module alone: `signal` imports enum (2 ms)
 
 _ARG_START = 48 - 3  # arg_start is field 48 of /proc/PID/stat; 3 is the first after the name
 
@@ -82,7 +81,7 @@ def _overwrite_arguments(title: bytes) -> None:
     """Put `title` where the arguments of this process were, and nothing where its first environment
     was: the two lie one after the other, and proc(5) shows a title that reaches into the second.
     """
-    from lamina.system.libc import call
+    from lamina.start.libc import call
 
     with open("/proc/self/stat", "rb") as file:
         fields = file.read().rpartition(b")")[2].split()

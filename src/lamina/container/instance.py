@@ -27,6 +27,7 @@ from lamina.container.spec import make_spec
 from lamina.container.users import process_user
 from lamina.errors import Kind, LaminaError
 from lamina.start.jsontext import dumps
+from lamina.start.lowlevel import signal
 from lamina.start.record import Record, replace
 from lamina.system import mounts
 from lamina.system import process as processes
@@ -38,7 +39,6 @@ from lamina.system.userns import is_namespaced, join
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import signal
     from collections.abc import Callable
 
     from lamina.container.host import Runtime
@@ -49,8 +49,6 @@ if TYPE_CHECKING:
     from lamina.container.state import ContainerConfig
     from lamina.store.ports import Store
     from lamina.system.sockets import Socket
-else:
-    import _signal as signal  # the C module alone: `signal` imports enum (2 ms)
 
 FAILED = 125  # `docker run`: lamina itself failed
 
@@ -629,7 +627,7 @@ def become_subreaper() -> None:
     """Make orphans among our descendants our children: so the container's first process is ours
     to wait for, although the runtime that made it has ended.
     """
-    from lamina.system.libc import call
+    from lamina.start.libc import call
 
     if call("prctl", 36, 1, 0, 0, 0) != 0:  # PR_SET_CHILD_SUBREAPER
         raise LaminaError("cannot become a subreaper", kind=Kind.SYSTEM)

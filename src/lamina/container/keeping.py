@@ -10,15 +10,13 @@ from __future__ import annotations
 import os
 
 from lamina.container.launcher import ENVIRONMENT
+from lamina.start.lowlevel import signal
 from lamina.start.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import signal
     from collections.abc import Sequence
     from typing import NoReturn
-else:
-    import _signal as signal  # the C module alone: `signal` imports enum (2 ms)
 
 _PR_SET_PDEATHSIG = 1
 
@@ -65,7 +63,7 @@ class ForkedHelpers:
 
 def _become(argv: Sequence[str], words: int, parent: int) -> NoReturn:
     """In the child: become `argv`, whose words go to the descriptor."""
-    from lamina.system.libc import call
+    from lamina.start.libc import call
 
     try:
         call("prctl", _PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)

@@ -12,6 +12,7 @@ import os
 from lamina.container import console, forking, instance, state
 from lamina.container.state import KIND, State
 from lamina.errors import Kind, LaminaError
+from lamina.start.lowlevel import signal
 from lamina.store.ports import Document
 from lamina.system.process import signal_pidfd
 from lamina.system.removal import remove_tree
@@ -19,15 +20,11 @@ from lamina.system.sockets import pair
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import signal
-
     from lamina.container.instance import ExecRequest
     from lamina.container.state import ContainerConfig
     from lamina.spec.digest import ChainID
     from lamina.store.ports import Store
     from lamina.system.sockets import Socket
-else:
-    import _signal as signal  # the C module alone: `signal` imports enum (2 ms)
 
 _ENDING = (signal.SIGKILL, signal.SIGTERM)
 _MONITOR_ENV = {"PATH": os.defpath + ":/usr/sbin:/sbin:/usr/local/bin:/usr/local/sbin"}

@@ -21,6 +21,7 @@ from lamina.container import console, instance, state
 from lamina.container.logs import LogWriter
 from lamina.errors import Kind, LaminaError
 from lamina.start.jsontext import loads
+from lamina.start.lowlevel import signal
 from lamina.start.record import replace
 from lamina.system.paths import unlink_if_there
 from lamina.system.process import open_pidfd
@@ -28,7 +29,6 @@ from lamina.system.sockets import READ, WRITE, Poll, Socket, listen
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import signal
     from collections.abc import Callable, Sequence
     from typing import NoReturn
 
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from lamina.container.state import ContainerConfig
     from lamina.store.ports import Store
     from lamina.system.sockets import Source
-else:
-    import _signal as signal  # the C module alone: `signal` imports enum (2 ms)
 
 _BLOCK = 64 * 1024
 _QUIT = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)  # a terminal's: not for us

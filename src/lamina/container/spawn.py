@@ -6,7 +6,6 @@ See `launcher.py` for the protocol and docs/adr/0031-launcher.md for the reason.
 
 from __future__ import annotations
 
-import _thread
 import errno
 import os
 import select
@@ -14,6 +13,7 @@ import sys
 
 from lamina.container.launcher import TERMINAL_SIGNALS
 from lamina.errors import Kind, LaminaError
+from lamina.start.lowlevel import allocate_lock
 from lamina.start.record import Record
 from lamina.system.sockets import Socket, packet_pair, send_descriptors
 
@@ -57,7 +57,7 @@ class Launcher:
 
     def __init__(self, *, state: str = "") -> None:
         self._state = state
-        self._lock = _thread.allocate_lock()
+        self._lock = allocate_lock()
         self._control: Socket | None = None
         self._pid = 0
 

@@ -5,6 +5,7 @@
 `functools` brings `collections`, `operator`, `reprlib` and `types`: 4 ms, for a cache of statements
 that is in C anyway. While it is imported a stand-in offers that one function. Neither a program that
 has `functools` already nor one with threads, which might ask for it meanwhile, ever sees the stand-in.
+What fails on the way goes to `sqlite3`, which also adds date adapters (`datetime`) that nothing here uses.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import sqlite3
 else:
+    import _thread
     import sys
 
     def _load():  # noqa: ANN202
@@ -30,9 +32,8 @@ else:
         finally:
             del sys.modules["functools"]
 
-    # `sqlite3` itself adds date adapters (and `datetime`) that nothing here uses
     try:
-        if not sys.modules.keys() & {"_sqlite3", "functools", "threading"}:
+        if not (sys.modules.keys() & {"_sqlite3", "functools", "threading"} or _thread._count()):
             _load()
         import _sqlite3 as sqlite3
     except ImportError:

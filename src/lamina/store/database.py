@@ -11,10 +11,10 @@ descriptor of it would drop sqlite's POSIX locks.
 
 from __future__ import annotations
 
-import _thread
 import os
 
 from lamina.errors import Kind, LaminaError
+from lamina.start.lowlevel import allocate_lock
 from lamina.store.faults import FULL_HINT, StoreFull
 
 TYPE_CHECKING = False
@@ -107,7 +107,7 @@ class Database:
         self._reserve = reserve
         self._repair = repair
         self._idle: list[tuple[tuple[int, int], sqlite3.Connection]] = []
-        self._guard = _thread.allocate_lock()
+        self._guard = allocate_lock()
         self._pid = os.getpid()
         self._inherited: list[object] = []
 
@@ -192,7 +192,7 @@ class Database:
         if self._pid != os.getpid():  # connections must not be used, nor closed, after a fork
             self._inherited.append(self._idle)
             self._idle, self._pid = [], os.getpid()
-            self._guard = _thread.allocate_lock()
+            self._guard = allocate_lock()
         identity = _identity(self.path)
         while True:
             with self._guard:

@@ -16,10 +16,10 @@ A mark is removed after a flush that began when its owner had nothing in flight,
 
 from __future__ import annotations
 
-import _thread
 import itertools
 import os
 
+from lamina.start.lowlevel import allocate_lock
 from lamina.system.process import ProcessIdentity, this_process
 
 TYPE_CHECKING = False
@@ -48,7 +48,7 @@ class Durability:
     def __init__(self, root: str) -> None:
         self._root = root
         self._directory = os.path.join(root, "unsynced")
-        self._guard = _thread.allocate_lock()
+        self._guard = allocate_lock()
         self._in_flight = 0
         self._mark = ""
         self._pid = 0

@@ -16,12 +16,12 @@ Rules, on which GC depends (docs/store-layout.md draws them):
 
 from __future__ import annotations
 
-import _thread
 import fcntl
 import itertools
 import os
 
 from lamina.start.jsontext import dumps, loads
+from lamina.start.lowlevel import allocate_lock, get_ident
 from lamina.store.faults import disk_error
 from lamina.system.locks import FileLock, same_file
 from lamina.system.process import this_process
@@ -46,7 +46,7 @@ class Leases:
         self.sweep_lock = os.path.join(root, "locks", "sweep")
         self._clock = clock
         self._reserve = reserve
-        self._guard = _thread.allocate_lock()
+        self._guard = allocate_lock()
         self._held: dict[str, tuple[float, int]] = {}  # file name -> (since, thread)
 
     def lease(self, purpose: str) -> Lease:
@@ -87,7 +87,7 @@ class Leases:
         """When the oldest live lease began, those of the calling thread left out; None if there is
         none. Removes the files of dead ones.
         """
-        me = _thread.get_ident()
+        me = get_ident()
         with self._guard:
             mine = {name for name, (_, thread) in self._held.items() if thread == me}
         times = [self._live_since(name) for name in os.listdir(self.directory) if name not in mine]
@@ -125,7 +125,7 @@ class Leases:
             lock.release()
             raise
         with self._guard:
-            self._held[name] = (since, _thread.get_ident())
+            self._held[name] = (since, get_ident())
         return name, lock
 
     def _remove(self, name: str, lock: FileLock) -> None:

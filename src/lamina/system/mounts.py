@@ -519,13 +519,13 @@ def _error(what: str, number: int) -> LaminaError:
 
 def _call(name: str, *arguments: int | bytes | None) -> int:
     """A function of the C library, loaded on the first use because most commands mount nothing."""
-    from lamina.system.libc import call
+    from lamina.start.libc import call
 
     return call(name, *arguments)
 
 
 def _errno() -> int:
-    from lamina.system.libc import get_errno
+    from lamina.start.libc import get_errno
 
     return get_errno()
 

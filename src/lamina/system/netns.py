@@ -7,11 +7,11 @@ when the holder dies, kill -9 included.
 
 from __future__ import annotations
 
-import _thread
 import errno
 import os
 
 from lamina.errors import Kind, LaminaError
+from lamina.start.lowlevel import allocate_lock, start_new_thread
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,20 +58,20 @@ def create_namespace(configure: Callable[[], T]) -> tuple[int, T]:
 
 def unshare(flags: int) -> None:
     """Give the calling thread new namespaces. Raises OSError."""
-    from lamina.system.libc import checked
+    from lamina.start.libc import checked
 
     checked("unshare", flags)
 
 
 def setns(descriptor: int, flags: int) -> None:
     """Move the calling thread into a namespace. Raises OSError."""
-    from lamina.system.libc import checked
+    from lamina.start.libc import checked
 
     checked("setns", descriptor, flags)
 
 
 def _run_in_thread(function: Callable[[], None]) -> None:
-    done = _thread.allocate_lock()
+    done = allocate_lock()
     done.acquire()
 
     def body() -> None:
@@ -80,7 +80,7 @@ def _run_in_thread(function: Callable[[], None]) -> None:
         finally:
             done.release()
 
-    _thread.start_new_thread(body, ())
+    start_new_thread(body, ())
     done.acquire()
 
 

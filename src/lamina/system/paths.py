@@ -68,7 +68,7 @@ _HOW = Struct("=QQQ")  # struct open_how: flags, mode, resolve
 
 def _openat2(root_fd: int, path: bytes, *, flags: int, mode: int, resolve: int) -> int:
     """openat2(2), which the C library does not wrap. Raises OSError."""
-    from lamina.system.libc import call, get_errno
+    from lamina.start.libc import call, get_errno
 
     if b"\0" in path:
         raise OSError(errno.EINVAL, "embedded NUL byte")

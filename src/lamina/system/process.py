@@ -46,14 +46,14 @@ def this_process() -> ProcessIdentity:
 
 def open_pidfd(pid: int) -> int:
     """A descriptor (close-on-exec) of the process that has `pid` now. Raises OSError: ESRCH for none."""
-    from lamina.system.libc import checked
+    from lamina.start.libc import checked
 
     return checked("syscall", _SYS_PIDFD_OPEN, pid, 0)
 
 
 def signal_pidfd(pidfd: int, number: int) -> None:
     """Send a signal to the process of a pidfd. Raises ProcessLookupError if it has ended."""
-    from lamina.system.libc import checked
+    from lamina.start.libc import checked
 
     checked("syscall", _SYS_PIDFD_SEND_SIGNAL, pidfd, number, None, 0)
 

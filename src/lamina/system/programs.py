@@ -5,12 +5,11 @@ from __future__ import annotations
 
 import os
 
+from lamina.start.lowlevel import signal
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from signal import SIGPIPE, SIGXFSZ
-else:
-    from _signal import SIGPIPE, SIGXFSZ
 
 __all__ = ["find_program", "output_of", "run_program"]
 
@@ -34,7 +33,7 @@ def output_of(
     The three are files in memory: nothing can block, however much is written. Raises as
     `run_program`.
     """
-    from lamina.system.libc import checked
+    from lamina.start.libc import checked
 
     files = [checked("memfd_create", name, _MFD_CLOEXEC) for name in (b"in", b"out", b"err")]
     try:
@@ -76,7 +75,11 @@ def run_program(
     for path in (f"/proc/self/fd/{copy}", argv[0]) if copy >= 0 else (argv[0],):
         try:
             pid = os.posix_spawn(
-                path, list(argv), env, file_actions=streams, setsigdef=(SIGPIPE, SIGXFSZ)
+                path,
+                list(argv),
+                env,
+                file_actions=streams,
+                setsigdef=(signal.SIGPIPE, signal.SIGXFSZ),
             )
             break
         except OSError:

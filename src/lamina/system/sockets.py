@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Stream sockets between lamina's own processes, and waiting for several descriptors.
 
-`socket` imports `selectors` and `enum` (4 ms of a start) for constants with names. `Socket` is what
-the C module has, with the few methods of `socket.socket` that are used here.
+`Socket` is what the C module has, with the few methods of `socket.socket` that are used here.
 """
 
 from __future__ import annotations
@@ -10,19 +9,14 @@ from __future__ import annotations
 import select
 import sys
 
+from lamina.start.socketmodule import socket
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from socket import (
-        AF_UNIX,
-        MSG_CMSG_CLOEXEC,
-        SCM_RIGHTS,
-        SOCK_SEQPACKET,
-        SOCK_STREAM,
-        SOL_SOCKET,
-        socketpair,
-    )
-    from socket import socket as Socket  # noqa: N812  # the same class for the type checker
+
+    # the same class for the type checker
+    from socket import socket as Socket  # noqa: N812
     from typing import Protocol
 
     class HasDescriptor(Protocol):
@@ -30,19 +24,9 @@ if TYPE_CHECKING:
 
     Source = int | HasDescriptor
 else:
-    from _socket import (
-        AF_UNIX,
-        MSG_CMSG_CLOEXEC,
-        SCM_RIGHTS,
-        SOCK_SEQPACKET,
-        SOCK_STREAM,
-        SOL_SOCKET,
-        socketpair,
-    )
-    from _socket import socket as _CSocket  # noqa: N812
 
-    class Socket(_CSocket):
-        """As `socket.socket`: closed at the end of a `with` block, never inherited."""
+    class Socket(socket.socket):
+        """As `socket.socket` of the standard library: closed at the end of a `with` block, never inherited."""
 
         __slots__ = ()
 
@@ -78,21 +62,21 @@ _HEADER = 32  # bytes, at least, of an ancillary message's header with padding
 
 def stream() -> Socket:
     """A new Unix stream socket."""
-    return Socket(AF_UNIX, SOCK_STREAM)
+    return Socket(socket.AF_UNIX, socket.SOCK_STREAM)
 
 
 def pair() -> tuple[Socket, Socket]:
     """Two connected stream sockets. Neither is inherited."""
-    return _pair(SOCK_STREAM)
+    return _pair(socket.SOCK_STREAM)
 
 
 def packet_pair() -> tuple[Socket, Socket]:
     """The same that keep the bounds of what is sent at once."""
-    return _pair(SOCK_SEQPACKET)
+    return _pair(socket.SOCK_SEQPACKET)
 
 
 def _pair(kind: int) -> tuple[Socket, Socket]:
-    ours, theirs = socketpair(AF_UNIX, kind)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
     return Socket(fileno=ours.detach()), Socket(fileno=theirs.detach())
 
 
@@ -111,15 +95,15 @@ def listen(path: str, *, backlog: int) -> Socket:
 def send_descriptors(connection: Socket, data: bytes, descriptors: Sequence[int]) -> None:
     """Send bytes with copies of the descriptors."""
     packed = b"".join(number.to_bytes(_INT, sys.byteorder) for number in descriptors)
-    connection.sendmsg([data], [(SOL_SOCKET, SCM_RIGHTS, packed)])
+    connection.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, packed)])
 
 
 def receive_descriptors(connection: Socket) -> list[int]:
     """The descriptors that come with the next bytes (at most one), which programs do not inherit."""
-    _, ancillary, _, _ = connection.recvmsg(4096, _INT + _HEADER, MSG_CMSG_CLOEXEC)
+    _, ancillary, _, _ = connection.recvmsg(4096, _INT + _HEADER, socket.MSG_CMSG_CLOEXEC)
     found: list[int] = []
     for level, kind, packed in ancillary:
-        if (level, kind) == (SOL_SOCKET, SCM_RIGHTS):
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
             whole = packed[: len(packed) - len(packed) % _INT]
             found += memoryview(whole).cast("i").tolist()
     return found

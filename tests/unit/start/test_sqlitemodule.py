@@ -44,3 +44,11 @@ def test_what_is_there_already_is_left_alone(tmp_path: Path, first: str) -> None
     code = f"import {first}, sys; before = sys.modules.get('functools')\n{USE}"
     code += "import functools; print(functools is before or before is None, functools.partial)"
     assert run(tmp_path, code).startswith("True <class")
+
+
+def test_a_thread_that_threading_does_not_know_never_sees_the_stand_in(tmp_path: Path) -> None:
+    code = "import _thread; hold = _thread.allocate_lock(); hold.acquire()\n"
+    code += "_thread.start_new_thread(hold.acquire, ())\n"
+    code += "while not _thread._count(): pass\n"
+    code += f"{USE}\nhold.release(); print('functools' in sys.modules)"
+    assert run(tmp_path, code) == "True\n"

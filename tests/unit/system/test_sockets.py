@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lamina.system.libc import call, get_errno
+from lamina.start.libc import call, get_errno
 from lamina.system.sockets import (
     READ,
     WRITE,

@@ -10,13 +10,11 @@ import struct
 
 from lamina.errors import Kind, LaminaError
 from lamina.start.record import Record
+from lamina.start.socketmodule import socket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Iterable, Iterator
-else:
-    import _socket as socket  # the C module alone: `socket` imports enum and selectors (4 ms)
 
 
 class Subnet(Record):

@@ -14,7 +14,6 @@ docs/networking.md explains it to users.
 
 from __future__ import annotations
 
-import _thread
 import errno
 import fcntl
 import os
@@ -35,6 +34,7 @@ from lamina.container.network.claims import ADDRESS, Claim
 from lamina.container.network.netlink import Netlink
 from lamina.container.network.publish import PortMapping, parse_publish
 from lamina.errors import Kind, LaminaError
+from lamina.start.lowlevel import allocate_lock
 from lamina.start.record import Record, replace
 from lamina.system.netns import create_namespace
 
@@ -84,7 +84,7 @@ class _Held:
 
     def __init__(self, attachment: Attachment) -> None:
         self.attachment = attachment
-        self.lock = _thread.allocate_lock()
+        self.lock = allocate_lock()
         self.released = False
         self.sockets: list[socket.socket] = []
         self.mappings: tuple[PortMapping, ...] = ()
@@ -144,7 +144,7 @@ class Network:
         self._lock_path = lock_path
         self._clock = clock
         self._search_path = search_path
-        self._guard = _thread.allocate_lock()
+        self._guard = allocate_lock()
         self._held: dict[str, _Held] = {}
         self._firewall_found: Firewall | None = None
         self._forwarder_made: Forwarder | None = None

@@ -20,13 +20,11 @@ from lamina.container.network.netlink import (
     nested,
 )
 from lamina.start.record import Record
+from lamina.start.socketmodule import socket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Sequence
-else:
-    import _socket as socket  # the C module alone: `socket` imports enum and selectors (4 ms)
 
 NEWLINK, DELLINK, GETLINK = 16, 17, 18
 NEWADDR, GETADDR = 20, 22

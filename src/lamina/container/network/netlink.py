@@ -11,14 +11,13 @@ from __future__ import annotations
 import os
 import struct
 
+from lamina.start.socketmodule import socket
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Iterator
     from types import TracebackType
     from typing import Self
-else:
-    import _socket as socket  # the C module alone: `socket` imports enum and selectors (4 ms)
 
 ROUTE = 0  # NETLINK_ROUTE
 NETFILTER = 12  # NETLINK_NETFILTER

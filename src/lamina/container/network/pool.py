@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import _thread
+from lamina.start.lowlevel import allocate_lock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class NetworkPool:
         self._network = network
         self._owner = owner
         self._hold_pid = hold_pid
-        self._lock = _thread.allocate_lock()
+        self._lock = allocate_lock()
         self._idle: list[Attachment] = []
         self._all: list[Attachment] = []
 

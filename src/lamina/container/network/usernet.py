@@ -14,7 +14,6 @@ Rules
 
 from __future__ import annotations
 
-import _thread
 import errno
 import os
 import select
@@ -22,6 +21,7 @@ import select
 from lamina.container.network.addresses import parse_ip
 from lamina.container.network.attachment import Attachment
 from lamina.errors import Kind, LaminaError
+from lamina.start.lowlevel import allocate_lock
 from lamina.start.record import Record
 from lamina.system.programs import find_program
 
@@ -116,7 +116,7 @@ class UserNetwork:
         self._helpers = helpers
         self._directory = directory
         self._way = way
-        self._guard = _thread.allocate_lock()
+        self._guard = allocate_lock()
         self._held: dict[str, _Held] = {}
         self._number = 0
 
@@ -270,9 +270,9 @@ def _unmount(file: str) -> None:
 
 def _address_of_host() -> str:
     """The address by which the host reaches others, where containers reach its services; or empty."""
-    import _socket
+    import socket  # asked once a build
 
-    with_route = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM)
+    with_route = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     try:
         with_route.connect(("192.0.2.1", 9))  # sends nothing (TEST-NET-1, RFC 5737)
         return str(with_route.getsockname()[0])

@@ -5,8 +5,8 @@ An interpreter that was built with an old C library, as those of uv and conda ar
 `os.memfd_create` and no `os.pidfd_open` on any host.
 
 On the C module behind `ctypes`, which itself takes 2 ms more to import (with `struct` and `types`),
-for kinds of data that nothing here has. What is used of `_ctypes` is what `ctypes/__init__` uses.
-Import it where it is called: most commands call nothing.
+for kinds of data that nothing here has. What is used of `_ctypes` is what `ctypes/__init__` uses;
+without that module `ctypes` does it. Import this one where it is called: most commands call nothing.
 """
 
 from __future__ import annotations
@@ -23,39 +23,52 @@ if TYPE_CHECKING:
     def _Long(value: int) -> object: ...  # noqa: N802
     def _Bytes(value: bytes | None) -> object: ...  # noqa: N802
 else:
-    from _ctypes import (
-        FUNCFLAG_CDECL,
-        FUNCFLAG_USE_ERRNO,
-        CFuncPtr,
-        _SimpleCData,
-        dlopen,
-        get_errno,
-    )
+    try:
+        from _ctypes import (
+            FUNCFLAG_CDECL,
+            FUNCFLAG_USE_ERRNO,
+            CFuncPtr,
+            _SimpleCData,
+            dlopen,
+            get_errno,
+        )
+    except ImportError:
+        from ctypes import CDLL, c_char_p, c_long, get_errno
 
-    class _Int(_SimpleCData):
-        _type_ = "i"
+        _library = CDLL(None, use_errno=True)
+        _Long, _Bytes = c_long, c_char_p
 
-    class _Long(_SimpleCData):
-        _type_ = "l"
+        def _function(name):  # noqa: ANN001, ANN202
+            found = _library[name]
+            if name == "syscall":
+                found.restype = c_long
+            return found
+    else:
 
-    class _Bytes(_SimpleCData):
-        _type_ = "z"
+        class _Int(_SimpleCData):
+            _type_ = "i"
 
-    class _Function(CFuncPtr):
-        _flags_ = FUNCFLAG_CDECL | FUNCFLAG_USE_ERRNO
-        _restype_ = _Int
+        class _Long(_SimpleCData):
+            _type_ = "l"
 
-    class _Syscall(CFuncPtr):
-        _flags_ = FUNCFLAG_CDECL | FUNCFLAG_USE_ERRNO
-        _restype_ = _Long
+        class _Bytes(_SimpleCData):
+            _type_ = "z"
 
-    class _Library:
-        _handle = dlopen(None, 0)  # what the interpreter is linked with
+        class _Function(CFuncPtr):
+            _flags_ = FUNCFLAG_CDECL | FUNCFLAG_USE_ERRNO
+            _restype_ = _Int
 
-    _library = _Library()
+        class _Syscall(CFuncPtr):
+            _flags_ = FUNCFLAG_CDECL | FUNCFLAG_USE_ERRNO
+            _restype_ = _Long
 
-    def _function(name):  # noqa: ANN001, ANN202
-        return (_Syscall if name == "syscall" else _Function)((name, _library))
+        class _Library:
+            _handle = dlopen(None, 0)  # what the interpreter is linked with
+
+        _library = _Library()
+
+        def _function(name):  # noqa: ANN001, ANN202
+            return (_Syscall if name == "syscall" else _Function)((name, _library))
 
 
 __all__ = ["call", "checked", "get_errno"]
