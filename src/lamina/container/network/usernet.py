@@ -270,7 +270,7 @@ def _unmount(file: str) -> None:
 
 def _address_of_host() -> str:
     """The address by which the host reaches others, where containers reach its services; or empty."""
-    import socket  # asked once a build
+    from lamina.start.socketmodule import socket
 
     with_route = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     try:
