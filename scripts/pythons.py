@@ -86,8 +86,13 @@ def main() -> None:
     subprocess.run(
         [f"{place}/bin/python{version}", "-m", "venv", "--without-pip", f"{place}/env"], check=True
     )
+    # PYTHONDONTWRITEBYTECODE may be set: compile now, or every start compiles again
+    compiled = [f"{place}/bin/python{version}", "-m", "compileall", "-q", "-j", "0"]
+    subprocess.run(
+        [*compiled, "-x", "/(test|idlelib|lib2to3|tkinter|turtledemo)/", library], check=True
+    )
     python = f"{place}/env/bin/python"
-    install = [sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-compile"]
+    install = [sys.executable, "-m", "pip", "--python", python, "install", "-q"]
     locked = ["--require-hashes", "-r", f"{ROOT}/requirements-test.lock"]
     # pip's own code is older than some of these Pythons, which warn of it
     quiet = {**os.environ, "PYTHONWARNINGS": "ignore", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}

@@ -69,6 +69,15 @@ def test_only_the_command_line_prints(path: Path) -> None:
     assert not re.search(r"^ *print\((?!.*# )", path.read_text(), re.MULTILINE)
 
 
+# built with an old C library, as uv's and conda's were; container/launcher.py asks before
+@pytest.mark.parametrize(
+    "path", [p for p in SOURCES if relative(p) != "container/launcher.py"], ids=relative
+)
+def test_what_some_pythons_lack_is_asked_of_the_c_library(path: Path) -> None:
+    lacking = r"os\.(memfd_create|pidfd_open|copy_file_range)\(|pidfd_send_signal\(|setsid=True"
+    assert not re.search(lacking, path.read_text()), "see lamina.start.libc"
+
+
 def imported(node: ast.AST) -> list[str]:
     """The modules that a statement imports, of the outermost package."""
     if isinstance(node, ast.Import):

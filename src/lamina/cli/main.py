@@ -138,9 +138,6 @@ ALIASES: dict[tuple[str, str], str] = {
     ("registry", "scrub"): "scrub",
 }
 
-# new objects before the collector looks for cycles: at Python's 700 it runs 60 times in a cached build
-_GC_THRESHOLD = 10_000
-
 # Docker's global options that mean nothing without a daemon
 _REFUSED_GLOBALS = (
     *("-H", "--host", "-c", "--context", "--config"),
@@ -149,30 +146,10 @@ _REFUSED_GLOBALS = (
 
 
 def script() -> NoReturn:
-    """What the `lamina` command and `python -m lamina.cli.main` run; ends the process.
+    """What the `lamina` command and `python -m lamina.cli.main` run; ends the process."""
+    from lamina.start import lifetime
 
-    A process that had no threads ends without taking the interpreter apart, object by object, which
-    costs 4 ms: everything that must be written was closed or is flushed here.
-    """
-    import gc
-
-    from lamina.start import codecache
-
-    gc.set_threshold(_GC_THRESHOLD)
-    cache = codecache.install()
-    status = console()
-    if cache is not None:
-        cache.keep()
-    if "threading" in sys.modules:
-        sys.exit(status)
-    import atexit
-
-    atexit._run_exitfuncs()
-    try:
-        sys.stderr.flush()
-    except OSError:
-        status = status or 1
-    os._exit(status)
+    lifetime.run(console)
 
 
 def console() -> int:

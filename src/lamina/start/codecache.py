@@ -38,12 +38,20 @@ _PYC_HEADER = 16  # bytes: magic, flags, mtime, size (PEP 552)
 
 
 def install() -> CodeCache | None:
-    """Import lamina's modules from the file from now on; None if this interpreter keeps none."""
-    if sys.flags.optimize or sys.pycache_prefix is not None:
+    """Import lamina's modules from the file from now on; None if this interpreter keeps none.
+
+    It uses more of the import system than is documented: interpreters on which it was not tried import
+    from `.pyc` files as usual.
+    """
+    if sys.flags.optimize or sys.pycache_prefix is not None or not _is_tried(sys.version_info):
         return None
     found = CodeCache(_mapped(_path()))
     sys.meta_path.insert(0, found)
     return found
+
+
+def _is_tried(version: tuple[object, ...]) -> bool:
+    return sys.implementation.name == "cpython" and (3, 11) <= version[:2] <= (3, 14)
 
 
 class CodeCache:

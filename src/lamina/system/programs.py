@@ -11,7 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["find_program", "output_of", "run_program"]
+__all__ = ["find_program", "memory_file", "output_of", "run_program"]
 
 _MFD_CLOEXEC = 1
 
@@ -25,6 +25,13 @@ def find_program(name: str, *, search_path: str) -> str:
     return ""
 
 
+def memory_file(name: str) -> int:
+    """A descriptor (close-on-exec) of an empty file in memory. Raises OSError."""
+    from lamina.start.libc import checked
+
+    return checked("memfd_create", name.encode(), _MFD_CLOEXEC)
+
+
 def output_of(
     argv: Sequence[str], *, env: Mapping[str, str], stdin: bytes = b""
 ) -> tuple[int, bytes, bytes]:
@@ -33,9 +40,7 @@ def output_of(
     The three are files in memory: nothing can block, however much is written. Raises as
     `run_program`.
     """
-    from lamina.start.libc import checked
-
-    files = [checked("memfd_create", name, _MFD_CLOEXEC) for name in (b"in", b"out", b"err")]
+    files = [memory_file(name) for name in ("stdin", "stdout", "stderr")]
     try:
         with open(files[0], "wb", closefd=False) as file:
             file.write(stdin)

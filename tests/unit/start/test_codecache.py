@@ -130,3 +130,11 @@ def test_other_optimisations_have_no_file(package: Path) -> None:
     run(package, "-m", "lamina.start.codecache")
     code = "from lamina.start import codecache; print(codecache.install())"
     assert run(package, "-O", "-c", code) == "None"
+
+
+def test_a_python_on_which_it_was_not_tried_has_no_file(package: Path) -> None:
+    run(package, "-m", "lamina.start.codecache")
+    code = (
+        "import sys; sys.version_info = (3, 15, 0, 'final', 0); " + PROBE.split("; ", maxsplit=1)[0]
+    )
+    assert run(package, "-c", f"{code}; print(codecache.install())") == "None"
