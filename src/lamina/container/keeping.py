@@ -12,6 +12,8 @@ import os
 from lamina.container.launcher import ENVIRONMENT
 from lamina.start.lowlevel import signal
 from lamina.start.record import Record
+from lamina.system.process import open_pidfd, signal_pidfd
+from lamina.system.programs import memory_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,18 +44,18 @@ class ForkedHelpers:
         self._pidfds: dict[str, tuple[int, int]] = {}
 
     def keep(self, id: str, argv: Sequence[str]) -> Kept:
-        words = os.memfd_create(id)
+        words = memory_file(id)
         parent = os.getpid()
         pid = os.fork()
         if pid == 0:
             _become(argv, words, parent)
-        self._pidfds[id] = (pid, os.pidfd_open(pid))
-        return Kept(os.pidfd_open(pid), words)
+        self._pidfds[id] = (pid, open_pidfd(pid))
+        return Kept(open_pidfd(pid), words)
 
     def drop(self, id: str) -> None:
         pid, pidfd = self._pidfds.pop(id)
         try:
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            signal_pidfd(pidfd, signal.SIGKILL)
             os.waitpid(pid, 0)
         except (ProcessLookupError, ChildProcessError):
             pass  # it has ended, and was waited for

@@ -15,6 +15,7 @@ from lamina.container.launcher import TERMINAL_SIGNALS
 from lamina.errors import Kind, LaminaError
 from lamina.start.lowlevel import allocate_lock
 from lamina.start.record import Record
+from lamina.system.programs import memory_file
 from lamina.system.sockets import Socket, packet_pair, send_descriptors
 
 TYPE_CHECKING = False
@@ -127,7 +128,7 @@ class Launcher:
 
         null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         ended, reply = os.pipe2(os.O_CLOEXEC)
-        kept = Kept(ended, os.memfd_create(id))
+        kept = Kept(ended, memory_file(id))
         try:
             self._send(["keep", id, "\n".join(argv)], [null, kept.words, kept.words, reply])
         except BaseException:
