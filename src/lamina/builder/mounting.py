@@ -251,7 +251,12 @@ class _Made:
         return StepMounts(tuple(self._mounts), tuple(self._env), tuple(self._values))
 
     def _add(self, target: str, source: str, *options: str) -> None:
-        self._mounts.append(Mount(target, "bind", source, ("rbind", "rprivate", *options)))
+        """Bind `source`. Said again of what is mounted so: a runtime that makes a bind read-only
+        sets all its flags anew.
+        """
+        guard = () if self._op.security == "insecure" or "nodev" in options else ("nodev",)
+        options = ("rbind", "rprivate", *guard, *options)
+        self._mounts.append(Mount(target, "bind", source, options))
 
     # Binds ------------------------------------------------------------------------------------
 
@@ -287,7 +292,10 @@ class _Made:
         target = scratch.path(unique)
         os.mkdir(target, 0o700)
         self._stack.callback(os.rmdir, target)
-        self._stack.enter_context(mounted(overlay, target, volatile=not read_only))
+        insecure = self._op.security == "insecure"
+        self._stack.enter_context(
+            mounted(overlay, target, volatile=not read_only, devices=insecure)
+        )
         return target
 
     def _beneath(self, root: str, path: str) -> str:

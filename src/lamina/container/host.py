@@ -92,8 +92,10 @@ def has_seccomp() -> bool:
     return os.path.exists("/proc/sys/kernel/seccomp/actions_avail")
 
 
-def read_facts(cgroups: Cgroups, *, manager: str) -> HostFacts:
-    """The facts `make_spec` needs, for a runtime that uses this cgroup manager."""
+def read_facts(cgroups: Cgroups, *, manager: str, nodev: bool = False) -> HostFacts:
+    """The facts `make_spec` needs, for a runtime that uses this cgroup manager, and was seen to
+    guard device nodes (`nodev`) or not.
+    """
     managed = manager != "disabled" and cgroups.mode != "none"
     uname = os.uname()
     return HostFacts(
@@ -103,6 +105,7 @@ def read_facts(cgroups: Cgroups, *, manager: str) -> HostFacts:
         cgroup_namespaces=os.path.exists("/proc/self/ns/cgroup"),
         cgroup_mounts=cgroups.mode != "none",
         device_control=managed and (cgroups.mode == "v2" or "devices" in cgroups.controllers),
+        nodev=nodev,
         mqueue=os.path.isdir("/proc/sys/fs/mqueue"),
         sysctls=tuple(
             (name, value)

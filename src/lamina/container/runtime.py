@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 DEFAULT_SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 NAMES = ("crun", "runc")
-RECORD_VERSION = 2  # of runtime.json
+RECORD_VERSION = 3  # of runtime.json
 
 
 class NoRuntime(LaminaError):
@@ -32,7 +32,7 @@ class NoRuntime(LaminaError):
 class Runtime(Record):
     """A runtime that works here, and how.
 
-    `manager` is crun's `--cgroup-manager` (`cgroupfs`, or `disabled` where no control group can
+    `nodev`: it keeps device nodes of the root filesystem from being opened. `manager` is crun's `--cgroup-manager` (`cgroupfs`, or `disabled` where no control group can
     be made; runc only knows `cgroupfs`). `shield` is the cgroup2 mount point that must be covered
     with an empty tmpfs in the runtime's mount namespace, or empty. `refused` are (way, why) of
     what was tried before. `program` is the default filter as crun compiled it: see `filterprogram`.
@@ -46,6 +46,7 @@ class Runtime(Record):
     shield: str
     seccomp: bool
     host: HostFacts
+    nodev: bool = False
     why: str = ""
     refused: tuple[tuple[str, str], ...] = ()
     program: str = ""
@@ -75,9 +76,10 @@ class Runtime(Record):
         mode = self.cgroups.mode
         if self.shield:
             mode += f" ({self.shield} is hidden from {self.name})"
-        devices = "guarded by a control group"
+        devices = "those of images cannot be opened" if self.nodev else "those of images are usable"
+        devices += "; guarded by a control group"
         if not self.host.device_control:
-            devices = "no device control group: CAP_MKNOD is withheld"
+            devices = "those of images cannot be opened; no control group: CAP_MKNOD is withheld"
         rows = [
             ("Runtime", f"{self.name} {self.version} ({self.path})"),
             ("Runtime chosen", self.why),
@@ -106,7 +108,9 @@ def find_runtime(
     remembered = _load(record, keys, override)
     if remembered is not None:
         return replace(
-            remembered, cgroups=cgroups, host=read_facts(cgroups, manager=remembered.manager)
+            remembered,
+            cgroups=cgroups,
+            host=read_facts(cgroups, manager=remembered.manager, nodev=remembered.nodev),
         )
     from lamina.container.probe import probe  # the slow way: not needed again until a reboot
 
@@ -188,6 +192,7 @@ def _parse(document: dict[str, Any]) -> Runtime:
     return Runtime(
         **texts,
         seccomp=bool(document["seccomp"]),
+        nodev=bool(document["nodev"]),
         refused=tuple((str(way), str(why)) for way, why in document["refused"]),
         cgroups=Cgroups("none"),
         host=HostFacts(architecture="", kernel=(0, 0), capabilities=()),
