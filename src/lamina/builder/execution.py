@@ -98,7 +98,8 @@ class Step:
 
         os.mkdir(self._target, 0o700)
         try:
-            with mounted(self._mount, self._target, volatile=True):
+            insecure = op.security == "insecure"
+            with mounted(self._mount, self._target, volatile=True, devices=insecure):
                 make_cwd(self._target, os.fsencode(op.cwd))
                 process = process_of(op, has_network=network is not None, limits=limits)
                 if op.network != "default" or network is None:

@@ -200,7 +200,12 @@ class _StepMounting:
         return StepMounts(tuple(self._mounts), tuple(self._env), tuple(self._values))
 
     def _add(self, target: str, source: str, *options: str) -> None:
-        self._mounts.append(Mount(target, "bind", source, ("rbind", "rprivate", *options)))
+        """Bind `source`. Said again of what is mounted so: a runtime that makes a bind read-only
+        sets all its flags anew.
+        """
+        guard = () if self._op.security == "insecure" or "nodev" in options else ("nodev",)
+        options = ("rbind", "rprivate", *guard, *options)
+        self._mounts.append(Mount(target, "bind", source, options))
 
     # Binds ------------------------------------------------------------------------------------
 
@@ -214,7 +219,11 @@ class _StepMounting:
         source, cancel = self._inputs(mount), self._cancel
         if source.result is not None:
             root = self._places.stage(
-                source.result, self._stack, read_only=mount.read_only, cancel=cancel
+                source.result,
+                self._stack,
+                read_only=mount.read_only,
+                devices=self._op.security == "insecure",
+                cancel=cancel,
             )
             self._add(mount.target, self._beneath(root, mount.path), *options)
         elif mount.read_only:
@@ -294,7 +303,11 @@ class _StepMounting:
         with ExitStack() as stack:
             if source.result is not None:
                 stage = self._places.stage(
-                    source.result, self._stack, read_only=True, cancel=self._cancel
+                    source.result,
+                    self._stack,
+                    read_only=True,
+                    devices=False,
+                    cancel=self._cancel,
                 )
                 root = os.open(stage, os.O_RDONLY | os.O_CLOEXEC)
                 tree = Tree(root, what="the stage", ignore=None, keeps_owner=True)

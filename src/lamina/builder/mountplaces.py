@@ -122,9 +122,17 @@ class MountPlaces:
             return self._copies[name]
 
     def stage(
-        self, result: Stack, stack: ExitStack, *, read_only: bool, cancel: CancelToken
+        self,
+        result: Stack,
+        stack: ExitStack,
+        *,
+        read_only: bool,
+        devices: bool,
+        cancel: CancelToken,
     ) -> str:
-        """A mount point of the stage's tree; what is written to it goes to a throw-away layer."""
+        """A mount point of the stage's tree; what is written to it goes to a throw-away layer.
+        `devices` as for `mount_overlay`.
+        """
         store = self._store
         chain = ensure_snapshot(store, result, emit=self._emit, cancel=cancel)
         unique = working_key("mount:stage")
@@ -136,7 +144,7 @@ class MountPlaces:
         target = self._scratch.path(unique)
         os.mkdir(target, 0o700)
         stack.callback(os.rmdir, target)
-        stack.enter_context(mounted(overlay, target, volatile=not read_only))
+        stack.enter_context(mounted(overlay, target, volatile=not read_only, devices=devices))
         return target
 
     def cache(

@@ -25,6 +25,7 @@ from lamina.container.launcher import remove_cgroups, remove_cgroups_soon, remov
 from lamina.container.profile import seccomp_for
 from lamina.container.spawn import Launch, Launcher
 from lamina.container.spec import (
+    ROOT_GUARD,
     HostFacts,
     checked_path,
     default_mounts,
@@ -341,7 +342,7 @@ def _stub_destinations(spec: dict[str, Any]) -> list[tuple[str, bool]]:
     return [
         (mount["destination"], mount["type"] != "bind" or os.path.isdir(mount["source"]))
         for mount in spec["mounts"]
-        if not mount["destination"].startswith(inside)
+        if mount["destination"] != ROOT_GUARD and not mount["destination"].startswith(inside)
     ]
 
 

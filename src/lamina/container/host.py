@@ -96,8 +96,10 @@ def has_seccomp() -> bool:
     return os.path.exists("/proc/sys/kernel/seccomp/actions_avail")
 
 
-def read_facts(cgroups: Cgroups, *, manager: str) -> HostFacts:
-    """The facts `make_spec` needs, for a runtime that uses this cgroup manager."""
+def read_facts(cgroups: Cgroups, *, manager: str, nodev: bool = False) -> HostFacts:
+    """The facts `make_spec` needs, for a runtime that uses this cgroup manager, and was seen to
+    guard device nodes (`nodev`) or not.
+    """
     namespaced = is_namespaced()
     managed = manager != "disabled" and cgroups.mode != "none"
     uname = os.uname()
@@ -108,6 +110,7 @@ def read_facts(cgroups: Cgroups, *, manager: str) -> HostFacts:
         cgroup_namespaces=os.path.exists("/proc/self/ns/cgroup"),
         cgroup_mounts=cgroups.mode != "none" and (managed or not namespaced),
         device_control=managed and (cgroups.mode == "v2" or "devices" in cgroups.controllers),
+        nodev=nodev,
         mqueue=os.path.isdir("/proc/sys/fs/mqueue"),
         sysctls=tuple(
             (name, value)
@@ -192,7 +195,7 @@ class NoRuntime(LaminaError):
 class Runtime(Record):
     """A runtime that works here, and how.
 
-    `manager` is crun's `--cgroup-manager` (`cgroupfs`, or `disabled` where no control group can
+    `nodev`: it keeps device nodes of the root filesystem from being opened. `manager` is crun's `--cgroup-manager` (`cgroupfs`, or `disabled` where no control group can
     be made; runc only knows `cgroupfs`). `shield` is the cgroup2 mount point that must be covered
     with an empty tmpfs in the runtime's mount namespace, or empty. `refused` are (way, why) of
     what was tried before. `program` is the default filter as crun compiled it: see `filterprogram`.
@@ -206,6 +209,7 @@ class Runtime(Record):
     shield: str
     seccomp: bool
     host: HostFacts
+    nodev: bool = False
     why: str = ""
     refused: tuple[tuple[str, str], ...] = ()
     program: str = ""
@@ -235,9 +239,10 @@ class Runtime(Record):
         mode = self.cgroups.mode
         if self.shield:
             mode += f" ({self.shield} is hidden from {self.name})"
-        devices = "guarded by a control group"
+        devices = "those of images cannot be opened" if self.nodev else "those of images are usable"
+        devices += "; guarded by a control group"
         if not self.host.device_control:
-            devices = "no device control group: CAP_MKNOD is withheld"
+            devices = "those of images cannot be opened; no control group: CAP_MKNOD is withheld"
         rows = [
             ("Runtime", f"{self.name} {self.version} ({self.path})"),
             ("Runtime chosen", self.why),

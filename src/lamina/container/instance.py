@@ -181,7 +181,8 @@ class Instance:
     def _mount(self) -> str:
         rootfs = f"{self._directory}/{_ROOTFS}"
         os.makedirs(rootfs, mode=0o700, exist_ok=True)
-        mounts.mount_overlay(self._store.snapshots.mount_of(self._id), rootfs)
+        privileged = self._config.process.privileged
+        mounts.mount_overlay(self._store.snapshots.mount_of(self._id), rootfs, devices=privileged)
         self._undo.callback(lambda: mounts.unmount(rootfs))
         return rootfs
 
@@ -222,11 +223,12 @@ class Instance:
     def _volumes(self, rootfs: str) -> tuple[Mount, ...]:
         """The anonymous volumes; new ones start with what the image has there."""
         found: list[Mount] = []
+        guard = () if self._config.process.privileged else ("nodev",)
         for number, destination in enumerate(self._config.volumes):
             source = f"{self._directory}/volumes/{number}"
             if not os.path.isdir(source):
                 fill_volume(rootfs, destination, source)
-            found.append(Mount(destination, "bind", source, ("rbind", "rprivate")))
+            found.append(Mount(destination, "bind", source, ("rbind", "rprivate", *guard)))
         return tuple(found)
 
     def _write_bundle(self, process: ProcessSpec, runtime: Runtime, rootfs: str) -> None:

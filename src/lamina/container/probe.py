@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trying the OCI runtimes with a real container: a static program of a few bytes that exits 0."""
+"""Trying the OCI runtimes with a real container, and whether its device nodes can be opened in it."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import stat
 import struct
 import subprocess
+from contextlib import suppress
+from itertools import product
 
 from lamina.container.bundle import write_bundle
 from lamina.container.filterprogram import with_program
@@ -28,20 +31,62 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-_EXIT_CODE = {  # machine -> (ELF e_machine, code of exit_group(0))
-    "x86_64": (62, bytes.fromhex("31ff b8e7000000 0f05")),
-    "aarch64": (183, bytes.fromhex("000080d2 c80b80d2 010000d4")),
-    "riscv64": (243, bytes.fromhex("13050000 9308e005 73000000")),
+_NODE = "device"  # in the root of the probe's container: /dev/null's numbers, for everybody
+_OPENED = 64  # the program's exit status if it could open the node
+# machine -> (ELF e_machine, code): openat(AT_FDCWD, "/device", O_RDONLY, 0), then exit_group with
+# status 1 << 6 if that gave a descriptor, else 0.
+_CODE = {
+    "x86_64": (
+        62,
+        bytes.fromhex(
+            "bf 9cffffff"  # mov edi, -100
+            "48 8d 35 1b000000"  # lea rsi, [rip + 27]
+            "31 d2"  # xor edx, edx
+            "b8 01010000 0f05"  # mov eax, 257; syscall
+            "31 ff"  # xor edi, edi
+            "85 c0"  # test eax, eax
+            "40 0f 99 c7 c1 e7 06"  # setns dil; shl edi, 6
+            "b8 e7000000 0f05"  # mov eax, 231; syscall
+        ),
+    ),
+    "aarch64": (
+        183,
+        bytes.fromhex(
+            "600c8092"  # mov x0, #-100
+            "41010010"  # adr x1, . + 40
+            "020080d2 030080d2"  # mov x2, #0; mov x3, #0
+            "080780d2 010000d4"  # mov x8, #56; svc #0
+            "1f0000f1"  # cmp x0, #0
+            "e0479f9a 00e47ad3"  # cset x0, pl; lsl x0, x0, #6
+            "c80b80d2 010000d4"  # mov x8, #94; svc #0
+        ),
+    ),
+    "riscv64": (
+        243,
+        bytes.fromhex(
+            "1305c0f9"  # li a0, -100
+            "97050000 9385c502"  # auipc a1, 0; addi a1, a1, 44
+            "13060000 93060000"  # li a2, 0; li a3, 0
+            "93088003 73000000"  # li a7, 56; ecall
+            "13250500 13451500"  # slti a0, a0, 0; xori a0, a0, 1
+            "13156500"  # slli a0, a0, 6
+            "9308e005 73000000"  # li a7, 94; ecall
+        ),
+    ),
 }
 _LOAD_ADDRESS = 0x400000
 
 
 def tiny_program(machine: str) -> bytes | None:
-    """A static ELF executable that exits with status 0; None for a machine not known here."""
-    known = _EXIT_CODE.get(machine)
+    """A static ELF executable; None for a machine not known here.
+
+    It exits with status 0 if it cannot open the device node `/device`, with `_OPENED` if it can.
+    """
+    known = _CODE.get(machine)
     if known is None:
         return None
     number, code = known
+    code += f"/{_NODE}".encode() + b"\0"
     header, segment = 64, 56  # sizes of an ELF64 header and of a program header
     entry = _LOAD_ADDRESS + header + segment
     size = header + segment + len(code)
@@ -84,30 +129,36 @@ def probe(
 def _ways(
     candidates: Sequence[tuple[str, str]], cgroups: Cgroups, *, seccomp: bool
 ) -> Iterator[Runtime]:
-    """Every way, best first: control groups (limits, device rules) matter more than speed."""
+    """Every way, best first: control groups (limits, device rules) matter more than speed. Ways to
+    run that leave device nodes of images usable come last, and only with device rules.
+    """
     is_managed = cgroups.mode != "none" and not is_namespaced()
     managers = ["cgroupfs", "disabled"] if is_managed else ["disabled"]
     shields = ["", cgroups.unified] if cgroups.mode == "hybrid" else [""]
-    for manager in managers:
-        for kind, path in candidates:
-            if kind == "runc" and manager == "disabled" and is_managed:
-                continue  # runc has no such switch; in a user namespace it does without
-            for shield in shields if kind == "crun" else [""]:
-                yield Runtime(
-                    name=kind,
-                    path=path,
-                    version="",
-                    manager=manager,
-                    cgroups=cgroups,
-                    shield=shield,
-                    seccomp=seccomp,
-                    host=read_facts(cgroups, manager=manager),
-                )
+    for nodev, manager, (kind, path) in product((True, False), managers, candidates):
+        if kind == "runc" and manager == "disabled" and is_managed:
+            continue  # runc has no such switch; in a user namespace it does without
+        host = read_facts(cgroups, manager=manager, nodev=nodev)
+        if not nodev and not host.device_control:
+            continue
+        for shield in shields if kind == "crun" else [""]:
+            yield Runtime(
+                name=kind,
+                path=path,
+                version="",
+                manager=manager,
+                cgroups=cgroups,
+                shield=shield,
+                seccomp=seccomp,
+                host=host,
+                nodev=nodev,
+            )
 
 
 def _name(runtime: Runtime) -> str:
     shield = ", cgroup2 hidden" if runtime.shield else ""
-    return f"{runtime.path} (cgroups {runtime.manager}{shield})"
+    devices = "" if runtime.nodev else ", device nodes usable"
+    return f"{runtime.path} (cgroups {runtime.manager}{shield}{devices})"
 
 
 def _chosen(runtime: Runtime, refused: tuple[tuple[str, str], ...]) -> Runtime:
@@ -152,7 +203,7 @@ def _compiled(launcher: Launcher, runtime: Runtime, scratch: str) -> Runtime:
 
 
 def _try(launcher: Launcher, runtime: Runtime, scratch: str) -> str:
-    """Run the tiny program as a RUN step would run; empty if it worked, else why not."""
+    """Run the tiny program as a RUN step would run; empty if all is as it should be, else why not."""
     if tiny_program(os.uname().machine) is None:
         return ""  # nothing to try with: believe that a runtime that is installed works
     id = f"lamina-probe-{os.getpid()}"
@@ -163,10 +214,13 @@ def _try(launcher: Launcher, runtime: Runtime, scratch: str) -> str:
         return str(error)
     finally:
         shutil.rmtree(f"{scratch}/state", ignore_errors=True)
-    if status == 0:
+    code = os.waitstatus_to_exitcode(status)
+    if code == 0 or (code == _OPENED and not runtime.nodev):
         return ""
+    if code == _OPENED:
+        return "device nodes of images could be opened"
     last = text.splitlines()[-1] if text else "no message"
-    return f"exit status {os.waitstatus_to_exitcode(status)}: {last}"
+    return f"exit status {code}: {last}"
 
 
 def _bundle(runtime: Runtime, scratch: str, id: str) -> dict[str, Any]:
@@ -177,6 +231,7 @@ def _bundle(runtime: Runtime, scratch: str, id: str) -> dict[str, Any]:
     with open(f"{rootfs}/exit", "wb") as file:
         file.write(program)
     os.chmod(f"{rootfs}/exit", 0o755)  # noqa: S103  # the container's own program
+    _make_node(scratch)
     process = ProcessSpec(argv=("/exit",), env=())
     spec = make_spec(
         process,
@@ -188,6 +243,14 @@ def _bundle(runtime: Runtime, scratch: str, id: str) -> dict[str, Any]:
     )
     write_bundle(scratch, spec)
     return spec
+
+
+def _make_node(scratch: str) -> None:
+    """Put the device node into the root, if this process may make one (else no image can have one)."""
+    path = f"{scratch}/rootfs/{_NODE}"
+    with suppress(FileExistsError, PermissionError):
+        os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 3))
+        os.chmod(path, 0o666)  # noqa: S103  # as an image would have it; the directory is root's
 
 
 def _launch(

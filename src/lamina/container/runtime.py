@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 DEFAULT_SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 NAMES = ("crun", "runc")
-RECORD_VERSION = 2  # of runtime.json
+RECORD_VERSION = 3  # of runtime.json
 
 
 def find_runtime(
@@ -46,7 +46,9 @@ def find_runtime(
     remembered = _load(record, keys, override)
     if remembered is not None:
         return replace(
-            remembered, cgroups=cgroups, host=read_facts(cgroups, manager=remembered.manager)
+            remembered,
+            cgroups=cgroups,
+            host=read_facts(cgroups, manager=remembered.manager, nodev=remembered.nodev),
         )
     from lamina.container.probe import probe  # the slow way: not needed again until a reboot
 
@@ -131,6 +133,7 @@ def _parse(document: dict[str, Any]) -> Runtime:
     return Runtime(
         **texts,
         seccomp=bool(document["seccomp"]),
+        nodev=bool(document["nodev"]),
         refused=tuple((str(way), str(why)) for way, why in document["refused"]),
         cgroups=Cgroups("none"),
         host=HostFacts(architecture="", kernel=(0, 0), capabilities=()),

@@ -104,6 +104,7 @@ _TMPFS_OPTIONS = frozenset(("size", "mode", "uid", "gid", "nr_inodes"))
 
 
 TTY_GROUP = 5  # gid of terminals, in every distribution
+ROOT_GUARD = "/."  # the root by a name that crun and runc take for a mount like others
 
 
 class InvalidMount(LaminaError):
@@ -129,7 +130,8 @@ class HostFacts(Record):
     control group guards the container: without one, the right to make device nodes is withheld
     from containers that did not ask for it. `namespaced`: the runtime is root of a user namespace,
     where sysfs belongs to whoever owns the network. `tty_group`: the group of terminals is known
-    here. `oom_score` is the lowest that a container can be given.
+    here. `oom_score` is the lowest that a container can be given. `nodev` says that the
+    runtime was seen to keep device nodes of the root filesystem from being opened if it is told to.
     """
 
     architecture: str
@@ -138,6 +140,7 @@ class HostFacts(Record):
     cgroup_namespaces: bool = True
     cgroup_mounts: bool = True
     device_control: bool = True
+    nodev: bool = False
     mqueue: bool = True
     sysctls: tuple[tuple[str, str], ...] = ()  # what Docker sets in a new network namespace
     namespaced: bool = False
@@ -166,11 +169,15 @@ def make_spec(
         LaminaError: kind USAGE or INVALID: bad capability, mount, ulimit or cwd; DENIED for a
             capability this process does not have.
     """
+    guarded = host.nodev and not process.privileged
+    mounts = _mounts(process, host, etc_mounts)
+    if guarded:
+        mounts.append(_root_guard(rootfs, read_only=process.read_only))
     spec: dict[str, object] = {
         "ociVersion": "1.0.2",
         "process": _process(process, user, host),
-        "root": {"path": rootfs, "readonly": process.read_only},
-        "mounts": _mounts(process, host, etc_mounts),
+        "root": {"path": rootfs, "readonly": process.read_only and not guarded},
+        "mounts": mounts,
         "linux": _linux(process, host, seccomp, cgroup, devices),
     }
     spec["hostname"] = process.hostname or DEFAULT_HOSTNAME
@@ -309,6 +316,16 @@ def _mounts(
     ]
     by_depth = sorted(chosen.values(), key=lambda mount: str(mount["destination"]).count("/"))
     return [*defaults, *by_depth]
+
+
+def _root_guard(rootfs: str, *, read_only: bool) -> dict[str, object]:
+    """The last of the mounts: makes device nodes in the root filesystem useless.
+
+    It was mounted so (`mounts.mount_overlay`), but runtimes bind it once more and set its flags
+    anew: crun always, runc for a read-only root. So the root becomes read-only here, too.
+    """
+    options = ["bind", "remount", "nodev", *(["ro"] if read_only else [])]
+    return _mount(ROOT_GUARD, "bind", rootfs, options)
 
 
 def _asked_mount(mount: Mount, privileged: bool) -> dict[str, object]:  # noqa: FBT001  # private

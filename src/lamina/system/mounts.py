@@ -40,7 +40,7 @@ _AT_FDCWD, _AT_EMPTY_PATH, _AT_RECURSIVE = -100, 0x1000, 0x8000
 _OPEN_TREE_CLONE, _OPEN_TREE_CLOEXEC = 1, os.O_CLOEXEC
 _FSOPEN_CLOEXEC, _FSMOUNT_CLOEXEC = 1, 1
 _FSCONFIG_SET_FLAG, _FSCONFIG_SET_STRING, _FSCONFIG_CMD_CREATE = 0, 1, 6
-_MOUNT_ATTR_RDONLY = 1
+_MOUNT_ATTR_RDONLY, _MOUNT_ATTR_NODEV = 1, 4
 _MOVE_MOUNT_F_EMPTY_PATH = 4
 
 _PAGE = 4096  # mount(2) reads at most one page of options
@@ -71,19 +71,27 @@ def isolate() -> None:
         tmpfs(_HYBRID_CGROUP, size=_SHIELD_SIZE)
 
 
-def mount_overlay(mount: OverlayMount, target: str, *, volatile: bool = False) -> None:
+def mount_overlay(
+    mount: OverlayMount,
+    target: str,
+    *,
+    volatile: bool = False,
+    devices: bool = False,
+) -> None:
     """Mount a snapshot on the existing directory `target`.
 
-    `volatile` skips the flush at unmount (what is written may be lost on power loss, not when a
-    process dies).
+    Device nodes in it cannot be opened, whoever asks: they come from images, and reach this host's
+    disks where no control group guards devices. `devices` lets them be opened; it is for processes
+    that may do everything (docs/adr/0108-nodev.md). `volatile` skips the flush at unmount (what is
+    written may be lost on power loss, not when a process dies).
 
     Raises:
         LaminaError: DENIED, UNSUPPORTED (no overlayfs, too many layers), NOT_FOUND (a directory is
             missing), EXHAUSTED, else SYSTEM.
     """
-    fd = _detached(mount, volatile=volatile)
+    fd = _detached(mount, volatile=volatile, devices=devices)
     if fd is None:
-        _legacy_overlay(mount, target, volatile=volatile)
+        _legacy_overlay(mount, target, volatile=volatile, devices=devices)
         return
     try:
         _attach(fd, target)
@@ -92,14 +100,15 @@ def mount_overlay(mount: OverlayMount, target: str, *, volatile: bool = False) -
 
 
 def overlay_fd(mount: OverlayMount, *, volatile: bool = False) -> int:
-    """A directory fd of the snapshot mounted nowhere; closing it frees the mount.
+    """A directory fd of the snapshot mounted nowhere, without device nodes that can be opened;
+    closing it frees the mount.
 
     For openat-style access, so that no mount point is visible and nothing is left behind.
 
     Raises:
         LaminaError: as `mount_overlay`; UNSUPPORTED on kernels without the new mount API.
     """
-    fd = _detached(mount, volatile=volatile)
+    fd = _detached(mount, volatile=volatile, devices=False)
     if fd is None:
         raise LaminaError(
             "this kernel cannot make detached overlay mounts",
@@ -114,14 +123,28 @@ def overlay_fd(mount: OverlayMount, *, volatile: bool = False) -> int:
 
 
 class mounted:  # noqa: N801  # used as `with mounted(mount, target):`
-    """The snapshot mounted on `target` inside the block; unmounted when it ends."""
+    """The snapshot mounted on `target` inside the block, as `mount_overlay` does; unmounted when it
+    ends.
+    """
 
-    def __init__(self, mount: OverlayMount, target: str, *, volatile: bool = False) -> None:
+    def __init__(
+        self,
+        mount: OverlayMount,
+        target: str,
+        *,
+        volatile: bool = False,
+        devices: bool = False,
+    ) -> None:
         self._mount, self.target = mount, target
-        self._volatile = volatile
+        self._volatile, self._devices = volatile, devices
 
     def __enter__(self) -> Self:
-        mount_overlay(self._mount, self.target, volatile=self._volatile)
+        mount_overlay(
+            self._mount,
+            self.target,
+            volatile=self._volatile,
+            devices=self._devices,
+        )
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -212,7 +235,7 @@ def _image_mount(fd: int, device: int, what: str, *, loop: bool) -> int:
 def _erofs(source: str) -> int:
     # "source" is a file or a block device; errors of the file's form are EINVAL or ENOTBLK
     options: list[tuple[str, str | None]] = [("source", source), ("ro", None)]
-    return _new_mount("erofs", options, read_only=True)
+    return _new_mount("erofs", options, attributes=_MOUNT_ATTR_RDONLY | _MOUNT_ATTR_NODEV)
 
 
 def filesystem_fd(kind: str) -> int:
@@ -222,7 +245,7 @@ def filesystem_fd(kind: str) -> int:
         LaminaError: as `mount_overlay`; UNSUPPORTED on kernels without the new mount API.
     """
     try:
-        fd = _new_mount(kind, [], read_only=False)
+        fd = _new_mount(kind, [], attributes=0)
     except _TooOld:
         raise LaminaError(
             "this kernel cannot make detached mounts", kind=Kind.UNSUPPORTED
@@ -233,17 +256,25 @@ def filesystem_fd(kind: str) -> int:
         os.close(fd)
 
 
-def bind(source: str, target: str, *, read_only: bool = False, recursive: bool = False) -> None:
-    """Make `source` (a file or directory) appear at `target`, which exists. Raises LaminaError."""
+def bind(
+    source: str,
+    target: str,
+    *,
+    read_only: bool = False,
+    recursive: bool = False,
+    devices: bool = False,
+) -> None:
+    """Make `source` (a file or directory) appear at `target`, which exists; `devices` as for
+    `mount_overlay`. Raises LaminaError.
+    """
     flags = _MS_BIND | (_MS_REC if recursive else 0)
     what = f"cannot bind {source} on {target}"
     _mount(source, target, flags=flags, what=what)
-    if read_only:
-        try:
-            _set_read_only(target, recursive=recursive, what=what)
-        except LaminaError:
-            unmount(target)
-            raise
+    try:
+        _restrict(target, read_only=read_only, recursive=recursive, devices=devices, what=what)
+    except LaminaError:
+        unmount(target)
+        raise
 
 
 def tmpfs(target: str, *, size: int, mode: int = 0o755, read_only: bool = False) -> None:
@@ -272,20 +303,22 @@ def unmount(target: str) -> None:
         raise _error(f"cannot unmount {target}", number)
 
 
-def _detached(mount: OverlayMount, *, volatile: bool) -> int | None:
+def _detached(mount: OverlayMount, *, volatile: bool, devices: bool) -> int | None:
     """The fd of a mount that is attached nowhere; None if the kernel is too old for that."""
     enter()
+    attributes = 0 if mount.upper else _MOUNT_ATTR_RDONLY
+    if not devices:
+        attributes |= _MOUNT_ATTR_NODEV
     try:
         if mount.upper and not mount.lowers:
-            return _clone(mount.upper, read_only=False)
+            return _clone(mount.upper, attributes)
         if not mount.upper and len(mount.lowers) == 1:
             lower = mount.lowers[0]
-            if isinstance(lower, LayerImage):
-                return image_fd(lower)
-            return _clone(lower, read_only=True)
+            return image_fd(lower) if isinstance(lower, LayerImage) else _clone(lower, attributes)
         if not mount.upper and not mount.lowers:
-            return _new_mount("tmpfs", [("size", "4096"), ("mode", "0755")], read_only=True)
-        return _new_overlay(mount, volatile=volatile)
+            options: list[tuple[str, str | None]] = [("size", "4096"), ("mode", "0755")]
+            return _new_mount("tmpfs", options, attributes=attributes)
+        return _new_overlay(mount, attributes, volatile=volatile)
     except _TooOld:
         return None
 
@@ -294,13 +327,16 @@ class _TooOld(Exception):
     """The kernel lacks the new mount API, or `lowerdir+`."""
 
 
-def _new_overlay(mount: OverlayMount, *, volatile: bool) -> int:
+def _new_overlay(mount: OverlayMount, attributes: int, *, volatile: bool) -> int:
     check_layers(len(mount.lowers))
     with opened_layers(mount.lowers) as paths:
-        return _overlay_of(paths, mount, volatile=volatile)
+        options = _overlay_options(paths, mount, volatile=volatile)
+        return _new_mount("overlay", options, attributes=attributes)
 
 
-def _overlay_of(paths: list[str], mount: OverlayMount, *, volatile: bool) -> int:
+def _overlay_options(
+    paths: list[str], mount: OverlayMount, *, volatile: bool
+) -> list[tuple[str, str | None]]:
     options: list[tuple[str, str | None]] = [("lowerdir+", path) for path in paths]
     options += _OVERLAY_OPTIONS
     if is_namespaced():  # trusted.* is the host's root's
@@ -312,12 +348,10 @@ def _overlay_of(paths: list[str], mount: OverlayMount, *, volatile: bool) -> int
         options += [("workdir", mount.work.replace("\\", "\\\\"))]
         if volatile:
             options.append(("volatile", None))
-    return _new_mount("overlay", options, read_only=not mount.upper)
+    return options
 
 
-def _new_mount(
-    kind: str, options: list[tuple[str, str | None]] | list[tuple[str, str]], *, read_only: bool
-) -> int:
+def _new_mount(kind: str, options: list[tuple[str, str | None]], *, attributes: int) -> int:
     context = _syscall(_SYS_FSOPEN, kind.encode(), _FSOPEN_CLOEXEC)
     if context < 0:
         if _errno() == errno.ENOSYS:
@@ -328,7 +362,6 @@ def _new_mount(
             _configure(context, kind, key, value)
         if _syscall(_SYS_FSCONFIG, context, _FSCONFIG_CMD_CREATE, None, None, 0) < 0:
             raise _error(f"cannot mount {kind}{_log(context)}", _errno())
-        attributes = _MOUNT_ATTR_RDONLY if read_only else 0
         fd = _syscall(_SYS_FSMOUNT, context, _FSMOUNT_CLOEXEC, attributes)
         if fd < 0:
             raise _error(f"cannot mount {kind}{_log(context)}", _errno())
@@ -361,39 +394,46 @@ def _log(context: int) -> str:
     return "".join(f" ({line})" for line in lines if line)
 
 
-def _clone(path: str, *, read_only: bool) -> int:
+def _clone(path: str, attributes: int) -> int:
     flags = _OPEN_TREE_CLONE | _OPEN_TREE_CLOEXEC
     fd = _syscall(_SYS_OPEN_TREE, _AT_FDCWD, os.fsencode(path), flags)
     if fd < 0:
         if _errno() == errno.ENOSYS:
             raise _TooOld
         raise _error(f"cannot mount {path}", _errno())
-    if read_only:
+    if attributes:
         try:
-            _set_attributes(fd, b"", flags=_AT_EMPTY_PATH, what=f"cannot mount {path} read-only")
+            what = f"cannot mount {path}"
+            _set_attributes(fd, b"", attributes, flags=_AT_EMPTY_PATH, what=what)
         except BaseException:
             os.close(fd)
             raise
     return fd
 
 
-def _set_attributes(dir_fd: int, path: bytes, *, flags: int, what: str) -> None:
+def _set_attributes(dir_fd: int, path: bytes, attributes: int, *, flags: int, what: str) -> None:
     """mount_setattr(2): struct mount_attr {attr_set, attr_clr, propagation, userns_fd}."""
     import struct
 
-    attributes = struct.pack("=QQQQ", _MOUNT_ATTR_RDONLY, 0, 0, 0)
-    if _syscall(_SYS_MOUNT_SETATTR, dir_fd, path, flags, attributes, len(attributes)) < 0:
+    how = struct.pack("=QQQQ", attributes, 0, 0, 0)
+    if _syscall(_SYS_MOUNT_SETATTR, dir_fd, path, flags, how, len(how)) < 0:
         if _errno() == errno.ENOSYS:
             raise _TooOld
         raise _error(what, _errno())
 
 
-def _set_read_only(target: str, *, recursive: bool, what: str) -> None:
+def _restrict(target: str, *, read_only: bool, recursive: bool, devices: bool, what: str) -> None:
+    """Make a bind mount read-only, its device nodes useless, or both."""
+    attributes = (_MOUNT_ATTR_RDONLY if read_only else 0) | (0 if devices else _MOUNT_ATTR_NODEV)
+    if not attributes:
+        return
     flags = _AT_RECURSIVE if recursive else 0
     try:
-        _set_attributes(_AT_FDCWD, os.fsencode(target), flags=flags, what=what)
+        _set_attributes(_AT_FDCWD, os.fsencode(target), attributes, flags=flags, what=what)
     except _TooOld:  # before 5.12: only the top mount, as `mount -o remount,bind,ro` does
-        _mount("none", target, flags=_MS_REMOUNT | _MS_BIND | _MS_RDONLY, what=what)
+        kept = os.statvfs(target).f_flag & (_MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
+        again = (_MS_RDONLY if read_only else 0) | (0 if devices else _MS_NODEV)
+        _mount("none", target, flags=_MS_REMOUNT | _MS_BIND | kept | again, what=what)
 
 
 def _attach(fd: int, target: str) -> None:
@@ -402,10 +442,16 @@ def _attach(fd: int, target: str) -> None:
         raise _error(f"cannot mount on {target}", _errno())
 
 
-def _legacy_overlay(mount: OverlayMount, target: str, *, volatile: bool) -> None:
+def _legacy_overlay(
+    mount: OverlayMount,
+    target: str,
+    *,
+    volatile: bool,
+    devices: bool = False,
+) -> None:
     """The same with mount(2). Each lower is given as /proc/self/fd/N: short, and free of colons."""
     if mount.upper and not mount.lowers:
-        bind(mount.upper, target)
+        bind(mount.upper, target, devices=devices)
         return
     lowers = [layer for layer in mount.lowers if isinstance(layer, str)]
     if len(lowers) < len(mount.lowers):
@@ -416,7 +462,7 @@ def _legacy_overlay(mount: OverlayMount, target: str, *, volatile: bool) -> None
         )
     if not mount.upper and len(lowers) < 2:
         if lowers:
-            bind(lowers[0], target, read_only=True)
+            bind(lowers[0], target, read_only=True, devices=devices)
         else:
             tmpfs(target, size=4096, read_only=True)
         return
@@ -446,7 +492,7 @@ def _legacy_overlay(mount: OverlayMount, target: str, *, volatile: bool) -> None
                 kind=Kind.UNSUPPORTED,
                 hint="Linux 6.8 or later mounts up to 500 layers",
             )
-        flags = 0 if mount.upper else _MS_RDONLY
+        flags = (0 if mount.upper else _MS_RDONLY) | (0 if devices else _MS_NODEV)
         what = f"cannot mount overlay on {target}"
         _mount("overlay", target, kind="overlay", flags=flags, options=text, what=what)
     finally:

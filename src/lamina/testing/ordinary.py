@@ -53,9 +53,9 @@ for number, name, mode in ((200, "net/tun", int(tun)), (229, "fuse", 1)):
     os.mknod(node, 0o20666 if mode else 0o20600, os.makedev(10, number))
     os.chmod(node, 0o666 if mode else 0o600)
     if os.path.exists(f"/dev/{{name}}"):
-        bind(node, f"/dev/{{name}}")
+        bind(node, f"/dev/{{name}}", devices=True)
 for path in hidden:
-    bind("/dev/null", path)
+    bind("/dev/null", path, devices=True)
 # the interpreter may lie where only root can look
 prefix, at = os.path.realpath(sys.base_prefix), "/"
 for part in prefix.strip("/").split("/"):

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 import sys
 import textwrap
@@ -20,6 +21,7 @@ from lamina.container.host import Runtime, read_facts
 from lamina.container.ports import Mount, ProcessSpec
 from lamina.errors import Cancelled, Kind, LaminaError
 from lamina.start.record import replace
+from lamina.system.loop import loop_device
 from lamina.tasks import CancelToken
 
 pytestmark = pytest.mark.root
@@ -482,6 +484,36 @@ def test_root_file_system_that_is_missing(executor: RuntimeExecutor, tmp_path: P
             on_output=lambda _stream, _data: None,
             cancel=CancelToken(),
         )
+
+
+@pytest.mark.parametrize("runtime", ["crun"], indirect=True)  # runc always makes control groups
+@pytest.mark.parametrize("nodev", [True, False])
+def test_disk_of_the_host_that_an_image_names_is_out_of_reach_without_control_groups(
+    runtime: Runtime, rootfs: Path, tmp_path: Path, *, nodev: bool
+) -> None:
+    """The other case shows what it is good for."""
+    facts = read_facts(runtime.cgroups, manager="disabled", nodev=nodev)
+    bare = replace(runtime, manager="disabled", host=facts)
+    assert runtime.nodev
+    assert not facts.device_control
+    (tmp_path / "disk").write_bytes(b"a disk of the host".ljust(1 << 20))
+    fd = os.open(tmp_path / "disk", os.O_RDONLY)
+    output: list[bytes] = []
+    try:
+        with loop_device(fd) as path, RuntimeExecutor(bare, state_dir=str(tmp_path / "s")) as made:
+            os.mknod(rootfs / "node", stat.S_IFBLK | 0o666, os.stat(path).st_rdev)
+            (rootfs / "node").chmod(0o666)
+            status = made.run(
+                ProcessSpec(argv=("head", "-c", "18", "/node"), env=(), user="1000"),
+                str(rootfs),
+                on_output=lambda _stream, data: output.append(data),
+                cancel=CancelToken(),
+            )
+    finally:
+        os.close(fd)
+    text = b"".join(output).decode()
+    assert (status, text) == ((1, "head: /node: Permission denied\n") if nodev
+                              else (0, "a disk of the host"))  # fmt: skip
 
 
 @pytest.mark.parametrize("runtime", ["crun"], indirect=True)  # runc always makes control groups

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 import sys
 from collections.abc import Callable
@@ -290,3 +291,74 @@ def test_overlay_in_a_user_namespace_uses_user_attributes(tmp_path: Path, target
     unshare = ("unshare", "--user", "--map-root-user", "--mount")
     arguments = ("|".join(map(str, overlay.lowers)), overlay.upper, overlay.work, target)
     assert run(script, *arguments, prefix=unshare) == "['1']\n"
+
+
+def with_node(directory: Path) -> Path:
+    """A device node that everybody may open by its mode (the numbers of /dev/zero)."""
+    directory.mkdir(exist_ok=True)
+    node = directory / "node"
+    os.mknod(node, stat.S_IFCHR | 0o666, os.makedev(1, 5))
+    node.chmod(0o666)
+    return node
+
+
+def opens(path: str) -> bool:
+    try:
+        os.close(os.open(path, os.O_RDWR))
+    except PermissionError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("is_legacy", [False, True])
+@pytest.mark.parametrize(
+    ("count", "is_writable"), [(0, True), (1, False), (1, True), (2, False), (2, True)]
+)
+def test_device_nodes_of_layers_cannot_be_opened(
+    tmp_path: Path, target: str, count: int, *, is_legacy: bool, is_writable: bool
+) -> None:
+    lowers = layers(tmp_path, count)
+    mount = writable(tmp_path, lowers) if is_writable else OverlayMount(lowers)
+    with_node(Path(lowers[-1] if lowers else mount.upper) / "below")
+    node = f"{target}/below/node"
+    for devices in (False, True):
+        if is_legacy:
+            mounts._legacy_overlay(mount, target, volatile=False, userxattr=False, devices=devices)
+        else:
+            mount_overlay(mount, target, devices=devices)
+        try:
+            assert stat.S_ISCHR(os.stat(node).st_mode)
+            assert opens(node) is devices
+        finally:
+            unmount(target)
+
+
+def test_detached_views_open_no_device_nodes(tmp_path: Path) -> None:
+    lowers = layers(tmp_path, 2)
+    with_node(Path(lowers[-1]) / "lower")
+    for view in (lowers, lowers[-1:]):
+        fd = overlay_fd(OverlayMount(view))
+        try:
+            assert not opens(f"/proc/self/fd/{fd}/lower/node")
+        finally:
+            os.close(fd)
+
+
+def test_bind_on_a_kernel_without_mount_setattr(
+    tmp_path: Path, target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_old(*_: object, **__: object) -> None:
+        raise mounts._TooOld
+
+    monkeypatch.setattr(mounts, "_set_attributes", too_old)
+    with_node(tmp_path / "source")
+    tmpfs_flags = os.statvfs(tmp_path).f_flag
+    bind(str(tmp_path / "source"), target, read_only=True)
+    try:
+        assert not opens(f"{target}/node")
+        found = os.statvfs(target).f_flag
+        assert found & os.ST_RDONLY
+        assert found & os.ST_NODEV
+        assert found & os.ST_NOSUID == tmpfs_flags & os.ST_NOSUID
+    finally:
+        unmount(target)

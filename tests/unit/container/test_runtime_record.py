@@ -145,3 +145,11 @@ def test_tiny_program_really_exits_with_zero(tmp_path: Path) -> None:
 
 def test_tiny_program_of_an_unknown_machine() -> None:
     assert tiny_program("vax") is None
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64", "riscv64"])
+def test_tiny_programs_are_whole(machine: str) -> None:
+    program = tiny_program(machine)
+    assert program is not None
+    assert program.endswith(b"/device\0")
+    assert int.from_bytes(program[96:104], "little") == len(program)  # p_filesz

@@ -127,3 +127,30 @@ def test_path_is_normalised() -> None:
 def test_environment(fields: dict[str, Any], environment: list[str]) -> None:
     process = replace(PROCESS, **fields)
     assert container_environment(process, ResolvedUser(home="/h")) == environment
+
+
+def test_device_nodes_of_the_root_are_made_useless_last() -> None:
+    host = replace(HOST, nodev=True)
+    own = (Mount("/data/deep", "bind", "/srv", ()),)
+    found = spec(host, mounts=own)
+    assert found["mounts"][-1] == {
+        "destination": "/.",
+        "type": "bind",
+        "source": "/r",
+        "options": ["bind", "remount", "nodev"],
+    }
+    assert found["root"] == {"path": "/r", "readonly": False}
+    assert spec(mounts=own)["mounts"] == found["mounts"][:-1]
+
+
+def test_read_only_root_is_made_so_with_its_device_nodes() -> None:
+    found = spec(replace(HOST, nodev=True), read_only=True)
+    assert found["root"]["readonly"] is False  # a runtime that does it sets other flags back
+    assert found["mounts"][-1]["options"] == ["bind", "remount", "nodev", "ro"]
+    assert spec(read_only=True)["root"]["readonly"] is True
+
+
+def test_privileged_container_may_open_what_its_root_holds() -> None:
+    found = spec(replace(HOST, nodev=True), privileged=True, read_only=True)
+    assert "/." not in {mount["destination"] for mount in found["mounts"]}
+    assert found["root"]["readonly"] is True
