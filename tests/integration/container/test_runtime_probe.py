@@ -19,7 +19,7 @@ from lamina.container.info import host_report
 from lamina.container.ports import ProcessSpec
 from lamina.container.probe import tiny_program
 from lamina.container.profile import seccomp_for
-from lamina.container.runtime import NoRuntime, find_runtime
+from lamina.container.runtime import find_runtime
 from lamina.container.spec import HostFacts
 from lamina.start.record import replace
 from lamina.testing.skips import host_lacks

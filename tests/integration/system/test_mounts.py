@@ -323,7 +323,7 @@ def test_device_nodes_of_layers_cannot_be_opened(
     node = f"{target}/below/node"
     for devices in (False, True):
         if is_legacy:
-            mounts._legacy_overlay(mount, target, volatile=False, userxattr=False, devices=devices)
+            mounts._legacy_overlay(mount, target, volatile=False, devices=devices)
         else:
             mount_overlay(mount, target, devices=devices)
         try:
