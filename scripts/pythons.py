@@ -99,6 +99,9 @@ def main() -> None:
     subprocess.run([*install, *locked], env=quiet, check=True)
     with open(f"{place}/env/lib/python{version}/site-packages/lamina.pth", "w") as file:
         file.write(f"{ROOT}/src\n")
+    with open(f"{ROOT}/bin/lamina") as script, open(f"{place}/env/bin/lamina", "w") as file:
+        file.write(script.read().replace("#!python", f"#!{python}", 1))  # as pip does
+        os.fchmod(file.fileno(), 0o755)
     subprocess.run([python, "-VV"], check=True)
 
 
