@@ -44,6 +44,7 @@ def store(lamina: Lamina) -> LocalStore:
     return open_store(lamina.root)
 
 
+@pytest.mark.host_root("this process opens the store")
 @pytest.mark.parametrize("moment", ["record", "snapshot", "start"])
 def test_container_that_is_about_to_start_is_not_pruned(
     lamina: Lamina, store: LocalStore, monkeypatch: pytest.MonkeyPatch, moment: str
@@ -64,6 +65,7 @@ def test_container_that_is_about_to_start_is_not_pruned(
     store.close()
 
 
+@pytest.mark.host_root("this process opens the store")
 def test_container_whose_creator_died_is_pruned(lamina: Lamina, store: LocalStore) -> None:
     """The lock ends with the process; a directory without a record is what a kill may leave."""
     script = (

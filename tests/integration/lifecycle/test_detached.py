@@ -357,6 +357,7 @@ def test_twenty_starts_at_once_do_not_disturb_each_other(lamina: Lamina) -> None
     assert outputs == [str(n) for n in range(10)]
 
 
+@pytest.mark.host_root("this process opens the store")
 def test_python_interface(lamina: Lamina) -> None:
     script = (
         "import sys; from lamina.store import open_store; from lamina.app import containers\n"
