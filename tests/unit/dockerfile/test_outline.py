@@ -10,7 +10,7 @@ from lamina.app.calls import outline, targets
 from lamina.dockerfile.outline import outline as outline_of
 from lamina.dockerfile.parser import parse
 from lamina.spec.platform import Platform
-from lamina.store import open_store
+from lamina.store import LocalStore
 
 FILE = """# BASE what it stands on
 ARG BASE=busy${KIND}
@@ -28,7 +28,9 @@ ARG UNSEEN=1
 """
 
 
-def test_arguments_of_needed_stages_are_listed_in_file_order(tmp_path: Path) -> None:
+def test_arguments_of_needed_stages_are_listed_in_file_order(
+    tmp_path: Path, store: LocalStore
+) -> None:
     request = BuildRequest(
         str(tmp_path),
         FILE.replace("RUN --mount", "# RUN").encode(),
@@ -36,7 +38,7 @@ def test_arguments_of_needed_stages_are_listed_in_file_order(tmp_path: Path) -> 
         target="two",
         build_args=(("SIZE", "5"),),
     )
-    found = outline(request, open_store(str(tmp_path / "store")))
+    found = outline(request, store)
     assert [(a.name, a.value, a.description) for a in found.arguments] == [
         ("OTHER", "unused", ""),
         ("SIZE", "5", "in bytes"),
@@ -45,10 +47,10 @@ def test_arguments_of_needed_stages_are_listed_in_file_order(tmp_path: Path) -> 
     assert found.name == "two"
 
 
-def test_arguments_behind_a_base_name_are_used(tmp_path: Path) -> None:
+def test_arguments_behind_a_base_name_are_used(tmp_path: Path, store: LocalStore) -> None:
     file = "ARG KIND=box\nARG BASE=busy${KIND}\nARG NO=1\nFROM ${BASE}\n"
     request = BuildRequest(str(tmp_path), file.encode(), Platform("linux", "amd64"))
-    found = outline(request, open_store(str(tmp_path / "store")))
+    found = outline(request, store)
     assert [(a.name, a.value) for a in found.arguments] == [("KIND", "box"), ("BASE", "busybox")]
 
 
