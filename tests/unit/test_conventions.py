@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted((ROOT / "src/lamina").rglob("*.py"))
+TESTS = sorted([*(ROOT / "tests").rglob("*.py"), *(ROOT / "src/lamina/testing").rglob("*.py")])
 # container/forking.py begins a process, as the first program of a child does
 EDGES = ("cli/", "app/", "testing/", "__init__.py", "container/forking.py")
 
@@ -48,6 +49,12 @@ def test_values_are_records_not_dataclasses(path: Path) -> None:
 )
 def test_only_the_command_line_prints(path: Path) -> None:
     assert not re.search(r"^ *print\((?!.*# )", path.read_text(), re.MULTILINE)
+
+
+def test_tests_wait_for_something() -> None:
+    """A sleep is too short on one machine and too long on all others: `lamina.testing.waiting`."""
+    sleeping = {path.name for path in TESTS if re.search(r"\btime\.sleep\(", path.read_text())}
+    assert sleeping == {"waiting.py"}
 
 
 def test_every_adr_has_its_parts_and_number() -> None:

@@ -38,16 +38,15 @@ def wait_until(
 
 def wait_for_server(port: int, process: Popen[Any]) -> None:
     """Return when the process, a server, accepts connections at a port of 127.0.0.1."""
-    wait_until(lambda: accepts(port), f"a server at port {port}", process=process)
 
+    def accepts() -> bool:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            return False
+        return True
 
-def accepts(port: int) -> bool:
-    """Whether somebody accepts connections at a port of 127.0.0.1."""
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-    except OSError:
-        return False
-    return True
+    wait_until(accepts, f"a server at port {port}", process=process)
 
 
 def let_pass(seconds: float) -> None:
