@@ -11,6 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted((ROOT / "src/lamina").rglob("*.py"))
+TESTS = sorted([*(ROOT / "tests").rglob("*.py"), *(ROOT / "src/lamina/testing").rglob("*.py")])
 # container/forking.py begins a process, as the first program of a child does
 EDGES = ("cli/", "app/", "testing/", "__init__.py", "container/forking.py")
 
@@ -97,6 +98,12 @@ def test_what_is_behind_standard_modules_is_the_concern_of_one_room(path: Path) 
     found = [name for node in ast.walk(ast.parse(path.read_bytes())) for name in imported(node)]
     private = [name for name in found if name.startswith("_") and name != "__future__"]
     assert private == [], "lamina.start has a module for it, or should have one"
+
+
+def test_tests_wait_for_something() -> None:
+    """A sleep is too short on one machine and too long on all others: `lamina.testing.waiting`."""
+    sleeping = {path.name for path in TESTS if re.search(r"\btime\.sleep\(", path.read_text())}
+    assert sleeping == {"waiting.py"}
 
 
 def test_every_adr_has_its_parts_and_number() -> None:

@@ -34,7 +34,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from concurrent.futures import Executor
-    from typing import Protocol
+    from typing import Any, Protocol
 
     from lamina.server.feeds import Sender
     from lamina.server.limits import EdgeLimits
@@ -78,8 +78,21 @@ class Edge:
         self._limits = limits
         self._access = access
         self._active: dict[str, int] = {}
-        self.in_flight = 0
+        self._tasks: set[asyncio.Task[Any] | None] = set()
         self.closing = False
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests are being answered."""
+        return len(self._tasks)
+
+    def cut(self) -> None:
+        """End what is still being answered: the server waits for ever for the end of a body whose next
+        piece does not come.
+        """
+        for task in self._tasks:
+            if task is not None:
+                task.cancel()
 
     async def __rsgi__(self, scope: Scope, sender: Sender) -> None:
         if scope.proto != "http":
@@ -89,13 +102,14 @@ class Edge:
         request = Request(
             scope.method, scope.path, scope.query_string, scope.headers, client, scope.scheme
         )
-        self.in_flight += 1
+        task = asyncio.current_task()
+        self._tasks.add(task)
         active = self._active[client] = self._active.get(client, 0) + 1
         try:
             response = await self._respond(request, sender, active=active)
             sent = await self._send(request, response, sender)
         finally:
-            self.in_flight -= 1
+            self._tasks.discard(task)
             left = self._active[client] - 1
             if left:
                 self._active[client] = left
@@ -258,6 +272,9 @@ class Edge:
                 try:
                     await writer.write(piece)
                     sent += len(piece)
+                except asyncio.CancelledError:
+                    writer.close()  # whatever keeps the next piece from coming
+                    raise
                 finally:
                     await asyncio.wait([reading])
                     reading.exception()  # looked at: the first error is the one that is told

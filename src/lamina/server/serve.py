@@ -229,6 +229,8 @@ async def _run(
         deadline = loop.time() + _SHUTDOWN
         while edge.in_flight and loop.time() < deadline:  # noqa: ASYNC110  # once, at the end
             await asyncio.sleep(0.02)
+        edge.cut()
+        await asyncio.sleep(0)  # the pipes of what was cut are closed
         server.stop()  # type: ignore[no-untyped-call]  # granian's
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(task, max(1.0, deadline - loop.time()))

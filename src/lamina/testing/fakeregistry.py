@@ -43,7 +43,7 @@ class FakeRegistry:
     `basic` is `user:password`, `realm` the address of a token server (then `token` opens the door).
     `cut_after` bytes every blob GET ends, until `cuts` are used up; `failures` are (status,
     headers) answered before anything else; `redirect_blobs` is the address that blob GETs are sent
-    to; `hold_after` bytes (0: never) a blob GET waits until `go` is set; `ranges` False ignores Range; `no_chunks` refuses an upload in pieces.
+    to; `connections` counts those that are open; `hold_after` bytes (0: never) a blob GET waits until `go` is set; `ranges` False ignores Range; `no_chunks` refuses an upload in pieces.
     """
 
     def __init__(self) -> None:
@@ -65,6 +65,7 @@ class FakeRegistry:
         self.no_chunks = False
         self.referrers_api = True
         self.on_patch: Callable[[int], None] | None = None
+        self.connections = 0
         self._lock = threading.Lock()
         registry = self
 
@@ -103,8 +104,14 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None: ...
 
     def handle(self) -> None:
-        with contextlib.suppress(ConnectionError, TimeoutError):
-            super().handle()
+        with self.owner._lock:
+            self.owner.connections += 1
+        try:
+            with contextlib.suppress(ConnectionError, TimeoutError):
+                super().handle()
+        finally:
+            with self.owner._lock:
+                self.owner.connections -= 1
 
     def do_GET(self) -> None:
         self._answer()

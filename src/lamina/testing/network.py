@@ -14,7 +14,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -140,14 +139,6 @@ def ask(ip: str, port: int, *, udp: bool = False) -> str:
         if udp:
             client.send(b"?")
         return client.recv(100).decode()
-
-
-def wait_until(condition: Callable[[], bool], *, seconds: float = 10) -> None:
-    """Return as soon as the condition holds; fail if it never does."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true"
-        time.sleep(0.01)
 
 
 def _main(directory: str, owner: str, count: int, host_port: int) -> None:

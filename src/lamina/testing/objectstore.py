@@ -9,10 +9,11 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 import urllib.request
 from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from lamina.testing.waiting import wait_for_server
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
     from lamina.server.objectstore.bucket import Location
 
-_START = 60.0  # seconds: a loaded machine imports slowly
 _PROGRAM = "import sys; from moto.server import main; main(sys.argv[1:])"
 
 
@@ -76,15 +76,7 @@ def s3_server() -> Iterator[S3Server]:
         stderr=subprocess.DEVNULL,
     )
     try:
-        deadline = time.monotonic() + _START
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            except OSError:
-                assert process.poll() is None, "the S3 server has ended"
-                assert time.monotonic() < deadline, "the S3 server does not start"
-                time.sleep(0.05)
+        wait_for_server(port, process)
         yield S3Server(port, process)
     finally:
         process.kill()

@@ -22,6 +22,7 @@ from lamina.store import LocalStore
 from lamina.tasks import CancelToken
 from lamina.testing.fakeregistry import FakeRegistry
 from lamina.testing.images import AMD64, ImageMaker
+from lamina.testing.waiting import wait_for_server
 
 
 class Distribution(Record):
@@ -51,11 +52,7 @@ def distribution(place: Path, *, http: str = "", auth: str = "") -> Iterator[Dis
             ["docker-registry", "serve", str(config)], stdout=output, stderr=output
         )
     try:
-        for _ in range(200):
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
-                break
-            assert process.poll() is None, log.read_text()
-            time.sleep(0.05)
+        wait_for_server(port, process)
         yield Distribution(f"127.0.0.1:{port}", place / "data", log)
     finally:
         process.kill()

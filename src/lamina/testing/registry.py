@@ -93,10 +93,13 @@ class RegistryServer:
         if process is None:
             return 0
         process.send_signal(number)  # nothing if it has ended
-        status = process.wait(40)
         assert process.stdout is not None
-        process.stdout.close()
-        return status
+        try:
+            return process.wait(40)
+        finally:
+            process.kill()  # nothing, if it has ended
+            process.wait()
+            process.stdout.close()
 
     def kill(self) -> None:
         """End the process as `kill -9` does."""
@@ -187,6 +190,13 @@ class RegistryClient:
             "digest": self.push_blob(repository, data),
             "size": len(data),
         }
+
+
+def collected(client: RegistryClient) -> bool:
+    """Whether the server's collector has removed a blob since it was started."""
+    name = b"lamina_registry_collected_blobs_total "
+    counts = [line for line in client("GET", "/metrics").body.splitlines() if line.startswith(name)]
+    return any(int(float(line.split()[1])) for line in counts)
 
 
 def with_query(location: str, query: str) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from lamina.testing.command import Lamina
+from lamina.testing.waiting import wait_until
 
 pytestmark = [pytest.mark.root, pytest.mark.tool("crun"), pytest.mark.tool("busybox")]
 
@@ -109,10 +110,10 @@ def start(lamina: Lamina, *words: str) -> subprocess.Popen[bytes]:
 
 
 def wait_for(lamina: Lamina, text: str) -> None:
-    end = time.monotonic() + 60
-    while text not in lamina("builds", "logs", check=False).stdout:
-        assert time.monotonic() < end, "the step never spoke"
-        time.sleep(0.1)
+    def said() -> bool:
+        return text in lamina("builds", "logs", check=False).stdout
+
+    wait_until(said, "the step speaks", pause=0.1)
 
 
 @pytest.mark.parametrize(

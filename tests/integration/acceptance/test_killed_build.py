@@ -14,6 +14,7 @@ from lamina.store.gc import collect
 from lamina.testing.busybox import processes_of
 from lamina.testing.command import Lamina
 from lamina.testing.sample import randomness, rounds
+from lamina.testing.waiting import let_pass, wait_until
 
 pytestmark = [
     pytest.mark.root,
@@ -63,7 +64,7 @@ def test_store_survives_kills_at_any_moment(lamina: Lamina) -> None:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        time.sleep(moments.uniform(0, whole))
+        let_pass(moments.uniform(0, whole))
         process.kill()
         process.wait()
         # the tag is old or new, and whole either way
@@ -72,10 +73,7 @@ def test_store_survives_kills_at_any_moment(lamina: Lamina) -> None:
         ).stdout == ("4000000\n")
     assert lamina.id_of("steady") == steady
     lamina("build", "-t", "app", ".")
-    deadline = time.monotonic() + 5
-    while processes_of(str(lamina.root)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert processes_of(str(lamina.root)) == []
+    wait_until(lambda: not processes_of(str(lamina.root)), "no process of a killed build is left")
     assert str(lamina.root) not in Path("/proc/self/mounts").read_text()
     store = open_store(str(lamina.root))
     # a kill between making a directory and writing its row leaves rubbish that GC removes

@@ -4,17 +4,20 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from lamina.store import open_store
 from lamina.testing.command import Lamina
+from lamina.testing.waiting import wait_until
 
 pytestmark = [pytest.mark.root, pytest.mark.tool("busybox")]
 
@@ -152,38 +155,56 @@ def test_cache_has_the_owner_and_files_it_was_asked_for(lamina: Lamina) -> None:
 def test_private_cache_is_new_while_another_build_uses_it(lamina: Lamina) -> None:
     (lamina.cwd / "Dockerfile").write_text(
         "FROM busybox\nARG N\n"
-        "RUN --mount=type=cache,target=/c,sharing=private touch /c/$N && sleep 2 && echo have $(ls /c)\n"
+        "RUN --mount=type=cache,target=/c,sharing=private --mount=type=cache,target=/meet "
+        "touch /c/$N /meet/$N && i=0; "
+        "until [ $(ls /meet | wc -l) = 2 ]; do i=$((i+1)); [ $i -lt 600 ] || exit 1; sleep 0.1; done; "
+        "echo have $(ls /c)\n"
     )
-    outputs = at_one_time(lamina, [["--build-arg", f"N={n}"] for n in "ab"])
+    processes = [building(lamina, f"--build-arg=N={n}") for n in "ab"]
+    outputs = [process.communicate(timeout=60)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
     assert sorted("have a b" in text for text in outputs) == [False, False]
 
 
 def test_two_processes_take_turns_in_a_locked_cache(lamina: Lamina) -> None:
     (lamina.cwd / "Dockerfile").write_text(
         "FROM busybox\nARG N\n"
-        "RUN --mount=type=cache,target=/c,sharing=locked "
-        "mkdir /c/busy && sleep 1 && rmdir /c/busy && echo done $N\n"
+        "RUN --mount=type=cache,target=/c,sharing=locked --mount=type=cache,target=/meet "
+        "mkdir /c/busy && echo holds $N && i=0; "
+        "until [ -e /meet/go ]; do i=$((i+1)); [ $i -lt 600 ] || exit 1; sleep 0.1; done; "
+        "rmdir /c/busy && echo done $N\n"
     )
-    outputs = at_one_time(lamina, [["--build-arg", f"N={n}"] for n in "ab"])
-    assert [f"done {n}" in text for n, text in zip("ab", outputs, strict=True)] == [True, True]
-    assert sum("waiting for the cache mount" in text for text in outputs) == 1
+    first, second = building(lamina, "--build-arg=N=a"), building(lamina, "--build-arg=N=b")
+    with ThreadPoolExecutor(2) as pool:
+        texts = [pool.submit(said, process) for process in (first, second)]
+        told = list(pool.map(lambda text: text.result(), texts))
+    build(lamina, "RUN --mount=type=cache,target=/meet touch /meet/go")
+    assert sorted(told) == ["holds", "waits"]
+    rest = [process.communicate(timeout=60)[1] for process in (first, second)]
+    assert [process.returncode for process in (first, second)] == [0, 0], rest
+    assert [f"done {n}" in text for n, text in zip("ab", rest, strict=True)] == [True, True]
 
 
-def at_one_time(lamina: Lamina, words: list[list[str]]) -> list[str]:
-    processes = [
-        subprocess.Popen(
-            lamina.argv("build", "--progress=plain", *each, "."),
-            env=lamina.env,
-            cwd=lamina.cwd,
-            stderr=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            text=True,
-        )
-        for each in words
-    ]
-    outputs = [process.communicate(timeout=60)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0] * len(words), outputs
-    return outputs
+def said(process: subprocess.Popen[str]) -> str:
+    """Whether a build holds the cache or waits for it, by the first that it says of either."""
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "waiting for the cache mount" in line:
+            return "waits"
+        if re.search(r" holds [ab]$", line):
+            return "holds"
+    return "ended"
+
+
+def building(lamina: Lamina, *words: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        lamina.argv("build", "--progress=plain", *words, "."),
+        env=lamina.env,
+        cwd=lamina.cwd,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
 
 
 @pytest.mark.parametrize("with_secret", [False, True])
@@ -350,10 +371,8 @@ def test_agent_of_a_key_file_ends_with_a_killed_build(lamina: Lamina) -> None:
     process.kill()
     process.wait(10)
     process.stderr.close()
-    deadline = time.monotonic() + 20  # ssh-agent looks for its parent every ten seconds
-    while os.path.exists(f"/proc/{agent}"):
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    # ssh-agent looks for its parent every ten seconds
+    wait_until(lambda: not os.path.exists(f"/proc/{agent}"), "the agent ends", pause=0.1)
 
 
 @pytest.mark.host_root("the agent is root's")

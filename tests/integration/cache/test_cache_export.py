@@ -9,7 +9,6 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import pytest
 from lamina.testing.command import Lamina
 from lamina.testing.registries import distribution
 from lamina.testing.registry import RegistryServer, registry
+from lamina.testing.waiting import wait_until
 
 __all__ = ["registry"]
 
@@ -353,11 +353,8 @@ def test_killed_export_leaves_the_old_cache(bench: Bench) -> None:
         bench.first.argv("build", "--cache-to", f"{LOCAL},mode=max", "app"),
         env=bench.first.env, cwd=bench.first.cwd, stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    deadline = time.monotonic() + 100
-    while not list((bench.cache / "blobs").rglob("*.new")):
-        assert process.poll() is None, "the export was over before it was seen"
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
+    blobs = bench.cache / "blobs"
+    wait_until(lambda: any(blobs.rglob("*.new")), "an export", pause=0.001, process=process)
     process.send_signal(signal.SIGKILL)
     process.wait(30)
     assert (bench.cache / "index.json").read_bytes() == index

@@ -16,6 +16,7 @@ import pytest
 
 from lamina.testing.command import Lamina
 from lamina.testing.project import make_context
+from lamina.testing.waiting import wait_until
 
 OLD, NEW = "version one\n", "version two\n"
 
@@ -234,8 +235,8 @@ def test_no_cache_reads_files_that_changed_without_a_trace(tmp_path: Path, lamin
         file = context / "file"
         file.write_bytes(b"a" * 4096)
         (context / "Dockerfile").write_text("FROM scratch\nCOPY file /file\n")
-        while time.time() < file.stat().st_ctime + 2.1:  # until its status is believed
-            time.sleep(0.05)
+        believed = file.stat().st_ctime + 2.1
+        wait_until(lambda: time.time() > believed, "its status is believed")
         lamina("build", str(context))
         with file.open("r+b") as opened, mmap.mmap(opened.fileno(), 4096) as mapped:
             mapped[:1] = b"b"

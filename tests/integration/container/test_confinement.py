@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pytest
 from lamina.container.ports import Mount
 from lamina.errors import Kind, LaminaError
 from lamina.testing.skips import host_lacks
+from lamina.testing.waiting import wait_until
 
 pytestmark = pytest.mark.root
 Run = Callable[..., tuple[int, str, str]]
@@ -153,8 +153,7 @@ def test_network_namespace_held_by_a_descriptor_is_joined(run: Run) -> None:
     assert holder.stdin is not None
     own = os.readlink("/proc/self/ns/net")
     try:
-        while os.readlink(f"/proc/{holder.pid}/ns/net") == own:
-            time.sleep(0.01)
+        wait_until(lambda: os.readlink(f"/proc/{holder.pid}/ns/net") != own, process=holder)
         fd = os.open(f"/proc/{holder.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     finally:
         holder.stdin.close()

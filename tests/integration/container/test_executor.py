@@ -9,7 +9,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -23,6 +22,7 @@ from lamina.errors import Cancelled, Kind, LaminaError
 from lamina.start.record import replace
 from lamina.system.loop import loop_device
 from lamina.tasks import CancelToken
+from lamina.testing.waiting import wait_until
 
 pytestmark = pytest.mark.root
 Run = Callable[..., tuple[int, str, str]]
@@ -62,16 +62,6 @@ def descendants(top: int) -> set[int]:
     while more := {pid for pid, parent in parents.items() if parent in found} - found:
         found |= more
     return found
-
-
-def gone_within(seconds: float, condition: Callable[[], bool]) -> bool:
-    """Poll until `condition`; the kernel tears namespaces down after the last process."""
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.01)
-    return True
 
 
 @pytest.mark.parametrize("code", [0, 1, 42, 255])
@@ -337,19 +327,16 @@ def test_failing_output_callback_stops_the_step(executor: RuntimeExecutor, rootf
 
 
 def test_steps_run_at_the_same_time(executor: RuntimeExecutor, rootfs: Path) -> None:
-    started = time.monotonic()
     statuses: list[int] = []
+    met = threading.Barrier(4, timeout=60)
 
     def step(number: int) -> None:
-        process = ProcessSpec(argv=("sh", "-c", f"sleep 1; exit {number}"), env=())
-        statuses.append(
-            executor.run(
-                process,
-                str(rootfs),
-                on_output=lambda _stream, _data: None,
-                cancel=CancelToken(),
-            )
-        )
+        def meet(_stream: int, _data: bytes) -> None:
+            met.wait()
+
+        process = ProcessSpec(argv=("sh", "-c", f"echo up; exit {number}"), env=())
+        status = executor.run(process, str(rootfs), on_output=meet, cancel=CancelToken())
+        statuses.append(status)
 
     threads = [threading.Thread(target=step, args=(number,)) for number in range(4)]
     for thread in threads:
@@ -357,7 +344,6 @@ def test_steps_run_at_the_same_time(executor: RuntimeExecutor, rootfs: Path) -> 
     for thread in threads:
         thread.join()
     assert sorted(statuses) == [0, 1, 2, 3]
-    assert time.monotonic() - started < 3
 
 
 def launcher_of(pid: int) -> int:
@@ -397,10 +383,8 @@ def test_kill_of_lamina_leaves_nothing(
     )
     assert lamina.stdout is not None
     assert b"up" in lamina.stdout.readline()
-    deadline = time.monotonic() + 10  # "up" may be printed before the other shell has started
-    while len(processes_with(marker)) < 3 and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert len(processes_with(marker)) >= 3
+    # "up" may be printed before the other shell has started
+    wait_until(lambda: len(processes_with(marker)) >= 3, "the other shell", process=lamina)
     if victim == "launcher":
         os.kill(launcher_of(lamina.pid), 9)
     if victim == "group":
@@ -409,14 +393,14 @@ def test_kill_of_lamina_leaves_nothing(
         lamina.kill()
     lamina.wait()
     lamina.stdout.close()
-    assert gone_within(10, lambda: not processes_with(marker))
+    wait_until(lambda: not processes_with(marker))
 
     def tidy() -> bool:
         if victim == "launcher":  # nobody is left to tidy up: the next process does
             sweep(str(state))
         return not list(state.glob("*"))
 
-    assert gone_within(10, tidy)
+    wait_until(tidy)
     assert not list(Path("/sys/fs/cgroup").glob(f"*/lamina-{lamina.pid}-*"))
     assert not list(Path("/sys/fs/cgroup").glob(f"lamina-{lamina.pid}-*"))
     assert str(tmp_path) not in Path("/proc/self/mounts").read_text()
@@ -431,7 +415,7 @@ def test_death_of_the_launcher_is_reported_and_the_next_step_works(
     process = ProcessSpec(argv=("sh", "-c", "echo up; sleep 6420"), env=())
     with pytest.raises(LaminaError, match="launcher has died"):
         executor.run(process, str(rootfs), on_output=kill_launcher, cancel=CancelToken())
-    assert gone_within(10, lambda: not processes_with("6420"))
+    wait_until(lambda: not processes_with("6420"))
     assert run("true")[0] == 0
 
 

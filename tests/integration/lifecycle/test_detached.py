@@ -10,24 +10,17 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from lamina.testing.busybox import Lamina, make_image
+from lamina.testing.waiting import wait_until
 
 SLEEP = ["bb", "sleep", "600"]
 SERVER = ["nc", "-ll", "-p", "8000", "-e", "echo"]
 TRAPPED = "trap 'echo bye; exit 5' TERM; echo ready; while :; do sleep 0.05; done"
-
-
-def until(condition: Callable[[], bool], *, what: str, seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"never happened: {what}"
-        time.sleep(0.02)
 
 
 def free_port() -> int:
@@ -141,7 +134,7 @@ def test_log_driver_none_keeps_no_log(lamina: Lamina) -> None:
 
 def test_stop_sends_the_stop_signal_and_waits(lamina: Lamina) -> None:
     lamina("run", "-d", "--name", "st", "bb", "sh", "-c", TRAPPED)
-    until(lambda: "ready" in lamina("logs", "st").stdout, what="the trap is set")
+    wait_until(lambda: "ready" in lamina("logs", "st").stdout, "the trap is set")
     assert lamina.out("stop", "st") == "st"
     assert lamina.inspect("st")["State"]["ExitCode"] == 5
     assert lamina.out("logs", "st") == "ready\nbye"
@@ -162,14 +155,14 @@ def test_stop_signal_of_the_image_and_of_the_flag(lamina: Lamina) -> None:
     lamina("run", "-d", "--name", "aa", "si", "sh", "-c", script)
     lamina("run", "-d", "--name", "bb", "--stop-signal", "USR2", "si", "sh", "-c", script)
     for name, status in (("aa", 11), ("bb", 12)):
-        until(lambda name=name: "ready" in lamina("logs", name).stdout, what="ready")  # type: ignore[misc]  # a bound default
+        wait_until(lambda name=name: "ready" in lamina("logs", name).stdout, "ready")  # type: ignore[misc]  # a bound default
         lamina("stop", name)
         assert lamina.inspect(name)["State"]["ExitCode"] == status
 
 
 def test_kill_sends_any_signal(lamina: Lamina) -> None:
     lamina("run", "-d", "--name", "kk", "bb", "sh", "-c", TRAPPED)
-    until(lambda: "ready" in lamina("logs", "kk").stdout, what="ready")
+    wait_until(lambda: "ready" in lamina("logs", "kk").stdout, "ready")
     lamina("kill", "-s", "TERM", "kk")
     assert lamina.out("wait", "kk") == "5"
     assert "is not running" in lamina("kill", "kk", status=1).stderr
@@ -230,7 +223,7 @@ def test_exec_passes_statuses_on(lamina: Lamina) -> None:
 def test_exec_d_returns_and_the_process_stays(lamina: Lamina) -> None:
     lamina("run", "-d", "--name", "ex", *SLEEP)
     assert lamina.out("exec", "-d", "ex", "sh", "-c", "sleep 0.2; echo done >/tmp/mark") == ""
-    until(lambda: lamina("exec", "ex", "ls", "/tmp").stdout == "mark\n", what="the mark")
+    wait_until(lambda: lamina("exec", "ex", "ls", "/tmp").stdout == "mark\n", "the mark")
 
 
 def test_exec_has_the_containers_limits(lamina: Lamina) -> None:
@@ -266,7 +259,7 @@ def test_restart_gives_a_new_process(lamina: Lamina) -> None:
 
 def test_rm_flag_removes_when_it_ends(lamina: Lamina) -> None:
     lamina("run", "-d", "--rm", "--name", "rm", "bb", "sleep", "0.3")
-    until(lambda: lamina.out("ps", "-aq") == "", what="it is removed")
+    wait_until(lambda: lamina.out("ps", "-aq") == "", "it is removed")
     assert lamina.directories() == []
 
 
@@ -275,7 +268,7 @@ def test_two_containers_on_two_ports_answer(lamina: Lamina) -> None:
     for name, port in ports.items():
         lamina("run", "-d", "--name", name, "-p", f"{port}:8000", "bb", *SERVER, name)
     for name, port in ports.items():
-        until(lambda port=port: fetch(port) != b"", what="an answer")  # type: ignore[misc]  # a bound default
+        wait_until(lambda port=port: fetch(port) != b"", "an answer")  # type: ignore[misc]  # a bound default
         assert fetch(port) == f"{name}\n".encode()
         assert lamina.out("port", name, "8000") == f"0.0.0.0:{port}"
         assert lamina.out("port", name) == f"8000/tcp -> 0.0.0.0:{port}"
@@ -323,11 +316,11 @@ def test_killed_monitor_is_told_by_ps_and_rm_f_cleans(lamina: Lamina) -> None:
     state_file = Path(lamina.inspect("om")["LogPath"]).with_name("state.json")
     state = json.loads(state_file.read_text())
     os.kill(state["monitor_pid"], signal.SIGKILL)
-    until(lambda: "orphaned" in lamina.out("ps", "-a", "--format", "{{.Status}}"), what="orphaned")
+    wait_until(lambda: "orphaned" in lamina.out("ps", "-a", "--format", "{{.Status}}"), "orphaned")
     assert Path(f"/proc/{state['pid']}").exists()
     assert state_file.parent.name not in Path("/proc/mounts").read_text()
     assert lamina.out("rm", "-f", "om") == "om"
-    until(lambda: not Path(f"/proc/{state['pid']}").exists(), what="the process is gone")
+    wait_until(lambda: not Path(f"/proc/{state['pid']}").exists(), "the process is gone")
 
 
 def test_killed_monitor_and_process_are_told_as_exited(lamina: Lamina) -> None:
@@ -336,7 +329,7 @@ def test_killed_monitor_and_process_are_told_as_exited(lamina: Lamina) -> None:
     state = json.loads(state_file.read_text())
     os.kill(state["monitor_pid"], signal.SIGKILL)
     os.kill(state["pid"], signal.SIGKILL)
-    until(lambda: lamina.inspect("om")["State"]["Status"] == "exited", what="exited")
+    wait_until(lambda: lamina.inspect("om")["State"]["Status"] == "exited", "exited")
     assert lamina.inspect("om")["State"]["ExitCode"] == 255
     assert lamina.out("wait", "om") == "255"
     lamina("start", "om")  # what was left behind is no hindrance

@@ -6,12 +6,12 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
 from lamina.testing.busybox import Lamina, make_image
+from lamina.testing.waiting import wait_until
 
 
 def test_output_of_both_streams_and_status_are_passed_on(lamina: Lamina) -> None:
@@ -32,9 +32,10 @@ def test_large_output_arrives_complete(lamina: Lamina) -> None:
 
 
 def test_slow_reader_gets_everything_after_the_container_has_ended(lamina: Lamina) -> None:
-    process = lamina.popen("run", "--rm", "bb", "sh", "-c", "seq 1 40000")
+    process = lamina.popen("run", "--name", "ended", "bb", "sh", "-c", "seq 1 40000")
     assert process.stdout is not None
-    time.sleep(1.5)  # the pipe to us is full, the container has ended or waits
+    ended = ("ps", "-aq", "--filter", "name=ended", "--filter", "status=exited")
+    wait_until(lambda: lamina.out(*ended), "the container ends", pause=0.1)
     assert process.stdout.read().split()[-1] == b"40000"
     process.communicate(timeout=60)
     assert process.returncode == 0

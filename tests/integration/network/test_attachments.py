@@ -25,8 +25,8 @@ from lamina.testing.network import (
     run,
     run_inside,
     serving,
-    wait_until,
 )
+from lamina.testing.waiting import wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path

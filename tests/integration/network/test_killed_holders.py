@@ -15,6 +15,7 @@ import pytest
 from lamina.container.network.attachment import PortMapping
 from lamina.errors import Kind, LaminaError
 from lamina.testing.network import BRIDGE, ask, run, serving
+from lamina.testing.waiting import let_pass
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,7 +57,7 @@ def test_kills_at_many_moments_are_all_recovered_from(
         assert churn.stdout.readline() == b"ready\n"
         churn.stdin.write(b"\n")
         churn.stdin.flush()
-        threading.Event().wait(number * 0.007)  # 0 to 77 ms: one circle takes about 70
+        let_pass(number * 0.007)  # 0 to 77 ms: one circle takes about 70
         churn.send_signal(signal.SIGKILL)
         churn.communicate()
 

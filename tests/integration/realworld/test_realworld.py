@@ -12,16 +12,17 @@ import os
 import shutil
 import subprocess
 import threading
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
 from lamina.testing.command import Lamina
+from lamina.testing.waiting import wait_until
 
 pytestmark = [
     pytest.mark.root,
@@ -30,13 +31,13 @@ pytestmark = [
     pytest.mark.tool("crun", "mmdebstrap", "nft", "ip"),
 ]
 
+T = TypeVar("T")
 HERE = Path(__file__).parent
 USER, PASSWORD, TOKEN = (
     "reader",
     "pw-9f3b1c77d2aa",
     "tok-5e81f0b4c6d93377",
 )  # of a private package index
-WAIT = 60  # seconds for a server to answer on a busy machine
 
 
 @pytest.fixture
@@ -75,15 +76,24 @@ def started(
 def fetch(lamina: Lamina, container: str, url: str) -> str:
     """The page, as soon as the server answers."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    deadline = time.monotonic() + WAIT
-    while True:
+
+    def page() -> str:
         try:
             with opener.open(url, timeout=5) as answer:
                 return str(answer.read().decode())
         except (urllib.error.URLError, ConnectionError):
-            logs = lamina("logs", container)
-        assert time.monotonic() < deadline, f"no answer from {url}\n{logs.stdout}{logs.stderr}"
-        time.sleep(0.1)
+            return ""
+
+    return answered(lamina, container, page)
+
+
+def answered(lamina: Lamina, container: str, ask: Callable[[], T]) -> T:
+    """What is answered, as soon as there is an answer; the logs if there is none."""
+    try:
+        return wait_until(ask, "an answer", pause=0.1)
+    except AssertionError as error:
+        logs = lamina("logs", container)
+        raise AssertionError(f"no answer\n{logs.stdout}{logs.stderr}") from error
 
 
 def stop(lamina: Lamina, container: str) -> str:
@@ -119,11 +129,8 @@ def test_nginx_serves_a_static_site(started: Start) -> None:
 
 def test_postgres_filled_by_a_step_and_run_as_its_user(started: Start) -> None:
     lamina, container, _ = started("postgres", 5432)
-    ready = ("exec", container, "pg_isready", "-q", "-t", str(WAIT))
-    deadline = time.monotonic() + WAIT
-    while lamina(*ready, check=False).returncode:
-        assert time.monotonic() < deadline, lamina("logs", container).stderr
-        time.sleep(0.2)
+    ready = ("exec", container, "pg_isready", "-q", "-t", "60")
+    answered(lamina, container, lambda: lamina(*ready, check=False).returncode == 0)
     query = "SELECT words, current_user FROM greeting WHERE name = 'world'"
     answer = lamina("exec", container, "psql", "-At", "-c", query)
     assert answer.stdout == "hello world|postgres\n"
@@ -146,10 +153,7 @@ def test_go_server_alone_in_an_image(started: Start) -> None:
 def test_redis_from_source(started: Start) -> None:
     lamina, container, _ = started("redis", 6379)
     ask = ("exec", container, "redis-cli")
-    deadline = time.monotonic() + WAIT
-    while lamina(*ask, "ping", check=False).stdout != "PONG\n":
-        assert time.monotonic() < deadline, lamina("logs", container).stdout
-        time.sleep(0.2)
+    answered(lamina, container, lambda: lamina(*ask, "ping", check=False).stdout == "PONG\n")
     assert lamina(*ask, "set", "hello", "world").stdout == "OK\n"
     assert lamina(*ask, "get", "hello").stdout == "world\n"
     assert stop(lamina, container) == "0"

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,6 +31,7 @@ from lamina.testing.command import Lamina
 from lamina.testing.fakeregistry import FakeRegistry
 from lamina.testing.network import wait_until
 from lamina.testing.registries import Distribution, pull, push
+from lamina.testing.waiting import wait_until
 
 SIZE = 80 * 1024 * 1024
 
@@ -84,11 +84,11 @@ def test_a_killed_pull_goes_on(
     command.env["LAMINA_ROOT"] = str(tmp_path / "pulled")
     ingests = tmp_path / "pulled/ingest"
     with started(command, "pull", "-q", f"{fake.host}/big:1") as process:
-        for _ in range(600):
-            done = sum(p.stat().st_size for p in ingests.glob("*")) if ingests.exists() else 0
-            if done >= SIZE // 4:
-                break
-            time.sleep(0.02)
+
+        def arrived() -> bool:
+            return sum(path.stat().st_size for path in ingests.glob("*")) >= SIZE // 4
+
+        wait_until(arrived, "a quarter of the layer", process=process)
         process.send_signal(signal.SIGKILL)
         process.wait()
     fake.cuts = 0
@@ -146,7 +146,7 @@ def test_a_killed_push_goes_on(
         fake.on_patch = watch
         assert process.wait(timeout=60) == -signal.SIGKILL
     fake.on_patch = None
-    time.sleep(0.2)  # what the kernel still holds of the dead process arrives
+    wait_until(lambda: fake.connections == 0, "what the kernel holds of the dead process arrives")
     fake.seen.clear()
     assert not fake.manifests
     done = push(store, registries, f"{fake.host}/big:1")
@@ -200,11 +200,13 @@ def test_a_push_killed_anywhere_ends_well(
     manifest = big_image(store, name)
     with started(command, "push", "-q", name) as process:
         uploads = docker_registry.storage
-        for _ in range(1000):
+
+        def begun() -> bool:
             with contextlib.suppress(FileNotFoundError):  # the registry moves what is whole
-                if any(p.stat().st_size > 1 << 20 for p in uploads.rglob("_uploads/*/data")):
-                    break
-            time.sleep(0.005)
+                return any(p.stat().st_size > 1 << 20 for p in uploads.rglob("_uploads/*/data"))
+            return False
+
+        wait_until(begun, "a megabyte at the registry", pause=0.005, process=process)
         process.send_signal(signal.SIGKILL)
         process.wait()
     push(store, registries, name)

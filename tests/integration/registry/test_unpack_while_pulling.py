@@ -41,6 +41,7 @@ from lamina.testing.command import Lamina
 from lamina.testing.fakeregistry import FakeRegistry
 from lamina.testing.images import AMD64
 from lamina.testing.registries import put
+from lamina.testing.waiting import wait_until
 
 pytestmark = pytest.mark.root
 DEADLINE = 60  # seconds: none of these waits is for a time to pass
@@ -152,13 +153,6 @@ def pull(
         cancel=CancelToken(),
         clock=time.time,
     )
-
-
-def wait_until(true: Callable[[], bool]) -> None:
-    end = time.monotonic() + DEADLINE
-    while not true():
-        assert time.monotonic() < end, "it never came to that"
-        time.sleep(0.01)
 
 
 def working(store: LocalStore) -> list[str]:

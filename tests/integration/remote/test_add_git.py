@@ -7,13 +7,13 @@ import os
 import shutil
 import socket
 import subprocess
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from lamina.testing.bench import Bench, is_cached
+from lamina.testing.waiting import wait_for_server
 from lamina.testing.webserver import Reply, git
 
 if TYPE_CHECKING:
@@ -257,12 +257,7 @@ def daemon(repository: Repository) -> Iterator[str]:
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )  # fmt: skip
-    for _ in range(100):
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-            break
-        except OSError:
-            time.sleep(0.05)
+    wait_for_server(port, process)
     yield f"git://127.0.0.1:{port}"
     os.killpg(process.pid, 9)
     process.wait()

@@ -7,7 +7,6 @@ import hashlib
 import http.client
 import os
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +18,7 @@ from lamina.server.objectstore.uploads import PIECE
 from lamina.testing.objectstore import S3Server, faulty, s3_server
 from lamina.testing.registry import Answer, RegistryServer, with_query
 from lamina.testing.registry_sample import push_index
+from lamina.testing.waiting import wait_until
 
 SECRET = "the-secret-key"
 Start = Callable[..., RegistryServer]
@@ -143,14 +143,14 @@ def test_upload_of_a_killed_server_ends_on_another(s3: S3Server, start: Start) -
     dying.endheaders()
     dying.send(data[: 2 * PIECE + 5])
     client = second.client()
-    _until(lambda: _offset(client("GET", location)) >= PIECE)
+    wait_until(lambda: _offset(client("GET", location)) >= PIECE)
     first.kill()
     dying.close()
     offset = _offset(client("GET", location))
     assert PIECE <= offset <= 2 * PIECE + 5
 
     # refused until the claim of the dead has run out
-    _until(lambda: second.client()("PATCH", location, b"").status == 202)
+    wait_until(lambda: second.client()("PATCH", location, b"").status == 202, pause=0.2)
     span = {"Content-Range": f"{offset}-{len(data) - 1}"}
     assert client("PATCH", location, data[offset:], span).status == 202
     digest = _digest(data)
@@ -230,10 +230,3 @@ def _digest(data: bytes) -> str:
 def _offset(answer: Answer) -> int:
     last = int(answer.headers["range"].partition("-")[2])
     return last + 1 if last else 0
-
-
-def _until(done: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not done():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)

@@ -11,8 +11,7 @@ import re
 import socket
 import subprocess
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ import pytest
 from lamina.spec import mediatype
 from lamina.testing.fakeregistry import FakeRegistry, TokenServer
 from lamina.testing.registry import Answer, RegistryClient, RegistryServer
+from lamina.testing.waiting import wait_until
 
 CONFIG = """
 [[proxy]]
@@ -66,14 +66,6 @@ def add_image(fake: FakeRegistry, tag: str, *layers: bytes, **fields: Any) -> tu
     for reference in (tag, digest):
         fake.manifests["team/app", reference] = (mediatype.OCI_MANIFEST, raw)
     return digest, raw
-
-
-def eventually(said: Callable[[], bool]) -> None:
-    """Return once it is so."""
-    end = time.monotonic() + 60
-    while not said():
-        assert time.monotonic() < end, "it did not come to be"
-        time.sleep(0.01)
 
 
 def get_blob(server: RegistryServer, digest: str) -> Answer:
@@ -126,7 +118,7 @@ def test_fifty_clients_share_one_download_and_one_of_them_hangs_up(
         for thread in threads:
             thread.start()
         metrics = server.client()
-        eventually(
+        wait_until(
             lambda: (
                 re.search(rb"requests_in_flight (5\d|[6-9]\d)", metrics("GET", "/metrics").body)
                 is not None
@@ -165,7 +157,7 @@ def test_upstream_that_dies_in_the_middle_cuts_its_clients_off(
             get_blob(server, digest)
         assert not list((tmp_path / "cache" / "blobs").rglob("*/??/*"))
         assert not list((tmp_path / "cache" / "uploads").iterdir())
-        eventually(lambda: server.client()("GET", f"/v2/up/app/blobs/{digest}").body == layer)
+        wait_until(lambda: server.client()("GET", f"/v2/up/app/blobs/{digest}").body == layer)
 
 
 def test_kill_9_while_a_blob_is_fetched_leaves_nothing_half(
@@ -220,6 +212,25 @@ def test_upstream_that_is_down_leaves_what_is_known(tmp_path: Path, upstream: Fa
         assert tags.headers["warning"].startswith("111 ")
         unknown = client("GET", "/v2/up/app/manifests/2")
         assert (unknown.status, unknown.code()) == (503, "UNAVAILABLE")
+
+
+@pytest.mark.slow
+def test_blob_that_does_not_arrive_for_a_client_that_has_gone_does_not_keep_the_server(
+    tmp_path: Path,
+) -> None:
+    with FakeRegistry() as upstream:
+        add_image(upstream, "1", b"layer" * 500_000)
+        upstream.hold_after = 1_000_000
+        with cache(tmp_path, upstream) as server:
+            raw = server.client()("GET", "/v2/up/app/manifests/1").body
+            layer = json.loads(raw)["layers"][0]["digest"]
+            asked = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+            asked.request("GET", f"/v2/up/app/blobs/{layer}")
+            arrived = 7 << 17  # what is passed on of a million bytes, in pieces of 128 KiB
+            assert len(asked.getresponse().read(arrived)) == arrived
+            asked.close()
+            assert server.stop() == 0  # 20 seconds are given to requests; stop waits for 40
+        upstream.go.set()
 
 
 def test_upstream_that_is_gone_leaves_what_is_known_and_does_not_delay_the_end(

@@ -7,23 +7,14 @@ import base64
 import http.client
 import json
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import bcrypt
 import pytest
 
 from lamina.testing.command import Lamina
-from lamina.testing.registry import RegistryClient, RegistryServer
-
-
-def eventually(said: Callable[[], bool]) -> None:
-    """Return once it is so."""
-    end = time.monotonic() + 60
-    while not said():
-        assert time.monotonic() < end, "it did not come to be"
-        time.sleep(0.02)
+from lamina.testing.registry import RegistryClient, RegistryServer, collected
+from lamina.testing.waiting import wait_until
 
 
 def command(server: RegistryServer) -> Lamina:
@@ -106,11 +97,12 @@ untagged-after = "1s"
     server = RegistryServer(tmp_path / "r", config=config).start()
     newest: dict[str, str] = {}
     failures: list[str] = []
-    until = time.monotonic() + 5
+    over, running = threading.Event(), threading.Event()
+    running.set()
 
     def work(repository: str) -> None:
         number = 0
-        while time.monotonic() < until:
+        while not over.is_set():
             client = RegistryClient(server.port)
             try:
                 number += 1
@@ -121,7 +113,7 @@ untagged-after = "1s"
                 if answer.headers["docker-content-digest"] != digest:
                     failures.append(f"{repository}:{tag} is {answer.status} after its push")
             except (OSError, http.client.HTTPException):
-                time.sleep(0.05)  # killed; the next round connects anew
+                running.wait(60)  # killed; the next round connects anew
             except AssertionError as error:
                 failures.append(f"{repository}: {error}")
             finally:
@@ -131,16 +123,20 @@ untagged-after = "1s"
     for thread in threads:
         thread.start()
     for _ in range(2):
-        time.sleep(1.2)
+        client = server.client()
+        wait_until(lambda client=client: collected(client), "the collector is at work")  # type: ignore[misc]  # bound now
+        running.clear()
         server.kill()
         server.start()
+        running.set()
+    over.set()
     for thread in threads:
         thread.join()
     server.stop()
     with server:
         client = server.client()
         assert failures == []
-        eventually(
+        wait_until(
             lambda: all(
                 len(client("GET", f"/v2/{name}/tags/list").json()["tags"]) <= 3 for name in newest
             )
@@ -155,7 +151,7 @@ untagged-after = "1s"
                     found = client("HEAD", f"/v2/{repository}/blobs/{layer['digest']}")
                     assert found.status == 200
         metrics = client("GET", "/metrics").body.decode()
-        eventually(
+        wait_until(
             lambda: b"lamina_registry_retention_tags_total" in client("GET", "/metrics").body
         )
         assert 'status="5' not in metrics

@@ -7,16 +7,16 @@ import hashlib
 import os
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from lamina.testing.command import Lamina
-from lamina.testing.registry import RegistryServer, with_query
+from lamina.testing.registry import RegistryServer, collected, with_query
 from lamina.testing.registry_soak import interrupt, soak
 from lamina.testing.sample import rounds
+from lamina.testing.waiting import wait_until
 
 
 def test_upload_goes_on_after_kill(registry: RegistryServer) -> None:
@@ -65,24 +65,30 @@ def test_shutdown_lets_a_push_finish(registry: RegistryServer) -> None:
     location = client("POST", "/v2/r/blobs/uploads/").headers["location"]
     data = os.urandom(4 << 20)
     digest = "sha256:" + hashlib.sha256(data).hexdigest()
-    begun = threading.Event()
+    begun, told = threading.Event(), threading.Event()
 
-    def slowly() -> Iterator[bytes]:
-        for start in range(0, len(data), 1 << 20):
-            yield data[start : start + (1 << 20)]
-            begun.set()
-            time.sleep(0.2)
+    def in_two_parts() -> Iterator[bytes]:
+        yield data[: 1 << 20]
+        begun.set()
+        told.wait(60)
+        yield data[1 << 20 :]
 
     statuses: list[int] = []
 
     def push() -> None:
-        answer = client("PUT", with_query(location, f"digest={digest}"), slowly())
+        answer = client("PUT", with_query(location, f"digest={digest}"), in_two_parts())
         statuses.append(answer.status)
 
     thread = threading.Thread(target=push)
     thread.start()
-    begun.wait(10)
+    begun.wait(60)
     os.kill(registry.pid, signal.SIGTERM)
+
+    def is_ending() -> bool:
+        return registry.client()("GET", "/v2/").headers["connection"] == "close"
+
+    wait_until(is_ending, "the server knows that it ends")
+    told.set()
     thread.join()
     assert statuses == [201]
     assert registry.stop(0) == 0  # no second signal
@@ -101,13 +107,7 @@ def test_many_clients_beside_the_collector_lose_nothing(tmp_path: Path) -> None:
         assert report.failures == ()
         assert report.pushed >= 64
         client = server.client()
-        deadline = time.monotonic() + 60
-        while (
-            b"lamina_registry_collected_blobs_total 0" in (text := client("GET", "/metrics").body)
-            or b"lamina_registry_collected_blobs_total" not in text
-        ):
-            assert time.monotonic() < deadline, "the collector removed nothing"
-            time.sleep(0.1)
+        wait_until(lambda: collected(client), "the collector removes something")
 
 
 def test_scrub_prints_what_is_damaged(registry: RegistryServer, tmp_path: Path) -> None:
@@ -146,8 +146,5 @@ def test_scrub_beside_requests_counts_the_damaged(tmp_path: Path) -> None:
         client = server.client()
         name = client.push_blob("r", b"to be flipped").partition(":")[2]
         (server.root / "blobs" / "sha256" / name[:2] / name).write_bytes(b"flipped")
-        deadline = time.monotonic() + 10
-        while b"lamina_registry_damaged 1" not in client("GET", "/metrics").body:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_until(lambda: b"lamina_registry_damaged 1" in client("GET", "/metrics").body)
     assert "damaged: sha256:" in server.log.read_text()

@@ -18,6 +18,7 @@ from lamina.store import LocalStore, open_store
 from lamina.store.gc import collect
 from lamina.store.layoutindex import read_index
 from lamina.testing.sample import randomness, rounds
+from lamina.testing.waiting import let_pass
 
 # One writer: images whose layers are partly shared between all writers, named at the end, with the
 # snapshots of their chains; now and then a name is deleted. `rounds` 0 means: until killed.
@@ -144,7 +145,7 @@ def test_killed_writers_leave_a_store_that_opens_whole(tmp_path: Path) -> None:
     moments = randomness("kills of writers")
     for round_number in range(rounds(whole=25, sample=10)):
         writers = [start(root, me, rounds=0) for me in range(2)]
-        time.sleep(0.12 + moments.random() * 0.35)
+        let_pass(0.12 + moments.random() * 0.35)
         for writer in writers:
             writer.send_signal(signal.SIGKILL)
             writer.communicate()

@@ -20,6 +20,7 @@ from lamina.spec.digest import Digest
 from lamina.store import open_store
 from lamina.tasks import CancelToken
 from lamina.testing.images import ImageMaker
+from lamina.testing.waiting import wait_until
 
 
 def test_layer_is_sent_before_the_end(tmp_path: Path) -> None:
@@ -39,10 +40,7 @@ def test_layer_is_sent_before_the_end(tmp_path: Path) -> None:
     with store.lease("test"):
         export.made(stack)
         blob = cache / "blobs" / "sha256" / image.layers()[0].descriptor().digest.hex
-        deadline = time.monotonic() + 100
-        while not blob.exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_until(blob.exists, "the blob is written")
         assert not (cache / "index.json").exists()
         # what a killed export left long ago goes; what is being written stays
         old, new = blob.with_name("old.new"), blob.with_name("new.new")

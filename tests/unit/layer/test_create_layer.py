@@ -6,7 +6,6 @@ import hashlib
 import io
 import os
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -20,6 +19,7 @@ from lamina.layer.tarread import read_tar
 from lamina.layer.tarwrite import new_buffer, write_tar
 from lamina.spec.digest import Digest
 from lamina.tasks import CancelToken
+from lamina.testing.waiting import let_pass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def test_bytes_do_not_depend_on_timing() -> None:
     fast, slow = bytearray(), bytearray()
 
     def crawl(data: bytes) -> None:
-        time.sleep(0.002)
+        let_pass(0.002)
         slow.extend(data)
 
     create_layer(items(12), fast.extend)
