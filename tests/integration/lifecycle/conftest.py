@@ -11,8 +11,8 @@ import pytest
 
 from lamina.store import open_store
 from lamina.testing.busybox import Lamina, make_image, processes_of
-from lamina.testing.network import wait_until
 from lamina.testing.once import made_once
+from lamina.testing.waiting import wait_until
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,7 +30,6 @@ from lamina.store import LocalStore, open_store
 from lamina.tasks import CancelToken
 from lamina.testing.command import Lamina
 from lamina.testing.fakeregistry import FakeRegistry
-from lamina.testing.network import wait_until
 from lamina.testing.registries import Distribution, pull, push
 from lamina.testing.waiting import wait_until
 

@@ -6,11 +6,11 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import time
 
 import pytest
 
 from lamina.testing.ordinary import UID, OrdinaryLamina
+from lamina.testing.waiting import wait_until
 
 pytestmark = [
     pytest.mark.root,
@@ -27,8 +27,7 @@ SERVICE = (
 def start(lamina: OrdinaryLamina, *flags: str) -> str:
     """A container that is ready; its id."""
     id = lamina("run", "-d", *flags, "busybox", "sh", "-c", SERVICE).stdout.strip()
-    while "ready" not in lamina("logs", id).stdout:
-        time.sleep(0.01)
+    wait_until(lambda: "ready" in lamina("logs", id).stdout, "the container is ready")
     return id
 
 
@@ -48,10 +47,7 @@ def processes(lamina: OrdinaryLamina) -> list[str]:
 
 
 def wait_until_alone(lamina: OrdinaryLamina) -> None:
-    deadline = time.monotonic() + 20
-    while processes(lamina):
-        assert time.monotonic() < deadline, processes(lamina)
-        time.sleep(0.02)
+    wait_until(lambda: not processes(lamina), "no process of the store is left")
 
 
 def test_life_of_a_container(lamina: OrdinaryLamina) -> None:
@@ -108,8 +104,7 @@ def test_after_kill_9_nothing_is_left(lamina: OrdinaryLamina, victim: str) -> No
     monitor = int(lamina.in_user("cat", f"/proc/{inspected}/status").split("PPid:")[1].split()[0])
     os.kill(monitor if victim == "monitor" else int(inspected), signal.SIGKILL)
     if victim == "monitor":
-        while "orphan" not in lamina("ps", "-a").stdout:
-            time.sleep(0.02)
+        wait_until(lambda: "orphan" in lamina("ps", "-a").stdout, "the loss is seen")
         assert lamina("exec", id, "echo", "still").stdout == "still\n"
     lamina("rm", "-f", id)
     assert lamina("ps", "-aq").stdout == ""

@@ -7,13 +7,13 @@ import os
 import re
 import signal
 import socket
-import time
 import urllib.request
 
 import pytest
 
 from lamina.testing.network import ask, serving
 from lamina.testing.ordinary import UID, OrdinaryLamina, OrdinaryUser
+from lamina.testing.waiting import wait_until
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,10 +59,7 @@ def helpers(lamina: OrdinaryLamina) -> list[int]:
 
 
 def wait_until_none(lamina: OrdinaryLamina) -> None:
-    deadline = time.monotonic() + 20
-    while helpers(lamina):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until(lambda: not helpers(lamina), "no process leads out of the user's namespaces")
 
 
 def free_port() -> int:
@@ -82,16 +79,15 @@ def serve(lamina: OrdinaryLamina, *flags: str) -> tuple[str, int]:
 
 def fetch(port: int, host: str = "127.0.0.1") -> str:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    for attempt in range(200):
+
+    def text() -> str:
         try:
             with opener.open(f"http://{host}:{port}/", timeout=5) as answer:
-                text: str = answer.read().decode()
-                return text
+                return str(answer.read().decode())
         except OSError:
-            if attempt == 199:
-                raise
-            time.sleep(0.05)
-    raise AssertionError
+            return ""
+
+    return wait_until(text, f"an answer of port {port}")
 
 
 def test_steps_and_containers_have_an_address_and_a_way_out(led: OrdinaryLamina) -> None:
