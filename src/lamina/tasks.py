@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cancellation and structured threads.
+"""What work is done with: cancellation and structured threads.
 
-A `CancelToken` is asked often and waited on rarely; `TaskGroup` runs functions in threads, cancels
+`Work` goes down through every function that takes its time. A `CancelToken` is asked often and waited on rarely; `TaskGroup` runs functions in threads, cancels
 the siblings of the first that fails, and returns only when all have ended.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from lamina.errors import Cancelled
 from lamina.start.lowlevel import allocate_lock
+from lamina.start.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
     from typing import Self
+
+    from lamina.events import Emitter
 
 
 class CancelToken:
@@ -70,6 +73,16 @@ class CancelToken:
         with self._lock:
             if callback in self._callbacks:
                 self._callbacks.remove(callback)
+
+
+class Work(Record):
+    """Whom a piece of work tells what it does, what may stop it, and its clock (seconds since the
+    epoch).
+    """
+
+    emit: Emitter
+    cancel: CancelToken
+    clock: Callable[[], float]
 
 
 class TaskGroup:

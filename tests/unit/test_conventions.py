@@ -100,6 +100,14 @@ def test_what_is_behind_standard_modules_is_the_concern_of_one_room(path: Path) 
     assert private == [], "lamina.start has a module for it, or should have one"
 
 
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
+def test_work_goes_down_as_one_value(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef):
+            takes = {each.arg for each in [*node.args.args, *node.args.kwonlyargs]}
+            assert not {"emit", "cancel", "clock"} <= takes, f"{node.name}: see lamina.tasks.Work"
+
+
 def test_tests_wait_for_something() -> None:
     """A sleep is too short on one machine and too long on all others: `lamina.testing.waiting`."""
     sleeping = {path.name for path in TESTS if re.search(r"\btime\.sleep\(", path.read_text())}

@@ -17,6 +17,7 @@ from lamina.events import silent
 from lamina.image.view import Image
 from lamina.store import open_store as _open_store
 from lamina.system.userns import can_mount, own_uid
+from lamina.tasks import Work
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -173,9 +174,7 @@ def build(
                 env=os.environ,
                 registries=lambda: _registries(chosen, token),
             ),
-            emit=on_event,
-            cancel=token,
-            clock=time.time,
+            work=Work(emit=on_event, cancel=token, clock=time.time),
         )
     return find_image(str(outcome.config or outcome.manifest), root=root)
 
@@ -228,9 +227,7 @@ def pull(
             registries,
             name,
             PullOptions(host=host(os.uname().machine), platform=wanted, unpack=can_mount()),
-            emit=on_event,
-            cancel=token,
-            clock=time.time,
+            work=Work(emit=on_event, cancel=token, clock=time.time),
         )
     finally:
         registries.close()
@@ -262,9 +259,7 @@ def push(
             registries,
             name,
             host=host(os.uname().machine),
-            emit=on_event,
-            cancel=token,
-            clock=time.time,
+            work=Work(emit=on_event, cancel=token, clock=time.time),
         )
     finally:
         registries.close()

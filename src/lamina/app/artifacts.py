@@ -24,11 +24,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import IO
 
-    from lamina.events import Emitter
     from lamina.registry.client import Registries, Repository
     from lamina.spec.platform import Platform
     from lamina.store.ports import Store
-    from lamina.tasks import CancelToken
+    from lamina.tasks import Work
 
 LIST = "manifest-list"
 TITLE = "org.opencontainers.image.title"
@@ -121,15 +120,7 @@ def list_index(entries: Sequence[Entry]) -> Index:
     return Index.make([entry.descriptor for entry in entries], media_type=kind)
 
 
-def push_list(
-    store: Store,
-    registries: Registries,
-    name: str,
-    *,
-    emit: Emitter,
-    cancel: CancelToken,
-    clock: Callable[[], float],
-) -> Digest:
+def push_list(store: Store, registries: Registries, name: str, *, work: Work) -> Digest:
     """Push a list; images that its repository lacks are copied there from where they are."""
     from lamina.registry.graph import copy_graph
     from lamina.registry.upload import RegistrySink
@@ -153,9 +144,7 @@ def push_list(
                 registries.repository(source),
                 sink,
                 entry.descriptor,
-                emit=emit,
-                cancel=cancel,
-                clock=clock,
+                work=work,
                 phase=Phase.COPYING,
             )
     RegistrySink(endpoint, root=root.digest, tags=(reference.tag,)).put_document(root, index.raw)
@@ -246,9 +235,7 @@ def attach(
     *,
     artifact_type: str,
     annotations: Mapping[str, str],
-    emit: Emitter,
-    cancel: CancelToken,
-    clock: Callable[[], float],
+    work: Work,
 ) -> Digest:
     """Push an artifact of `files` (title, media type, bytes) that refers to the image; its digest.
 
@@ -281,7 +268,7 @@ def attach(
     raw = dump_bounded(document, what="artifact's manifest")
     root = source.add(mediatype.OCI_MANIFEST, raw)
     sink = RegistrySink(repository.own, root=root.digest)
-    copy_graph(source, sink, root, emit=emit, cancel=cancel, clock=clock, phase=Phase.PUSHING)
+    copy_graph(source, sink, root, work=work, phase=Phase.PUSHING)
     if sink.subject != str(subject.digest):
         tag = protocol.referrers_tag(subject.digest)
         entry = replace(

@@ -15,7 +15,7 @@ from lamina.start.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from typing import IO
 
     from lamina.app.buildrequest import BuildRequest
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from lamina.builder.build import Ended
     from lamina.builder.context import Context
     from lamina.dockerfile.lowered import Lowered
-    from lamina.events import Emitter, Event
+    from lamina.events import Event
     from lamina.exporter.ports import BuildResult, Exported, PendingExport
     from lamina.plan.graph import Plan, Vertex
     from lamina.spec.digest import Stack
     from lamina.spec.platform import Platform
     from lamina.store.ports import Store
-    from lamina.tasks import CancelToken
+    from lamina.tasks import Work
 
 
 def build(
@@ -39,9 +39,7 @@ def build(
     *,
     store: Store,
     host: BuildHost,
-    emit: Emitter,
-    cancel: CancelToken,
-    clock: Callable[[], float],
+    work: Work,
     stdout: IO[bytes] | None = None,
 ) -> BuildOutcome:
     """Build and export `request`; names are set last, all or none.
@@ -55,9 +53,7 @@ def build(
         {"": request},
         store=store,
         host=host,
-        emit=emit,
-        cancel=cancel,
-        clock=clock,
+        work=work,
         stdout=stdout,
     )
     return outcomes[""]
@@ -68,9 +64,7 @@ def build_all(
     *,
     store: Store,
     host: BuildHost,
-    emit: Emitter,
-    cancel: CancelToken,
-    clock: Callable[[], float],
+    work: Work,
     stdout: IO[bytes] | None = None,
 ) -> dict[str, BuildOutcome]:
     """Build and export several targets, by name, as one graph: a step that two of them need runs
@@ -84,12 +78,12 @@ def build_all(
     from lamina.app.subject import subject_of
 
     recorders = {
-        name: Recorder(store, subject_of(request, name), clock=clock, emit=emit)
+        name: Recorder(store, subject_of(request, name), clock=work.clock, emit=work.emit)
         for name, request in requests.items()
     }
 
     def tell(event: Event) -> None:
-        emit(event)
+        work.emit(event)
         for recorder in recorders.values():
             recorder.note(event)
 
@@ -98,12 +92,10 @@ def build_all(
             recorder.begin()
         try:
             targets = [
-                _target(name, request, recorder=recorders[name], stdout=stdout, clock=clock)
+                _target(name, request, recorder=recorders[name], stdout=stdout)
                 for name, request in requests.items()
             ]
-            building = _Building(
-                targets, store=store, host=host, emit=tell, cancel=cancel, clock=clock
-            )
+            building = _Building(targets, store=store, host=host, work=replace(work, emit=tell))
             outcomes = building.outcomes()
         except BaseException as error:
             for recorder in recorders.values():
@@ -112,7 +104,7 @@ def build_all(
         for target in targets:
             _record_success(target, outcomes[target.name])
     if any(outcome.ran for outcome in outcomes.values()):
-        host.collect_cache(clock)
+        host.collect_cache(work.clock)
     return outcomes
 
 
@@ -122,7 +114,6 @@ def _target(
     *,
     recorder: Recorder,
     stdout: IO[bytes] | None,
-    clock: Callable[[], float],
 ) -> Target:
     from lamina.exporter.ports import Output
     from lamina.exporter.table import make_exporter
@@ -134,7 +125,6 @@ def _target(
         make_exporter(
             output,
             stdout=stdout,
-            clock=clock,
             privileged=request.privileged,
             platforms=bool(request.platforms),
         )
@@ -147,21 +137,12 @@ class _Building:
     """The targets on their way, and what they are built with."""
 
     def __init__(
-        self,
-        targets: Sequence[Target],
-        *,
-        store: Store,
-        host: BuildHost,
-        emit: Emitter,
-        cancel: CancelToken,
-        clock: Callable[[], float],
+        self, targets: Sequence[Target], *, store: Store, host: BuildHost, work: Work
     ) -> None:
         self._targets = targets
         self._store = store
         self._host = host
-        self._emit = emit
-        self._cancel = cancel
-        self._clock = clock
+        self._work = work
         self._caches: Caches | None = None
 
     def outcomes(self) -> dict[str, BuildOutcome]:
@@ -171,15 +152,9 @@ class _Building:
             return self._attempt()
         from lamina.app.caches import Caches
 
-        with Caches(
-            self._targets,
-            store=self._store,
-            host=self._host,
-            emit=self._emit,
-            cancel=self._cancel,
-            clock=self._clock,
-        ) as caches:
-            self._caches, self._emit = caches, caches.tell
+        with Caches(self._targets, store=self._store, host=self._host, work=self._work) as caches:
+            self._caches = caches
+            self._work = replace(self._work, emit=caches.tell)
             while True:
                 try:
                     return self._attempt()
@@ -208,7 +183,7 @@ class _Building:
             for each in planned
         }
         for name in (name for target in self._targets for name in _pushed_names(target)):
-            self._host.push(name, emit=self._emit, cancel=self._cancel, clock=self._clock)
+            self._host.push(name, work=self._work)
         return outcomes
 
     def _lowered(self, contexts: Mapping[str, str]) -> list[Planned]:
@@ -216,20 +191,17 @@ class _Building:
         from lamina.app.lowering import Bases, lower_options, lower_parts, warn_of_arguments
         from lamina.dockerfile.parser import parse
 
-        emit, cancel = self._emit, self._cancel
         results: dict[str, tuple[tuple[Platform, Lowered], ...]] = {}
         planned: list[Planned] = []
         for target in self._targets:  # a target comes after those it links to
             request = target.request
             dockerfile = parse(request.dockerfile, name=request.dockerfile_name)
-            warn_of_arguments(request, emit)
+            warn_of_arguments(request, self._work.emit)
             options = lower_options(request, context=contexts[request.context], results=results)
             bases = Bases(
                 self._store,
                 self._host,
-                emit=emit,
-                cancel=cancel,
-                clock=self._clock,
+                work=self._work,
                 always=request.pull,
                 caches=self._caches,
             )
@@ -238,9 +210,8 @@ class _Building:
                 options,
                 request,
                 bases=bases,
-                emit=emit,
+                work=self._work,
                 host=self._host,
-                cancel=cancel,
             )
             plan = merged(part.plan for part in parts) if len(parts) > 1 else parts[0].plan
             target.recorder.expect(plan, is_alone=len(self._targets) == 1)
@@ -276,9 +247,7 @@ class _Building:
                     build=targets[0].target.recorder.id,
                 ),
                 providers=Providers(host.executor, host.step_network, host),
-                emit=self._emit,
-                cancel=self._cancel,
-                clock=self._clock,
+                work=self._work,
                 imported=caches.imports if caches is not None else None,
                 on_made=caches.made if caches is not None else None,
             )
@@ -300,7 +269,9 @@ class _Building:
         from lamina.app.contexts import context_trees, is_fetched
 
         remote = self._host.remote() if is_fetched(sources) else None
-        return context_trees(sources, plan, remote=remote, store=self._store, cancel=self._cancel)
+        return context_trees(
+            sources, plan, remote=remote, store=self._store, cancel=self._work.cancel
+        )
 
     def _export(
         self,
@@ -310,12 +281,12 @@ class _Building:
         pending: dict[str, list[PendingExport]],
     ) -> None:
         """Make every output; what is made so far is in `pending`, also if the next one fails."""
-        store, emit, cancel, caches = self._store, self._emit, self._cancel, self._caches
+        store, caches = self._store, self._caches
         for each in targets:
             target = each.target
             exports = pending.setdefault(target.name, [])
             results = [
-                _result(target, part, stack, now=self._clock(), ended=ended)
+                _result(target, part, stack, now=self._work.clock(), ended=ended)
                 for part, stack in zip(each.parts, stacks[target.name], strict=True)
             ]
             if caches is not None:
@@ -324,8 +295,8 @@ class _Building:
             if target.request.squash:
                 from lamina.exporter.squash import squashed
 
-                results = [squashed(result, store, emit=emit, cancel=cancel) for result in results]
-            for made in _exports(target, results, store, emit=emit, cancel=cancel):
+                results = [squashed(result, store, work=self._work) for result in results]
+            for made in _exports(target, results, store, work=self._work):
                 exports.append(made)
         if caches is not None:
             caches.export(targets, stacks, ended)
@@ -344,17 +315,14 @@ class _Building:
             cached,
             planned.target.recorder.id,
         )
-        self._emit(BuildDone(outcome.manifest, outcome.config, outcome.names, self._clock()))
+        self._work.emit(
+            BuildDone(outcome.manifest, outcome.config, outcome.names, self._work.clock())
+        )
         return outcome
 
 
 def _exports(
-    target: Target,
-    results: Sequence[BuildResult],
-    store: Store,
-    *,
-    emit: Emitter,
-    cancel: CancelToken,
+    target: Target, results: Sequence[BuildResult], store: Store, *, work: Work
 ) -> Iterator[PendingExport]:
     """Each output of the target, as it is made."""
     from lamina.exporter.ports import PlatformResult
@@ -363,9 +331,9 @@ def _exports(
     for exporter in target.exporters:
         if platforms:
             parts = [PlatformResult(*pair) for pair in zip(platforms, results, strict=True)]
-            yield exporter.export_platforms(parts, store, emit=emit, cancel=cancel)
+            yield exporter.export_platforms(parts, store, work=work)
         else:
-            yield exporter.export(results[0], store, emit=emit, cancel=cancel)
+            yield exporter.export(results[0], store, work=work)
 
 
 def _counts(plan: Plan, ended: Ended) -> tuple[int, int]:

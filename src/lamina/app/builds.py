@@ -17,10 +17,9 @@ if TYPE_CHECKING:
 
     from lamina.app.containers import Container, Host
     from lamina.container.ports import Mount
-    from lamina.events import Emitter
     from lamina.spec.digest import ChainID, Stack
     from lamina.store.ports import Document, Store
-    from lamina.tasks import CancelToken
+    from lamina.tasks import Work
 
 
 class Why(Record):
@@ -325,9 +324,7 @@ def enter(
     terminal: bool,
     interactive: bool,
     host: Host,
-    clock: Callable[[], float],
-    emit: Emitter,
-    cancel: CancelToken,
+    work: Work,
     random: Callable[[int], bytes] = os.urandom,
 ) -> Container:
     """A throw-away container on the place's files, not started (as `containers.create`); it is
@@ -359,7 +356,7 @@ def enter(
     )
     id = new_id(random)
     with store.lease("enter"):
-        chain = _unpacked(store, place, emit=emit, cancel=cancel)
+        chain = _unpacked(store, place, work=work)
         config = configure_container(
             options,
             RunConfig(),
@@ -368,12 +365,12 @@ def enter(
             host_name=os.uname().nodename,
         )
         made, lock = lifecycle.create(
-            store, config, id=id, name=new_name(random), created=clock(), chain=chain
+            store, config, id=id, name=new_name(random), created=work.clock(), chain=chain
         )
     return containers.Container(store, made, host=host, config=config, lock=lock)
 
 
-def _unpacked(store: Store, place: Place, *, emit: Emitter, cancel: CancelToken) -> ChainID:
+def _unpacked(store: Store, place: Place, *, work: Work) -> ChainID:
     from lamina.image.unpack import ensure_snapshot
 
     if place.chain is None:
@@ -388,7 +385,7 @@ def _unpacked(store: Store, place: Place, *, emit: Emitter, cancel: CancelToken)
             f"the files of {place.label} are gone", kind=Kind.NOT_FOUND, hint="build it again"
         )
     try:
-        chain = ensure_snapshot(store, place.stack, emit=emit, cancel=cancel)
+        chain = ensure_snapshot(store, place.stack, work=work)
     except LaminaError as error:
         if error.kind is not Kind.NOT_FOUND:
             raise

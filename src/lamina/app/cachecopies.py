@@ -28,14 +28,13 @@ if TYPE_CHECKING:
     from typing import IO
 
     from lamina.app.copying import Place
-    from lamina.events import Emitter
     from lamina.layer.entry import Items
     from lamina.registry.client import Registries
     from lamina.registry.layout import LayoutEnd
     from lamina.registry.ports import Source
     from lamina.store.cachemounts import StoredCache
     from lamina.store.ports import Store
-    from lamina.tasks import CancelToken
+    from lamina.tasks import CancelToken, Work
 
 CONFIG = "application/vnd.lamina.cachemounts.config.v1+json"
 
@@ -103,9 +102,7 @@ def export_caches(
     *,
     compression: str = "zstd",
     wait: bool = False,
-    emit: Emitter,
-    cancel: CancelToken,
-    clock: Callable[[], float],
+    work: Work,
 ) -> Digest:
     """Write the caches to `target` as one artifact, in place of what had its name; its digest.
 
@@ -120,13 +117,14 @@ def export_caches(
         raise LaminaError("two directories of one cache cannot go together", kind=Kind.INVALID)
     with store.lease("cache export"), _scratch(store) as scratch:
         entries = [
-            _pack(store, cache, scratch, compression, wait=wait, cancel=cancel) for cache in caches
+            _pack(store, cache, scratch, compression, wait=wait, cancel=work.cancel)
+            for cache in caches
         ]
         manifest, config = encode(entries)
         scratch.put_document(manifest.config, config)
         root = manifest.descriptor()
         scratch.put_document(root, manifest.raw)
-        _deliver(store, registries, scratch, root, target, emit=emit, cancel=cancel, clock=clock)
+        _deliver(store, registries, scratch, root, target, work=work)
     return root.digest
 
 
@@ -190,9 +188,7 @@ def _deliver(
     root: Descriptor,
     target: Place,
     *,
-    emit: Emitter,
-    cancel: CancelToken,
-    clock: Callable[[], float],
+    work: Work,
 ) -> None:
     from lamina.registry.graph import copy_graph
     from lamina.registry.journal import StoreJournal
@@ -200,7 +196,7 @@ def _deliver(
     from lamina.registry.upload import RegistrySink
 
     if target.kind == "oci-archive":
-        _write_archive(scratch, root, target, cancel)
+        _write_archive(scratch, root, target, work.cancel)
         return
     with ExitStack() as stack:
         if target.kind == "docker":
@@ -213,14 +209,14 @@ def _deliver(
                 registries.repository(reference, for_push=True).own,
                 root=root.digest,
                 tags=(reference.tag,),
-                journal=StoreJournal(store, clock=clock),
+                journal=StoreJournal(store, clock=work.clock),
                 mounts=None,
             )
         else:
             sink = LayoutEnd(target.path)
             sink.create()
             stack.enter_context(sink.locked())
-        copy_graph(scratch, sink, root, emit=emit, cancel=cancel, clock=clock)
+        copy_graph(scratch, sink, root, work=work)
         if isinstance(sink, LayoutEnd):
             sink.replace_ref(root, target.name)
 
@@ -258,9 +254,7 @@ def import_caches(
     *,
     ids: Sequence[str] = (),
     wait: bool = False,
-    emit: Emitter,
-    cancel: CancelToken,
-    clock: Callable[[], float],
+    work: Work,
 ) -> list[StoredCache]:
     """Make the caches of an artifact (of these mounts' `ids`, or all) the store's, each in place of
     what the store has of it, one after the other; what was made.
@@ -277,7 +271,7 @@ def import_caches(
 
     made = []
     with store.lease("cache import"), _scratch(store) as scratch:
-        with _opened(registries, source, scratch, cancel) as (end, root):
+        with _opened(registries, source, scratch, work.cancel) as (end, root):
             if root.media_type not in mediatype.MANIFESTS:
                 raise _not_caches(source)
             manifest = Manifest.parse(end.document(root), media_type=root.media_type)
@@ -285,24 +279,22 @@ def import_caches(
                 raise _not_caches(source)
             if manifest.config.size > MAX_DOCUMENT:
                 raise _invalid("its config is too large")
-            copy_graph(end, scratch, manifest.config, emit=emit, cancel=cancel, clock=clock)
+            copy_graph(end, scratch, manifest.config, work=work)
             for entry in _wanted(decode(manifest, scratch.document(manifest.config)), ids):
-                copy_graph(
-                    end,
-                    scratch,
-                    entry.layer,
-                    emit=emit,
-                    cancel=cancel,
-                    clock=clock,
-                )
+                copy_graph(end, scratch, entry.layer, work=work)
                 content = os.path.join(os.path.dirname(scratch.path), "fs")
                 os.mkdir(content)
                 try:
-                    _unpack(scratch, entry, content, cancel)
+                    _unpack(scratch, entry, content, work.cancel)
                 except LaminaError as error:
                     raise error.about(f"cache {entry.id.partition('/')[2]}") from error
                 key = put_cache(
-                    store.root, entry.id, content, variant=entry.variant, cancel=cancel, wait=wait
+                    store.root,
+                    entry.id,
+                    content,
+                    variant=entry.variant,
+                    cancel=work.cancel,
+                    wait=wait,
                 )
                 made.append(key)
         return first_of_each(cache for cache in walk(store.root) if cache.key in made)

@@ -16,7 +16,7 @@ from lamina.start.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Self
 
     from lamina.app.buildrequest import BuildRequest, Planned, Target
@@ -27,34 +27,25 @@ if TYPE_CHECKING:
     from lamina.buildcache.options import CacheTo
     from lamina.builder.build import Ended
     from lamina.dockerfile.lower import ImageRequest, ResolvedImage
-    from lamina.events import Emitter, Event
+    from lamina.events import Event
     from lamina.exporter.ports import BuildResult
     from lamina.plan.graph import Vertex
     from lamina.registry.client import Registries
     from lamina.spec.digest import Digest, Stack
     from lamina.store.ports import Store
-    from lamina.tasks import CancelToken
+    from lamina.tasks import Work
 
 
 class Caches:
     """The imports and exports of one build; a context manager that ends their threads."""
 
     def __init__(
-        self,
-        targets: Sequence[Target],
-        *,
-        store: Store,
-        host: BuildHost,
-        emit: Emitter,
-        cancel: CancelToken,
-        clock: Callable[[], float],
+        self, targets: Sequence[Target], *, store: Store, host: BuildHost, work: Work
     ) -> None:
         self._targets = targets
         self._store = store
         self._host = host
-        self._emit = emit
-        self._cancel = cancel
-        self._clock = clock
+        self._work = work
         self._registries: Registries | None = None
         self._planned: set[Digest] = set()
         self._done: set[Digest] = set()
@@ -92,23 +83,9 @@ class Caches:
         def pull(reference: str, platform: str) -> None:
             from lamina.spec.platform import Platform
 
-            self._host.pull(
-                reference,
-                Platform.parse(platform),
-                emit=self._emit,
-                cancel=self._cancel,
-                clock=self._clock,
-            )
+            self._host.pull(reference, Platform.parse(platform), work=self._work)
 
-        return Imports(
-            places,
-            self._store,
-            registries=self._connected,
-            pull=pull,
-            emit=self._emit,
-            cancel=self._cancel,
-            clock=self._clock,
-        )
+        return Imports(places, self._store, registries=self._connected, pull=pull, work=self._work)
 
     def _open_export(self, spec: CacheTo) -> CacheExport:
         from lamina.buildcache.exporting import (
@@ -118,19 +95,11 @@ class Caches:
         )
 
         place = (
-            DirectoryPlace(spec.dest, spec.tag, self._clock)
+            DirectoryPlace(spec.dest, spec.tag, self._work.clock)
             if spec.type == "local"
-            else RegistryPlace(spec.ref, self._store, self._connected(), self._clock)
+            else RegistryPlace(spec.ref, self._store, self._connected(), self._work.clock)
         )
-        return CacheExport(
-            spec,
-            place,
-            self._store,
-            imports=self.imports,
-            emit=self._emit,
-            cancel=self._cancel,
-            clock=self._clock,
-        )
+        return CacheExport(spec, place, self._store, imports=self.imports, work=self._work)
 
     def _every_export(self) -> list[CacheExport]:
         return [export for exports in self._exports.values() for export in exports]
@@ -154,7 +123,7 @@ class Caches:
             self._planned.add(event.vertex)
         elif isinstance(event, Diagnostic) and self._is_repeated and event.span is not None:
             return
-        self._emit(event)
+        self._work.emit(event)
 
     def begins_again(self) -> bool:
         """Whether the attempt that just failed did so for a lost layer: then make another one."""
@@ -163,13 +132,15 @@ class Caches:
             return False
         self._held.clear()
         self._is_repeated = True
-        self._emit(Notice("an imported cache is not what it promised: building without its layers"))
+        self._work.emit(
+            Notice("an imported cache is not what it promised: building without its layers")
+        )
         return True
 
     def end_attempts(self) -> None:
         """Tell the failures that were held back."""
         for event in self._held:
-            self._emit(event)
+            self._work.emit(event)
         self._held.clear()
 
     def expect(self, targets: Sequence[Planned]) -> None:
@@ -213,7 +184,7 @@ class Caches:
                 current = self._current(reference)
             except LaminaError:
                 current = found.root  # offline: what the cache's maker saw
-                self._emit(
+                self._work.emit(
                     Notice(
                         f"{reference} as the cache {found.origin} knows it: its registry does not say"
                     )
@@ -248,7 +219,7 @@ class Caches:
         outputs = request.outputs
         if not outputs or any(row_of(output.type).needs_layers for output in outputs):
             for result in results:
-                self.imports.bring(result.diff_ids, self._cancel)
+                self.imports.bring(result.diff_ids, self._work.cancel)
 
     def _records(self, planned: Planned, ended: Ended) -> list[Remembered]:
         from lamina.buildcache.collecting import collect_records
@@ -265,7 +236,7 @@ class Caches:
         if request.epoch is not None or request.squash:
             why = "--squash" if request.squash else "SOURCE_DATE_EPOCH"
             text = f"inline cache is left out: with {why} the image has other layers than the steps"
-            self._emit(Diagnostic(Severity.WARNING, "", text))
+            self._work.emit(Diagnostic(Severity.WARNING, "", text))
             return results
         from lamina.buildcache.codec import INLINE_FIELD, encode_inline
         from lamina.buildcache.collecting import of_stacks
@@ -282,7 +253,7 @@ class Caches:
                 config.serialise()
             except DocumentTooLarge as error:
                 text = f"inline cache is left out: with it {error.what}"
-                self._emit(Diagnostic(Severity.WARNING, "", text))
+                self._work.emit(Diagnostic(Severity.WARNING, "", text))
                 config = result.config
             cached.append(replace(result, config=config))
         return cached
@@ -328,4 +299,4 @@ class Caches:
                 if not export.spec.ignore_error:
                     raise error.about(f"exporting cache to {export.spec}") from error
                 text = f"the cache was not exported to {export.spec}: {error.what}"
-                self._emit(Diagnostic(Severity.WARNING, "", text))
+                self._work.emit(Diagnostic(Severity.WARNING, "", text))

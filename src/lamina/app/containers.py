@@ -25,6 +25,7 @@ from lamina.events import Notice, silent
 from lamina.start.lowlevel import signal
 from lamina.start.record import Record, replace
 from lamina.system.userns import enter, is_host_root
+from lamina.tasks import CancelToken, Work
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from lamina.spec.platform import Platform
     from lamina.store.ports import Document, Store
     from lamina.system.sockets import Socket
-    from lamina.tasks import CancelToken
 
 
 class Host(Record):
@@ -346,10 +346,8 @@ def create(
     *,
     platform: Platform | None = None,
     host: Host = Host(),  # noqa: B008  # immutable
-    clock: Callable[[], float] = time.time,
+    work: Work,
     random: Callable[[int], bytes] = os.urandom,
-    emit: Emitter = silent,
-    cancel: CancelToken | None = None,
 ) -> Container:
     """A new container from `image` (a name or id), not started; nobody can remove it before its
     `start`, unless this process ends.
@@ -358,7 +356,7 @@ def create(
     """
     name = check_name(options.name) if options.name else ""
     with store.lease("run"):
-        found = _find_image(store, image, platform, emit)
+        found = _find_image(store, image, platform, work.emit)
         config = found.config()
         id = new_id(random)
         merged = configure(
@@ -370,8 +368,8 @@ def create(
         )
         _check_name_free(store, name)
         if merged.network == "bridge" and not is_host_root():
-            _tell_of_network(bool(merged.ports), emit)
-        chain = _unpacked(store, config.diff_ids, emit=emit, cancel=cancel)
+            _tell_of_network(bool(merged.ports), work.emit)
+        chain = _unpacked(store, config.diff_ids, work=work)
         merged = replace(
             merged,
             chain=str(chain) if chain is not None else "",
@@ -382,7 +380,7 @@ def create(
             chosen = name or new_name(random)
             try:
                 made, lock = lifecycle.create(
-                    store, merged, id=id, name=chosen, created=clock(), chain=chain
+                    store, merged, id=id, name=chosen, created=work.clock(), chain=chain
                 )
             except LaminaError as error:
                 if name or error.kind is not Kind.CONFLICT:
@@ -391,9 +389,7 @@ def create(
             return Container(store, made, host=host, config=merged, lock=lock)
 
 
-def _unpacked(
-    store: Store, diff_ids: Sequence[DiffID], *, emit: Emitter, cancel: CancelToken | None
-) -> ChainID | None:
+def _unpacked(store: Store, diff_ids: Sequence[DiffID], *, work: Work) -> ChainID | None:
     """The image's chain, unpacked: `ensure_snapshot` without its modules where nothing is missing."""
     from lamina.spec.identity import chain_id
 
@@ -401,9 +397,8 @@ def _unpacked(
     if chain is None or store.snapshots.exists(chain):
         return chain
     from lamina.image.unpack import ensure_snapshot
-    from lamina.tasks import CancelToken as Token
 
-    return ensure_snapshot(store, diff_ids, emit=emit, cancel=cancel or Token())
+    return ensure_snapshot(store, diff_ids, work=work)
 
 
 def _tell_of_network(publishes: bool, emit: Emitter) -> None:  # noqa: FBT001  # private
@@ -471,7 +466,7 @@ def run(
         env=(*chosen.env, *(env or {}).items()),
         ports=(*chosen.ports, *(PortMapping(c, host_port=h) for c, h in (ports or {}).items())),
     )
-    container = create(store, image, chosen, host=host, emit=emit)
+    container = create(store, image, chosen, host=host, work=Work(emit, CancelToken(), time.time))
     try:
         container.start().close()
     except console.StartFailed as failure:

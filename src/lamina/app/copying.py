@@ -18,13 +18,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from lamina.events import Emitter
     from lamina.registry.client import Registries
     from lamina.registry.ports import Sink, Source
     from lamina.spec.descriptor import Descriptor
     from lamina.spec.platform import Platform
     from lamina.store.ports import Store
-    from lamina.tasks import CancelToken
+    from lamina.tasks import CancelToken, Work
 
 TRANSPORTS = ("docker", "store", "oci", "oci-archive", "docker-archive")
 
@@ -55,9 +54,7 @@ def copy(
     target: Place,
     options: CopyOptions,
     *,
-    emit: Emitter,
-    cancel: CancelToken,
-    clock: Callable[[], float],
+    work: Work,
 ) -> Descriptor:
     """Copy an image and give it its name at the target last; what was copied.
 
@@ -69,7 +66,7 @@ def copy(
     """
     from lamina.registry.graph import copy_graph
 
-    ends = _Ends(store, registries, options, cancel=cancel, clock=clock)
+    ends = _Ends(store, registries, options, cancel=work.cancel, clock=work.clock)
     with ExitStack() as stack:
         stack.enter_context(store.lease("copy"))
         end, root = stack.enter_context(ends.source(source))
@@ -79,9 +76,7 @@ def copy(
             end,
             sink,
             root,
-            emit=emit,
-            cancel=cancel,
-            clock=clock,
+            work=work,
             jobs=options.jobs,
             phase=Phase.COPYING,
         )

@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 
 from lamina.errors import Kind, LaminaError
-from lamina.events import silent
 from lamina.spec import mediatype
 from lamina.spec.digest import DiffID, Digest
 from lamina.spec.identity import chain_ids
@@ -30,14 +29,13 @@ from lamina.system.userns import enter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
-    from lamina.events import Emitter
     from lamina.registry.client import Registries, Repository
     from lamina.spec.descriptor import Descriptor
     from lamina.store.local import LocalStore
     from lamina.store.ports import Store
-    from lamina.tasks import CancelToken
+    from lamina.tasks import CancelToken, Work
 
 
 class Outcome(Record):
@@ -70,13 +68,7 @@ class Report(Record):
 
 
 def check_store(
-    store: Store,
-    *,
-    repair: bool = False,
-    registries: Registries | None = None,
-    emit: Emitter = silent,
-    cancel: CancelToken,
-    clock: Callable[[], float],
+    store: Store, *, repair: bool = False, registries: Registries | None = None, work: Work
 ) -> Report:
     """Look at everything, and with `repair` mend it, from `registries` if they are given.
 
@@ -88,7 +80,7 @@ def check_store(
     assert isinstance(store, LocalStore)
     enter()
     with store.lease("fsck"):
-        look = Fsck(store, cancel=cancel, clock=clock, emit=emit)
+        look = Fsck(store, work=work)
         first = look.database()
         outcomes: list[Outcome] = []
         if first and not repair:
@@ -100,13 +92,13 @@ def check_store(
             outcomes = [_mend_database(store, look, each) for each in first]
         needed, missing = look.needed()
         found = [*look.blobs(needed), *missing, *look.layers(), *look.rows(), *look.layout()]
-        mender = _Mender(store, needed, registries, look, cancel) if repair else None
+        mender = _Mender(store, needed, registries, look, work.cancel) if repair else None
         outcomes += [_outcome(each, mender) for each in found]
         if mender is not None and mender.has_fetched:
             needed, more = look.needed()  # documents that came back tell of more
             mender.needed = needed
             outcomes += [_outcome(each, mender) for each in more if each not in missing]
-        snapshots = SnapshotCheck(store, needed, look.damaged, cancel=cancel)
+        snapshots = SnapshotCheck(store, needed, look.damaged, cancel=work.cancel)
         stacked = {each.chain: each for each in snapshots.stacked()}
         for each in [*snapshots.run(), *look.strays()]:
             if mender is not None:

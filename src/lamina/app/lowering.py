@@ -5,11 +5,10 @@ from __future__ import annotations
 
 from lamina.errors import Kind, LaminaError, SourceError
 from lamina.events import Notice
+from lamina.start.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from lamina.app.buildrequest import BuildRequest
     from lamina.app.caches import Caches
     from lamina.app.contexts import Results
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from lamina.dockerfile.remotes import Answer, NamedContext, RemoteRequest
     from lamina.events import Emitter
     from lamina.store.ports import Store
-    from lamina.tasks import CancelToken
+    from lamina.tasks import CancelToken, Work
 
 _MAX_ROUNDS = 20  # of lowering; each ONBUILD chain adds one, and nobody nests them deeper
 _BUILDKIT_ARGS = frozenset(
@@ -48,18 +47,17 @@ def lower_parts(
     request: BuildRequest,
     *,
     bases: Bases,
-    emit: Emitter,
+    work: Work,
     host: BuildHost,
-    cancel: CancelToken,
 ) -> tuple[Lowered, ...]:
     def lower_one(options: LowerOptions, emit: Emitter) -> Lowered:
-        return lower(dockerfile, options, bases=bases, emit=emit, host=host, cancel=cancel)
+        return lower(dockerfile, options, bases=bases, work=replace(work, emit=emit), host=host)
 
     if not request.platforms:
-        return (lower_one(options, emit),)
+        return (lower_one(options, work.emit),)
     from lamina.app.platforms import lower_each
 
-    return lower_each(options, request.platforms, lower=lower_one, emit=emit)
+    return lower_each(options, request.platforms, lower=lower_one, emit=work.emit)
 
 
 def lower(
@@ -67,9 +65,8 @@ def lower(
     options: LowerOptions,
     *,
     bases: Bases,
-    emit: Emitter,
+    work: Work,
     host: BuildHost | None = None,
-    cancel: CancelToken | None = None,
 ) -> Lowered:
     """Lowering, with the images it asks for found by `bases` and URLs and git repositories
     asked by `host` (None: they are refused); emits what the checks found.
@@ -90,13 +87,13 @@ def lower(
                 return step
             if isinstance(step, NeedRemotes):
                 for asked in step.requests:
-                    answers[asked.key] = _ask(asked, host, cancel)
+                    answers[asked.key] = _ask(asked, host, work.cancel)
                 continue
             for wanted in step.requests:
                 resolved[wanted.key] = bases.find(wanted)
     finally:  # with `check=error=true` findings are what the error is about
         for diagnostic in lowering.diagnostics:
-            emit(diagnostic)
+            work.emit(diagnostic)
     raise LaminaError(
         f"ONBUILD triggers of base images are nested deeper than {_MAX_ROUNDS}",
         kind=Kind.INVALID,
@@ -142,18 +139,14 @@ class Bases:
         store: Store,
         host: BuildHost,
         *,
-        emit: Emitter,
-        cancel: CancelToken,
-        clock: Callable[[], float],
+        work: Work,
         always: bool = False,
         caches: Caches | None = None,
     ) -> None:
         self._caches = caches
         self._store = store
         self._host = host
-        self._emit = emit
-        self._cancel = cancel
-        self._clock = clock
+        self._work = work
         self._always = always
 
     def find(self, request: ImageRequest) -> ResolvedImage:
@@ -161,12 +154,12 @@ class Bases:
         from lamina.dockerfile.remotes import LAYOUT
 
         if request.reference.startswith(LAYOUT):
-            return resolve(request, self._store, self._cancel)
+            return resolve(request, self._store, self._work.cancel)
         if self._always:
             self._pull(request)
-            return resolve(request, self._store, self._cancel)
+            return resolve(request, self._store, self._work.cancel)
         try:
-            return resolve(request, self._store, self._cancel)
+            return resolve(request, self._store, self._work.cancel)
         except LaminaError as error:
             if error.kind is not Kind.NOT_FOUND:
                 raise
@@ -176,17 +169,11 @@ class Bases:
             if not self._host.can_pull:
                 raise
             self._pull(request, missing=error)
-        return resolve(request, self._store, self._cancel)
+        return resolve(request, self._store, self._work.cancel)
 
     def _pull(self, request: ImageRequest, *, missing: LaminaError | None = None) -> None:
         try:
-            self._host.pull(
-                request.reference,
-                request.platform,
-                emit=self._emit,
-                cancel=self._cancel,
-                clock=self._clock,
-            )
+            self._host.pull(request.reference, request.platform, work=self._work)
         except LaminaError as error:
             from lamina.app.pulling import explained
             from lamina.spec.reference import Reference

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from lamina.spec.manifest import Manifest
     from lamina.spec.platform import Platform
     from lamina.store.ports import Store
-    from lamina.tasks import CancelToken
+    from lamina.tasks import CancelToken, Work
 
 
 class Pulled(Record):
@@ -50,14 +50,7 @@ class PullOptions(Record):
 
 
 def pull_image(
-    store: Store,
-    registries: Registries,
-    text: str,
-    options: PullOptions,
-    *,
-    emit: Emitter,
-    cancel: CancelToken,
-    clock: Callable[[], float],
+    store: Store, registries: Registries, text: str, options: PullOptions, *, work: Work
 ) -> Pulled:
     """Pull what `text` names and give it that name in the store, last of all.
 
@@ -77,13 +70,13 @@ def pull_image(
         current = _up_to_date(store, repository, name, wanted, options)
         if current is not None:
             if options.unpack:
-                _unpack_present(store, current, options, emit=emit, cancel=cancel, clock=clock)
+                _unpack_present(store, current, options, work=work)
             return Pulled(name, current, is_new=False)
         resolved = repository.resolve(wanted)
         target = resolved.descriptor
         before = store.metadata.get_name(str(name))
-        _fetch(store, repository, target, options, emit=emit, cancel=cancel, clock=clock)
-        _check(store, target, options, name=name.familiar(), emit=emit)
+        _fetch(store, repository, target, options, work=work)
+        _check(store, target, options, name=name.familiar(), emit=work.emit)
         set_names(store, [str(name)], target)
     same = before is not None and before.target.digest == target.digest
     return Pulled(name, target, is_new=not same)
@@ -121,14 +114,7 @@ def _up_to_date(
 
 
 def _fetch(
-    store: Store,
-    repository: Repository,
-    target: Descriptor,
-    options: PullOptions,
-    *,
-    emit: Emitter,
-    cancel: CancelToken,
-    clock: Callable[[], float],
+    store: Store, repository: Repository, target: Descriptor, options: PullOptions, *, work: Work
 ) -> None:
     from lamina.registry.graph import copy_graph, every
     from lamina.registry.storeend import StoreEnd
@@ -143,9 +129,7 @@ def _fetch(
             repository,
             sink,
             target,
-            emit=emit,
-            cancel=token,
-            clock=clock,
+            work=replace(work, cancel=token),
             jobs=options.jobs,
             choose=every if options.all_platforms else choose,
             phase=Phase.PULLING,
@@ -153,9 +137,9 @@ def _fetch(
 
     manifest = _unpackable(repository, target, wanted) if options.unpack else None
     if manifest is None:
-        copy(StoreEnd(store), cancel)
+        copy(StoreEnd(store), work.cancel)
     else:
-        _fetch_and_unpack(store, manifest, copy, emit=emit, cancel=cancel, clock=clock)
+        _fetch_and_unpack(store, manifest, copy, work=work)
 
 
 def _unpackable(repository: Repository, target: Descriptor, wanted: Platform) -> Manifest | None:
@@ -178,51 +162,37 @@ def _unpackable(repository: Repository, target: Descriptor, wanted: Platform) ->
 
 
 def _fetch_and_unpack(
-    store: Store,
-    manifest: Manifest,
-    copy: Callable[[Sink, CancelToken], None],
-    *,
-    emit: Emitter,
-    cancel: CancelToken,
-    clock: Callable[[], float],
+    store: Store, manifest: Manifest, copy: Callable[[Sink, CancelToken], None], *, work: Work
 ) -> None:
     """Run `copy` into the store; beside it, unpack the layers of `manifest` as they arrive."""
     from lamina.registry.arrivals import Arrivals, ArrivingEnd, ArrivingImage
     from lamina.tasks import TaskGroup
 
     with ExitStack() as stack:
-        group = TaskGroup(cancel)
+        group = TaskGroup(work.cancel)
         arrivals = stack.enter_context(closing(Arrivals(store, group.token)))
         stack.enter_context(group)
         end = ArrivingEnd(store, arrivals, {layer.digest for layer in manifest.layers})
         image = ArrivingImage(
-            end, arrivals, manifest, store=store, emit=emit, cancel=group.token, clock=clock
+            end, arrivals, manifest, store=store, work=replace(work, cancel=group.token)
         )
 
         def unpack() -> None:
-            with _packed_if_denied(emit):
+            with _packed_if_denied(work.emit):
                 image.unpack()
 
         group.start(lambda: copy(end, group.token), name="pull")
         group.start(unpack, name="unpack")
 
 
-def _unpack_present(
-    store: Store,
-    target: Descriptor,
-    options: PullOptions,
-    *,
-    emit: Emitter,
-    cancel: CancelToken,
-    clock: Callable[[], float],
-) -> None:
+def _unpack_present(store: Store, target: Descriptor, options: PullOptions, *, work: Work) -> None:
     """Unpack what was pulled packed before."""
     from lamina.image.unpack import ensure_snapshot
 
     stack = Image.open(store, target, platform=options.platform or options.host).config().diff_ids
     if len(stack) <= MAX_LAYERS:
-        with _packed_if_denied(emit):
-            ensure_snapshot(store, stack, emit=emit, cancel=cancel, clock=clock)
+        with _packed_if_denied(work.emit):
+            ensure_snapshot(store, stack, work=work)
 
 
 @contextmanager
@@ -322,13 +292,11 @@ def pull_missing(
     options: PullOptions,
     *,
     missing: LaminaError | None,
-    emit: Emitter,
-    cancel: CancelToken,
-    clock: Callable[[], float],
+    work: Work,
 ) -> Pulled:
     """As `pull_image`; an error says first why it was tried: `missing` is what looking gave."""
     try:
-        return pull_image(store, registries, text, options, emit=emit, cancel=cancel, clock=clock)
+        return pull_image(store, registries, text, options, work=work)
     except LaminaError as error:
         raise explained(error, text, missing=missing) from None
 
@@ -348,14 +316,7 @@ def explained(error: LaminaError, text: str, *, missing: LaminaError | None) -> 
 
 
 def pull_all_tags(
-    store: Store,
-    registries: Registries,
-    text: str,
-    options: PullOptions,
-    *,
-    emit: Emitter,
-    cancel: CancelToken,
-    clock: Callable[[], float],
+    store: Store, registries: Registries, text: str, options: PullOptions, *, work: Work
 ) -> list[Pulled]:
     """Pull every tag of a repository.
 
@@ -368,7 +329,5 @@ def pull_all_tags(
     pulled = []
     for tag in registries.repository(_location(registries, reference, text)).tags():
         one = f"{text}:{tag}"
-        pulled.append(
-            pull_image(store, registries, one, options, emit=emit, cancel=cancel, clock=clock)
-        )
+        pulled.append(pull_image(store, registries, one, options, work=work))
     return pulled

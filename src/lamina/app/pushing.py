@@ -14,7 +14,7 @@ from lamina.start.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from lamina.events import Emitter
     from lamina.registry.client import Registries
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lamina.spec.digest import Digest
     from lamina.spec.platform import Platform
     from lamina.store.ports import Store
-    from lamina.tasks import CancelToken
+    from lamina.tasks import Work
 
 _MAX_MOUNTS = 3  # repositories tried a blob
 
@@ -45,9 +45,7 @@ def push_image(
     host: Platform,
     platform: Platform | None = None,
     jobs: int = 5,
-    emit: Emitter,
-    cancel: CancelToken,
-    clock: Callable[[], float],
+    work: Work,
 ) -> Pushed:
     """Push the stored image of that name to the repository it names; the tag moves last.
 
@@ -74,8 +72,8 @@ def push_image(
     from lamina.registry.upload import RegistrySink
 
     with store.lease("push"):
-        target = _pushable(store, named.target, platform, host, emit, reference)
-        journal = StoreJournal(store, clock=clock)
+        target = _pushable(store, named.target, platform, host, work.emit, reference)
+        journal = StoreJournal(store, clock=work.clock)
         journal.sweep()
         sink = RegistrySink(
             registries.repository(reference, for_push=True).own,
@@ -84,14 +82,12 @@ def push_image(
             journal=journal,
             mounts=_Mounts(store, reference),
         )
-        with store.lock(f"push:{reference.name}:{target.digest}", cancel=cancel):
+        with store.lock(f"push:{reference.name}:{target.digest}", cancel=work.cancel):
             copied = copy_graph(
                 StoreEnd(store),
                 sink,
                 target,
-                emit=emit,
-                cancel=cancel,
-                clock=clock,
+                work=work,
                 jobs=jobs,
                 phase=Phase.PUSHING,
             )

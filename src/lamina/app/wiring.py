@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from lamina.remote.sources import RemoteSources
     from lamina.spec.platform import Platform
     from lamina.store.ports import Store
-    from lamina.tasks import CancelToken
+    from lamina.tasks import CancelToken, Work
 
 
 def remote_sources(
@@ -80,15 +80,7 @@ class BuildHost:
         """Whether registries may be asked for images that are not in the store."""
         return self._connect is not None
 
-    def pull(
-        self,
-        name: str,
-        platform: Platform,
-        *,
-        emit: Emitter,
-        cancel: CancelToken,
-        clock: Callable[[], float],
-    ) -> None:
+    def pull(self, name: str, platform: Platform, *, work: Work) -> None:
         """Pull the image of that name for the platform. Raises as `pull_image`."""
         from lamina.app.pulling import PullOptions, pull_image
         from lamina.system.userns import is_possible
@@ -96,30 +88,18 @@ class BuildHost:
         registries = self.registries()
         try:
             options = PullOptions(host=platform, platform=platform, unpack=is_possible())
-            pull_image(
-                self._store, registries, name, options, emit=emit, cancel=cancel, clock=clock
-            )
+            pull_image(self._store, registries, name, options, work=work)
         finally:
             registries.close()
 
-    def push(
-        self, name: str, *, emit: Emitter, cancel: CancelToken, clock: Callable[[], float]
-    ) -> None:
+    def push(self, name: str, *, work: Work) -> None:
         """Push the stored image of that name. Raises as `push_image`."""
         from lamina.app.pushing import push_image
         from lamina.spec.platform import host
 
         registries = self.registries()
         try:
-            push_image(
-                self._store,
-                registries,
-                name,
-                host=host(os.uname().machine),
-                emit=emit,
-                cancel=cancel,
-                clock=clock,
-            )
+            push_image(self._store, registries, name, host=host(os.uname().machine), work=work)
         finally:
             registries.close()
 

@@ -27,7 +27,7 @@ from lamina.spec.digest import Digest
 from lamina.spec.document import DocumentTooLarge, dump_bounded
 from lamina.spec.identity import chain_id
 from lamina.spec.reference import Reference
-from lamina.start.record import Record
+from lamina.start.record import Record, replace
 from lamina.system.userns import is_possible
 from lamina.tasks import CancelToken, TaskGroup
 
@@ -40,11 +40,11 @@ if TYPE_CHECKING:
     from lamina.buildcache.codec import BaseImage, Remembered
     from lamina.buildcache.importing import Imports
     from lamina.buildcache.options import CacheTo
-    from lamina.events import Emitter
     from lamina.registry.client import Registries
     from lamina.registry.ports import Sink, Source
     from lamina.spec.digest import DiffID, Stack
     from lamina.store.ports import Store
+    from lamina.tasks import Work
 
 else:
     Protocol = object
@@ -133,23 +133,13 @@ class CacheExport:
     """See the module. Close it at the end, whatever happened."""
 
     def __init__(
-        self,
-        spec: CacheTo,
-        place: Place,
-        store: Store,
-        *,
-        imports: Imports | None,
-        emit: Emitter,
-        cancel: CancelToken,
-        clock: Callable[[], float],
+        self, spec: CacheTo, place: Place, store: Store, *, imports: Imports | None, work: Work
     ) -> None:
         self.spec = spec
         self._place = place
         self._store = store
         self._imports = imports
-        self._emit = emit
-        self._cancel = CancelToken(cancel)
-        self._clock = clock
+        self._work = replace(work, cancel=CancelToken(work.cancel))
         self._guard = threading.Lock()
         self._sink: Sink | None = None
         self._bases: frozenset[DiffID] = frozenset()
@@ -179,7 +169,7 @@ class CacheExport:
 
     def close(self) -> None:
         """End what is being sent: for a build that failed. Idempotent."""
-        self._cancel.cancel()
+        self._work.cancel.cancel()
         self._wait()
 
     def _wait(self) -> None:
@@ -203,7 +193,7 @@ class CacheExport:
         """
         self._bases = bases
         name = f"exporting cache to {self.spec}"
-        self._emit(Progress(name, name, 0, None, self._clock()))
+        self._work.emit(Progress(name, name, 0, None, self._work.clock()))
         self._wait()
         layers = layers_of(records)
         gone = self._send_all(list(layers.values()))
@@ -212,13 +202,13 @@ class CacheExport:
             text = (
                 f"{len(records) - len(kept)} cache records are not exported: their layers are not"
             )
-            self._emit(Notice(f"{text} in the store any more"))
+            self._work.emit(Notice(f"{text} in the store any more"))
         used = layers_of(kept)
         blobs = {diff_id: self._blobs[diff_id] for diff_id in used}
         config, manifest, raw = self._documents(kept, images, blobs)
         self._put_bytes(config[0], config[1])
         self._place.publish([(manifest, raw)])
-        self._emit(Progress(name, name, len(raw), len(raw), self._clock(), done=True))
+        self._work.emit(Progress(name, name, len(raw), len(raw), self._work.clock(), done=True))
         return Exported(len(kept), len(blobs), self._sent)
 
     def _documents(
@@ -272,7 +262,7 @@ class CacheExport:
                     gone.add(stack[-1])
 
         try:
-            with TaskGroup(self._cancel) as group:
+            with TaskGroup(self._work.cancel) as group:
                 for _ in range(min(_JOBS, len(stacks))):
                     group.start(work, name="cache-export")
         except ExceptionGroup as several:
@@ -283,14 +273,16 @@ class CacheExport:
         diff_id = stack[-1]
         if diff_id in self._blobs:
             return
-        self._cancel.check()
+        self._work.cancel.check()
         source, blob = self._blob(stack)
         sink = self._opened()
         if not sink.exists(blob):
             if source is None:  # it lies where it was imported from: by way of the store
                 assert self._imports is not None
-                self._imports.bring(stack, self._cancel)
-            sink.put(blob, source or StoreEnd(self._store), report=_nobody, cancel=self._cancel)
+                self._imports.bring(stack, self._work.cancel)
+            sink.put(
+                blob, source or StoreEnd(self._store), report=_nobody, cancel=self._work.cancel
+            )
             with self._guard:
                 self._sent += 1
         self._blobs[diff_id] = blob
@@ -312,14 +304,14 @@ class CacheExport:
             if not known and elsewhere is not None and not self._is_unpacked(stack):
                 return None, elsewhere
         elif self._imports is not None:
-            self._imports.bring(stack, self._cancel)
+            self._imports.bring(stack, self._work.cancel)
         blob = ensure_blob(
             self._store,
             stack,
             len(stack) - 1,
             compression=spec.compression,
             level=spec.level,
-            cancel=self._cancel,
+            cancel=self._work.cancel,
         )
         return StoreEnd(self._store), blob
 
@@ -330,7 +322,7 @@ class CacheExport:
     def _put_bytes(self, descriptor: Descriptor, data: bytes) -> None:
         sink = self._opened()
         if not sink.exists(descriptor):
-            sink.put(descriptor, _Bytes(data), report=_nobody, cancel=self._cancel)  # type: ignore[arg-type]  # only open is used
+            sink.put(descriptor, _Bytes(data), report=_nobody, cancel=self._work.cancel)  # type: ignore[arg-type]  # only open is used
 
     def _opened(self) -> Sink:
         with self._guard:

@@ -29,14 +29,13 @@ if TYPE_CHECKING:
 
     from lamina.buildcache.codec import BaseImage, Remembered
     from lamina.buildcache.options import CacheFrom
-    from lamina.events import Emitter
     from lamina.registry.client import Registries
     from lamina.registry.ports import Source
     from lamina.solver.keys import Key
     from lamina.spec.descriptor import Descriptor
     from lamina.spec.digest import DiffID, Stack
     from lamina.store.ports import CacheRecord, KeyHistory, Store
-    from lamina.tasks import CancelToken
+    from lamina.tasks import CancelToken, Work
 
 
 _JOBS = 4  # layers fetched at one time, as pulls do
@@ -70,17 +69,13 @@ class Imports:
         *,
         registries: Callable[[], Registries],
         pull: Callable[[str, str], None],
-        emit: Emitter,
-        cancel: CancelToken,
-        clock: Callable[[], float],
+        work: Work,
     ) -> None:
         self._places = tuple(dict.fromkeys(places))
         self._store = store
         self._registries = registries
         self._pull = pull
-        self._emit = emit
-        self._cancel = cancel
-        self._clock = clock
+        self._work = work
         self._guard = allocate_lock()
         self._is_read = False
         self._records: dict[Digest, list[tuple[Remembered, str]]] = {}
@@ -101,15 +96,15 @@ class Imports:
             if self._is_read:
                 return
             for place in self._places:
-                self._cancel.check()
+                self._work.cancel.check()
                 name = f"importing cache manifest from {place}"
-                self._emit(Progress(name, name, 0, None, self._clock()))
+                self._work.emit(Progress(name, name, 0, None, self._work.clock()))
                 try:
                     size = self._read_place(place)
                 except (LaminaError, OSError) as error:
                     self._warn(f"the cache {place} is not used: {_said(error)}")
                     size = 0
-                self._emit(Progress(name, name, size, size, self._clock(), done=True))
+                self._work.emit(Progress(name, name, size, size, self._work.clock(), done=True))
             self._is_read = True
 
     def _read_place(self, place: CacheFrom) -> int:
@@ -125,7 +120,7 @@ class Imports:
         return root.size
 
     def _warn(self, text: str) -> None:
-        self._emit(Diagnostic(Severity.WARNING, "", text))
+        self._work.emit(Diagnostic(Severity.WARNING, "", text))
 
     # Records --------------------------------------------------------------------------------
 
@@ -305,8 +300,10 @@ class Imports:
         name = f"importing layer {blob.digest.short()}"
 
         def report(current: int, *, done: bool = False) -> None:
-            at = self._clock()
-            self._emit(Progress(f"import {blob.digest}", name, current, blob.size, at, done=done))
+            at = self._work.clock()
+            self._work.emit(
+                Progress(f"import {blob.digest}", name, current, blob.size, at, done=done)
+            )
 
         if end.exists(blob):
             end.record_layer(blob, cancel)

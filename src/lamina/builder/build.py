@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from lamina.builder.ports import Imported, NetworkProvider
     from lamina.builder.sources import Fetcher
     from lamina.container.ports import Executor
-    from lamina.events import Emitter, Outcome
+    from lamina.events import Outcome
     from lamina.plan.graph import Plan, Vertex
     from lamina.spec.digest import Digest, Stack
     from lamina.store.ports import Store
-    from lamina.tasks import CancelToken
+    from lamina.tasks import Work
 
 
 class Providers(Record):
@@ -80,9 +80,7 @@ class Solve:
         contexts: Mapping[str, Context],
         options: SolveOptions,
         providers: Providers,
-        emit: Emitter,
-        cancel: CancelToken | None,
-        clock: Callable[[], float],
+        work: Work,
         imported: Imported | None = None,
         on_made: Callable[[Vertex, Stack], None] | None = None,
     ) -> None:
@@ -100,9 +98,7 @@ class Solve:
             remembers=not options.no_cache,
             remote=providers.remote,
             imported=imported,
-            emit=emit,
-            clock=clock,
-            cancel=cancel,
+            work=work,
         )
 
         def maker() -> Maker:
@@ -116,9 +112,7 @@ class Solve:
                 options=options,
                 network=providers.network,
                 scratch=scratch,
-                emit=emit,
-                clock=clock,
-                cancel=cancel,
+                work=work,
             )
 
         self._worker = BuildWorker(
@@ -128,22 +122,14 @@ class Solve:
             store=store,
             options=options,
             scratch=scratch,
-            emit=emit,
-            clock=clock,
+            emit=work.emit,
+            clock=work.clock,
             key_of=scheduler.key_of,
             unsure=frozenset(scheduler.unsure),
             imported=imported,
             on_made=on_made,
         )
-        self._driver = Driver(
-            scheduler,
-            self._worker,
-            plan=plan,
-            jobs=options.jobs,
-            emit=emit,
-            clock=clock,
-            cancel=cancel,
-        )
+        self._driver = Driver(scheduler, self._worker, plan=plan, jobs=options.jobs, work=work)
 
     def run(self) -> Solved:
         """The results of the plan's outputs; what ran is recorded in the store.

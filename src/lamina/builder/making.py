@@ -14,6 +14,7 @@ from lamina.plan.ops import CopyAction, Exec, FileOp, ImageSource, LayerOp, Merg
 from lamina.solver.keys import uses
 from lamina.spec.identity import chain_id
 from lamina.start.lowlevel import allocate_lock
+from lamina.start.record import replace
 from lamina.store.working import working_key
 from lamina.system.process import unique_name
 
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from lamina.builder.sources import Sources
     from lamina.builder.tree import Tree
     from lamina.container.ports import Executor
-    from lamina.events import Emitter
     from lamina.image.newlayer import NewLayer
     from lamina.layer.create import CreatedLayer
     from lamina.layer.entry import Items
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from lamina.plan.ops import FileAction
     from lamina.spec.digest import ChainID, Digest, Stack
     from lamina.store.ports import Store
-    from lamina.tasks import CancelToken
+    from lamina.tasks import CancelToken, Work
 
     class _Closable(Protocol):
         def close(self) -> None: ...
@@ -59,9 +59,7 @@ class Maker:
         options: SolveOptions,
         network: NetworkProvider | None,
         scratch: Scratch,
-        emit: Emitter,
-        clock: Callable[[], float],
-        cancel: CancelToken | None,
+        work: Work,
         mounted: frozenset[Digest],
     ) -> None:
         """`mounted` are the vertices whose layers RUN steps mount (`mounted_copies`)."""
@@ -72,9 +70,7 @@ class Maker:
         self._options = options
         self._network = network
         self._scratch = scratch
-        self._emit = emit
-        self._clock = clock
-        self._cancel = cancel
+        self._work = work
         self._running: Executor | None = None
         self._bases: dict[Stack, Base] = {}
         self._made: dict[Stack, Changes] = {}  # layers composed by this solve
@@ -169,13 +165,13 @@ class Maker:
 
         executor = self.executor()
         self._sources.bring(base, cancel)
-        parent = ensure_snapshot(self._store, base, emit=self._emit, cancel=cancel)
+        parent = ensure_snapshot(self._store, base, work=replace(self._work, cancel=cancel))
         unique = working_key(f"build:{vertex.digest.short()}")
         tail = Tail()
 
         def on_output(stream: int, data: bytes) -> None:
             tail.add(data)
-            self._emit(VertexLog(vertex.digest, stream, data, self._clock()))
+            self._work.emit(VertexLog(vertex.digest, stream, data, self._work.clock()))
 
         target = self._scratch.path(unique)
         with Step(self._store, key=unique, parent=parent, target=target) as step:
@@ -238,7 +234,7 @@ class Maker:
         @contextmanager
         def made() -> Iterator[StepMounts]:
             # the step's own token is set: its failure cancelled the other steps
-            provider = self._mounts(vertex, op, inputs, self._cancel or CancelToken())
+            provider = self._mounts(vertex, op, inputs, CancelToken())
             target = self._scratch.path(working_key("failed"))
             os.mkdir(target, 0o700)
             try:
@@ -263,7 +259,7 @@ class Maker:
                     self._scratch,
                     secrets=self._options.secrets,
                     agents=self._options.agents,
-                    emit=self._emit,
+                    work=self._work,
                 )
                 self._closables.append(self._mounter)
             return self._mounter
@@ -290,7 +286,7 @@ class Maker:
             elif isinstance(action, MkdirAction):
                 owner = self._owner(action, names) or (0, 0)
                 place = changes.resolve(os.fsencode(action.path))
-                now_ns = int(self._clock()) * 1_000_000_000
+                now_ns = int(self._work.clock()) * 1_000_000_000
                 changes.make_directories(place, owner=owner, mtime_ns=now_ns)
             else:
                 never(action)
@@ -477,7 +473,7 @@ class Maker:
         from lamina.image.unpack import ensure_snapshot
 
         self._sources.bring(base, cancel)
-        ensure_snapshot(self._store, base, emit=self._emit, cancel=cancel)
+        ensure_snapshot(self._store, base, work=replace(self._work, cancel=cancel))
         return NewLayer(self._store, base)
 
 

@@ -46,10 +46,9 @@ if TYPE_CHECKING:
     from lamina.builder.scratch import Scratch
     from lamina.builder.secrets import Secrets
     from lamina.builder.sshagents import SshAgents
-    from lamina.events import Emitter
     from lamina.plan.ops import Exec
     from lamina.store.ports import Store
-    from lamina.tasks import CancelToken
+    from lamina.tasks import CancelToken, Work
 
 
 _HIDDEN = ("ro", "nosuid", "nodev", "noexec")  # of secrets, as BuildKit mounts them
@@ -82,11 +81,11 @@ class Mounter:
         *,
         secrets: Secrets | None,
         agents: SshAgents | None,
-        emit: Emitter,
+        work: Work,
     ) -> None:
         self._secrets = secrets
         self._agents = agents
-        self._places = MountPlaces(store, scratch, emit=emit)
+        self._places = MountPlaces(store, scratch, work=work)
         self._guard = threading.Lock()
 
     def close(self) -> None:

@@ -19,7 +19,7 @@ from lamina.builder.copying import copy_match
 from lamina.events import Notice
 from lamina.image.unpack import ensure_snapshot
 from lamina.layer.apply import extract
-from lamina.start.record import Record
+from lamina.start.record import Record, replace
 from lamina.store.cachemounts import open_cache
 from lamina.store.working import working_key
 from lamina.system.mounts import mounted, tmpfs, unmount
@@ -32,12 +32,11 @@ if TYPE_CHECKING:
     from lamina.builder.scratch import Scratch
     from lamina.builder.selection import Selection
     from lamina.builder.tree import Tree
-    from lamina.events import Emitter
     from lamina.layer.entry import Item, Items
     from lamina.spec.digest import Stack
     from lamina.store.cachemounts import CacheDirectory
     from lamina.store.ports import Store
-    from lamina.tasks import CancelToken
+    from lamina.tasks import CancelToken, Work
 
 _PRIVATE_SIZE = 64 << 20  # bytes; a limit of the tmpfs, not what it takes
 _CONTENT = "m"  # what is copied lies under this name
@@ -57,11 +56,11 @@ class MountPlaces:
     Any thread may call it; `close` it. `lasting` undoes what is for all steps.
     """
 
-    def __init__(self, store: Store, scratch: Scratch, *, emit: Emitter) -> None:
+    def __init__(self, store: Store, scratch: Scratch, *, work: Work) -> None:
         self.lasting = ExitStack()
         self._store = store
         self._scratch = scratch
-        self._emit = emit
+        self._work = work
         self._copies: dict[str, str] = {}  # digest of a selection -> the copy
         self._guard = threading.Lock()
 
@@ -134,7 +133,7 @@ class MountPlaces:
         `devices` as for `mount_overlay`.
         """
         store = self._store
-        chain = ensure_snapshot(store, result, emit=self._emit, cancel=cancel)
+        chain = ensure_snapshot(store, result, work=replace(self._work, cancel=cancel))
         unique = working_key("mount:stage")
         if read_only:
             overlay = store.snapshots.view(chain)
@@ -160,7 +159,7 @@ class MountPlaces:
         """A hold on the cache of that id and variant; says so if another step has to end first."""
 
         def waiting() -> None:
-            self._emit(
+            self._work.emit(
                 Notice(f"waiting for the cache mount {id.partition('/')[2]}: another step holds it")
             )
 

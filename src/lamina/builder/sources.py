@@ -28,19 +28,18 @@ _MANY = 100  # mounts of stages, which stay open; 1,024 files is a common limit
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from typing import Protocol
 
     from lamina.builder.context import Context
     from lamina.builder.ports import Imported
     from lamina.builder.selection import Selection
-    from lamina.events import Emitter
     from lamina.plan.graph import Edge, Plan, Vertex
     from lamina.plan.ops import Op
     from lamina.solver.keys import Use
     from lamina.spec.digest import Digest, Stack
     from lamina.store.ports import Store
-    from lamina.tasks import CancelToken
+    from lamina.tasks import CancelToken, Work
 
     class _Closable(Protocol):
         def close(self) -> None: ...
@@ -68,18 +67,15 @@ class Sources:
         remembers: bool,
         remote: Fetcher | None,
         imported: Imported | None,
-        emit: Emitter,
-        clock: Callable[[], float],
-        cancel: CancelToken | None,
+        work: Work,
     ) -> None:
         self._store = store
         self._contexts = Contexts(
-            contexts, store.metadata, clock=clock, git_modes=git_modes, remembers=remembers
+            contexts, store.metadata, clock=work.clock, git_modes=git_modes, remembers=remembers
         )
         self._remote = remote
         self._imported = imported
-        self._emit = emit
-        self._cancel = cancel
+        self._work = work
         self._vertices = {vertex.digest: vertex for vertex in plan.vertices}
         self._checkouts: dict[GitSource, Tree] = {}
         self._selections: dict[tuple[Digest, int], Selection] = {}
@@ -133,12 +129,12 @@ class Sources:
     def _select(self, tree: Tree, use: Use, op: Op | None) -> Selection:
         cache = self._contexts.cache(op) if isinstance(op, LocalSource) else None
         if not isinstance(use, CopyAction):
-            return select_path(tree, use.path, cache=cache, cancel=self._cancel)
+            return select_path(tree, use.path, cache=cache, cancel=self._work.cancel)
         return select(
             tree,
             use.patterns,
             cache=cache,
-            cancel=self._cancel,
+            cancel=self._work.cancel,
             exclude=use.exclude,
             parents=use.parents,
         )
@@ -152,14 +148,9 @@ class Sources:
         if isinstance(op, HttpSource):
             from lamina.builder.given import select_download
 
-            mtime = self._fetcher().download(op, cancel=self._token())
+            mtime = self._fetcher().download(op, cancel=self._work.cancel)
             return select_download(op, self._store.content, mtime=mtime)
         return None
-
-    def _token(self) -> CancelToken:
-        from lamina.tasks import CancelToken
-
-        return self._cancel if self._cancel is not None else CancelToken()
 
     def _fetcher(self) -> Fetcher:
         if self._remote is None:
@@ -191,7 +182,7 @@ class Sources:
         with self._guard:
             known = self._checkouts.get(op)
             if known is None:
-                path = self._fetcher().checkout(op, cancel=self._token())
+                path = self._fetcher().checkout(op, cancel=self._work.cancel)
                 fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
                 known = Tree(fd, what="the git repository", ignore=None, keeps_owner=False)
                 self._closables.append(known)
@@ -213,16 +204,14 @@ class Sources:
         """A descriptor of the result's merged tree, mounted nowhere."""
         from lamina.image.unpack import ensure_snapshot
         from lamina.system.mounts import overlay_fd
-        from lamina.tasks import CancelToken
 
         self._mounts += 1
         if self._mounts == _MANY:
             from lamina.system.openfiles import raise_limit
 
             raise_limit()  # what starts the steps was started before, with the limit as it was
-        cancel = self._cancel if self._cancel is not None else CancelToken()
-        self.bring(result, cancel)
-        chain = ensure_snapshot(self._store, result, emit=self._emit, cancel=cancel)
+        self.bring(result, self._work.cancel)
+        chain = ensure_snapshot(self._store, result, work=self._work)
         return overlay_fd(self._store.snapshots.view(chain))
 
     def _looks_of(self, vertex: Vertex, use: Use) -> Tree:

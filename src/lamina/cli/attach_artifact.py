@@ -56,9 +56,7 @@ def run(args: argparse.Namespace, context: Context) -> int:
                 files,
                 artifact_type=args.artifact_type,
                 annotations=annotations,
-                emit=view,
-                cancel=context.token(),
-                clock=context.clock,
+                work=context.work(view),
             )
     finally:
         view.close()

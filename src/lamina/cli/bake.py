@@ -233,9 +233,7 @@ def _build(
             requests,
             store=context.store(),
             host=make_host(args, context, view),
-            emit=view,
-            cancel=context.token(),
-            clock=context.clock,
+            work=context.work(view),
             stdout=getattr(context.stdout, "buffer", None),
         )
     finally:

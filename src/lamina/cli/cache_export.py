@@ -52,9 +52,7 @@ def run(args: argparse.Namespace, context: Context) -> int:
                 target,
                 compression=args.compression,
                 wait=args.wait,
-                emit=view,
-                cancel=context.token(),
-                clock=context.clock,
+                work=context.work(view),
             )
     finally:
         view.close()

@@ -36,9 +36,7 @@ def run(args: argparse.Namespace, context: Context) -> int:
                 source,
                 ids=args.ids,
                 wait=args.wait,
-                emit=view,
-                cancel=context.token(),
-                clock=context.clock,
+                work=context.work(view),
             )
     finally:
         view.close()

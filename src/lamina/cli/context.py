@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from typing import TextIO
 
     from lamina.app.settings import Settings
-    from lamina.events import Event
+    from lamina.events import Emitter, Event
     from lamina.registry.client import Registries
     from lamina.spec.platform import Platform
     from lamina.store.ports import Store
-    from lamina.tasks import CancelToken
+    from lamina.tasks import CancelToken, Work
 
 
 class Context:
@@ -76,6 +76,12 @@ class Context:
         if self._token is None:
             self._token = _signalled_token()
         return self._token
+
+    def work(self, emit: Emitter) -> Work:
+        """What a command's work is done with: it tells `emit`, and the signals cancel it."""
+        from lamina.tasks import Work
+
+        return Work(emit, self.token(), self.clock)
 
     def platform(self) -> Platform:
         """The platform of this host."""

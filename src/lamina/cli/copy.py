@@ -54,14 +54,7 @@ def run(args: argparse.Namespace, context: Context) -> int:
     try:
         with context.registries() as registries:
             copied = copy(
-                context.store(),
-                registries,
-                source,
-                target,
-                options,
-                emit=view,
-                cancel=context.token(),
-                clock=context.clock,
+                context.store(), registries, source, target, options, work=context.work(view)
             )
     finally:
         view.close()

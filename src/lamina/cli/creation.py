@@ -45,9 +45,7 @@ def create_container(args: argparse.Namespace, options: RunOptions, context: Con
             options,
             platform=_platform(args),
             host=host,
-            clock=context.clock,
-            emit=context.notices,
-            cancel=context.token(),
+            work=context.work(context.notices),
         )
         cidfile.write(container.id)
     return container
@@ -97,9 +95,7 @@ def _ensure_image(args: argparse.Namespace, context: Context) -> None:
                     host=context.platform(), platform=_platform(args), unpack=is_possible()
                 ),
                 missing=missing,
-                emit=view,
-                cancel=context.token(),
-                clock=context.clock,
+                work=context.work(view),
             )
     finally:
         view.close()

@@ -44,12 +44,7 @@ def run(args: argparse.Namespace, context: Context) -> int:
             asked = args.repair and not args.offline
             registries = stack.enter_context(context.registries()) if asked else None
             report = check_store(
-                context.store(),
-                repair=args.repair,
-                registries=registries,
-                emit=view,
-                cancel=context.token(),
-                clock=context.clock,
+                context.store(), repair=args.repair, registries=registries, work=context.work(view)
             )
     finally:
         view.close()

@@ -96,12 +96,7 @@ def _create_or_push(args: argparse.Namespace, context: Context) -> int:
                 said = f"Created manifest list {made}"
             else:
                 digest = push_list(
-                    context.store(),
-                    registries,
-                    args.names[0],
-                    emit=view,
-                    cancel=context.token(),
-                    clock=context.clock,
+                    context.store(), registries, args.names[0], work=context.work(view)
                 )
                 said = str(digest)
                 if args.purge:

@@ -51,15 +51,7 @@ def run(args: argparse.Namespace, context: Context) -> int:
     pull = pull_all_tags if args.all_tags else pull_image
     try:
         with context.registries() as registries:
-            pulled = pull(
-                context.store(),
-                registries,
-                args.name,
-                options,
-                emit=view,
-                cancel=context.token(),
-                clock=context.clock,
-            )
+            pulled = pull(context.store(), registries, args.name, options, work=context.work(view))
     finally:
         view.close()
     for one in pulled if isinstance(pulled, list) else [pulled]:

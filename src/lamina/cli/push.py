@@ -71,9 +71,7 @@ def push_names(
                     host=context.platform(),
                     platform=Platform.parse(platform) if platform else None,
                     jobs=jobs,
-                    emit=view,
-                    cancel=context.token(),
-                    clock=context.clock,
+                    work=context.work(view),
                 )
                 pushed.append(one)
     finally:

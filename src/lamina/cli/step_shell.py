@@ -63,8 +63,6 @@ def enter_place(
         terminal=terminal,
         interactive=interactive,
         host=Host(runtime=runtime or settings.runtime, subnet=settings.subnet, forks=True),
-        clock=context.clock,
-        emit=silent,
-        cancel=context.token(),
+        work=context.work(silent),
     )
     return run_attached(container, context, keys=detach_keys(""), sig_proxy=True)

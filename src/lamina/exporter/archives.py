@@ -6,7 +6,7 @@ from __future__ import annotations
 from lamina.exporter.assemble import Assembled, assemble
 from lamina.exporter.destination import StreamExport, write_aside
 from lamina.exporter.ports import Exported
-from lamina.exporter.progress import Tell
+from lamina.exporter.progress import Told
 from lamina.exporter.stored import all_names
 from lamina.image.archive_write import (
     ArchiveImage,
@@ -21,10 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import IO, Protocol
 
-    from lamina.events import Emitter
     from lamina.exporter.ports import BuildResult, Output, PendingExport, PlatformResult
     from lamina.store.ports import Store
-    from lamina.tasks import CancelToken
+    from lamina.tasks import CancelToken, Work
 
     class _Writer(Protocol):
         def __call__(
@@ -43,63 +42,45 @@ class _ArchiveExporter:
 
     _write: _Writer
 
-    def __init__(
-        self, output: Output, *, clock: Callable[[], float], stdout: IO[bytes] | None, **_: object
-    ) -> None:
+    def __init__(self, output: Output, *, stdout: IO[bytes] | None, **_: object) -> None:
         self._output = output
-        self._clock = clock
         self._stdout = stdout
 
-    def export(
-        self, result: BuildResult, store: Store, *, emit: Emitter, cancel: CancelToken
-    ) -> PendingExport:
+    def export(self, result: BuildResult, store: Store, *, work: Work) -> PendingExport:
         """See `Exporter.export`."""
         names = all_names(result, self._output)
-        tell = Tell(emit, self._clock)
-        assembled = assemble(result, store, self._output, tell=tell, cancel=cancel)
-        return self._pending(assembled, names, store, tell=tell, cancel=cancel)
+        assembled = assemble(result, store, self._output, work=work)
+        return self._pending(assembled, names, store, work=work)
 
     def export_platforms(
-        self,
-        results: Sequence[PlatformResult],
-        store: Store,
-        *,
-        emit: Emitter,
-        cancel: CancelToken,
+        self, results: Sequence[PlatformResult], store: Store, *, work: Work
     ) -> PendingExport:
         """See `Exporter.export_platforms`: an index of the images."""
         from lamina.exporter.platforms import assemble_index
 
         output = self._output
-        tell = Tell(emit, self._clock)
-        index = assemble_index(results, store, output, tell=tell, cancel=cancel)
+        index = assemble_index(results, store, output, work=work)
         described = replace(index, annotations=output.placed("index-descriptor"))
         names = all_names(results[0].result, output)
-        return self._pending(Assembled(described, None), names, store, tell=tell, cancel=cancel)
+        return self._pending(Assembled(described, None), names, store, work=work)
 
     def _pending(
-        self,
-        assembled: Assembled,
-        names: tuple[str, ...],
-        store: Store,
-        *,
-        tell: Tell,
-        cancel: CancelToken,
+        self, assembled: Assembled, names: tuple[str, ...], store: Store, *, work: Work
     ) -> PendingExport:
         """The archive or directory with an image or index that is in the store."""
         images = [ArchiveImage(assembled.target, names)]
         exported = Exported(assembled.target.digest, assembled.config, names)
         dest = self._output.dest
         if not self._output.tar:
-            return _DirectoryExport(store, images, dest, cancel, exported)
+            return _DirectoryExport(store, images, dest, work.cancel, exported)
 
         def fill(write: Callable[[bytes], object]) -> None:
-            self._write(store, images, write, cancel=cancel)
+            self._write(store, images, write, cancel=work.cancel)
 
         if dest == "-":
             assert self._stdout is not None
             return StreamExport(self._stdout, fill, exported)
-        with tell.task(dest, f"writing {dest}"):
+        with Told(work, dest, f"writing {dest}"):
             return write_aside(dest, fill, exported)
 
 

@@ -25,11 +25,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lamina.exporter.ports import BuildResult, Output
-    from lamina.exporter.progress import Tell
     from lamina.spec.config import ImageConfig
     from lamina.spec.digest import DiffID
     from lamina.store.ports import Store
-    from lamina.tasks import CancelToken
+    from lamina.tasks import Work
 
 KIND = "export"
 _KEPT = 2000  # records; beyond that, those whose image is gone are dropped
@@ -42,9 +41,7 @@ class Assembled(Record):
     config: Digest | None  # None for an index
 
 
-def assemble(
-    result: BuildResult, store: Store, output: Output, *, tell: Tell, cancel: CancelToken
-) -> Assembled:
+def assemble(result: BuildResult, store: Store, output: Output, *, work: Work) -> Assembled:
     """The image of `result`, all its blobs in the store.
 
     Raises:
@@ -57,7 +54,7 @@ def assemble(
         return known
     from lamina.exporter.layers import layer_blobs
 
-    diff_ids, layers = layer_blobs(result, store, output, tell=tell, cancel=cancel)
+    diff_ids, layers = layer_blobs(result, store, output, work=work)
     config_raw = final_config(result, diff_ids).serialise()
     types = _media_types(output)
     config = Descriptor(types[0], store.content.add(config_raw), len(config_raw))

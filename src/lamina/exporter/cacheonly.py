@@ -9,10 +9,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lamina.events import Emitter
     from lamina.exporter.ports import BuildResult, Output, PendingExport, PlatformResult
     from lamina.store.ports import Store
-    from lamina.tasks import CancelToken
+    from lamina.tasks import Work
 
 
 class NoExporter:
@@ -20,19 +19,12 @@ class NoExporter:
 
     def __init__(self, output: Output, **_: object) -> None: ...
 
-    def export(
-        self, result: BuildResult, store: Store, *, emit: Emitter, cancel: CancelToken
-    ) -> PendingExport:
+    def export(self, result: BuildResult, store: Store, *, work: Work) -> PendingExport:
         """See `Exporter.export`."""
         return _Nothing()
 
     def export_platforms(
-        self,
-        results: Sequence[PlatformResult],
-        store: Store,
-        *,
-        emit: Emitter,
-        cancel: CancelToken,
+        self, results: Sequence[PlatformResult], store: Store, *, work: Work
     ) -> PendingExport:
         """See `Exporter.export_platforms`."""
         return _Nothing()

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from lamina.errors import Kind, LaminaError
 from lamina.exporter.derived import derived_layer, note_derived
+from lamina.exporter.progress import Told
 from lamina.image.blobs import fresh_ingest
 from lamina.image.unpack import ensure_blob
 from lamina.image.view import open_uncompressed
@@ -16,10 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from lamina.exporter.ports import BuildResult, Output
-    from lamina.exporter.progress import Tell
     from lamina.spec.digest import DiffID, Stack
     from lamina.store.ports import Store
-    from lamina.tasks import CancelToken
+    from lamina.tasks import CancelToken, Work
 
 KIND = "clamped-layer"  # (diffID, epoch) -> diffID of the same layer with clamped mtimes
 # layers at a time: compression releases the GIL, disks and cores do not multiply, and zstd with its
@@ -31,7 +31,7 @@ _PREFERENCE = ("gzip", "zstd", "uncompressed")
 
 
 def layer_blobs(
-    result: BuildResult, store: Store, output: Output, *, tell: Tell, cancel: CancelToken
+    result: BuildResult, store: Store, output: Output, *, work: Work
 ) -> tuple[Stack, tuple[Descriptor, ...]]:
     """The final stack (new layers clamped to the epoch) and a blob of each, lowest first.
 
@@ -49,10 +49,10 @@ def layer_blobs(
     def make(position: int) -> None:
         if result.epoch is not None and position >= result.base_layers:
             diff_ids[position] = clamped_layer(
-                result, store, position, epoch=result.epoch, output=output, cancel=cancel
+                result, store, position, epoch=result.epoch, output=output, cancel=work.cancel
             )
-        with tell.task(str(diff_ids[position]), f"exporting layer {position + 1}") as task:
-            blob = _blob(result, store, diff_ids[position], position, output, cancel)
+        with Told(work, str(diff_ids[position]), f"exporting layer {position + 1}") as task:
+            blob = _blob(result, store, diff_ids[position], position, output, work.cancel)
             task.size = blob.size
         blobs[position] = blob
 
@@ -61,7 +61,7 @@ def layer_blobs(
             blobs[position] = _existing(result, store, position, output)
     missing = [position for position, blob in enumerate(blobs) if blob is None]
     jobs = _JOBS.get(output.compression, _OTHER_JOBS)
-    _run_all([_bind(make, position) for position in missing], jobs, cancel)
+    _run_all([_bind(make, position) for position in missing], jobs, work.cancel)
     return tuple(diff_ids), tuple(blob for blob in blobs if blob is not None)
 
 

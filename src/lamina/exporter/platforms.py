@@ -12,19 +12,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lamina.exporter.ports import Output, PlatformResult
-    from lamina.exporter.progress import Tell
     from lamina.spec.descriptor import Descriptor
     from lamina.store.ports import Store
-    from lamina.tasks import CancelToken
+    from lamina.tasks import Work
 
 
 def assemble_index(
-    results: Sequence[PlatformResult],
-    store: Store,
-    output: Output,
-    *,
-    tell: Tell,
-    cancel: CancelToken,
+    results: Sequence[PlatformResult], store: Store, output: Output, *, work: Work
 ) -> Descriptor:
     """The index of the results' images, all of it in the store, without a name."""
     from lamina.image.platforms import add_index
@@ -35,13 +29,13 @@ def assemble_index(
         manifest = replace(
             output, annotations=tuple(sorted({**dict(output.annotations), **dict(own)}.items()))
         )
-        made = assemble(part.result, store, manifest, tell=tell, cancel=cancel)
+        made = assemble(part.result, store, manifest, work=work)
         if output.unpack:
             from lamina.image.unpack import ensure_snapshot
             from lamina.image.view import Image
 
             stack = Image.open(store, made.target).config().diff_ids
-            ensure_snapshot(store, stack, emit=tell.emit, cancel=cancel)
+            ensure_snapshot(store, stack, work=work)
         entries.append(
             replace(
                 made.target,

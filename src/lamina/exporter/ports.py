@@ -10,12 +10,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Protocol
 
-    from lamina.events import Emitter
     from lamina.spec.config import ImageConfig
     from lamina.spec.digest import Digest, Stack
     from lamina.spec.platform import Platform
     from lamina.store.ports import Store
-    from lamina.tasks import CancelToken
+    from lamina.tasks import Work
 else:
     Protocol = object
 
@@ -97,9 +96,7 @@ class PendingExport(Protocol):
 class Exporter(Protocol):
     """Turns results into one kind of output."""
 
-    def export(
-        self, result: BuildResult, store: Store, *, emit: Emitter, cancel: CancelToken
-    ) -> PendingExport:
+    def export(self, result: BuildResult, store: Store, *, work: Work) -> PendingExport:
         """Make everything that can fail; the caller holds a lease until after `finalize`.
 
         Raises:
@@ -109,11 +106,6 @@ class Exporter(Protocol):
         """
 
     def export_platforms(
-        self,
-        results: Sequence[PlatformResult],
-        store: Store,
-        *,
-        emit: Emitter,
-        cancel: CancelToken,
+        self, results: Sequence[PlatformResult], store: Store, *, work: Work
     ) -> PendingExport:
         """As `export`, of the results for several platforms, in the order asked for, as one."""

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from lamina.errors import Kind, LaminaError
 from lamina.exporter.destination import StreamExport, write_aside
 from lamina.exporter.ports import Exported
-from lamina.exporter.progress import Tell
+from lamina.exporter.progress import Told
 from lamina.start.record import replace
 
 TYPE_CHECKING = False
@@ -18,12 +18,11 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from typing import IO
 
-    from lamina.events import Emitter
     from lamina.exporter.ports import BuildResult, Output, PendingExport, PlatformResult
     from lamina.layer.entry import Items
     from lamina.spec.platform import Platform
     from lamina.store.ports import Store
-    from lamina.tasks import CancelToken
+    from lamina.tasks import CancelToken, Work
 
     Tree = Callable[[], AbstractContextManager[Items]]
 
@@ -38,58 +37,45 @@ class _RootfsExporter:
         self,
         output: Output,
         *,
-        clock: Callable[[], float],
         stdout: IO[bytes] | None,
         privileged: bool,
     ) -> None:
         self._output = output
-        self._clock = clock
         self._stdout = stdout
         self._privileged = privileged
 
-    def export(
-        self, result: BuildResult, store: Store, *, emit: Emitter, cancel: CancelToken
-    ) -> PendingExport:
+    def export(self, result: BuildResult, store: Store, *, work: Work) -> PendingExport:
         """See `Exporter.export`. Raises kind DENIED where mounting is not permitted."""
-        tree = self._tree(result, store, emit=emit, cancel=cancel)
+        tree = self._tree(result, store, work=work)
         place = ""
         if self._output.platform_split:
             config = result.config
             place = "_".join(filter(None, (config.os, config.architecture, config.variant)))
-        return self._pending([place], [tree], emit)
+        return self._pending([place], [tree], work)
 
     def export_platforms(
-        self,
-        results: Sequence[PlatformResult],
-        store: Store,
-        *,
-        emit: Emitter,
-        cancel: CancelToken,
+        self, results: Sequence[PlatformResult], store: Store, *, work: Work
     ) -> PendingExport:
         """See `Exporter.export_platforms`: the trees side by side, or in one.
 
         Raises:
             LaminaError: kind CONFLICT if two platforms have a file of one path and are not split.
         """
-        trees = [self._tree(part.result, store, emit=emit, cancel=cancel) for part in results]
+        trees = [self._tree(part.result, store, work=work) for part in results]
         if self._output.platform_split is False:
             check_overlap(results, trees)
-            return self._pending([""] * len(trees), trees, emit)
-        return self._pending([directory_of(part.platform) for part in results], trees, emit)
+            return self._pending([""] * len(trees), trees, work)
+        return self._pending([directory_of(part.platform) for part in results], trees, work)
 
-    def _pending(
-        self, places: Sequence[str], trees: Sequence[Tree], emit: Emitter
-    ) -> PendingExport:
+    def _pending(self, places: Sequence[str], trees: Sequence[Tree], work: Work) -> PendingExport:
         """The trees below their places (empty: the destination itself)."""
         raise NotImplementedError
 
-    def _tree(
-        self, result: BuildResult, store: Store, *, emit: Emitter, cancel: CancelToken
-    ) -> Tree:
+    def _tree(self, result: BuildResult, store: Store, *, work: Work) -> Tree:
         """A context manager's maker: the entries of the result's root filesystem."""
         from lamina.image.unpack import ensure_snapshot
 
-        chain = ensure_snapshot(store, result.diff_ids, emit=emit, cancel=cancel)
+        chain = ensure_snapshot(store, result.diff_ids, work=work)
         mount = store.snapshots.view(chain)
 
         @contextmanager
@@ -99,7 +85,7 @@ class _RootfsExporter:
 
             fd = overlay_fd(mount)
             try:
-                yield _checked(tree_items(f"/proc/self/fd/{fd}"), result.epoch, cancel)
+                yield _checked(tree_items(f"/proc/self/fd/{fd}"), result.epoch, work.cancel)
             finally:
                 os.close(fd)
 
@@ -109,21 +95,17 @@ class _RootfsExporter:
 class LocalExporter(_RootfsExporter):
     """`type=local`: files in a directory."""
 
-    def _pending(
-        self, places: Sequence[str], trees: Sequence[Tree], emit: Emitter
-    ) -> PendingExport:
-        dest, tell = self._output.dest, Tell(emit, self._clock)
+    def _pending(self, places: Sequence[str], trees: Sequence[Tree], work: Work) -> PendingExport:
+        dest = self._output.dest
         pairs = zip(places, trees, strict=True)
         parts = [(os.path.join(dest, place) if place else dest, tree) for place, tree in pairs]
-        return _LocalExport(parts, tell, privileged=self._privileged)
+        return _LocalExport(parts, work, privileged=self._privileged)
 
 
 class TarExporter(_RootfsExporter):
     """`type=tar`: a tar of the files, in a file or on standard output."""
 
-    def _pending(
-        self, places: Sequence[str], trees: Sequence[Tree], emit: Emitter
-    ) -> PendingExport:
+    def _pending(self, places: Sequence[str], trees: Sequence[Tree], work: Work) -> PendingExport:
         def fill(write: Callable[[bytes], object]) -> None:
             from lamina.layer.tarwrite import write_tar
 
@@ -135,7 +117,7 @@ class TarExporter(_RootfsExporter):
         if dest == "-":
             assert self._stdout is not None
             return StreamExport(self._stdout, fill, _NOTHING)
-        with Tell(emit, self._clock).task(dest, f"writing {dest}"):
+        with Told(work, dest, f"writing {dest}"):
             return write_aside(dest, fill, _NOTHING)
 
 
@@ -163,9 +145,9 @@ def joined(places: Iterable[str], trees: Iterable[Items]) -> Items:
 class _LocalExport:
     """Files are merged into the directory when it is finalised: that cannot be taken back."""
 
-    def __init__(self, parts: Sequence[tuple[str, Tree]], tell: Tell, *, privileged: bool) -> None:
+    def __init__(self, parts: Sequence[tuple[str, Tree]], work: Work, *, privileged: bool) -> None:
         self._parts = parts
-        self._tell = tell
+        self._work = work
         self._privileged = privileged
 
     def finalize(self) -> Exported:
@@ -173,7 +155,7 @@ class _LocalExport:
 
         for dest, tree in self._parts:
             os.makedirs(dest, exist_ok=True)
-            with self._tell.task(dest, f"writing {dest}"), tree() as found:
+            with Told(self._work, dest, f"writing {dest}"), tree() as found:
                 extract(found, dest, owners=self._privileged, privileged=self._privileged)
         return _NOTHING
 

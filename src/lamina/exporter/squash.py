@@ -26,20 +26,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from typing import Self
 
-    from lamina.events import Emitter
     from lamina.exporter.ports import BuildResult
     from lamina.layer.entry import Item
     from lamina.spec.digest import DiffID
     from lamina.store.ports import Store
     from lamina.system.overlay import OverlayMount
-    from lamina.tasks import CancelToken
+    from lamina.tasks import Work
 
 KIND = "squashed-layer"  # (base and new layers) -> diffID of the one layer
 
 
-def squashed(
-    result: BuildResult, store: Store, *, emit: Emitter, cancel: CancelToken
-) -> BuildResult:
+def squashed(result: BuildResult, store: Store, *, work: Work) -> BuildResult:
     """The result with one layer above the base; history keeps its texts, and says that it was done.
 
     Raises:
@@ -48,7 +45,7 @@ def squashed(
     new = result.diff_ids[result.base_layers :]
     if len(new) < 2:
         return result
-    diff_id = _layer(result, store, emit=emit, cancel=cancel)
+    diff_id = _layer(result, store, work=work)
     history = tuple(
         entry if entry.created else replace(entry, empty_layer=True)
         for entry in result.config.history
@@ -61,20 +58,18 @@ def squashed(
     )
 
 
-def _layer(result: BuildResult, store: Store, *, emit: Emitter, cancel: CancelToken) -> DiffID:
+def _layer(result: BuildResult, store: Store, *, work: Work) -> DiffID:
     """The one layer, in the store; the outcome is remembered."""
     key = f"{chain_id(result.diff_ids)}@{result.base_layers}"
     known = derived_layer(store, KIND, key)
     if known is not None:
         return known
-    diff_id = _write(result, store, key, emit=emit, cancel=cancel)
+    diff_id = _write(result, store, key, work=work)
     note_derived(store, KIND, key, diff_id)
     return diff_id
 
 
-def _write(
-    result: BuildResult, store: Store, key: str, *, emit: Emitter, cancel: CancelToken
-) -> DiffID:
+def _write(result: BuildResult, store: Store, key: str, *, work: Work) -> DiffID:
     from lamina.image.blobs import fresh_ingest
     from lamina.image.unpack import ensure_snapshot
     from lamina.layer.create import create_layer
@@ -83,7 +78,7 @@ def _write(
     from lamina.system.mounts import opened_layers
     from lamina.system.overlay import OverlayMount
 
-    ensure_snapshot(store, result.diff_ids, emit=emit, cancel=cancel)
+    ensure_snapshot(store, result.diff_ids, work=work)
     chains = chain_ids(result.diff_ids)
     layers = [store.snapshots.layer(str(chain)) for chain in chains[result.base_layers :]]
     base = store.snapshots.view(chains[result.base_layers - 1] if result.base_layers else None)
@@ -95,7 +90,7 @@ def _write(
         fresh_ingest(store, f"squash {key}") as ingest,
     ):
         items = _items(tree, below, [os.fsencode(upper) for upper in uppers])
-        created = create_layer(items, ingest.write, digest=ingest.digest, cancel=cancel)
+        created = create_layer(items, ingest.write, digest=ingest.digest, cancel=work.cancel)
         digest = ingest.commit(digest=created.digest, size=created.compressed_size)
     blob = Descriptor(OCI_LAYER_OF["gzip"], digest, created.compressed_size)
     store.metadata.put_layer(created.diff_id, created.size, blob)

@@ -5,55 +5,43 @@ from __future__ import annotations
 
 from lamina.exporter.assemble import Assembled, assemble
 from lamina.exporter.ports import Exported
-from lamina.exporter.progress import Tell
 from lamina.image.names import set_names
 from lamina.spec.reference import Reference
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-    from lamina.events import Emitter
     from lamina.exporter.ports import BuildResult, Output, PlatformResult
     from lamina.store.ports import Store
-    from lamina.tasks import CancelToken
+    from lamina.tasks import Work
 
 
 class StoredExporter:
     """Makes the image; its names are set when it is finalised."""
 
-    def __init__(self, output: Output, *, clock: Callable[[], float], **_: object) -> None:
+    def __init__(self, output: Output, **_: object) -> None:
         self._output = output
-        self._clock = clock
 
-    def export(
-        self, result: BuildResult, store: Store, *, emit: Emitter, cancel: CancelToken
-    ) -> StoredExport:
+    def export(self, result: BuildResult, store: Store, *, work: Work) -> StoredExport:
         """See `Exporter.export`."""
         names = all_names(result, self._output)
-        tell = Tell(emit, self._clock)
-        assembled = assemble(result, store, self._output, tell=tell, cancel=cancel)
+        assembled = assemble(result, store, self._output, work=work)
         if self._output.unpack:
             from lamina.image.unpack import ensure_snapshot
             from lamina.image.view import Image
 
             stack = Image.open(store, assembled.target).config().diff_ids
-            ensure_snapshot(store, stack, emit=emit, cancel=cancel)
+            ensure_snapshot(store, stack, work=work)
         return StoredExport(store, assembled, names)
 
     def export_platforms(
-        self,
-        results: Sequence[PlatformResult],
-        store: Store,
-        *,
-        emit: Emitter,
-        cancel: CancelToken,
+        self, results: Sequence[PlatformResult], store: Store, *, work: Work
     ) -> StoredExport:
         """See `Exporter.export_platforms`: what is named is an index."""
         from lamina.exporter.platforms import assemble_index
 
-        tell = Tell(emit, self._clock)
-        index = assemble_index(results, store, self._output, tell=tell, cancel=cancel)
+        index = assemble_index(results, store, self._output, work=work)
         names = all_names(results[0].result, self._output)
         return StoredExport(store, Assembled(index, None), names)
 

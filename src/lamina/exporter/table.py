@@ -23,7 +23,6 @@ if TYPE_CHECKING:
             self,
             output: Output,
             *,
-            clock: Callable[[], float],
             stdout: IO[bytes] | None,
             privileged: bool,
         ) -> Exporter: ...
@@ -146,16 +145,14 @@ def row_of(type: str) -> Row:
 def make_exporter(
     output: Output,
     *,
-    clock: Callable[[], float],
     stdout: IO[bytes] | None = None,
     privileged: bool = False,
     platforms: bool = False,
 ) -> Exporter:
     """The exporter for `output`, whose `dest` is absolute or `-`; `stdout` is for the latter.
 
-    `clock` gives POSIX seconds for events. `privileged` (uid 0): `type=local` keeps owners,
-    setuid bits and device nodes; otherwise files belong to the caller. `platforms`: it is for
-    `export_platforms`.
+    `privileged` (uid 0): `type=local` keeps owners, setuid bits and device nodes; otherwise files
+    belong to the caller. `platforms`: it is for `export_platforms`.
 
     Raises:
         LaminaError: kind USAGE if there is no such type, or if `-` was asked for and there is no
@@ -178,4 +175,4 @@ def make_exporter(
             kind=Kind.UNSUPPORTED,
             hint="only manifest annotations are",
         )
-    return row.load()(output, clock=clock, stdout=stdout, privileged=privileged)
+    return row.load()(output, stdout=stdout, privileged=privileged)

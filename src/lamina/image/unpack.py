@@ -9,7 +9,6 @@ missing; both check the diffID of every byte that they make something of.
 from __future__ import annotations
 
 import os
-import time
 
 from lamina.errors import Kind, LaminaError
 from lamina.events import Phase, Progress
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     from lamina.spec.digest import ChainID
     from lamina.store.ports import Ingest, Store
     from lamina.system.overlay import OverlayMount
-    from lamina.tasks import CancelToken
+    from lamina.tasks import CancelToken, Work
 
 _REPORT_EVERY = 8 * 1024 * 1024  # bytes between progress events of one layer
 _FASTEST_FIRST = ("uncompressed", "zstd", "gzip")
@@ -49,14 +48,7 @@ class LayerCorrupt(LaminaError):
     kind = Kind.INTEGRITY
 
 
-def ensure_snapshot(
-    store: Store,
-    diff_ids: Sequence[DiffID],
-    *,
-    emit: Emitter,
-    cancel: CancelToken,
-    clock: Callable[[], float] = time.time,
-) -> ChainID | None:
+def ensure_snapshot(store: Store, diff_ids: Sequence[DiffID], *, work: Work) -> ChainID | None:
     """The chain of `diff_ids` (lowest first), every layer of it unpacked; None for no layers.
 
     One process unpacks a chain, others wait for it. The caller holds a lease. Nothing is left
@@ -76,10 +68,10 @@ def ensure_snapshot(
         return chains[-1]
     check_layers(len(chains))
     enter()
-    unpacking = _Unpacking(store, emit=emit, cancel=cancel, clock=clock)
+    unpacking = _Unpacking(store, work=work)
     parent: ChainID | None = None
     for diff_id, chain in zip(diff_ids, chains, strict=True):
-        cancel.check()
+        work.cancel.check()
         unpacking.ensure(diff_id, chain, parent)
         parent = chain
     return parent
@@ -94,9 +86,7 @@ def unpack_blob(
     parent: ChainID | None,
     open: Callable[[], IO[bytes]],
     verify: Callable[[], None],
-    emit: Emitter,
-    cancel: CancelToken,
-    clock: Callable[[], float],
+    work: Work,
 ) -> None:
     """Unpack one layer from `open()`, which may still be arriving, unless its snapshot is there.
 
@@ -108,10 +98,10 @@ def unpack_blob(
         LayerCorrupt: the bytes have another diffID.
         LaminaError: as `ensure_snapshot`; what `open`, its stream and `verify` raise.
     """
-    unpacking = _Unpacking(store, emit=emit, cancel=cancel, clock=clock)
+    unpacking = _Unpacking(store, work=work)
     if store.snapshots.exists(chain):
         return
-    with store.lock(f"chain:{chain}", cancel=cancel):
+    with store.lock(f"chain:{chain}", cancel=work.cancel):
         if not store.snapshots.exists(chain):
             unpacking.unpack(blob, diff_id, chain, parent, open=open, verify=verify)
 
@@ -119,24 +109,15 @@ def unpack_blob(
 class _Unpacking:
     """Unpacks single layers on their parents."""
 
-    def __init__(
-        self,
-        store: Store,
-        *,
-        emit: Emitter,
-        cancel: CancelToken,
-        clock: Callable[[], float],
-    ) -> None:
+    def __init__(self, store: Store, *, work: Work) -> None:
         self._store = store
-        self._emit = emit
-        self._cancel = cancel
-        self._clock = clock
+        self._work = work
 
     def ensure(self, diff_id: DiffID, chain: ChainID, parent: ChainID | None) -> None:
         """Unpack the layer unless its snapshot is there."""
         if self._store.snapshots.exists(chain):
             return
-        with self._store.lock(f"chain:{chain}", cancel=self._cancel):
+        with self._store.lock(f"chain:{chain}", cancel=self._work.cancel):
             if self._store.snapshots.exists(chain):  # another process was faster
                 return
             failure: LaminaError | None = None
@@ -214,7 +195,7 @@ class _Unpacking:
     ) -> Callable[[IO[bytes]], AppliedLayer]:
         from lamina.layer.apply import apply_layer
 
-        return lambda tar: apply_layer(tar, mount.upper, lowers=lowers, cancel=self._cancel)
+        return lambda tar: apply_layer(tar, mount.upper, lowers=lowers, cancel=self._work.cancel)
 
     def _wrapping(
         self, image: str, diff_id: DiffID, mount: OverlayMount, lowers: list[str]
@@ -222,7 +203,9 @@ class _Unpacking:
         from lamina.layer.wrap import wrap_layer
 
         def wrap(tar: IO[bytes]) -> AppliedLayer:
-            wrapped = wrap_layer(tar, image, expected=diff_id, lowers=lowers, cancel=self._cancel)
+            wrapped = wrap_layer(
+                tar, image, expected=diff_id, lowers=lowers, cancel=self._work.cancel
+            )
             root = wrapped.root
             os.chown(mount.upper, root.uid, root.gid)
             os.chmod(mount.upper, root.mode)
@@ -241,7 +224,7 @@ class _Unpacking:
         from lamina.layer.compress import decompressed
 
         with open() as file:
-            counted = _Counted(file, blob, diff_id, emit=self._emit, clock=self._clock)
+            counted = _Counted(file, blob, diff_id, emit=self._work.emit, clock=self._work.clock)
             applied = make(decompressed(counted))  # type: ignore[arg-type]  # only read() is used
         if applied.diff_id != diff_id:
             raise LayerCorrupt(f"blob {blob.digest} holds {applied.diff_id}")

@@ -26,16 +26,15 @@ from lamina.spec.identity import MAX_LAYERS, chain_ids
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Collection
     from typing import IO
 
-    from lamina.events import Emitter
     from lamina.registry.ports import Report, Source
     from lamina.spec.descriptor import Descriptor
     from lamina.spec.digest import ChainID, DiffID, Digest
     from lamina.spec.manifest import Manifest
     from lamina.store.ports import Ingest, Store
-    from lamina.tasks import CancelToken
+    from lamina.tasks import CancelToken, Work
 
 _DAMAGE = frozenset({Kind.INTEGRITY, Kind.INVALID})
 
@@ -203,23 +202,13 @@ class ArrivingImage:
     """The layers of one image, unpacked from the bottom up as they arrive."""
 
     def __init__(
-        self,
-        end: ArrivingEnd,
-        arrivals: Arrivals,
-        manifest: Manifest,
-        *,
-        store: Store,
-        emit: Emitter,
-        cancel: CancelToken,
-        clock: Callable[[], float],
+        self, end: ArrivingEnd, arrivals: Arrivals, manifest: Manifest, *, store: Store, work: Work
     ) -> None:
         self._end = end
         self._arrivals = arrivals
         self._manifest = manifest
         self._store = store
-        self._emit = emit
-        self._cancel = cancel
-        self._clock = clock
+        self._work = work
 
     def unpack(self) -> None:
         """Until every layer is a snapshot; nothing for what is not an image that can be unpacked.
@@ -237,7 +226,7 @@ class ArrivingImage:
             return  # the caller refuses such an image, with what it knows of it
         parent: ChainID | None = None
         for blob, diff_id, chain in zip(layers, diff_ids, chain_ids(diff_ids), strict=True):
-            self._cancel.check()
+            self._work.cancel.check()
             self._layer(blob, diff_id, chain, parent)
             parent = chain
 
@@ -256,7 +245,7 @@ class ArrivingImage:
         self._arrivals.wait(blob.digest)
         known = self._store.metadata.get_layer(diff_id)
         if known is None or blob.digest not in {one.digest for one in known.blobs}:
-            self._end.record_layer(blob, self._cancel)  # its snapshot was there before
+            self._end.record_layer(blob, self._work.cancel)  # its snapshot was there before
 
     def _unpack_whole(
         self, blob: Descriptor, diff_id: DiffID, chain: ChainID, parent: ChainID | None
@@ -284,9 +273,7 @@ class ArrivingImage:
             parent=parent,
             open=lambda: self._arrivals.open(blob),
             verify=lambda: self._arrivals.wait(blob.digest),
-            emit=self._emit,
-            cancel=self._cancel,
-            clock=self._clock,
+            work=self._work,
         )
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from lamina.registry.ports import Sink, Source
     from lamina.spec.descriptor import Descriptor
     from lamina.spec.digest import Digest
-    from lamina.tasks import CancelToken
+    from lamina.tasks import CancelToken, Work
 
     Choose = Callable[[Sequence[Descriptor]], Sequence[Descriptor]]
 
@@ -58,9 +58,7 @@ def copy_graph(
     sink: Sink,
     root: Descriptor,
     *,
-    emit: Emitter,
-    cancel: CancelToken,
-    clock: Callable[[], float],
+    work: Work,
     jobs: int = JOBS,
     choose: Choose = every,
     phase: Phase = Phase.COPYING,
@@ -75,14 +73,14 @@ def copy_graph(
         LaminaError: what Source or Sink raised first; INVALID for a graph without end.
         Cancelled.
     """
-    walk = _Walk(source, choose, cancel)
+    walk = _Walk(source, choose, work.cancel)
     walk.visit(root, 0)
-    copying = _Copying(source, sink, emit=emit, clock=clock, phase=phase)
+    copying = _Copying(source, sink, emit=work.emit, clock=work.clock, phase=phase)
     pending = deque(walk.blobs.values())
     for descriptor in pending:
         copying.tell(descriptor, 0, Phase.WAITING)
 
-    def work(token: CancelToken) -> None:
+    def send(token: CancelToken) -> None:
         while pending:
             token.check()
             try:
@@ -92,16 +90,16 @@ def copy_graph(
             copying.blob(descriptor, token)
 
     if len(pending) == 1:
-        work(cancel)
+        send(work.cancel)
     elif pending:
         try:
-            with TaskGroup(cancel) as group:
+            with TaskGroup(work.cancel) as group:
                 for number in range(min(jobs, len(pending))):
-                    group.start(lambda: work(group.token), name=f"{phase.value} {number}")
+                    group.start(lambda: send(group.token), name=f"{phase.value} {number}")
         except BaseExceptionGroup as several:
             raise _one_of(several) from several
     for descriptor, raw in walk.documents.values():
-        cancel.check()
+        work.cancel.check()
         sink.put_document(descriptor, raw)
     return Copied(copying.moved, copying.present, copying.size)
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from lamina.errors import Kind, LaminaError
 from lamina.server import routes
 from lamina.server.rights import ADMIN, ADMIN_PATH
-from lamina.server.wire import Refusal, Work, json_response
+from lamina.server.wire import Blocking, Refusal, json_response
 from lamina.start.record import fields
 
 TYPE_CHECKING = False
@@ -42,7 +42,7 @@ class AdminPages:
             raise Refusal("UNSUPPORTED", "no such page", status=404)
         if slash:
             routes.check_name(repository)
-        return Work(lambda: self._page(request, name, repository))
+        return Blocking(lambda: self._page(request, name, repository))
 
     def _page(self, request: Request, name: str, repository: str) -> Response:
         identity = self._gate.known(request) or self._gate.identify(request)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the registry answers: routes and storage put together, with no socket in sight.
 
-`Registry.answer` takes a request without its body and gives a response, or a step: `Work` to be done
+`Registry.answer` takes a request without its body and gives a response, or a step: `Blocking` to be done
 in a thread, `Buffered` or `Streamed` to be fed the body. The HTTP edge (`rsgi`) does the steps; tests
 can do them with bytes. Order of checks: the path's grammar, who asks and what they may, read-only
 mode, then the method.
@@ -20,6 +20,7 @@ from lamina.server.rights import DELETE, PULL, PUSH
 from lamina.server.wire import (
     API_VERSION,
     OCTETS,
+    Blocking,
     Buffered,
     FileRegion,
     Refusal,
@@ -27,7 +28,6 @@ from lamina.server.wire import (
     Response,
     Stream,
     Streamed,
-    Work,
     json_response,
     next_link,
     parse_content_range,
@@ -90,7 +90,7 @@ class Registry:
             raise
         identity = self._gate.known(request)
         if identity is None or self._storage.remote:
-            return Work(
+            return Blocking(
                 lambda: self._serve(request, found, identity or self._gate.identify(request))
             )
         return self._serve(request, found, identity)
@@ -161,7 +161,7 @@ class Registry:
         if method == "DELETE":
             self._check(identity, at.repository, DELETE)
             self._check_writable()
-            return Work(lambda: self._delete_manifest(at, user=identity.user))
+            return Blocking(lambda: self._delete_manifest(at, user=identity.user))
         raise _not_allowed(method, "GET, HEAD, PUT, DELETE")
 
     def _get_manifest(self, request: Request, at: routes.ManifestAt) -> Response:
@@ -229,7 +229,7 @@ class Registry:
         if method == "DELETE":
             self._check(identity, at.repository, DELETE)
             self._check_writable()
-            return Work(lambda: self._delete_blob(at))
+            return Blocking(lambda: self._delete_blob(at))
         raise _not_allowed(method, "GET, HEAD, DELETE")
 
     def _get_blob(self, request: Request, at: routes.Blob) -> Response:
@@ -259,7 +259,7 @@ class Registry:
         if "mount" in parameters:
             digest = routes.parse_digest(parameters["mount"])
             source = parameters.get("from", "")
-            return Work(lambda: self._mount(at, digest, source=source, identity=identity))
+            return Blocking(lambda: self._mount(at, digest, source=source, identity=identity))
         if "digest" in parameters:
             digest = routes.parse_digest(parameters["digest"])
             length = _length(request)
@@ -278,7 +278,7 @@ class Registry:
         algorithm = parameters.get("digest-algorithm", "sha256")
         if algorithm not in HEX_LENGTH:
             raise Refusal("DIGEST_INVALID", f"unknown digest algorithm {algorithm[:50]!r}")
-        return Work(lambda: self._start(at.repository, identity, algorithm=algorithm))
+        return Blocking(lambda: self._start(at.repository, identity, algorithm=algorithm))
 
     def _start(self, repository: str, identity: Identity, *, algorithm: str) -> Response:
         session = self._storage.uploads.start(repository, user=identity.user, algorithm=algorithm)

@@ -18,6 +18,7 @@ from lamina.server.feeds import send_feed
 from lamina.server.pipes import PipeWriter, fifo
 from lamina.server.quotas import OverQuota
 from lamina.server.wire import (
+    Blocking,
     Buffered,
     Feed,
     FileRegion,
@@ -27,7 +28,6 @@ from lamina.server.wire import (
     Response,
     Stream,
     Streamed,
-    Work,
 )
 
 TYPE_CHECKING = False
@@ -157,13 +157,13 @@ class Edge:
             return Refusal("UNKNOWN", "internal error").response()
 
     async def _do(
-        self, step: Work | Later | Buffered | Streamed, request: Request, sender: Sender
+        self, step: Blocking | Later | Buffered | Streamed, request: Request, sender: Sender
     ) -> Answer:
         loop = asyncio.get_running_loop()
         if isinstance(step, Later):
             # shielded: others wait for the same result
             return step.then(await asyncio.shield(asyncio.wrap_future(step.result)))
-        if isinstance(step, Work):
+        if isinstance(step, Blocking):
             return await loop.run_in_executor(self._pool, step.run)
         if isinstance(step, Buffered):
             raw = await self._read(sender, request, limit=step.limit)

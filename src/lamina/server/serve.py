@@ -26,7 +26,7 @@ from lamina.server.rights import ADMIN, ADMIN_PATH, OpenGate
 from lamina.server.rsgi import Edge
 from lamina.server.storage import open_driver
 from lamina.server.web.site import Site
-from lamina.server.wire import Refusal, Request, Response, Work
+from lamina.server.wire import Blocking, Refusal, Request, Response
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -283,7 +283,7 @@ class Pages:
         if request.method not in _READS:
             raise Refusal("UNSUPPORTED", "only GET and HEAD", headers=(("allow", "GET, HEAD"),))
         if name == "healthz":
-            return Work(lambda: self._healthy(text))
+            return Blocking(lambda: self._healthy(text))
         if name == "metrics":
             identity = self._gate.known(request)
             if identity is None:

@@ -16,7 +16,7 @@ from urllib.parse import parse_qs
 
 from lamina.server.rights import Grant
 from lamina.server.tokens import parse_scopes
-from lamina.server.wire import Buffered, Refusal, Response, Work, json_response
+from lamina.server.wire import Blocking, Buffered, Refusal, Response, json_response
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class TokenService:
             Refusal: it is not one for a token.
         """
         if request.method == "GET":
-            return Work(lambda: self._get(request))
+            return Blocking(lambda: self._get(request))
         if request.method != "POST":
             raise Refusal("UNSUPPORTED", "only GET and POST", headers=(("allow", "GET, POST"),))
         kind = request.header("content-type").partition(";")[0].strip().lower()

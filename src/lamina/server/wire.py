@@ -198,7 +198,7 @@ class Response(Record):
     body: bytes | FileRegion | Stream | Feed = b""
 
 
-class Work(Record):
+class Blocking(Record):
     """A step that may block (on the disk, on a password hash) and is done in a thread."""
 
     run: Callable[[], Answer]
@@ -231,7 +231,7 @@ class Streamed(Record):
 
 
 if TYPE_CHECKING:
-    Answer = Response | Work | Later | Buffered | Streamed
+    Answer = Response | Blocking | Later | Buffered | Streamed
 
 
 def json_response(

@@ -16,15 +16,13 @@ from lamina.start.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Protocol
 
-    from lamina.events import Emitter
     from lamina.plan.graph import Plan, Vertex
     from lamina.solver.keys import Key
     from lamina.solver.scheduler import Action, Fed, Scheduler
     from lamina.spec.digest import Digest, Stack
-    from lamina.tasks import CancelToken
+    from lamina.tasks import CancelToken, Work
 else:
     Protocol = object
 
@@ -82,23 +80,13 @@ class Driver:
     """One solve. `jobs` limits the slow actions at one time (None: no limit)."""
 
     def __init__(
-        self,
-        scheduler: Scheduler,
-        worker: Worker,
-        *,
-        plan: Plan,
-        jobs: int | None,
-        emit: Emitter,
-        clock: Callable[[], float],
-        cancel: CancelToken | None,
+        self, scheduler: Scheduler, worker: Worker, *, plan: Plan, jobs: int | None, work: Work
     ) -> None:
         self._scheduler = scheduler
         self._worker = worker
         self._plan = plan
         self._jobs = jobs
-        self._emit = emit
-        self._clock = clock
-        self._cancel = cancel
+        self._work = work
         self._ran = 0
         self._cached = 0
         self._reason = ""
@@ -132,8 +120,10 @@ class Driver:
         total = len(self._plan.vertices)
         for number, vertex in enumerate(self._plan.vertices, start=1):
             meta = vertex.meta
-            self._emit(
-                VertexPlanned(vertex.digest, meta.name, meta.stage, number, total, self._clock())
+            self._work.emit(
+                VertexPlanned(
+                    vertex.digest, meta.name, meta.stage, number, total, self._work.clock()
+                )
             )
 
     def _report(self) -> None:
@@ -142,7 +132,7 @@ class Driver:
                 self._ran += outcome is Outcome.RAN
                 self._cached += outcome is Outcome.CACHED
             reason = self._reason if outcome is Outcome.FAILED else ""
-            self._emit(VertexDone(vertex.digest, outcome, self._clock(), reason))
+            self._work.emit(VertexDone(vertex.digest, outcome, self._work.clock(), reason))
 
     # Quick actions --------------------------------------------------------------------------
 
@@ -157,7 +147,7 @@ class Driver:
                 return slow
             for action in actions:
                 if isinstance(action, Lookup) or _is_context(action):
-                    self._feed(action, self._perform(action, self._cancel))
+                    self._feed(action, self._perform(action, self._work.cancel))
                 else:
                     slow.append(action)
 
@@ -191,17 +181,13 @@ class Driver:
         raise outcome
 
     def _check(self) -> None:
-        if self._cancel is not None:
-            self._cancel.check()
+        self._work.cancel.check()
 
     # Slow actions ---------------------------------------------------------------------------
 
     def _inline(self, action: Action) -> list[Action]:
-        from lamina.tasks import CancelToken
-
         self._started(action)
-        token = self._cancel if self._cancel is not None else CancelToken()
-        self._feed(action, self._perform(action, token))
+        self._feed(action, self._perform(action, self._work.cancel))
         return self._quick()
 
     def _threads(self, slow: list[Action]) -> list[Action]:
@@ -212,7 +198,7 @@ class Driver:
 
         finished: SimpleQueue[tuple[Action, Fed | BaseException]] = SimpleQueue()
         running = 0
-        with TaskGroup(self._cancel) as group:
+        with TaskGroup(self._work.cancel) as group:
             while running or len(slow) > 1:
                 while slow and (self._jobs is None or running < self._jobs):
                     action = slow.pop(0)
@@ -228,7 +214,7 @@ class Driver:
 
     def _started(self, action: Action) -> None:
         if isinstance(action, Run):
-            self._emit(VertexStarted(action.vertex.digest, self._clock()))
+            self._work.emit(VertexStarted(action.vertex.digest, self._work.clock()))
 
 
 class _Task:

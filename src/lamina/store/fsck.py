@@ -23,7 +23,7 @@ import sqlite3
 import stat
 
 from lamina.errors import Kind, LaminaError
-from lamina.events import Progress, silent
+from lamina.events import Progress
 from lamina.spec import mediatype
 from lamina.spec.descriptor import Descriptor
 from lamina.spec.digest import HEX_LENGTH, Digest, Stack
@@ -39,11 +39,10 @@ from lamina.system.paths import names_in
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
-    from lamina.events import Emitter
     from lamina.store.local import LocalStore
-    from lamina.tasks import CancelToken
+    from lamina.tasks import Work
 
 _CHUNK = 1 << 20
 _REPORT_EVERY = 64 << 20  # bytes of blobs between progress events
@@ -83,18 +82,9 @@ class Needed(Record):
 class Fsck:
     """One look at a store. `emit` gets progress; hold a lease meanwhile."""
 
-    def __init__(
-        self,
-        store: LocalStore,
-        *,
-        cancel: CancelToken,
-        clock: Callable[[], float],
-        emit: Emitter = silent,
-    ) -> None:
+    def __init__(self, store: LocalStore, *, work: Work) -> None:
         self._store = store
-        self._cancel = cancel
-        self._clock = clock
-        self._emit = emit
+        self._work = work
         self.damaged: set[str] = set()  # digests of blobs
 
     def database(self) -> list[Finding]:
@@ -125,7 +115,7 @@ class Fsck:
         total = sum(_size(os.path.join(top, *path)) for path in paths)
         current = reported = 0
         for algorithm, name in paths:
-            self._cancel.check()
+            self._work.cancel.check()
             path = os.path.join(top, algorithm, name)
             current += _size(path)
             finding = self._blob(algorithm, name, path, needed)
@@ -165,7 +155,7 @@ class Fsck:
         """Every record of a layer's blob: the blob must unpack to its diffID."""
         query = "SELECT diff_id, digest, blob FROM layer_blobs ORDER BY diff_id"
         for diff_id, digest, blob in self._store.database.read(query):
-            self._cancel.check()
+            self._work.cancel.check()
             problem = self._layer(str(diff_id), str(digest), str(blob))
             if problem:
                 yield Finding(LAYER, f"{diff_id} {digest}", problem)
@@ -187,7 +177,7 @@ class Fsck:
             with self._store.content.open(descriptor.digest) as file:
                 tar = decompressed(file)
                 while data := tar.read(_CHUNK):
-                    self._cancel.check()
+                    self._work.cancel.check()
                     hasher.update(data)
         except LaminaError as error:
             return str(error)
@@ -283,8 +273,10 @@ class Fsck:
                 yield Finding(MOUNT, path, "about.json is damaged: nobody knows its id")
 
     def _progress(self, name: str, current: int, total: int, *, done: bool) -> None:
-        self._emit(
-            Progress(id=name, name=name, current=current, total=total, at=self._clock(), done=done)
+        self._work.emit(
+            Progress(
+                id=name, name=name, current=current, total=total, at=self._work.clock(), done=done
+            )
         )
 
 

@@ -19,7 +19,7 @@ from lamina.spec.manifest import Manifest
 from lamina.spec.platform import Platform
 from lamina.start.record import Record
 from lamina.store import LocalStore
-from lamina.tasks import CancelToken
+from lamina.tasks import CancelToken, Work
 from lamina.testing.fakeregistry import FakeRegistry
 from lamina.testing.images import AMD64, ImageMaker
 from lamina.testing.waiting import wait_for_server
@@ -62,7 +62,11 @@ def distribution(place: Path, *, http: str = "", auth: str = "") -> Iterator[Dis
 def push(store: LocalStore, registries: Registries, name: str) -> Pushed:
     """Push from a host of AMD64, telling nobody."""
     return push_image(
-        store, registries, name, host=AMD64, emit=silent, cancel=CancelToken(), clock=time.time
+        store,
+        registries,
+        name,
+        host=AMD64,
+        work=Work(emit=silent, cancel=CancelToken(), clock=time.time),
     )
 
 
@@ -75,9 +79,7 @@ def pull(
         registries,
         name,
         PullOptions(host=AMD64, platform=platform),
-        emit=silent,
-        cancel=CancelToken(),
-        clock=time.time,
+        work=Work(emit=silent, cancel=CancelToken(), clock=time.time),
     )
 
 

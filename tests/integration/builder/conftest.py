@@ -37,7 +37,7 @@ from lamina.spec.digest import DiffID, Digest, Stack
 from lamina.spec.mediatype import OCI_LAYER_OF
 from lamina.store import open_store
 from lamina.system.mounts import overlay_fd
-from lamina.tasks import CancelToken
+from lamina.tasks import CancelToken, Work
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -184,9 +184,7 @@ class Site:
                     contexts={"context": Context(str(self.context))},
                     options=SolveOptions(no_cache=no_cache, jobs=jobs),
                     providers=Providers(self.executor),
-                    emit=self.emit,
-                    cancel=cancel,
-                    clock=time.time,
+                    work=Work(emit=self.emit, cancel=cancel or CancelToken(), clock=time.time),
                 ).run()
         finally:
             if self._running is not None:
@@ -219,7 +217,9 @@ class Site:
 
     def read(self, result: Stack, path: str) -> bytes:
         """A file of the merged tree."""
-        chain = ensure_snapshot(self.store, result, emit=self.emit, cancel=CancelToken())
+        chain = ensure_snapshot(
+            self.store, result, work=Work(emit=self.emit, cancel=CancelToken(), clock=time.time)
+        )
         fd = overlay_fd(self.store.snapshots.view(chain))
         try:
             with open(os.open(path.lstrip("/"), os.O_RDONLY, dir_fd=fd), "rb") as file:

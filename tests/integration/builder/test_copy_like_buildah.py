@@ -7,13 +7,14 @@ import hashlib
 import os
 import stat
 import subprocess
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from lamina.image.unpack import ensure_snapshot
 from lamina.system.mounts import mounted
-from lamina.tasks import CancelToken
+from lamina.tasks import CancelToken, Work
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -122,7 +123,9 @@ def buildah_tree(site: Site, instruction: str) -> dict[str, tuple[object, ...]]:
 
 
 def lamina_tree(site: Site, diff_ids: Stack) -> dict[str, tuple[object, ...]]:
-    chain = ensure_snapshot(site.store, diff_ids, emit=site.emit, cancel=CancelToken())
+    chain = ensure_snapshot(
+        site.store, diff_ids, work=Work(emit=site.emit, cancel=CancelToken(), clock=time.time)
+    )
     target = site.root / "merged"
     target.mkdir()
     with mounted(site.store.snapshots.view(chain), str(target)):

@@ -9,6 +9,7 @@ import os
 import subprocess
 import tarfile
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,7 @@ from lamina.image.resolve import find_image
 from lamina.image.view import Image
 from lamina.spec.platform import host
 from lamina.store import open_store
-from lamina.tasks import CancelToken
+from lamina.tasks import CancelToken, Work
 from lamina.testing.command import Lamina
 
 if TYPE_CHECKING:
@@ -120,9 +121,11 @@ def test_umoci_unpacks_the_layout_as_we_extract_it(
 ) -> None:
     layout, ours = tmp_path / "layout", tmp_path / "ours"
     for output in (Output("oci", str(layout), tar=False), Output("local", str(ours))):
-        exporter = make_exporter(output, clock=lambda: 0.0, privileged=True)
+        exporter = make_exporter(output, privileged=True)
         with store.lease("test"):
-            exporter.export(result_of(app), store, emit=silent, cancel=CancelToken()).finalize()
+            exporter.export(
+                result_of(app), store, work=Work(emit=silent, cancel=CancelToken(), clock=time.time)
+            ).finalize()
     tool("umoci", "unpack", "--image", f"{layout}:latest", str(tmp_path / "bundle"))
     theirs = tree_of(tmp_path / "bundle" / "rootfs")
     assert tree_of(ours) == theirs
@@ -193,10 +196,12 @@ def test_rootfs_tar_is_the_tree_with_clamped_times(
     archives = []
     for number in (1, 2):
         dest = tmp_path / f"{number}.tar"
-        exporter = make_exporter(Output("tar", str(dest)), clock=lambda: 0.0)
+        exporter = make_exporter(Output("tar", str(dest)))
         with store.lease("test"):
             exporter.export(
-                result_of(app, epoch=1_000_000_000), store, emit=silent, cancel=CancelToken()
+                result_of(app, epoch=1_000_000_000),
+                store,
+                work=Work(emit=silent, cancel=CancelToken(), clock=time.time),
             ).finalize()
         archives.append(dest.read_bytes())
     assert archives[0] == archives[1]
@@ -207,9 +212,11 @@ def test_rootfs_tar_is_the_tree_with_clamped_times(
 
 def test_rootfs_tar_to_a_stream(store: Store, app: Image) -> None:
     stream = io.BytesIO()
-    exporter = make_exporter(Output("tar", "-"), clock=lambda: 0.0, stdout=stream)
+    exporter = make_exporter(Output("tar", "-"), stdout=stream)
     with store.lease("test"):
-        exporter.export(result_of(app), store, emit=silent, cancel=CancelToken()).finalize()
+        exporter.export(
+            result_of(app), store, work=Work(emit=silent, cancel=CancelToken(), clock=time.time)
+        ).finalize()
     with tarfile.open(fileobj=io.BytesIO(stream.getvalue())) as tar:
         assert "etc/passwd" in tar.getnames()
 
@@ -217,9 +224,11 @@ def test_rootfs_tar_to_a_stream(store: Store, app: Image) -> None:
 def test_local_output_without_privileges_belongs_to_the_caller(
     store: Store, app: Image, tmp_path: Path
 ) -> None:
-    exporter = make_exporter(Output("local", str(tmp_path / "out")), clock=lambda: 0.0)
+    exporter = make_exporter(Output("local", str(tmp_path / "out")))
     with store.lease("test"):
-        exporter.export(result_of(app), store, emit=silent, cancel=CancelToken()).finalize()
+        exporter.export(
+            result_of(app), store, work=Work(emit=silent, cancel=CancelToken(), clock=time.time)
+        ).finalize()
     assert (tmp_path / "out/bin/sh").is_symlink()
     assert (tmp_path / "out/etc/shadow").stat().st_mode & 0o7777 == 0o640
 

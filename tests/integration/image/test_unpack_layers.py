@@ -9,6 +9,7 @@ import os
 import subprocess
 import tarfile
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from lamina.store import LocalStore, open_store
 from lamina.system.mounts import mounted, opened_layers
 from lamina.system.overlay import LayerImage
 from lamina.system.process import identify
-from lamina.tasks import CancelToken
+from lamina.tasks import CancelToken, Work
 
 pytestmark = pytest.mark.root
 
@@ -74,7 +75,7 @@ def damage(store: LocalStore, blob: Descriptor, content: bytes) -> None:
 
 
 def unpack(store: LocalStore, stack: Sequence[DiffID] = STACK) -> None:
-    ensure_snapshot(store, stack, emit=silent, cancel=CancelToken())
+    ensure_snapshot(store, stack, work=Work(emit=silent, cancel=CancelToken(), clock=time.time))
 
 
 def assert_nothing_half_written(store: LocalStore) -> None:
@@ -87,7 +88,9 @@ def assert_nothing_half_written(store: LocalStore) -> None:
 def test_stack_is_unpacked_and_whiteouts_hide(store: LocalStore, tmp_path: Path) -> None:
     put(store, BOTTOM)
     put(store, TOP)
-    chain = ensure_snapshot(store, STACK, emit=silent, cancel=CancelToken())
+    chain = ensure_snapshot(
+        store, STACK, work=Work(emit=silent, cancel=CancelToken(), clock=time.time)
+    )
     assert chain == chain_id(STACK)
     (tmp_path / "target").mkdir()
     with mounted(store.snapshots.view(chain), str(tmp_path / "target")):
@@ -111,7 +114,9 @@ def test_layers_that_cannot_be_wrapped_are_unpacked_beside_those_that_can(tmp_pa
     store = open_store(str(tmp_path / "store"), layers=lambda: "erofs")
     put(store, BOTTOM)
     put(store, stream.getvalue())
-    chain = ensure_snapshot(store, stack, emit=silent, cancel=CancelToken())
+    chain = ensure_snapshot(
+        store, stack, work=Work(emit=silent, cancel=CancelToken(), clock=time.time)
+    )
     top, bottom = store.snapshots.view(chain).lowers
     assert isinstance(bottom, LayerImage)
     assert isinstance(top, str)
@@ -123,7 +128,10 @@ def test_layers_that_cannot_be_wrapped_are_unpacked_beside_those_that_can(tmp_pa
 
 
 def test_no_layers_need_no_snapshot(store: LocalStore) -> None:
-    assert ensure_snapshot(store, (), emit=silent, cancel=CancelToken()) is None
+    assert (
+        ensure_snapshot(store, (), work=Work(emit=silent, cancel=CancelToken(), clock=time.time))
+        is None
+    )
 
 
 def test_unpacked_layers_are_not_read_again(store: LocalStore) -> None:
@@ -203,7 +211,9 @@ def test_cancelled_unpacking_leaves_nothing_half_written(store: LocalStore) -> N
             cancel.cancel()
 
     with pytest.raises(Cancelled):
-        ensure_snapshot(store, STACK, emit=cancel_at_progress, cancel=cancel)
+        ensure_snapshot(
+            store, STACK, work=Work(emit=cancel_at_progress, cancel=cancel, clock=time.time)
+        )
     assert_nothing_half_written(store)
 
 
@@ -218,7 +228,9 @@ def test_many_threads_unpack_a_chain_once(store: LocalStore) -> None:
 
     threads = [
         threading.Thread(
-            target=lambda: ensure_snapshot(store, STACK, emit=emit, cancel=CancelToken())
+            target=lambda: ensure_snapshot(
+                store, STACK, work=Work(emit=emit, cancel=CancelToken(), clock=time.time)
+            )
         )
         for _ in range(6)
     ]

@@ -27,7 +27,7 @@ from lamina.spec.mediatype import OCI_CONFIG, OCI_LAYER
 from lamina.spec.reference import Reference
 from lamina.store import LocalStore
 from lamina.store.ports import Ingest
-from lamina.tasks import CancelToken
+from lamina.tasks import CancelToken, Work
 from lamina.testing.command import Lamina
 from lamina.testing.images import AMD64, ImageMaker
 from lamina.testing.registry import RegistryServer
@@ -119,9 +119,7 @@ def send(
         source,
         sink,
         manifest.descriptor(),
-        emit=silent,
-        cancel=CancelToken(),
-        clock=lambda: 0.0,
+        work=Work(emit=silent, cancel=CancelToken(), clock=lambda: 0.0),
     )
 
 
@@ -200,9 +198,7 @@ def test_a_pull_outlives_a_restart_of_the_registry(
             Source(),
             Sink(other_store),
             manifest.descriptor(),
-            emit=silent,
-            cancel=CancelToken(),
-            clock=lambda: 0.0,
+            work=Work(emit=silent, cancel=CancelToken(), clock=lambda: 0.0),
         )
     assert not restarts
     assert offsets[0] == 0
@@ -222,9 +218,7 @@ def test_a_cached_build_needs_no_registry(
         registries,
         base,
         host=AMD64,
-        emit=silent,
-        cancel=CancelToken(),
-        clock=lambda: 0.0,
+        work=Work(emit=silent, cancel=CancelToken(), clock=lambda: 0.0),
     )
     (tmp_path / "work").mkdir()
     (tmp_path / "work/Dockerfile").write_text(f"FROM {base}\nCOPY Dockerfile /d\nENV a=b\n")

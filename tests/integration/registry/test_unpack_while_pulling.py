@@ -36,7 +36,7 @@ from lamina.spec.identity import chain_ids
 from lamina.spec.manifest import Manifest
 from lamina.spec.mediatype import OCI_CONFIG, OCI_LAYER_GZIP
 from lamina.store import LocalStore, open_store
-from lamina.tasks import CancelToken, TaskGroup
+from lamina.tasks import CancelToken, TaskGroup, Work
 from lamina.testing.command import Lamina
 from lamina.testing.fakeregistry import FakeRegistry
 from lamina.testing.images import AMD64
@@ -120,9 +120,7 @@ def fetch(store: LocalStore, source: Gated) -> None:
             arrivals,
             manifest,
             store=store,
-            emit=silent,
-            cancel=group.token,
-            clock=time.time,
+            work=Work(emit=silent, cancel=group.token, clock=time.time),
         )
         group.start(image.unpack)
         group.start(
@@ -130,9 +128,7 @@ def fetch(store: LocalStore, source: Gated) -> None:
                 source,
                 end,
                 manifest.descriptor(),
-                emit=silent,
-                cancel=group.token,
-                clock=time.time,
+                work=Work(emit=silent, cancel=group.token, clock=time.time),
             )
         )
     arrivals.close()
@@ -149,9 +145,7 @@ def pull(
         registries,
         name,
         PullOptions(host=AMD64, unpack=True),
-        emit=emit,
-        cancel=CancelToken(),
-        clock=time.time,
+        work=Work(emit=emit, cancel=CancelToken(), clock=time.time),
     )
 
 

@@ -18,7 +18,7 @@ from lamina.image.view import Image
 from lamina.registry.layout import LayoutEnd
 from lamina.spec.digest import Digest
 from lamina.store import open_store
-from lamina.tasks import CancelToken
+from lamina.tasks import CancelToken, Work
 from lamina.testing.images import ImageMaker
 from lamina.testing.waiting import wait_until
 
@@ -33,9 +33,7 @@ def test_layer_is_sent_before_the_end(tmp_path: Path) -> None:
         DirectoryPlace(str(cache), "t", time.time),
         store,
         imports=None,
-        emit=silent,
-        cancel=CancelToken(),
-        clock=time.time,
+        work=Work(emit=silent, cancel=CancelToken(), clock=time.time),
     )
     with store.lease("test"):
         export.made(stack)
@@ -66,9 +64,7 @@ def test_explanations_are_left_out_of_a_cache_that_would_be_too_large(
         DirectoryPlace(str(tmp_path / "cache"), "t", time.time),
         store,
         imports=None,
-        emit=silent,
-        cancel=CancelToken(),
-        clock=time.time,
+        work=Work(emit=silent, cancel=CancelToken(), clock=time.time),
     )
     record = Remembered(Digest.of(b"k"), (), "s", tree="x" * 2000)
     with store.lease("test"):

@@ -7,6 +7,7 @@ import io
 import subprocess
 import sys
 import tarfile
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,7 +22,7 @@ from lamina.image.view import Image
 from lamina.spec import mediatype
 from lamina.spec.config import History
 from lamina.start.record import replace
-from lamina.tasks import CancelToken
+from lamina.tasks import CancelToken, Work
 from lamina.testing.images import ResultMaker
 
 if TYPE_CHECKING:
@@ -40,9 +41,11 @@ def results(store: Store) -> ResultMaker:
 
 
 def export(store: Store, result: BuildResult, output: Output = Output()) -> Exported:  # noqa: B008
-    exporter = make_exporter(output, clock=lambda: 0.0)
+    exporter = make_exporter(output)
     with store.lease("test"):
-        return exporter.export(result, store, emit=silent, cancel=CancelToken()).finalize()
+        return exporter.export(
+            result, store, work=Work(emit=silent, cancel=CancelToken(), clock=time.time)
+        ).finalize()
 
 
 def image_of(store: Store, exported: Exported) -> Image:
@@ -88,11 +91,13 @@ def test_unnamed_image_is_kept_and_found_by_id(store: Store, results: ResultMake
 
 
 def test_names_are_set_by_finalize_only(store: Store, results: ResultMaker) -> None:
-    exporter = make_exporter(Output(), clock=lambda: 0.0)
+    exporter = make_exporter(Output())
     before = read_names(store)
     with store.lease("test"):
         pending = exporter.export(
-            results("a", names=(APP,)), store, emit=silent, cancel=CancelToken()
+            results("a", names=(APP,)),
+            store,
+            work=Work(emit=silent, cancel=CancelToken(), clock=time.time),
         )
         assert read_names(store) == before
         pending.discard()
@@ -194,20 +199,24 @@ def test_stack_that_does_not_begin_with_the_base_is_refused(
 def test_cancelled_export_sets_no_name(store: Store, results: ResultMaker) -> None:
     cancel = CancelToken()
     cancel.cancel()
-    exporter = make_exporter(Output(compression="zstd"), clock=lambda: 0.0)
+    exporter = make_exporter(Output(compression="zstd"))
     with store.lease("test"), pytest.raises(Cancelled):
         exporter.export(
-            results("a", "b", names=(APP,)), store, emit=silent, cancel=cancel
+            results("a", "b", names=(APP,)),
+            store,
+            work=Work(emit=silent, cancel=cancel, clock=time.time),
         ).finalize()
     assert APP not in [image.name for image in read_names(store).all]
 
 
 def test_work_is_told_as_progress(store: Store, results: ResultMaker) -> None:
     events: list[Event] = []
-    exporter = make_exporter(Output(compression="zstd"), clock=lambda: 7.0)
+    exporter = make_exporter(Output(compression="zstd"))
     with store.lease("test"):
         exporter.export(
-            results("a", "b"), store, emit=events.append, cancel=CancelToken()
+            results("a", "b"),
+            store,
+            work=Work(emit=events.append, cancel=CancelToken(), clock=lambda: 7.0),
         ).finalize()
     done = [event for event in events if isinstance(event, Progress) and event.done]
     assert len(done) == 2

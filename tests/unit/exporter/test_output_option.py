@@ -81,14 +81,14 @@ def test_what_is_not_done_is_refused_by_name(text: str, named: str, kind: Kind) 
 @pytest.mark.parametrize("platforms", [False, True])
 def test_a_type_that_there_is_not_exports_nothing_else(platforms: bool) -> None:
     with pytest.raises(LaminaError, match="unknown output type 'squashfs'") as caught:
-        make_exporter(Output("squashfs", "x"), clock=lambda: 0.0, platforms=platforms)
+        make_exporter(Output("squashfs", "x"), platforms=platforms)
     assert caught.value.kind is Kind.USAGE
 
 
 @pytest.mark.parametrize("type", TABLE)
 def test_row_leads_to_an_exporter_with_readable_options(type: str) -> None:
     row = row_of(type)
-    exporter = row.load()(Output(type), clock=lambda: 0.0, stdout=None, privileged=False)
+    exporter = row.load()(Output(type), stdout=None, privileged=False)
     assert callable(exporter.export)
     assert callable(exporter.export_platforms)
     for option in row.options:
@@ -99,7 +99,7 @@ def test_row_leads_to_an_exporter_with_readable_options(type: str) -> None:
 
 def test_a_docker_archive_holds_one_platform() -> None:
     with pytest.raises(LaminaError, match="manifest lists"):
-        make_exporter(Output("docker", "x"), clock=lambda: 0.0, platforms=True)
+        make_exporter(Output("docker", "x"), platforms=True)
 
 
 def test_an_archive_is_not_written_to_a_terminal() -> None:
@@ -109,4 +109,4 @@ def test_an_archive_is_not_written_to_a_terminal() -> None:
 
     for stdout in (None, Terminal()):
         with pytest.raises(LaminaError, match="terminal"):
-            make_exporter(Output("oci", "-"), clock=lambda: 0.0, stdout=stdout)
+            make_exporter(Output("oci", "-"), stdout=stdout)

@@ -13,7 +13,7 @@ from lamina.plan.ops import CopyAction, Exec, FileOp, ImageSource, Op
 from lamina.solver.driver import Counts, Driver, Made
 from lamina.solver.scheduler import Scheduler
 from lamina.spec.digest import DiffID, Digest, Stack
-from lamina.tasks import CancelToken
+from lamina.tasks import CancelToken, Work
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -102,9 +102,7 @@ class Drive:
             self.worker,
             plan=self.plan,
             jobs=jobs,
-            emit=self.emit,
-            clock=lambda: 1.0,
-            cancel=cancel,
+            work=Work(emit=self.emit, cancel=cancel or CancelToken(), clock=lambda: 1.0),
         )
         return driver.drive()
 

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
+from lamina.events import silent
 from lamina.store import open_store
 from lamina.store.fsck import Fsck
 from lamina.store.gc import collect
 from lamina.system import mounts
-from lamina.tasks import CancelToken
+from lamina.tasks import CancelToken, Work
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def others(root: str, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> list[obj
 
     def asked(*_: Any, **__: Any) -> int:
         other = open_store(root, clock=clock)
-        look = Fsck(other, cancel=CancelToken(), clock=clock)
+        look = Fsck(other, work=Work(silent, CancelToken(), clock))
         clock.advance(100)
         found.extend([*look.strays(), collect(other).bytes])
         other.close()

@@ -22,7 +22,7 @@ from lamina.server import routes
 from lamina.server.rights import PULL
 from lamina.server.web import image, pages
 from lamina.server.web.views import RepositoryRow, Views
-from lamina.server.wire import Refusal, Response, Work
+from lamina.server.wire import Blocking, Refusal, Response
 from lamina.start.record import Record
 
 TYPE_CHECKING = False
@@ -94,7 +94,7 @@ class Site:
         """The page at a path that the site owns; reads in a thread."""
         if request.path.startswith("/assets/"):
             return self._asset(request)
-        return Work(lambda: self._guarded(request))
+        return Blocking(lambda: self._guarded(request))
 
     def _guarded(self, request: Request) -> Response:
         """The page, or the page that says why not."""
