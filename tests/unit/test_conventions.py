@@ -122,3 +122,15 @@ def test_every_adr_has_its_parts_and_number() -> None:
         for part in ("**Context.**", "**Decision.**", "**Consequences.**"):
             assert part in text or part.strip("*.") in text, f"{path.name} lacks {part}"
     assert len(numbers) == len(set(numbers))
+
+
+@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "docs/architecture.md"])
+def test_files_that_pages_name_are_there(name: str) -> None:
+    text = (ROOT / name).read_text()
+    named = set(
+        re.findall(r"(?:^|[` (])((?:[\w.-]+/)+[\w-]+\.(?:py|md|txt))\b", text, re.MULTILINE)
+    )
+    places = (ROOT, ROOT / "src", ROOT / "src/lamina")
+    gone = {path for path in named if not any((place / path).exists() for place in places)}
+    assert named
+    assert {path for path in gone if not re.search(r"[A-Z]{4}", path)} == set()  # NAME is any

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from lamina.errors import Kind, LaminaError
 from lamina.start.record import Record, replace
 
 TYPE_CHECKING = False
@@ -28,7 +29,7 @@ def open_driver(config: Config, *, clock: Callable[[], float]) -> Driver:
     """The driver with its storage open; the caller closes that.
 
     Raises:
-        LaminaError: it cannot be used, or not by this process too.
+        LaminaError: it cannot be used, or not by this process too, or not for what is configured.
     """
     if config.bucket is not None:
         from lamina.server.objectstore.storage import BucketStorage
@@ -57,9 +58,29 @@ def open_driver(config: Config, *, clock: Callable[[], float]) -> Driver:
             quotas=Quotas(config.quotas),
         )
         driver = Driver(files, files.ledger, files.cached_tags, files.uploads, files.overview)
+    try:
+        _check_abilities(driver, config)
+    except LaminaError:
+        driver.storage.close()
+        raise
     if not config.share_store:
         return driver
     from lamina.server.sharedstore import SharedStorage
 
     shared = SharedStorage(driver.storage, config.share_store, clock=clock)
     return replace(driver, storage=shared, overview=None)  # it would leave out the store's images
+
+
+def _check_abilities(driver: Driver, config: Config) -> None:
+    """Raise LaminaError (UNSUPPORTED) for what the configuration asks and the driver cannot do."""
+    asked = (
+        ("retention", config.retention, driver.ledger),
+        ("quotas", config.quotas, driver.ledger),
+        ("proxy", config.proxies, driver.cached_tags),
+    )
+    for table, rules, ability in asked:
+        if rules and ability is None:
+            raise LaminaError(
+                f"[[{table}]] is not possible with the registry's storage in {config.place}",
+                kind=Kind.UNSUPPORTED,
+            )

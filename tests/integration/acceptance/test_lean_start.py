@@ -5,16 +5,14 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from lamina.testing.command import Lamina
+from lamina.testing.imports import imports
 
 pytestmark = pytest.mark.root
 
-SCRIPT = Path(__file__).parents[3] / "bin/lamina"  # what pip installs
 DOCKERFILE = (
     "FROM busybox\nLABEL a=b\nENV X=1\nWORKDIR /app\nRUN echo deps > /deps\n"
     'COPY . /app\nEXPOSE 8000\nCMD ["sh"]\n'
@@ -42,19 +40,6 @@ def built(lamina: Lamina) -> Lamina:
     (lamina.cwd / "Dockerfile").write_text(DOCKERFILE)
     lamina("build", "-t", "lean", ".")
     return lamina
-
-
-def imports(lamina: Lamina, *words: str) -> tuple[set[str], set[str]]:
-    """The modules that the command imported: (of the standard library, lamina's)."""
-    timed = [sys.executable, "-X", "importtime"]
-    found = []
-    for argv in ([*timed, "-c", "pass"], [*timed, str(SCRIPT), *words]):
-        done = subprocess.run(
-            argv, env=lamina.env, cwd=lamina.cwd, capture_output=True, text=True, check=True
-        )
-        found.append(set(re.findall(r"^import time:.*\| +([\w.]+)$", done.stderr, re.MULTILINE)))
-    own = {name for name in found[1] if name.partition(".")[0] == "lamina"}
-    return found[1] - found[0] - own, own
 
 
 @pytest.mark.tool("busybox")

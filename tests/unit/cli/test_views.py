@@ -5,6 +5,11 @@ from __future__ import annotations
 
 import io
 import json
+import re
+from pathlib import Path
+from typing import get_args
+
+import pytest
 
 from lamina.cli.ui.jsonl import JsonView, event_to_json
 from lamina.cli.ui.lines import LogLines
@@ -24,6 +29,9 @@ from lamina.events import (
 )
 from lamina.spec.digest import Digest
 from lamina.spec.span import SourceText, Span
+from lamina.start.record import fields
+
+DOCUMENT = Path(__file__).parents[3] / "docs/events.md"
 
 ONE, TWO, THREE = (Digest.of(name) for name in (b"one", b"two", b"three"))
 SOURCE = SourceText("Dockerfile", ("FROM x", "RUN false", "RUN late"))
@@ -181,3 +189,14 @@ def test_views_say_why_a_step_runs_if_asked() -> None:
         assert ("why: ARG V changed: 1 -> 2" in plain.getvalue()) is explain
         assert ("why: ARG V changed: 1 -> 2" in live.getvalue()) is explain
     assert event_to_json(why)["cause"] == "arg"
+
+
+@pytest.mark.parametrize("event", get_args(Event), ids=lambda event: event.__name__)
+def test_documentation_has_a_row_with_every_field(event: type[Event]) -> None:
+    rows = [
+        row for row in DOCUMENT.read_text().splitlines() if row.startswith(f"| `{event.__name__}`")
+    ]
+    assert len(rows) == 1
+    told = re.findall(r"\w+", rows[0])
+    renamed = {"data": "text"} if event is VertexLog else {}
+    assert {renamed.get(field, field) for field in fields(event)} <= set(told)
