@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.root, pytest.mark.tool("busybox", "crun")]
 ROOT = Path(__file__).parents[3]
 LIST = ROOT / "docs/hot-modules.txt"
 HEAD = """\
-# The modules of a cached build, of a build after one changed file, of `images`, `ps` and `run`.
+# The modules of a cached build, of a build after one changed file, and of everyday commands.
 # Here an import costs every user of every start: heavy ones are made where they are needed.
 # Written by a test: WRITE_HOT_MODULES=1 pytest tests/integration/acceptance/test_hot_modules.py
 """
@@ -31,8 +31,14 @@ def loaded(lamina: Lamina) -> set[str]:
     run = ("run", "--rm", "--network=host", "hot", "true")
     lamina(*build)
     lamina(*run)  # finds the runtime
+    lamina("run", "-d", "--name", "box", "--network=host", "hot", "sleep", "1000")
+    everyday = (
+        *(build, ("images",), ("ps",), run, ("inspect", "hot"), ("inspect", "box")),
+        *(("tag", "hot", "other"), ("rmi", "other"), ("version",)),
+        *(("exec", "box", "true"), ("logs", "box"), ("stop", "-t0", "box"), ("rm", "box")),
+    )
     found = set()
-    for words in (build, ("images",), ("ps",), run):
+    for words in everyday:
         found |= imports(lamina, *words)[1]
     (lamina.cwd / "file").write_text("2")
     return found | imports(lamina, *build)[1]
