@@ -11,12 +11,28 @@ import os
 import time
 from contextlib import contextmanager
 
+from lamina.app import containers
+from lamina.app.build import build as build_request
+from lamina.app.buildcontext import is_remote, read_context
+from lamina.app.buildrequest import BuildRequest
 from lamina.app.containers import Container
+from lamina.app.contexts import context_source
+from lamina.app.platforms import build_platforms
+from lamina.app.pulling import PullOptions, pull_image
+from lamina.app.pushing import push_image
+from lamina.app.registries import connect
 from lamina.app.settings import Settings, load_settings, store_root
+from lamina.app.streamedcontext import remote_context
+from lamina.app.wiring import BuildHost, remote_sources
+from lamina.builder.secrets import Secrets
 from lamina.events import silent
+from lamina.image import resolve
+from lamina.image.resolve import preferred_image
 from lamina.image.view import Image
+from lamina.spec.platform import Platform, host
 from lamina.store import open_store as _open_store
-from lamina.system.userns import can_mount, own_uid
+from lamina.system.userns import can_mount, enter, own_uid
+from lamina.tasks import CancelToken as Token
 from lamina.tasks import Work
 
 TYPE_CHECKING = False
@@ -66,8 +82,6 @@ def enter_namespace() -> None:
     Raises:
         LaminaError: UNSUPPORTED (there are threads), DENIED (the host refuses user namespaces).
     """
-    from lamina.system.userns import enter
-
     enter()
 
 
@@ -79,9 +93,6 @@ def find_image(name: str, *, root: str = "") -> Image:
     """The stored image of this name, id or beginning of an id; of images for several platforms that
     for this host, else the first. Raises LaminaError (NOT_FOUND).
     """
-    from lamina.image.resolve import preferred_image
-    from lamina.spec.platform import host
-
     return preferred_image(open_store(root), name, host(os.uname().machine))
 
 
@@ -123,15 +134,6 @@ def build(
         LaminaError: anything else; see `lamina.errors`.
         Cancelled: `cancel` was set.
     """
-    from lamina.app.build import build as build_request
-    from lamina.app.buildrequest import BuildRequest
-    from lamina.app.contexts import context_source
-    from lamina.app.platforms import build_platforms
-    from lamina.app.wiring import BuildHost
-    from lamina.builder.secrets import Secrets
-    from lamina.spec.platform import host
-    from lamina.tasks import CancelToken as Token
-
     store = open_store(root)
     chosen = settings or load_settings(os.environ, uid=own_uid())
     token = cancel or Token()
@@ -184,14 +186,9 @@ def _sources(
     context: str, dockerfile: str, store: Store, settings: Settings, cancel: CancelToken
 ) -> Iterator[BuildContext]:
     """The build context, there until the block ends."""
-    from lamina.app.buildcontext import is_remote, read_context
-    from lamina.app.streamedcontext import remote_context
-
     if not is_remote(context):
         yield read_context(os.path.abspath(context), dockerfile, cwd=os.getcwd())
         return
-    from lamina.app.wiring import remote_sources
-
     remote = remote_sources(store, settings, env=os.environ, clock=time.time)
     with remote_context(context, dockerfile, remote=remote, store=store, cancel=cancel) as found:
         yield found
@@ -211,11 +208,6 @@ def pull(
     Raises:
         LaminaError: NOT_FOUND, DENIED, UNAVAILABLE, INTEGRITY...
     """
-    from lamina.app.pulling import PullOptions, pull_image
-    from lamina.image import resolve
-    from lamina.spec.platform import Platform, host
-    from lamina.tasks import CancelToken as Token
-
     store = open_store(root)
     token = cancel or Token()
     wanted = Platform.parse(platform) if platform else None
@@ -247,10 +239,6 @@ def push(
     Raises:
         LaminaError: NOT_FOUND (no image has the name), DENIED, UNAVAILABLE...
     """
-    from lamina.app.pushing import push_image
-    from lamina.spec.platform import host
-    from lamina.tasks import CancelToken as Token
-
     token = cancel or Token()
     registries = _registries(settings or load_settings(os.environ, uid=own_uid()), token)
     try:
@@ -267,8 +255,6 @@ def push(
 
 
 def _registries(settings: Settings, cancel: CancelToken) -> Registries:
-    from lamina.app.registries import connect
-
     return connect(os.environ, uid=own_uid(), settings=settings, clock=time.time, cancel=cancel)
 
 
@@ -292,8 +278,6 @@ def run(
     Raises:
         LaminaError: NOT_FOUND (image), CONFLICT (name or port), and whatever kept it from starting.
     """
-    from lamina.app import containers
-
     chosen = settings or load_settings(os.environ, uid=own_uid())
     return containers.run(
         open_store(root),

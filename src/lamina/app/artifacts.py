@@ -11,13 +11,18 @@ import json
 
 from lamina.errors import Kind, LaminaError
 from lamina.events import Phase
+from lamina.registry import protocol
+from lamina.registry.graph import copy_graph
+from lamina.registry.upload import RegistrySink
 from lamina.spec import mediatype
+from lamina.spec.config import ImageConfig
 from lamina.spec.descriptor import Descriptor, annotations_of
 from lamina.spec.digest import Digest
 from lamina.spec.document import dump_bounded
 from lamina.spec.manifest import Index, Manifest
 from lamina.spec.reference import Reference
 from lamina.start.record import Record, replace
+from lamina.store.ports import Document
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -122,9 +127,6 @@ def list_index(entries: Sequence[Entry]) -> Index:
 
 def push_list(store: Store, registries: Registries, name: str, *, work: Work) -> Digest:
     """Push a list; images that its repository lacks are copied there from where they are."""
-    from lamina.registry.graph import copy_graph
-    from lamina.registry.upload import RegistrySink
-
     reference = Reference.parse(name).with_default_tag()
     entries = read_list(store, name)
     index = list_index(entries)
@@ -162,8 +164,6 @@ class _Near:
 
 
 def _platform_of(repository: Repository, raw: bytes, media_type: str) -> Platform:
-    from lamina.spec.config import ImageConfig
-
     config = Manifest.parse(raw, media_type=media_type).config
     with repository.open(config) as stream:
         parts = []
@@ -188,8 +188,6 @@ def _read(store: Store, name: str) -> tuple[Entry, ...] | None:
 
 
 def _write(store: Store, name: str, entries: Sequence[Entry]) -> None:
-    from lamina.store.ports import Document
-
     body = json.dumps(
         {
             "entries": [
@@ -242,10 +240,6 @@ def attach(
     Where the registry has no referrers API, the tag that stands in for it is updated (without a
     lock: registries have none).
     """
-    from lamina.registry import protocol
-    from lamina.registry.graph import copy_graph
-    from lamina.registry.upload import RegistrySink
-
     reference = Reference.parse(name).with_default_tag()
     repository = registries.repository(reference, for_push=True)
     subject = repository.resolve(str(reference.digest or reference.tag)).descriptor

@@ -5,9 +5,19 @@ from __future__ import annotations
 
 import json
 import os
+import zlib
 
+from lamina.app import containers
 from lamina.app.history import KIND, MAX_LINE, is_running, log_path, remove
+from lamina.app.run_options import MountRequest, Origin, RunOptions
+from lamina.app.run_options import configure as configure_container
+from lamina.container import lifecycle
+from lamina.container.names import new_id, new_name
 from lamina.errors import Kind, LaminaError
+from lamina.image.unpack import ensure_snapshot
+from lamina.spec.config import RunConfig
+from lamina.spec.digest import ChainID, DiffID, Digest
+from lamina.spec.identity import chain_id
 from lamina.start.record import Record, replace
 
 TYPE_CHECKING = False
@@ -17,7 +27,7 @@ if TYPE_CHECKING:
 
     from lamina.app.containers import Container, Host
     from lamina.container.ports import Mount
-    from lamina.spec.digest import ChainID, Stack
+    from lamina.spec.digest import Stack
     from lamina.store.ports import Document, Store
     from lamina.tasks import Work
 
@@ -153,8 +163,6 @@ def remove_build(store: Store, text: str) -> str:
 
 def read_lines(path: str) -> Iterator[dict[str, Any]]:
     """The JSON lines of a record's file, as many as a killed build left; none if it is missing."""
-    import zlib
-
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -259,9 +267,6 @@ def _choose(build: Build, steps: list[Step], wanted: str) -> Step:
 
 def _files(build: Build, details: dict[str, Any], step: Step) -> tuple[Stack, ChainID | None]:
     """The stack of the step's result; for a failed one its kept files, else its input's stack."""
-    from lamina.spec.digest import ChainID, Digest
-    from lamina.spec.identity import chain_id
-
     failed = step.outcome == "failed"
     if failed and build.body.get("kept"):
         return (), ChainID(Digest.parse(build.body["kept"]))
@@ -281,8 +286,6 @@ def _files(build: Build, details: dict[str, Any], step: Step) -> tuple[Stack, Ch
 
 
 def _stack(details: dict[str, Any], place: list[int]) -> Stack:
-    from lamina.spec.digest import DiffID, Digest
-
     index, length = place
     texts = details["stacks"][index][:length] if length else []
     return tuple(DiffID(Digest.parse(text)) for text in texts)
@@ -333,13 +336,6 @@ def enter(
     Raises:
         LaminaError: NOT_FOUND if the files are gone, UNSUPPORTED if there are none.
     """
-    from lamina.app import containers
-    from lamina.app.run_options import MountRequest, Origin, RunOptions
-    from lamina.app.run_options import configure as configure_container
-    from lamina.container import lifecycle
-    from lamina.container.names import new_id, new_name
-    from lamina.spec.config import RunConfig
-
     options = RunOptions(
         command=command or place.shell(),
         entrypoint=("",),
@@ -371,8 +367,6 @@ def enter(
 
 
 def _unpacked(store: Store, place: Place, *, work: Work) -> ChainID:
-    from lamina.image.unpack import ensure_snapshot
-
     if place.chain is None:
         raise LaminaError(
             f"{place.label} stands on an empty file system: there is nothing to run in it",

@@ -14,13 +14,28 @@ from contextlib import ExitStack, contextmanager
 
 from lamina.app.cachemounts import first_of_each
 from lamina.errors import Kind, LaminaError
+from lamina.exporter.destination import write_aside
+from lamina.exporter.ports import Exported
+from lamina.layer.apply import extract
+from lamina.layer.compress import decompressed
+from lamina.layer.create import create_layer
+from lamina.layer.entry import EntryType
+from lamina.layer.tarread import read_tar
+from lamina.layer.walk import tree_items
+from lamina.registry.graph import copy_graph
+from lamina.registry.journal import StoreJournal
+from lamina.registry.layout import LayoutEnd
+from lamina.registry.upload import RegistrySink
 from lamina.spec import mediatype
 from lamina.spec.descriptor import Descriptor
 from lamina.spec.digest import Digest
 from lamina.spec.document import MAX_DOCUMENT, dump_bounded
 from lamina.spec.manifest import Manifest
 from lamina.spec.reference import Reference
-from lamina.start.record import Record
+from lamina.start.record import Record, replace
+from lamina.store.cachemounts import hold_cache, put_cache, walk
+from lamina.system.temporary import make_temporary
+from lamina.system.userns import enter, is_host_root
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,7 +45,6 @@ if TYPE_CHECKING:
     from lamina.app.copying import Place
     from lamina.layer.entry import Items
     from lamina.registry.client import Registries
-    from lamina.registry.layout import LayoutEnd
     from lamina.registry.ports import Source
     from lamina.store.cachemounts import StoredCache
     from lamina.store.ports import Store
@@ -131,9 +145,6 @@ def export_caches(
 @contextmanager
 def _scratch(store: Store) -> Iterator[LayoutEnd]:
     """An image layout on the store's disk, gone at the end."""
-    from lamina.registry.layout import LayoutEnd
-    from lamina.system.temporary import make_temporary
-
     place = make_temporary(os.path.join(store.root, "tmp", "caches"), "cache-")
     try:
         layout = LayoutEnd(os.path.join(place.path, "layout"))
@@ -153,11 +164,6 @@ def _pack(
     cancel: CancelToken,
 ) -> Entry:
     """The cache's tree as a layer in the scratch layout."""
-    from lamina.layer.create import create_layer
-    from lamina.layer.walk import tree_items
-    from lamina.store.cachemounts import hold_cache
-    from lamina.system.userns import enter
-
     enter()  # steps made files of other owners
     blobs = os.path.join(scratch.path, "blobs", "sha256")
     os.makedirs(blobs, exist_ok=True)
@@ -190,11 +196,6 @@ def _deliver(
     *,
     work: Work,
 ) -> None:
-    from lamina.registry.graph import copy_graph
-    from lamina.registry.journal import StoreJournal
-    from lamina.registry.layout import LayoutEnd
-    from lamina.registry.upload import RegistrySink
-
     if target.kind == "oci-archive":
         _write_archive(scratch, root, target, work.cancel)
         return
@@ -225,12 +226,6 @@ def _write_archive(
     scratch: LayoutEnd, root: Descriptor, target: Place, cancel: CancelToken
 ) -> None:
     """The scratch layout as a tar, the same bytes for the same caches."""
-    from lamina.exporter.destination import write_aside
-    from lamina.exporter.ports import Exported
-    from lamina.layer.create import create_layer
-    from lamina.layer.walk import tree_items
-    from lamina.start.record import replace
-
     scratch.set_ref(root, target.name)
 
     def plain() -> Items:
@@ -266,9 +261,6 @@ def import_caches(
         CacheInUse: a step holds one of them, and not `wait`.
         LaminaError: INTEGRITY, INVALID for a hostile or damaged artifact; NOT_FOUND.
     """
-    from lamina.registry.graph import copy_graph
-    from lamina.store.cachemounts import put_cache, walk
-
     made = []
     with store.lease("cache import"), _scratch(store) as scratch:
         with _opened(registries, source, scratch, work.cancel) as (end, root):
@@ -324,8 +316,6 @@ def _not_caches(source: Place) -> LaminaError:
 def _opened(
     registries: Registries, source: Place, scratch: LayoutEnd, cancel: CancelToken
 ) -> Iterator[tuple[Source, Descriptor]]:
-    from lamina.registry.layout import LayoutEnd
-
     if source.kind == "docker":
         reference = Reference.parse(source.name).with_default_tag()
         repository = registries.repository(reference)
@@ -354,9 +344,6 @@ class _Checked:
 
 def _read_archive(path: str, target: str, cancel: CancelToken) -> None:
     """Unpack an archive of a layout, which has nothing but files and directories."""
-    from lamina.layer.apply import extract
-    from lamina.layer.entry import EntryType
-    from lamina.layer.tarread import read_tar
 
     def plain(file: IO[bytes]) -> Items:
         for entry, content in read_tar(_Checked(file, cancel)):  # type: ignore[arg-type]  # only read() is used
@@ -369,10 +356,6 @@ def _read_archive(path: str, target: str, cancel: CancelToken) -> None:
 
 
 def _unpack(scratch: LayoutEnd, entry: Entry, target: str, cancel: CancelToken) -> None:
-    from lamina.layer.apply import extract
-    from lamina.layer.compress import decompressed
-    from lamina.system.userns import enter, is_host_root
-
     with scratch.open(entry.layer) as file:
         stream = decompressed(_Checked(file, cancel))  # type: ignore[arg-type]  # only read() is used
         enter()

@@ -6,10 +6,13 @@
 
 from __future__ import annotations
 
+import fnmatch
 import os
 
 from lamina.errors import Kind, LaminaError
 from lamina.start.record import Record
+from lamina.store.cachemounts import CacheInUse, is_in_use, remove_idle, walk
+from lamina.store.usage import tree_bytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,16 +34,11 @@ class CacheInfo(Record):
 
 def list_caches(store: Store) -> list[CacheInfo]:
     """Every cache mount's directory, the last used first."""
-    from lamina.store.cachemounts import walk
-
     return inspect_caches(store, walk(store.root))
 
 
 def inspect_caches(store: Store, caches: Iterable[StoredCache]) -> list[CacheInfo]:
     """Sizes and use of these, the last used first."""
-    from lamina.store.cachemounts import is_in_use
-    from lamina.store.usage import tree_bytes
-
     found = [
         CacheInfo(cache, tree_bytes(os.path.dirname(cache.path)), is_in_use(store.root, cache))
         for cache in caches
@@ -55,8 +53,6 @@ def find_caches(store: Store, texts: Sequence[str]) -> list[StoredCache]:
     Raises:
         LaminaError: NOT_FOUND; CONFLICT if the beginning of an id fits several.
     """
-    from lamina.store.cachemounts import walk
-
     known = list(walk(store.root))
     found: dict[str, StoredCache] = {}
     for text in texts:
@@ -101,8 +97,6 @@ def remove_cache(store: Store, cache: StoredCache) -> int:
     Raises:
         CacheInUse: a step holds it.
     """
-    from lamina.store.cachemounts import CacheInUse, remove_idle
-
     freed = remove_idle(store.root, frozenset({cache.path}))
     if os.path.isdir(cache.path):
         raise CacheInUse(
@@ -123,8 +117,6 @@ class CacheFilter(Record):
 
     def takes(self, info: CacheInfo) -> bool:
         """Whether it fits."""
-        import fnmatch
-
         if self.until is not None and info.cache.last_used >= self.until:
             return False
         if self.in_use is not None and info.in_use is not self.in_use:
@@ -134,8 +126,6 @@ class CacheFilter(Record):
 
 def prune_caches(store: Store, wanted: CacheFilter) -> tuple[list[StoredCache], int]:
     """Remove the cache mounts that fit and that no step holds: which, and the bytes freed."""
-    from lamina.store.cachemounts import CacheInUse
-
     gone: list[StoredCache] = []
     freed = 0
     for info in list_caches(store):

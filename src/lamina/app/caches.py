@@ -9,10 +9,20 @@ the one before it, so there is a last one.
 
 from __future__ import annotations
 
+from lamina.buildcache.codec import INLINE_FIELD, encode_inline
+from lamina.buildcache.collecting import collect_images, collect_records, of_stacks
+from lamina.buildcache.exporting import CacheExport, DirectoryPlace, RegistryPlace
+from lamina.buildcache.importing import Imports
+from lamina.dockerfile.lower import ResolvedImage
 from lamina.errors import LaminaError
 from lamina.events import Diagnostic, Notice, Outcome, Severity, VertexDone, VertexPlanned
 from lamina.exporter.table import row_of
+from lamina.plan.ops import ImageSource
+from lamina.spec.document import DocumentTooLarge
+from lamina.spec.platform import Platform
+from lamina.spec.reference import Reference
 from lamina.start.record import replace
+from lamina.system.paths import failure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,11 +32,9 @@ if TYPE_CHECKING:
     from lamina.app.buildrequest import BuildRequest, Planned, Target
     from lamina.app.wiring import BuildHost
     from lamina.buildcache.codec import Remembered
-    from lamina.buildcache.exporting import CacheExport
-    from lamina.buildcache.importing import Imports
     from lamina.buildcache.options import CacheTo
     from lamina.builder.build import Ended
-    from lamina.dockerfile.lower import ImageRequest, ResolvedImage
+    from lamina.dockerfile.lower import ImageRequest
     from lamina.events import Event
     from lamina.exporter.ports import BuildResult
     from lamina.plan.graph import Vertex
@@ -78,22 +86,13 @@ class Caches:
         places = tuple(place for target in self._targets for place in target.request.cache_from)
         if not places:
             return None
-        from lamina.buildcache.importing import Imports
 
         def pull(reference: str, platform: str) -> None:
-            from lamina.spec.platform import Platform
-
             self._host.pull(reference, Platform.parse(platform), work=self._work)
 
         return Imports(places, self._store, registries=self._connected, pull=pull, work=self._work)
 
     def _open_export(self, spec: CacheTo) -> CacheExport:
-        from lamina.buildcache.exporting import (
-            CacheExport,
-            DirectoryPlace,
-            RegistryPlace,
-        )
-
         place = (
             DirectoryPlace(spec.dest, spec.tag, self._work.clock)
             if spec.type == "local"
@@ -191,14 +190,10 @@ class Caches:
                 )
             if current != found.root:
                 return None
-        from lamina.dockerfile.lower import ResolvedImage
-
         self.imports.take_image(reference, platform, found.config)
         return ResolvedImage(reference, found.manifest, found.config)
 
     def _current(self, reference: str) -> Digest | None:
-        from lamina.spec.reference import Reference
-
         parsed = Reference.parse(reference)
         repository = self._connected().repository(parsed)
         head = repository.head(parsed.tag) or repository.resolve(parsed.tag).descriptor
@@ -222,8 +217,6 @@ class Caches:
                 self.imports.bring(result.diff_ids, self._work.cancel)
 
     def _records(self, planned: Planned, ended: Ended) -> list[Remembered]:
-        from lamina.buildcache.collecting import collect_records
-
         return collect_records(planned.plan, self._store, ended=ended, imports=self.imports)
 
     def with_inline(
@@ -238,10 +231,6 @@ class Caches:
             text = f"inline cache is left out: with {why} the image has other layers than the steps"
             self._work.emit(Diagnostic(Severity.WARNING, "", text))
             return results
-        from lamina.buildcache.codec import INLINE_FIELD, encode_inline
-        from lamina.buildcache.collecting import of_stacks
-        from lamina.spec.document import DocumentTooLarge
-
         self._keep()
         records = self._records(planned, ended)
         cached = []
@@ -276,9 +265,6 @@ class Caches:
             self.imports.keep()
 
     def _export(self, planned: Planned, stacks: Sequence[Stack], ended: Ended) -> None:
-        from lamina.buildcache.collecting import collect_images, of_stacks
-        from lamina.plan.ops import ImageSource
-
         records = self._records(planned, ended)
         images = collect_images(planned.plan, self._store, self.imports)
         bases = frozenset(
@@ -293,8 +279,6 @@ class Caches:
                 export.finish(chosen, images, bases)
             except (LaminaError, OSError) as error:
                 if isinstance(error, OSError):
-                    from lamina.system.paths import failure
-
                     error = failure(error, f"cannot export the cache to {export.spec}")
                 if not export.spec.ignore_error:
                     raise error.about(f"exporting cache to {export.spec}") from error

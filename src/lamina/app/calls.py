@@ -7,14 +7,22 @@ depend on what it really holds are left out; `Checked.missing` names it.
 
 from __future__ import annotations
 
+from lamina.app.lowering import lower_options, resolve
+from lamina.dockerfile import outline as outlines
+from lamina.dockerfile.expand import expand
+from lamina.dockerfile.lower import Lowering, NeedImages, NeedRemotes, ResolvedImage
+from lamina.dockerfile.outline import targets as list_targets
+from lamina.dockerfile.parser import parse
 from lamina.errors import Kind, LaminaError, SourceError
+from lamina.spec.config import ImageConfig
+from lamina.spec.digest import Digest
 from lamina.start.record import Record, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from lamina.app.buildrequest import BuildRequest
     from lamina.dockerfile.ast import Dockerfile
-    from lamina.dockerfile.lower import ImageRequest, LowerOptions, ResolvedImage
+    from lamina.dockerfile.lower import ImageRequest, LowerOptions
     from lamina.dockerfile.lowered import Lowered
     from lamina.dockerfile.outline import Outline, Target
     from lamina.events import Diagnostic
@@ -34,9 +42,6 @@ class Checked(Record):
 
 def check(request: BuildRequest, store: Store) -> Checked:
     """Run every check: on the target and what it needs, or on all stages if none is named."""
-    from lamina.dockerfile.lower import Lowering
-    from lamina.dockerfile.parser import parse
-
     missing: list[str] = []
     try:
         dockerfile = parse(request.dockerfile, name=request.dockerfile_name)
@@ -60,10 +65,6 @@ def check(request: BuildRequest, store: Store) -> Checked:
 
 def outline(request: BuildRequest, store: Store) -> Outline:
     """The parameters of the target. Raises SourceError; LaminaError (NOT_FOUND) for the target."""
-    from lamina.dockerfile import outline as outlines
-    from lamina.dockerfile.lower import Lowering
-    from lamina.dockerfile.parser import parse
-
     dockerfile = parse(request.dockerfile, name=request.dockerfile_name)
     lowering = Lowering(dockerfile, _options(request))
     lowered = _lower(lowering, store, [])
@@ -79,22 +80,14 @@ def outline(request: BuildRequest, store: Store) -> Outline:
 
 def targets(request: BuildRequest) -> tuple[Target, ...]:
     """The stages. Raises SourceError."""
-    from lamina.dockerfile.outline import targets as list_targets
-    from lamina.dockerfile.parser import parse
-
     return list_targets(parse(request.dockerfile, name=request.dockerfile_name))
 
 
 def _options(request: BuildRequest) -> LowerOptions:
-    from lamina.app.lowering import lower_options
-
     return lower_options(request)
 
 
 def _lower(lowering: Lowering, store: Store, missing: list[str]) -> Lowered:
-    from lamina.app.lowering import resolve
-    from lamina.dockerfile.lower import NeedImages, NeedRemotes
-
     resolved: dict[tuple[str, str], ResolvedImage] = {}
     for _ in range(_MAX_ROUNDS):
         step = lowering.step(resolved)
@@ -115,10 +108,6 @@ def _lower(lowering: Lowering, store: Store, missing: list[str]) -> Lowered:
 
 def _unknown(wanted: ImageRequest) -> ResolvedImage:
     """An image of which nothing is known."""
-    from lamina.dockerfile.lower import ResolvedImage
-    from lamina.spec.config import ImageConfig
-    from lamina.spec.digest import Digest
-
     platform = wanted.platform
     config = ImageConfig(platform.architecture, platform.os, variant=platform.variant)
     return ResolvedImage(wanted.reference, Digest.of(b""), config)
@@ -126,8 +115,6 @@ def _unknown(wanted: ImageRequest) -> ResolvedImage:
 
 def _used_in_from(dockerfile: Dockerfile, lowered: Lowered) -> set[str]:
     """Names of the ARGs before FROM that the needed FROMs expand, and those behind them."""
-    from lamina.dockerfile.expand import expand
-
     declared = {name: default for arg in dockerfile.global_args for name, default in arg.args}
     env = dict.fromkeys(declared, "x")
     used: set[str] = set()
@@ -141,7 +128,3 @@ def _used_in_from(dockerfile: Dockerfile, lowered: Lowered) -> set[str]:
                 used.add(name)
                 todo.append(declared[name] or "")
     return used
-
-
-if TYPE_CHECKING:
-    from lamina.dockerfile.lower import Lowering

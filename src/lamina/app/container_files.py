@@ -8,8 +8,13 @@ import stat
 
 from lamina.container.rootfs import Rootfs
 from lamina.errors import Kind, LaminaError
+from lamina.layer.entry import EntryType
+from lamina.layer.lower import Lowers
 from lamina.layer.transfer import Source, Target, receive, send
+from lamina.layer.walk import is_whiteout, overlay_items
 from lamina.system.chroot import Inside, NobodyReads, pipe_writer
+from lamina.system.mounts import opened_layers
+from lamina.system.xattrs import is_opaque, xattrs_beneath
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,7 +23,6 @@ if TYPE_CHECKING:
 
     from lamina.app.containers import Container
     from lamina.layer.entry import Item
-    from lamina.layer.lower import Lowers
     from lamina.store.ports import Store
 
 _READ = 1 << 20
@@ -113,11 +117,6 @@ def export(store: Store, container: Container, write: Callable[[bytes], object])
 
 def image_items(store: Store, container: Container) -> Iterator[Item]:
     """What the container wrote, as the entries of a layer, without what was only mounted on."""
-    from lamina.layer.entry import EntryType
-    from lamina.layer.lower import Lowers
-    from lamina.layer.walk import overlay_items
-    from lamina.system.mounts import opened_layers
-
     mount = store.snapshots.mount_of(container.id)
     with opened_layers(mount.lowers) as paths:
         lowers = Lowers(paths)
@@ -134,9 +133,6 @@ def changes(store: Store, container: Container) -> Iterator[tuple[str, bytes]]:
     A directory is changed if its mode or owner is, or something in it was added, changed or
     deleted, as Docker lists it; times of directories do not count.
     """
-    from lamina.layer.lower import Lowers
-    from lamina.system.mounts import opened_layers
-
     mount = store.snapshots.mount_of(container.id)
     with opened_layers(mount.lowers) as lowers:
         found = dict(_compared(os.fsencode(mount.upper), b"", Lowers(lowers)))
@@ -152,9 +148,6 @@ def changes(store: Store, container: Container) -> Iterator[tuple[str, bytes]]:
 def _compared(
     upper: bytes, directory: bytes, lowers: Lowers, *, is_new: bool = False
 ) -> Iterator[tuple[bytes, str]]:
-    from lamina.layer.walk import is_whiteout
-    from lamina.system.xattrs import is_opaque, xattrs_beneath
-
     full = upper + b"/" + directory if directory else upper
     names: set[bytes] = set()
     with os.scandir(full) as entries:

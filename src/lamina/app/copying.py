@@ -4,15 +4,29 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from contextlib import ExitStack, contextmanager
 
+from lamina.app.images import save_images
 from lamina.app.pulling import choose_platform
 from lamina.errors import Kind, LaminaError
 from lamina.events import Phase
+from lamina.exporter.destination import write_aside
+from lamina.exporter.ports import Exported
+from lamina.image.archive_read import load_archive
 from lamina.image.names import set_names
 from lamina.image.resolve import find_target
+from lamina.registry.graph import copy_graph
+from lamina.registry.journal import StoreJournal
+from lamina.registry.layout import LayoutEnd
+from lamina.registry.storeend import StoreEnd
+from lamina.registry.upload import RegistrySink
+from lamina.spec import mediatype
+from lamina.spec.manifest import MAX_INDEX_DEPTH, Index
 from lamina.spec.reference import Reference, is_dangling
 from lamina.start.record import Record, replace
+from lamina.store import open_store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,8 +78,6 @@ def copy(
     Raises:
         LaminaError: as the two ends say; USAGE for a target without a name where it needs one.
     """
-    from lamina.registry.graph import copy_graph
-
     ends = _Ends(store, registries, options, cancel=work.cancel, clock=work.clock)
     with ExitStack() as stack:
         stack.enter_context(store.lease("copy"))
@@ -86,9 +98,6 @@ def copy(
 
 def _chosen(end: Source, root: Descriptor, options: CopyOptions) -> Descriptor:
     """The root itself, or the image of the index for the platform."""
-    from lamina.spec import mediatype
-    from lamina.spec.manifest import MAX_INDEX_DEPTH, Index
-
     for _ in range(MAX_INDEX_DEPTH + 1):
         if root.media_type not in mediatype.INDEXES or options.all_platforms:
             return replace(root, platform=None, annotations=())
@@ -118,9 +127,6 @@ class _Ends:
     @contextmanager
     def source(self, place: Place) -> Iterator[tuple[Source, Descriptor]]:
         """What to read from, and the manifest or index that `place` names there."""
-        from lamina.registry.layout import LayoutEnd
-        from lamina.registry.storeend import StoreEnd
-
         match place.kind:
             case "docker":
                 reference = Reference.parse(place.name).with_default_tag()
@@ -142,11 +148,6 @@ class _Ends:
         self, place: Place, root: Descriptor, *, source: Place
     ) -> Iterator[tuple[Sink, Callable[[], object]]]:
         """What to write `root` to, and what gives it its name there when it is complete."""
-        from lamina.registry.journal import StoreJournal
-        from lamina.registry.layout import LayoutEnd
-        from lamina.registry.storeend import StoreEnd
-        from lamina.registry.upload import RegistrySink
-
         match place.kind:
             case "docker":
                 reference = Reference.parse(place.name)
@@ -182,11 +183,6 @@ class _Ends:
 @contextmanager
 def _scratch_store(store: Store) -> Iterator[Store]:
     """A store of its own for an archive on its way, gone at the end."""
-    import shutil
-    import tempfile
-
-    from lamina.store import open_store
-
     parent = os.path.join(store.root, "tmp")
     os.makedirs(parent, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=parent, prefix="copy-") as place:
@@ -203,8 +199,6 @@ def _scratch_store(store: Store) -> Iterator[Store]:
 def _loaded(
     store: Store, place: Place, options: CopyOptions, *, cancel: CancelToken
 ) -> Iterator[tuple[Store, Descriptor]]:
-    from lamina.image.archive_read import load_archive
-
     with _scratch_store(store) as inner:
         with open(place.path, "rb") as file:
             images = load_archive(
@@ -242,10 +236,6 @@ def _mounts_of(source: Place, target: Reference) -> Callable[[object], Sequence[
 def _save(
     inner: Store, root: Descriptor, place: Place, options: CopyOptions, *, cancel: CancelToken
 ) -> None:
-    from lamina.app.images import save_images
-    from lamina.exporter.destination import write_aside
-    from lamina.exporter.ports import Exported
-
     names = [str(Reference.parse(place.name).with_default_tag())] if place.name else []
     set_names(inner, names, root)
     texts = names or [

@@ -9,9 +9,21 @@ from __future__ import annotations
 
 import os
 
+from lamina.app.containers import find, list_containers
+from lamina.app.images import collect_garbage, created_of
+from lamina.app.removing import forget, image_users, users_of
+from lamina.container.lifecycle import remove_stray
 from lamina.errors import Kind, LaminaError
 from lamina.events import silent
+from lamina.image.ids import held_names
+from lamina.image.resolve import open_preferred
+from lamina.spec.platform import host
+from lamina.spec.reference import Reference
 from lamina.start.record import Record
+from lamina.store.eviction import cache_usage, choose
+from lamina.store.gc import collect, mark_of
+from lamina.store.local import LocalStore
+from lamina.store.usage import measure, tree_bytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,7 +35,6 @@ if TYPE_CHECKING:
     from lamina.spec.descriptor import Descriptor
     from lamina.spec.platform import Platform
     from lamina.store.eviction import CacheEntry, CacheUsage, Limits
-    from lamina.store.local import LocalStore
     from lamina.store.ports import Store
 
 
@@ -101,10 +112,6 @@ def _has(labels: dict[str, str], wanted: tuple[str, str | None]) -> bool:
 
 def disk_usage(store: Store) -> DiskUsage:
     """Where the bytes of the store are."""
-    from lamina.store.eviction import cache_usage
-    from lamina.store.local import LocalStore
-    from lamina.store.usage import measure
-
     assert isinstance(store, LocalStore)
     with store.lease("df"):
         parts = measure(store)
@@ -145,14 +152,6 @@ def disk_usage(store: Store) -> DiskUsage:
 
 def _images(store: LocalStore, sizes: dict[str, int]) -> tuple[list[ImageUse], set[str], set[str]]:
     """Images by id, the blobs and snapshots that they need, and those that containers use."""
-    from lamina.app.images import created_of
-    from lamina.app.removing import image_users, users_of
-    from lamina.image.ids import held_names
-    from lamina.image.resolve import open_preferred
-    from lamina.spec.platform import host
-    from lamina.spec.reference import Reference
-    from lamina.store.gc import mark_of
-
     platform = host(os.uname().machine)
     held = held_names(store)
     containers = image_users(store)
@@ -190,8 +189,6 @@ def _containers(
     store: LocalStore, directories: dict[str, int], snapshots: dict[str, int]
 ) -> tuple[list[ContainerUse], set[str]]:
     """Containers, and the snapshots that are their own."""
-    from lamina.app.containers import list_containers
-
     uses = []
     for container in list_containers(store):
         size = directories.get(container.id, 0) + snapshots.get(container.id, 0)
@@ -204,10 +201,6 @@ def _containers(
 
 def prune_containers(store: Store, host: Host, *, wanted: PruneFilter) -> Pruned:
     """Remove the containers that do not run."""
-    from lamina.app.containers import find, list_containers
-    from lamina.store.local import LocalStore
-    from lamina.store.usage import tree_bytes
-
     assert isinstance(store, LocalStore)
     gone: list[str] = []
     freed = 0
@@ -234,8 +227,6 @@ def prune_containers(store: Store, host: Host, *, wanted: PruneFilter) -> Pruned
 
 def _remove_strays(store: LocalStore) -> int:
     """Remove what killed processes left of containers that they made; bytes freed."""
-    from lamina.container.lifecycle import remove_stray
-
     names = os.listdir(os.path.join(store.root, "containers"))  # before the records are read
     known = {document.id for document in store.documents.list("container")}
     return sum(remove_stray(store, name) for name in names if name not in known)
@@ -259,10 +250,6 @@ def prune_images(
     """Remove dangling images, or `all_unused` ones; those that a container uses stay. What nothing
     needs any more, and downloads that were broken off, go too.
     """
-    from lamina.app.images import collect_garbage
-    from lamina.app.removing import forget, image_users, users_of
-    from lamina.image.ids import held_names
-
     with store.lease("prune"):
         held = held_names(store)
         users = image_users(store)
@@ -280,9 +267,6 @@ def prune_images(
 
 def _matches(store: Store, target: Descriptor, wanted: PruneFilter, platform: Platform) -> bool:
     """Whether the filter takes the image; never one that cannot be read."""
-    from lamina.app.images import created_of
-    from lamina.image.resolve import open_preferred
-
     try:
         image = open_preferred(store, target, platform)
     except LaminaError:
@@ -292,10 +276,6 @@ def _matches(store: Store, target: Descriptor, wanted: PruneFilter, platform: Pl
 
 def prune_cache(store: Store, limits: Limits, *, emit: Emitter = silent) -> Pruned:
     """Remove build cache, the least recently used first, as far as the limits say."""
-    from lamina.store.eviction import cache_usage, choose
-    from lamina.store.gc import collect
-    from lamina.store.local import LocalStore
-
     assert isinstance(store, LocalStore)
     disk = os.statvfs(store.root)
     gone = choose(cache_usage(store), limits, free_bytes=disk.f_bavail * disk.f_frsize)

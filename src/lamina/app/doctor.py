@@ -6,14 +6,25 @@ from __future__ import annotations
 import os
 import tempfile
 
+from lamina.container.host import kernel_version
+from lamina.container.keeping import ForkedHelpers
+from lamina.container.network.ports import first_free_port
+from lamina.container.network.usernet import UserNetwork, find_way
+from lamina.container.runtime import find_runtime
 from lamina.errors import LaminaError
+from lamina.layer.walk import is_whiteout
 from lamina.start.record import Record
+from lamina.store.layerform import makes_images
+from lamina.system.mounts import overlay_fd
+from lamina.system.overlay import OverlayMount
+from lamina.system.programs import find_program
 from lamina.system.userns import (
     HOST,
     MAPPED,
     enter,
     ids_hint,
     is_host_root,
+    mapped_count,
     own_uid,
     state,
 )
@@ -74,8 +85,6 @@ def _tried(name: str, look: Callable[[], Finding]) -> Finding:
 
 
 def _kernel() -> Finding:
-    from lamina.container.host import kernel_version
-
     release = os.uname().release
     version = kernel_version(release)
     if version < _OLDEST and not is_host_root():
@@ -102,8 +111,6 @@ def _identity() -> Iterator[Finding]:
 
 
 def _ids() -> Finding:
-    from lamina.system.userns import mapped_count
-
     count = mapped_count()
     if state() != MAPPED:
         return Finding("ids", LACKS, "your own id only: images with other owners fail", ids_hint())
@@ -124,10 +131,6 @@ def _place(root: str) -> Finding:
 
 def _overlay(root: str) -> Finding:
     """A file is hidden and a directory replaced through an overlay on the store's filesystem."""
-    from lamina.layer.walk import is_whiteout
-    from lamina.system.mounts import overlay_fd
-    from lamina.system.overlay import OverlayMount
-
     with _scratch(root) as place:
         lower, upper, work = (f"{place}/{name}" for name in ("lower", "upper", "work"))
         for directory in (lower, upper, work, f"{lower}/d"):
@@ -150,8 +153,6 @@ def _scratch(root: str) -> tempfile.TemporaryDirectory[str]:
 
 
 def _layers(store: Store, settings: Settings) -> Finding:
-    from lamina.store.layerform import makes_images
-
     if makes_images(f"{store.root}/snapshots", settings.layers):
         return Finding("layers", WORKS, "mounted as EROFS files")
     if settings.layers == "directories":
@@ -161,15 +162,11 @@ def _layers(store: Store, settings: Settings) -> Finding:
 
 
 def _runtime(store: Store, settings: Settings, search_path: str) -> Finding:
-    from lamina.container.runtime import find_runtime
-
     found = find_runtime(store.root, override=settings.runtime, search_path=search_path)
     return Finding("runtime", WORKS, f"{found.name} {found.version} ran a container")
 
 
 def _limits(store: Store, settings: Settings, search_path: str) -> Finding:
-    from lamina.container.runtime import find_runtime
-
     found = find_runtime(store.root, override=settings.runtime, search_path=search_path)
     if found.manager != "disabled":
         return Finding("limits", WORKS, f"control groups: {', '.join(found.cgroups.controllers)}")
@@ -180,15 +177,10 @@ def _limits(store: Store, settings: Settings, search_path: str) -> Finding:
 def _network(root: str) -> Finding:
     """A namespace that something leads out of."""
     if is_host_root():
-        from lamina.system.programs import find_program
-
         if find_program("nft", search_path="/usr/sbin:/sbin:/usr/bin:/bin"):
             return Finding("network", WORKS, "a bridge, with nft")
         mend = "install nftables"
         return Finding("network", LACKS, "no nft: containers cannot reach other hosts", mend)
-    from lamina.container.keeping import ForkedHelpers
-    from lamina.container.network.usernet import UserNetwork, find_way
-
     way = find_way()
     if not way.programs:
         text = f"the host's network is used: {way.why}"
@@ -201,8 +193,6 @@ def _network(root: str) -> Finding:
 
 
 def _ports() -> Finding:
-    from lamina.container.network.ports import first_free_port
-
     first = 1 if is_host_root() else first_free_port()
     if first <= 80:
         return Finding("ports", WORKS, "all that are used by servers can be published")
@@ -226,8 +216,6 @@ def _certificates(settings: Settings) -> Finding:
 
 
 def _bootstrap(search_path: str) -> Finding:
-    from lamina.system.programs import find_program
-
     missing = [
         name
         for name in ("mmdebstrap", "busybox")

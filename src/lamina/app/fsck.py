@@ -9,14 +9,19 @@ are: while they are there GC keeps what they point to, until the image is remove
 
 from __future__ import annotations
 
+import json
 import os
 
+from lamina.container.lifecycle import remove_stray
 from lamina.errors import Kind, LaminaError
+from lamina.image.unpack import ensure_blob
+from lamina.registry.storeend import StoreEnd
 from lamina.spec import mediatype
 from lamina.spec.digest import DiffID, Digest
 from lamina.spec.identity import chain_ids
 from lamina.spec.reference import Reference, is_dangling
 from lamina.start.record import Record
+from lamina.store.cachemounts import remove_unnamed
 from lamina.store.copies import find_copy, forget_copies
 from lamina.store.fsck import (
     MOUNT,
@@ -25,6 +30,8 @@ from lamina.store.fsck import (
     Needed,
 )
 from lamina.store.fsck_snapshots import Fresh, SnapshotCheck, Stacked, quarantined, sound_blobs
+from lamina.store.local import LocalStore
+from lamina.system.removal import remove_tree
 from lamina.system.userns import enter
 
 TYPE_CHECKING = False
@@ -33,7 +40,6 @@ if TYPE_CHECKING:
 
     from lamina.registry.client import Registries, Repository
     from lamina.spec.descriptor import Descriptor
-    from lamina.store.local import LocalStore
     from lamina.store.ports import Store
     from lamina.tasks import CancelToken, Work
 
@@ -75,8 +81,6 @@ def check_store(
     Raises:
         LaminaError: as `userns.enter`: layers have files of other owners.
     """
-    from lamina.store.local import LocalStore
-
     assert isinstance(store, LocalStore)
     enter()
     with store.lease("fsck"):
@@ -186,8 +190,6 @@ class _Mender:
     # Blobs ----------------------------------------------------------------------------------------
 
     def _blob(self, finding: Finding) -> Outcome:
-        from lamina.registry.storeend import StoreEnd
-
         digest = Digest.parse(finding.subject)
         descriptor = self.needed.descriptors.get(finding.subject)
         is_document = descriptor is not None and not mediatype.is_layer(descriptor.media_type)
@@ -254,8 +256,6 @@ class _Mender:
         raise failure
 
     def _fetched_layer(self, descriptor: Descriptor, finding: Finding) -> str:
-        from lamina.registry.storeend import StoreEnd
-
         failure = _nowhere(finding)
         for name, repository in self._sources(finding):
             try:
@@ -278,8 +278,6 @@ class _Mender:
 
     def _remade(self, digest: Digest) -> str | None:
         """Made again from the snapshot, if that gives the same bytes."""
-        from lamina.image.unpack import ensure_blob
-
         for diff_id, compression in self._layers_of(str(digest)):
             for stack in self.needed.stacks:
                 if diff_id not in stack or not compression:
@@ -328,8 +326,6 @@ class _Mender:
 
     def _forget_results(self, chain: str) -> None:
         """Forget cache records that stand on the snapshot, and the snapshot as far as it is free."""
-        import json
-
         for key, text in self._store.database.read("SELECT key, result FROM cache"):
             stack = [DiffID(Digest.parse(part)) for part in json.loads(text)]
             if chain in map(str, chain_ids(stack)):
@@ -349,9 +345,6 @@ class _Mender:
         return Outcome(finding, "repaired", "written again from the database")
 
     def _stray(self, finding: Finding) -> Outcome:
-        from lamina.store.cachemounts import remove_unnamed
-        from lamina.system.removal import remove_tree
-
         if finding.part == MOUNT:
             freed = remove_unnamed(self._store.root, os.path.basename(finding.subject))
             return Outcome(finding, "repaired", f"removed, {freed} bytes")
@@ -360,8 +353,6 @@ class _Mender:
             os.rename(path, quarantined(self._store, finding.subject.replace("/", "-")))
             return Outcome(finding, "repaired", "put into quarantine")
         if finding.subject.startswith("containers"):
-            from lamina.container.lifecycle import remove_stray
-
             freed = remove_stray(self._store, os.path.basename(path))
             if os.path.lexists(path):
                 return Outcome(finding, "stray", "left alone: it is being made or removed")

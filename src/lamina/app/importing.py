@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
+import tempfile
+
 from lamina.image.changes import changed
 from lamina.image.names import set_names
 from lamina.image.pack import Packed, PackOptions, pack_image, sorted_tar_items
 from lamina.image.times import format_time
+from lamina.layer.compress import decompressed
+from lamina.layer.walk import tree_items
 from lamina.spec.config import RunConfig
 from lamina.start.record import Record
 
@@ -42,10 +46,6 @@ def import_tar(
         LaminaError: INVALID or INTEGRITY for a bad archive, a bad change, EXHAUSTED for a full
             disk. The store has no new name then.
     """
-    import tempfile
-
-    from lamina.layer.compress import decompressed
-
     packing = pack_options(options)
     with store.lease("import"), tempfile.TemporaryFile(dir=f"{store.root}/ingest") as spool:
         items = sorted_tar_items(decompressed(stream), spool, cancel=cancel)
@@ -58,8 +58,6 @@ def import_directory(
     store: Store, path: str, options: ImportOptions, *, key: str, cancel: CancelToken
 ) -> Packed:
     """The image of a directory tree, owners as they are. Raises as `import_tar`, and OSError."""
-    from lamina.layer.walk import tree_items
-
     packing = pack_options(options)
     with store.lease("import"):
         packed = pack_image(store, tree_items(path), packing, key=key, cancel=cancel)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 
 from lamina.errors import Kind, LaminaError
 
@@ -20,8 +21,6 @@ def processes(container: Container, options: Sequence[str]) -> list[str]:
     Raises LaminaError: CONFLICT if it does not run, INVALID for options that ps refuses or that show
     no PID, UNSUPPORTED without ps on this host.
     """
-    import subprocess
-
     state = container.state()
     if not state.is_running:
         raise LaminaError(f"container {container.id} is not running", kind=Kind.CONFLICT)

@@ -8,12 +8,19 @@ from contextlib import ExitStack, closing, contextmanager
 from lamina.errors import Kind, LaminaError
 from lamina.events import Notice, Phase
 from lamina.image.names import set_names
+from lamina.image.unpack import ensure_snapshot
 from lamina.image.view import Image, PlatformNotFound
+from lamina.registry.arrivals import Arrivals, ArrivingEnd, ArrivingImage, can_unpack
+from lamina.registry.graph import copy_graph, every
+from lamina.registry.storeend import StoreEnd
 from lamina.spec import mediatype
 from lamina.spec.descriptor import Descriptor
+from lamina.spec.document import MAX_DOCUMENT
 from lamina.spec.identity import MAX_LAYERS, chain_ids
+from lamina.spec.manifest import MAX_INDEX_DEPTH, Index, Manifest
 from lamina.spec.reference import DEFAULT_REGISTRY, Reference
 from lamina.start.record import Record, replace
+from lamina.tasks import CancelToken, TaskGroup
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,10 +29,9 @@ if TYPE_CHECKING:
     from lamina.events import Emitter
     from lamina.registry.client import Registries, Repository
     from lamina.registry.ports import Sink
-    from lamina.spec.manifest import Manifest
     from lamina.spec.platform import Platform
     from lamina.store.ports import Store
-    from lamina.tasks import CancelToken, Work
+    from lamina.tasks import Work
 
 
 class Pulled(Record):
@@ -116,9 +122,6 @@ def _up_to_date(
 def _fetch(
     store: Store, repository: Repository, target: Descriptor, options: PullOptions, *, work: Work
 ) -> None:
-    from lamina.registry.graph import copy_graph, every
-    from lamina.registry.storeend import StoreEnd
-
     wanted = options.platform or options.host
 
     def choose(entries: Sequence[Descriptor]) -> Sequence[Descriptor]:
@@ -144,9 +147,6 @@ def _fetch(
 
 def _unpackable(repository: Repository, target: Descriptor, wanted: Platform) -> Manifest | None:
     """The manifest of the image to unpack, if there is one that can be."""
-    from lamina.registry.arrivals import can_unpack
-    from lamina.spec.manifest import MAX_INDEX_DEPTH, Index, Manifest
-
     try:
         for _ in range(MAX_INDEX_DEPTH):
             if target.media_type not in mediatype.INDEXES:
@@ -165,9 +165,6 @@ def _fetch_and_unpack(
     store: Store, manifest: Manifest, copy: Callable[[Sink, CancelToken], None], *, work: Work
 ) -> None:
     """Run `copy` into the store; beside it, unpack the layers of `manifest` as they arrive."""
-    from lamina.registry.arrivals import Arrivals, ArrivingEnd, ArrivingImage
-    from lamina.tasks import TaskGroup
-
     with ExitStack() as stack:
         group = TaskGroup(work.cancel)
         arrivals = stack.enter_context(closing(Arrivals(store, group.token)))
@@ -187,8 +184,6 @@ def _fetch_and_unpack(
 
 def _unpack_present(store: Store, target: Descriptor, options: PullOptions, *, work: Work) -> None:
     """Unpack what was pulled packed before."""
-    from lamina.image.unpack import ensure_snapshot
-
     stack = Image.open(store, target, platform=options.platform or options.host).config().diff_ids
     if len(stack) <= MAX_LAYERS:
         with _packed_if_denied(work.emit):
@@ -235,9 +230,6 @@ def _check(
     Raises:
         LaminaError: UNSUPPORTED (an artifact, or layers kept elsewhere), INTEGRITY.
     """
-    from lamina.spec.document import MAX_DOCUMENT
-    from lamina.spec.manifest import Manifest
-
     if target.media_type in mediatype.MANIFESTS:
         raw = store.content.read(target.digest, limit=MAX_DOCUMENT)
         config = Manifest.parse(raw, media_type=target.media_type).config
@@ -279,9 +271,6 @@ def _check(
 
 def _record_present(store: Store, descriptor: Descriptor) -> None:
     """Record a blob that was here before (a layer of a manifest that was never unpacked)."""
-    from lamina.registry.storeend import StoreEnd
-    from lamina.tasks import CancelToken
-
     StoreEnd(store).record_layer(descriptor, CancelToken())
 
 

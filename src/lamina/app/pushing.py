@@ -6,11 +6,15 @@ from __future__ import annotations
 from lamina.errors import Kind, LaminaError
 from lamina.events import Notice, Phase
 from lamina.image.view import Image
+from lamina.registry.graph import copy_graph
+from lamina.registry.journal import StoreJournal
+from lamina.registry.storeend import StoreEnd
+from lamina.registry.upload import RegistrySink
 from lamina.spec import mediatype
 from lamina.spec.document import MAX_DOCUMENT
 from lamina.spec.manifest import Index, Manifest
 from lamina.spec.reference import Reference, is_dangling
-from lamina.start.record import Record
+from lamina.start.record import Record, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -66,11 +70,6 @@ def push_image(
             kind=Kind.NOT_FOUND,
             hint="name it with 'lamina tag IMAGE " + reference.familiar() + "'",
         )
-    from lamina.registry.graph import copy_graph
-    from lamina.registry.journal import StoreJournal
-    from lamina.registry.storeend import StoreEnd
-    from lamina.registry.upload import RegistrySink
-
     with store.lease("push"):
         target = _pushable(store, named.target, platform, host, work.emit, reference)
         journal = StoreJournal(store, clock=work.clock)
@@ -153,8 +152,6 @@ def _pushable(
             f"only the one for {chosen.platform} is pushed"
         )
     )
-    from lamina.start.record import replace
-
     return replace(chosen, platform=None, annotations=())
 
 

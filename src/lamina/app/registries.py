@@ -3,15 +3,18 @@
 
 from __future__ import annotations
 
+from lamina.registry import registriesconf
+from lamina.registry.client import Registries
+from lamina.registry.config import CredentialStore, credential_files
+from lamina.registry.endpoints import CERTIFICATE_DIRECTORIES, Hosts, NetworkSettings
+from lamina.registry.transport import Proxies
+from lamina.version import __version__
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from lamina.app.settings import Settings
-    from lamina.registry.client import Registries
-    from lamina.registry.config import CredentialStore
-    from lamina.registry.endpoints import NetworkSettings
-    from lamina.registry.transport import Proxies
     from lamina.tasks import CancelToken
 
 
@@ -28,10 +31,6 @@ def connect(
     Raises:
         LaminaError: INVALID for a broken registries.conf.
     """
-    from lamina.registry import registriesconf
-    from lamina.registry.client import Registries
-    from lamina.registry.endpoints import Hosts
-
     return Registries(
         Hosts(network(env, settings=settings), clock=clock),
         registriesconf.load(env),
@@ -42,9 +41,6 @@ def connect(
 
 def network(env: Mapping[str, str], *, settings: Settings) -> NetworkSettings:
     """How hosts are reached: proxies, certificates, trusted token servers."""
-    from lamina.registry.endpoints import CERTIFICATE_DIRECTORIES, NetworkSettings
-    from lamina.version import __version__
-
     base = env.get("XDG_CONFIG_HOME", "") or (f"{env['HOME']}/.config" if env.get("HOME") else "")
     directories = (f"{base}/containers/certs.d",) if base else ()
     return NetworkSettings(
@@ -57,14 +53,10 @@ def network(env: Mapping[str, str], *, settings: Settings) -> NetworkSettings:
 
 def credential_store(env: Mapping[str, str], *, uid: int) -> CredentialStore:
     """Where this user's passwords for registries are."""
-    from lamina.registry.config import CredentialStore, credential_files
-
     return CredentialStore(credential_files(env, uid=uid))
 
 
 def _proxies(env: Mapping[str, str]) -> Proxies:
-    from lamina.registry.transport import Proxies
-
     def value(name: str) -> str:
         return env.get(name, "") or env.get(name.lower(), "")
 

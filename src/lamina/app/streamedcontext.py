@@ -3,10 +3,17 @@
 
 from __future__ import annotations
 
+import io
 from contextlib import contextmanager
 
 from lamina.app.buildcontext import MAX_DOCKERFILE, BuildContext, in_temporary
 from lamina.errors import Kind, LaminaError
+from lamina.layer.apply import extract
+from lamina.layer.compress import decompressed
+from lamina.layer.tarread import begins_tar
+from lamina.plan.ops import GitSource
+from lamina.spec.gitref import is_commit, parse_git_ref
+from lamina.system.temporary import make_temporary
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,8 +52,6 @@ def remote_context(
     Raises:
         LaminaError: as `piped_context`, and what `remote` raises.
     """
-    from lamina.spec.gitref import parse_git_ref
-
     with remote, store.lease("build context"):
         git = parse_git_ref(path)
         if git is not None:
@@ -73,9 +78,6 @@ def checkout(
     Raises:
         LaminaError: INTEGRITY if the commit is not the one that the reference asks for.
     """
-    from lamina.plan.ops import GitSource
-    from lamina.spec.gitref import is_commit
-
     commit, ref = git.ref, ""
     if not is_commit(commit):
         found = remote.git(git.remote, git.ref, cancel=cancel)
@@ -105,10 +107,6 @@ def piped_context(stream: BinaryIO, file: str = "", *, scratch: str) -> Iterator
         LaminaError: as `read_context`, USAGE (`file` beside a Dockerfile), and what `extract`
             raises for a broken archive.
     """
-    import io
-
-    from lamina.system.temporary import make_temporary
-
     buffered = stream if isinstance(stream, io.BufferedReader) else io.BufferedReader(stream)  # type: ignore[type-var]  # a raw stream is enough
     made = make_temporary(scratch, "context-")
     try:
@@ -122,15 +120,10 @@ def piped_context(stream: BinaryIO, file: str = "", *, scratch: str) -> Iterator
 
 
 def _is_archive(head: bytes) -> bool:
-    from lamina.layer.tarread import begins_tar
-
     return head.startswith(_COMPRESSED) or head[_USTAR] == b"ustar" or begins_tar(head[:_BLOCK])
 
 
 def _unpack(stream: IO[bytes], directory: str) -> None:
-    from lamina.layer.apply import extract
-    from lamina.layer.compress import decompressed
-
     extract(decompressed(stream), directory, setid=True)
 
 

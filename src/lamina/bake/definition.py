@@ -12,6 +12,7 @@ import json
 import posixpath
 import re
 
+from lamina.bake.compose import is_compose, parse_compose
 from lamina.bake.hcl import Block, Definition, parse_hcl, parse_json
 from lamina.bake.scope import Scope
 from lamina.bake.values import BakeError, to_text
@@ -98,8 +99,6 @@ def read_definition(
         BakeError: a file or an expression is wrong.
         LaminaError: kind UNSUPPORTED for what bake has and lamina does not.
     """
-    from lamina.bake.compose import is_compose, parse_compose
-
     compose: list[tuple[str, str]] = []
     definitions: list[Definition] = []
     for name, text in files:

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import itertools
 import json
 import math
 import posixpath
 import re
+from urllib.parse import quote_plus
 
 from lamina.bake.values import BakeError, get, to_number, to_text
 from lamina.errors import Kind, LaminaError
@@ -192,8 +194,6 @@ def _has_index(values: Any, key: Any) -> bool:
 
 
 def _set_product(*lists: list[Any]) -> list[list[Any]]:
-    import itertools
-
     return [list(each) for each in itertools.product(*lists)]
 
 
@@ -205,8 +205,6 @@ def _hash(name: str) -> Callable[[str], str]:
 
 
 def _url_encode(text: str) -> str:
-    from urllib.parse import quote_plus
-
     return quote_plus(text)
 
 

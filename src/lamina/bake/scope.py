@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 
+from lamina.bake.functions import call_builtin
 from lamina.bake.hcl import (
     Block,
     Definition,
@@ -344,8 +345,6 @@ class Scope:
 
     def call(self, name: str, arguments: Sequence[Any]) -> Any:
         """The result of a function of the file or of bake's. Raises BakeError."""
-        from lamina.bake.functions import call_builtin
-
         block = self._functions.get(name)
         if block is None:
             return call_builtin(name, arguments)

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 
 from lamina.bootstrap.contained import SECOND, file_item
 from lamina.errors import Kind, LaminaError
@@ -88,8 +90,6 @@ def check_busybox(options: BootstrapOptions, suite: str) -> None:
 
 
 def host_busybox(search_path: str) -> str:
-    import shutil
-
     binary = shutil.which("busybox", path=search_path)
     if binary is None:
         raise LaminaError(
@@ -145,8 +145,6 @@ def busybox_tree(program: bytes, mtime: int, applets: Sequence[bytes]) -> list[I
 
 def applets(binary: str) -> list[bytes]:
     """The paths of the binary's applets, relative to the root."""
-    import subprocess
-
     done = subprocess.run([binary, "--list-full"], capture_output=True, check=False)
     known = set(_DIRECTORIES)
     paths = [

@@ -5,6 +5,11 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
 
 from lamina.bootstrap.aptsources import AptSource, parse_deb822, parse_one_line, sources_for
 from lamina.bootstrap.contained import contained
@@ -12,6 +17,7 @@ from lamina.bootstrap.options import BootstrapOptions, debian_architecture, tool
 from lamina.errors import Kind, LaminaError
 from lamina.events import Notice
 from lamina.image.pack import sorted_tar_items
+from lamina.layer.walk import tree_items
 from lamina.start.record import Record
 
 TYPE_CHECKING = False
@@ -97,8 +103,6 @@ def read_host_sources(root: str = "/etc/apt") -> list[AptSource]:
 
 
 def find_tool(options: BootstrapOptions) -> type[_Mmdebstrap | _Debootstrap]:
-    import shutil
-
     if shutil.which("mmdebstrap", path=options.search_path):
         return _Mmdebstrap
     if shutil.which("debootstrap", path=options.search_path) and options.uid == 0:
@@ -116,9 +120,6 @@ class _Process:
     def __init__(
         self, argv: Sequence[str], env: Mapping[str, str], emit: Emitter, cancel: CancelToken
     ) -> None:
-        import subprocess
-        import threading
-
         self._emit = emit
         self._cancel = cancel
         self.lines: list[str] = []
@@ -145,8 +146,6 @@ class _Process:
 
     def terminate(self) -> None:
         """Ask the tool to end: it unmounts and removes its temporary directory. Idempotent."""
-        import signal
-
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGTERM)
 
@@ -185,8 +184,6 @@ class _Mmdebstrap(_Tool):
     """The tree as a tar on the tool's standard output, spooled and sorted."""
 
     def __enter__(self) -> Items:
-        import tempfile
-
         self._spool: IO[bytes] = tempfile.TemporaryFile(dir=f"{self._store.root}/ingest")
         self._process = self._start(mmdebstrap_argv(self._request))
         return self._items()
@@ -227,8 +224,6 @@ class _Debootstrap(_Tool):
     """The tree in a temporary directory of the store, removed afterwards."""
 
     def __enter__(self) -> Items:
-        import tempfile
-
         self._directory = tempfile.TemporaryDirectory(prefix="bootstrap-", dir=self._store.root)
         self._process = self._start(debootstrap_argv(self._request, self._directory.name))
         return self._items()
@@ -238,8 +233,6 @@ class _Debootstrap(_Tool):
         self._directory.cleanup()
 
     def _items(self) -> Iterator[Item]:
-        from lamina.layer.walk import tree_items
-
         stdout = self._process.process.stdout
         assert stdout is not None
         for raw in stdout:

@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 
 from lamina.errors import Kind, LaminaError
+from lamina.layer.tarread import read_tar
 from lamina.start.record import Record
 
 TYPE_CHECKING = False
@@ -156,8 +157,6 @@ def _explain(output: str, architecture: str) -> LaminaError:
 
 def _unpack(package: str, env: Mapping[str, str]) -> Program:
     """The program out of the .deb, read as a stream: nothing is extracted to a path."""
-    from lamina.layer.tarread import read_tar
-
     with subprocess.Popen(
         ["dpkg-deb", "--fsys-tarfile", package],
         env=dict(env),

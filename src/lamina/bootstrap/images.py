@@ -11,7 +11,9 @@ from lamina.bootstrap.busybox import (
     host_busybox,
 )
 from lamina.bootstrap.debian import debian_request, find_tool
+from lamina.bootstrap.foreignbusybox import applets_of, fetch_busybox
 from lamina.bootstrap.options import PATH, BootstrapOptions, debian_architecture, tool_env
+from lamina.container.emulation import require_emulation
 from lamina.errors import Kind, LaminaError
 from lamina.image.changes import changed, with_env
 from lamina.image.pack import Packed, PackOptions, pack_image
@@ -64,8 +66,6 @@ def _require_emulation(options: BootstrapOptions) -> None:
     """The packages' own programs run while they are installed."""
     if options.host is None or options.host.runs(options.platform):
         return
-    from lamina.container.emulation import require_emulation
-
     require_emulation(options.platform.architecture, host=options.host.architecture)
 
 
@@ -101,8 +101,6 @@ def _pack(
 def _busybox(store: Store, options: BootstrapOptions, cancel: CancelToken) -> list[Item]:
     if options.host is None or options.platform == options.host:
         return busybox_items(options.search_path)
-    from lamina.bootstrap.foreignbusybox import applets_of, fetch_busybox
-
     places = applets(host_busybox(options.search_path))
     program = fetch_busybox(
         debian_architecture(options.platform),

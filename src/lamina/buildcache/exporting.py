@@ -21,6 +21,7 @@ from lamina.image.unpack import LayerMissing, blobs_of, ensure_blob
 from lamina.registry.journal import StoreJournal
 from lamina.registry.layout import LayoutEnd
 from lamina.registry.storeend import StoreEnd
+from lamina.registry.upload import RegistrySink
 from lamina.spec import mediatype
 from lamina.spec.descriptor import Descriptor
 from lamina.spec.digest import Digest
@@ -28,6 +29,7 @@ from lamina.spec.document import DocumentTooLarge, dump_bounded
 from lamina.spec.identity import chain_id
 from lamina.spec.reference import Reference
 from lamina.start.record import Record, replace
+from lamina.system.locks import FileLock
 from lamina.system.userns import is_possible
 from lamina.tasks import CancelToken, TaskGroup
 
@@ -72,8 +74,6 @@ class DirectoryPlace:
         self._clock = clock
 
     def _lock(self) -> AbstractContextManager[object]:
-        from lamina.system.locks import FileLock
-
         os.makedirs(self._layout.path, exist_ok=True)
         # containerd's name for it, which BuildKit takes too
         return FileLock(os.path.join(self._layout.path, "index.json.lock"))
@@ -105,8 +105,6 @@ class RegistryPlace:
         return self._sink(None)
 
     def _sink(self, root: Digest | None) -> Sink:
-        from lamina.registry.upload import RegistrySink
-
         repository = self._registries.repository(self._reference, for_push=True)
         return RegistrySink(
             repository.own,

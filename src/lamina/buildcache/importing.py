@@ -15,6 +15,9 @@ from itertools import pairwise
 from lamina.buildcache.places import open_place, read_cache
 from lamina.errors import Kind, LaminaError
 from lamina.events import Diagnostic, Progress, Severity
+from lamina.registry.client import manifest_type
+from lamina.registry.storeend import StoreEnd
+from lamina.solver.keytree import split_name, with_site
 from lamina.spec.config import ImageConfig
 from lamina.spec.digest import Digest
 from lamina.spec.identity import chain_ids
@@ -22,6 +25,7 @@ from lamina.spec.manifest import children
 from lamina.start.lowlevel import allocate_lock
 from lamina.start.record import Record
 from lamina.store.ports import EarlierKey
+from lamina.tasks import TaskGroup
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -240,8 +244,6 @@ class Imports:
             for diff_id in missing:
                 self._fetch(diff_id, cancel)
             return
-        from lamina.tasks import TaskGroup
-
         with TaskGroup(cancel) as group:
 
             def work() -> None:
@@ -294,8 +296,6 @@ class Imports:
 
     def _fetch_from(self, source: Source, blob: Descriptor, cancel: CancelToken) -> None:
         """Fetch a blob and record what it really holds. Raises LaminaError, OSError."""
-        from lamina.registry.storeend import StoreEnd
-
         end = StoreEnd(self._store)
         name = f"importing layer {blob.digest.short()}"
 
@@ -349,8 +349,6 @@ class Imports:
 
 def _verified(image: BaseImage, origin: str) -> ImportedImage:
     """The image, if each document is named by the one before it. Raises LaminaError."""
-    from lamina.registry.client import manifest_type
-
     raws = [text.encode() for text in image.documents]
     for above, below in pairwise(raws):
         kind = manifest_type(above, "", name=image.reference)
@@ -375,8 +373,6 @@ class _JoinedHistory:
         self._site = site
 
     def names(self, stage: str, *, before: float) -> list[tuple[str, str]]:
-        from lamina.solver.keytree import split_name
-
         mine = self._own.names(stage, before=before)
         known = {key for _, key in mine}
         theirs = [
@@ -396,8 +392,6 @@ class _JoinedHistory:
         return list(dict.fromkeys([*mine, *theirs]))
 
     def trees(self, keys: Sequence[str], *, before: float | None = None) -> list[EarlierKey]:
-        from lamina.solver.keytree import with_site
-
         found = self._own.trees(keys, before=before)
         known = {row.key for row in found}
         for key in keys:

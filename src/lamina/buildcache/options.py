@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from lamina.errors import Kind
 from lamina.spec.attributes import Attributes, InvalidAttribute, split_fields
+from lamina.spec.digest import Digest
+from lamina.spec.reference import Reference
 from lamina.start.record import Record
 
 TYPE_CHECKING = False
@@ -90,8 +92,6 @@ def parse_cache_from(text: str) -> tuple[CacheFrom, ...]:
             raise InvalidAttribute("--cache-from type=local needs src=DIRECTORY")
         digest = attributes.get("digest", "")
         if digest:
-            from lamina.spec.digest import Digest
-
             Digest.parse(digest)
         tag = attributes.get("tag") or DEFAULT_TAG
         found.append(CacheFrom(type, src=attributes["src"], tag=tag, digest=digest))
@@ -166,8 +166,6 @@ def _checked(flag: str, attributes: Attributes, allowed: Mapping[str, frozenset[
 
 
 def _reference(flag: str, attributes: Attributes) -> str:
-    from lamina.spec.reference import Reference
-
     ref = attributes.get("ref", "")
     if not ref:
         raise InvalidAttribute(f"{flag} type=registry needs ref=REFERENCE")

@@ -12,6 +12,9 @@ import os
 
 from lamina.buildcache import codec
 from lamina.errors import Kind, LaminaError
+from lamina.registry.client import manifest_type
+from lamina.registry.layout import LayoutEnd
+from lamina.registry.storeend import StoreEnd
 from lamina.spec import mediatype
 from lamina.spec.config import ImageConfig
 from lamina.spec.descriptor import Descriptor
@@ -61,8 +64,6 @@ def open_place(
         LaminaError: NOT_FOUND, DENIED, UNAVAILABLE, INVALID.
     """
     if place.type == "local":
-        from lamina.registry.layout import LayoutEnd
-
         layout = LayoutEnd(place.src)
         return layout, _by_digest(layout.path, place.digest) or layout.find(place.tag)
     reference = Reference.parse(place.ref).with_default_tag()
@@ -73,8 +74,6 @@ def open_place(
         named = store.metadata.get_name(str(reference))
         if named is None:
             raise
-        from lamina.registry.storeend import StoreEnd
-
         return StoreEnd(store), named.target
     return repository, found.descriptor
 
@@ -83,8 +82,6 @@ def _by_digest(path: str, text: str) -> Descriptor | None:
     """The document of that digest in the layout, whatever `index.json` says."""
     if not text:
         return None
-    from lamina.registry.client import manifest_type
-
     digest = Digest.parse(text)
     try:
         with open(os.path.join(path, "blobs", digest.algorithm, digest.hex), "rb") as file:

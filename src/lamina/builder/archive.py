@@ -14,8 +14,10 @@ import os
 from lamina.builder.changes import Lazy
 from lamina.builder.tree import shown
 from lamina.errors import Kind, LaminaError
+from lamina.layer.compress import decompressed
 from lamina.layer.entry import Entry, EntryType, resolve
 from lamina.layer.slice import Slice
+from lamina.layer.tarread import begins_tar, read_tar
 from lamina.start.record import Record, replace
 
 TYPE_CHECKING = False
@@ -77,9 +79,6 @@ def is_archive(stream: Stream) -> bool:
     Raises:
         LaminaError: kind UNSUPPORTED: this installation cannot decompress it.
     """
-    from lamina.layer.compress import decompressed
-    from lamina.layer.tarread import begins_tar
-
     try:
         return begins_tar(decompressed(_file(stream)).read(_BLOCK))
     except LaminaError as error:
@@ -103,9 +102,6 @@ def unpack(
     Raises:
         LaminaError: kind INVALID or INTEGRITY for a damaged or hostile archive.
     """
-    from lamina.layer.compress import decompressed
-    from lamina.layer.tarread import read_tar
-
     target = changes.resolve(dest)
     changes.make_directories(target, owner=owner or (0, 0), mtime_ns=mtime_ns)
     put = _Unpacking(changes, target, owner)

@@ -9,7 +9,10 @@ the same size; then both are digested with their times taken away (docs/adr/0106
 from __future__ import annotations
 
 from lamina.errors import LaminaError
+from lamina.layer.create import create_layer
+from lamina.layer.walk import overlay_items
 from lamina.spec.identity import chain_id
+from lamina.system.mounts import opened_layers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,10 +36,6 @@ def _timeless(store: Store, stack: Stack, cancel: CancelToken) -> DiffID | None:
     """The diffID that the snapshot's layer has without times; None if there is no snapshot, or if it
     cannot be read: a collector may remove the earlier one, and the step itself has succeeded.
     """
-    from lamina.layer.create import create_layer
-    from lamina.layer.walk import overlay_items
-    from lamina.system.mounts import opened_layers
-
     chain = chain_id(stack)
     if chain is None or not store.snapshots.exists(chain):
         return None

@@ -13,6 +13,7 @@ from lamina.errors import Kind, LaminaError
 from lamina.spec.digest import ChainID, Digest
 from lamina.spec.platform import Platform
 from lamina.start.record import replace
+from lamina.system.mounts import mounted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -81,7 +82,6 @@ class Step:
         cancel: CancelToken,
     ) -> int:
         """Run the process to its end; its exit status."""
-        from lamina.system.mounts import mounted
 
         def start(process: ProcessSpec, output: Callable[[int, bytes], None] = on_output) -> int:
             return executor.run(process, self._target, on_output=output, cancel=cancel)

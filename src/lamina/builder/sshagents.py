@@ -13,6 +13,10 @@ agent of given keys cannot outlive this process, kill -9 included.
 from __future__ import annotations
 
 import os
+import shutil
+import signal
+import socket
+import subprocess
 import threading
 
 from lamina.errors import Kind, LaminaError
@@ -20,8 +24,6 @@ from lamina.start.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import socket
-    import subprocess
     from collections.abc import Mapping, Sequence
 
 _FAILURE = b"\x00\x00\x00\x01\x05"  # SSH_AGENT_FAILURE
@@ -84,8 +86,6 @@ class _KeyAgent:
     """An ssh-agent process that holds some keys."""
 
     def __init__(self, keys: Sequence[str], directory: str, *, path: str) -> None:
-        import subprocess
-
         agent, add = _tool("ssh-agent", path), _tool("ssh-add", path)
         self.address = os.path.join(directory, "agent")
         self._pid = 0
@@ -132,8 +132,6 @@ class _KeyAgent:
             raise
 
     def close(self) -> None:
-        import signal
-
         assert self._waiter.stdin is not None
         assert self._waiter.stdout is not None
         self._waiter.stdin.close()
@@ -147,8 +145,6 @@ class _KeyAgent:
 
 
 def _tool(name: str, search_path: str) -> str:
-    import shutil
-
     found = shutil.which(name, path=search_path)
     if found is None:
         raise LaminaError(
@@ -205,8 +201,6 @@ class AgentSocket:
 
     def _relay(self, client: socket.socket) -> None:
         """One connection: a request, its answer, and so on until an end closes."""
-        import socket
-
         agent = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         with client, agent:
             with self._guard:
@@ -232,8 +226,6 @@ class AgentSocket:
 
 
 def _shut(connection: socket.socket) -> None:
-    import socket
-
     try:  # noqa: SIM105
         connection.shutdown(socket.SHUT_RDWR)
     except OSError:
@@ -242,8 +234,6 @@ def _shut(connection: socket.socket) -> None:
 
 def _bound(path: str) -> socket.socket:
     """A socket bound to `path`, however long it is (sun_path holds 108 bytes)."""
-    import socket
-
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     directory = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

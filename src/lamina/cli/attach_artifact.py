@@ -3,6 +3,10 @@
 
 from __future__ import annotations
 
+import os
+
+from lamina.app.artifacts import attach
+from lamina.cli.view import make_view
 from lamina.errors import Kind, LaminaError
 
 TYPE_CHECKING = False
@@ -26,11 +30,6 @@ def configure(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace, context: Context) -> int:
-    import os
-
-    from lamina.app.artifacts import attach
-    from lamina.cli.view import make_view
-
     if not args.artifact_type:
         raise LaminaError("attach needs --artifact-type", kind=Kind.USAGE)
     annotations: dict[str, str] = {}

@@ -3,9 +3,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 
+from lamina.app.build import build_all
+from lamina.bake.compose import read_dotenv
+from lamina.bake.definition import DEFAULT_FILES, linked, print_json, read_definition, resolve
+from lamina.cli.bake_requests import BakeHost, requests_of
 from lamina.cli.build_flags import add_shared_flags, make_host, progress_of
+from lamina.cli.build_steps import entitlements
+from lamina.cli.call import call, parse_call
+from lamina.cli.format import table
+from lamina.cli.metadata_file import metadata, write_metadata
+from lamina.cli.view import make_view
 from lamina.errors import Kind, LaminaError
 
 TYPE_CHECKING = False
@@ -48,9 +58,6 @@ def configure(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace, context: Context) -> int:
-    from lamina.bake.definition import print_json, resolve
-    from lamina.cli.call import parse_call
-
     _check(args)
     progress = progress_of(args, context)
     bake = _read(args, context)
@@ -87,9 +94,6 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _read(args: argparse.Namespace, context: Context) -> Bake:
-    from lamina.bake.compose import read_dotenv
-    from lamina.bake.definition import read_definition
-
     variables: dict[str, str] = {}
     for text in args.var:
         name, equals, value = text.partition("=")
@@ -108,8 +112,6 @@ def _read(args: argparse.Namespace, context: Context) -> Bake:
 
 def _files(args: argparse.Namespace, context: Context) -> list[tuple[str, str]]:
     """(name, text) of the definitions: those given, else those with a known name."""
-    from lamina.bake.definition import DEFAULT_FILES
-
     found: list[tuple[str, str]] = []
     for name in args.file or DEFAULT_FILES:
         if name == "-":
@@ -145,10 +147,6 @@ def _decoded(data: bytes, name: str) -> str:
 
 def _list(bake: Bake, what: str, context: Context) -> int:
     """`--list=targets|variables[,format=json]`."""
-    import json
-
-    from lamina.cli.format import table
-
     kind, _, rest = what.removeprefix("type=").partition(",")
     if kind not in {"targets", "variables"} or rest not in {"", "format=json", "format=table"}:
         raise LaminaError(f"invalid --list {what!r}", kind=Kind.USAGE, hint="targets, variables")
@@ -183,18 +181,12 @@ def _list(bake: Bake, what: str, context: Context) -> int:
 def _requests(
     targets: Mapping[str, Fields], args: argparse.Namespace, context: Context
 ) -> dict[str, BuildRequest]:
-    from lamina.bake.definition import linked
-    from lamina.cli.bake_requests import BakeHost, requests_of
-    from lamina.cli.build_steps import entitlements
-
     host = BakeHost(context, context.platform(), args.jobs or None, entitlements(args))
     return requests_of({name: targets[name] for name in linked(targets)}, host)
 
 
 def _calls(targets: Mapping[str, Fields], wanted: Call) -> dict[str, Call]:
     """The targets that are asked about instead of built, by the flag or their own `call`."""
-    from lamina.cli.call import parse_call
-
     if wanted.method != "build":
         return dict.fromkeys(targets, wanted)
     own = {name: parse_call(fields.get("call", "build")) for name, fields in targets.items()}
@@ -209,8 +201,6 @@ def _calls(targets: Mapping[str, Fields], wanted: Call) -> dict[str, Call]:
 
 
 def _call(requests: Mapping[str, BuildRequest], calls: Mapping[str, Call], context: Context) -> int:
-    from lamina.cli.call import call
-
     status = 0
     for wanted in dict.fromkeys(calls.values()):
         asked = {name: requests[name] for name in sorted(calls) if calls[name] == wanted}
@@ -224,9 +214,6 @@ def _build(
     context: Context,
     progress: str,
 ) -> int:
-    from lamina.app.build import build_all
-    from lamina.cli.view import make_view
-
     view = make_view(progress, context, quiet=False)
     try:
         outcomes = build_all(
@@ -239,8 +226,6 @@ def _build(
     finally:
         view.close()
     if args.metadata_file:
-        from lamina.cli.metadata_file import metadata, write_metadata
-
         document = {name: metadata(outcomes[name], context.store()) for name in sorted(outcomes)}
         write_metadata(context.path(args.metadata_file), document)
     return 0

@@ -6,8 +6,22 @@ from __future__ import annotations
 import io
 import os
 
+from lamina.app.buildcontext import read_context
+from lamina.app.buildrequest import BuildRequest
+from lamina.app.contexts import BuildContextSource, context_source
+from lamina.cli.build_flags import (
+    annotated,
+    cache_places,
+    is_index,
+    parse_annotations,
+    platforms_of,
+)
+from lamina.cli.build_steps import secrets, ssh_agents, step_limits
+from lamina.cli.values import host_entries, parse_epoch, parse_size
+from lamina.dockerfile.bases import context_name
 from lamina.errors import Kind, LaminaError
-from lamina.start.record import Record
+from lamina.exporter.options import parse_output
+from lamina.start.record import Record, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,8 +29,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from lamina.app.buildcontext import BuildContext
-    from lamina.app.buildrequest import BuildRequest
-    from lamina.app.contexts import BuildContextSource
     from lamina.cli.context import Context
     from lamina.exporter.ports import Output
     from lamina.spec.platform import Platform
@@ -48,8 +60,6 @@ def requests_of(targets: Mapping[str, Fields], host: BakeHost) -> dict[str, Buil
         LaminaError: NOT_FOUND for a context or Dockerfile, UNSUPPORTED for what is refused, USAGE
             for values that the build's own flags would refuse.
     """
-    from lamina.start.record import replace
-
     found: dict[str, BuildRequest] = {}
     for name, fields in targets.items():
         try:
@@ -68,8 +78,6 @@ def _shared(targets: Mapping[str, Fields], host: BakeHost) -> dict[str, Any]:
         LaminaError: kind UNSUPPORTED if two targets mean different things by one name.
     """
     from argparse import Namespace
-
-    from lamina.cli.build_steps import secrets, ssh_agents, step_limits
 
     found: dict[str, dict[str, str]] = {"secret": {}, "ssh": {}}
     for field, texts in found.items():
@@ -113,10 +121,6 @@ def _agent_text(fields: Fields) -> str:
 
 
 def _request(fields: Fields, host: BakeHost) -> BuildRequest:
-    from lamina.app.buildrequest import BuildRequest
-    from lamina.cli.build_flags import cache_places, is_index
-    from lamina.cli.values import parse_epoch
-
     _check(fields, host)
     sources = _sources(fields, host)
     args = {name: value for name, value in fields.get("args", {}).items() if value is not None}
@@ -175,8 +179,6 @@ def _check(fields: Fields, host: BakeHost) -> None:
 
 
 def _sources(fields: Fields, host: BakeHost) -> BuildContext:
-    from lamina.app.buildcontext import read_context
-
     context = _path(fields["context"])
     if context == "-" or fields["dockerfile"] == "-":
         raise LaminaError("standard input is not allowed in bake", kind=Kind.USAGE)
@@ -190,9 +192,6 @@ def _sources(fields: Fields, host: BakeHost) -> BuildContext:
 
 
 def _contexts(fields: Fields, host: BakeHost) -> tuple[BuildContextSource, ...]:
-    from lamina.app.contexts import BuildContextSource, context_source
-    from lamina.dockerfile.bases import context_name
-
     sources = []
     for name, where in fields.get("contexts", {}).items():
         if where.startswith("target:"):
@@ -209,16 +208,10 @@ def _path(text: str) -> str:
 
 
 def _platforms(fields: Fields, host: BakeHost) -> tuple[Platform, ...]:
-    from lamina.cli.build_flags import platforms_of
-
     return platforms_of(fields.get("platforms") or (), host=host.platform)
 
 
 def _outputs(fields: Fields, host: BakeHost) -> tuple[Output, ...]:
-    from lamina.cli.build_flags import annotated, parse_annotations
-    from lamina.exporter.options import parse_output
-    from lamina.start.record import replace
-
     outputs = []
     for each in fields.get("output", ()):
         output = parse_output(_fields_text(each))
@@ -238,8 +231,6 @@ def _csv(text: str) -> str:
 
 
 def _hosts(fields: Fields) -> tuple[tuple[str, str], ...]:
-    from lamina.cli.values import host_entries
-
     given = fields.get("extra-hosts", {})
     return host_entries(
         f"{name}={address}"
@@ -250,6 +241,4 @@ def _hosts(fields: Fields) -> tuple[tuple[str, str], ...]:
 
 
 def _size(text: str) -> int:
-    from lamina.cli.values import parse_size
-
     return parse_size(text, "shm-size") if text else 0

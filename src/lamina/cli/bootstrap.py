@@ -5,7 +5,14 @@ from __future__ import annotations
 
 import os
 
+from lamina.app.images import tagged_reference
+from lamina.bootstrap.images import bootstrap
+from lamina.bootstrap.options import PATH, BootstrapOptions
+from lamina.cli.ui.escape import printable
+from lamina.cli.values import parse_epoch
 from lamina.errors import Kind, LaminaError
+from lamina.events import Notice
+from lamina.spec.platform import Platform
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,7 +22,6 @@ if TYPE_CHECKING:
     from lamina.cli.arguments import Parser
     from lamina.cli.context import Context
     from lamina.events import Event
-    from lamina.spec.platform import Platform
 
 USAGE = "[OPTIONS] debian:SUITE|ubuntu:SUITE|busybox"
 
@@ -50,11 +56,6 @@ def configure(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace, context: Context) -> int:
-    from lamina.app.images import tagged_reference
-    from lamina.bootstrap.images import bootstrap
-    from lamina.bootstrap.options import PATH, BootstrapOptions
-    from lamina.cli.values import parse_epoch
-
     names = args.tag or [args.what]
     options = BootstrapOptions(
         what=args.what,
@@ -85,8 +86,6 @@ def run(args: argparse.Namespace, context: Context) -> int:
 
 
 def _platform(args: argparse.Namespace) -> Platform | None:
-    from lamina.spec.platform import Platform
-
     if args.platform and args.arch:
         raise LaminaError("give --arch or --platform, not both", kind=Kind.USAGE)
     if not args.platform and not args.arch:
@@ -120,8 +119,5 @@ class _Lines:
         self._quiet = quiet
 
     def __call__(self, event: Event) -> None:
-        from lamina.cli.ui.escape import printable
-        from lamina.events import Notice
-
         if isinstance(event, Notice) and not self._quiet:
             self._context.warn(printable(event.message))

@@ -3,7 +3,11 @@
 
 from __future__ import annotations
 
+from lamina.app.disk import prune_cache
+from lamina.cli.prune import CACHE, add_flags, confirmed, parse_until, show
+from lamina.cli.values import parse_size
 from lamina.errors import Kind, LaminaError
+from lamina.store.eviction import Limits
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -11,7 +15,6 @@ if TYPE_CHECKING:
 
     from lamina.cli.arguments import Parser
     from lamina.cli.context import Context
-    from lamina.store.eviction import Limits
 
 USAGE = "[OPTIONS]"
 _DANGLING = "WARNING! This will remove all dangling build cache. Are you sure you want to continue?"
@@ -19,8 +22,6 @@ _ALL = "WARNING! This will remove all build cache. Are you sure you want to cont
 
 
 def configure(parser: Parser) -> None:
-    from lamina.cli.prune import add_flags
-
     parser.switch("-a", "--all", help="also the cache of layers that an image has")
     add_flags(parser, filters="cache that was not used for a time: until=24h")
     add = parser.add_argument
@@ -33,9 +34,6 @@ def configure(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace, context: Context) -> int:
-    from lamina.app.disk import prune_cache
-    from lamina.cli.prune import CACHE, confirmed, show
-
     limits = limits_of(args, context)
     if not confirmed(_ALL if args.all else _DANGLING, context, what="builder", force=args.force):
         return 1
@@ -45,10 +43,6 @@ def run(args: argparse.Namespace, context: Context) -> int:
 
 def limits_of(args: argparse.Namespace, context: Context) -> Limits:
     """The limits that the flags say. Raises LaminaError of kind USAGE."""
-    from lamina.cli.prune import parse_until
-    from lamina.cli.values import parse_size
-    from lamina.store.eviction import Limits
-
     until = None
     for text in args.filter:
         key, _, value = text.partition("=")

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from lamina.app.builds import Step
+from lamina.cli.ui.jsonl import JsonView
+from lamina.cli.ui.plain import PlainView
 from lamina.events import (
     Outcome,
     VertexDone,
@@ -24,9 +27,6 @@ if TYPE_CHECKING:
 
 def replay(build: Build, context: Context, *, is_json: bool) -> None:
     """Print the build's steps and logs on standard output, as `--progress=plain` or `rawjson`."""
-    from lamina.cli.ui.jsonl import JsonView
-    from lamina.cli.ui.plain import PlainView
-
     view = JsonView(context.stdout) if is_json else PlainView(context.stdout)
     for event in events_of(build):
         view(event)
@@ -59,8 +59,6 @@ def events_of(build: Build) -> Iterator[Event]:
 
 
 def _end(step: object, started: set[int]) -> Iterator[Event]:
-    from lamina.app.builds import Step
-
     assert isinstance(step, Step)
     if step.number not in started and step.started is not None:
         yield VertexStarted(_vertex(step.number), step.started)

@@ -5,8 +5,14 @@ from __future__ import annotations
 
 import json
 
+from lamina.app.builds import find_build, list_builds, remove_build
 from lamina.cli.arguments import REMAINDER, Parser
+from lamina.cli.buildlog import replay
+from lamina.cli.format import ago, listing, render, table
+from lamina.cli.report import report
+from lamina.cli.ui.escape import printable
 from lamina.errors import Kind, LaminaError
+from lamina.image.times import format_time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,9 +75,6 @@ def _configure_list(parser: Parser) -> None:
 
 def _list(args: argparse.Namespace, context: Context) -> int:
     """List the builds that are recorded, newest first"""
-    from lamina.app.builds import list_builds
-    from lamina.cli.format import listing
-
     keeps = _filter(args.filter)
     rows = [
         _row(build, context, full=args.no_trunc)
@@ -102,9 +105,6 @@ def _filter(texts: list[str]) -> Callable[[Build], bool]:
 
 
 def _row(build: Build, context: Context, *, full: bool) -> dict[str, object]:
-    from lamina.cli.format import ago
-    from lamina.image.times import format_time
-
     counts = build.body.get("steps", {})
     name = build.name if full or len(build.name) <= 36 else build.name[:35] + "…"
     return {
@@ -145,9 +145,6 @@ def _configure_inspect(parser: Parser) -> None:
 
 def _inspect(args: argparse.Namespace, context: Context) -> int:
     """Print what is recorded of builds (the newest if none is named)"""
-    from lamina.app.builds import find_build
-    from lamina.cli.format import render
-
     for text in args.builds or [""]:
         build = find_build(context.store(), text)
         document = build_json(build)
@@ -162,8 +159,6 @@ def _inspect(args: argparse.Namespace, context: Context) -> int:
 
 def build_json(build: Build) -> dict[str, Any]:
     """The build with buildx's names where it has them; times in RFC 3339, durations in ns."""
-    from lamina.image.times import format_time
-
     body = build.body
     steps = [_step_json(step, build) for step in build.steps()]
     counts = body.get("steps", {})
@@ -222,8 +217,6 @@ def _step_seconds(step: Step) -> float | None:
 
 
 def _pretty(build: Build, document: dict[str, Any]) -> str:
-    from lamina.cli.ui.escape import printable
-
     total, cached = document["NumTotalSteps"], document["NumCachedSteps"]
     share = f" ({100 * cached // total}% cached)" if total else ""
     lines = [
@@ -249,8 +242,6 @@ def _pretty(build: Build, document: dict[str, Any]) -> str:
         shown = _duration(seconds) if seconds is not None else "-"
         rows.append([str(step.number), _outcome(step, build), shown, step.name])
     if rows:
-        from lamina.cli.format import table
-
         text += "\n" + table(["STEP", "STATUS", "DURATION", "NAME"], rows) + "\n"
     return text
 
@@ -268,9 +259,6 @@ def _configure_logs(parser: Parser) -> None:
 
 def _logs(args: argparse.Namespace, context: Context) -> int:
     """Print the logs of a build (the newest if none is named)"""
-    from lamina.app.builds import find_build
-    from lamina.cli.buildlog import replay
-
     build = find_build(context.store(), args.build)
     if args.step:
         if not any(step.number == args.step for step in build.steps()):
@@ -292,9 +280,6 @@ def _configure_rm(parser: Parser) -> None:
 
 def _rm(args: argparse.Namespace, context: Context) -> int:
     """Remove the records of builds, with their logs"""
-    from lamina.app.builds import list_builds, remove_build
-    from lamina.cli.report import report
-
     names = list(args.builds)
     if args.all:
         names = [b.id for b in list_builds(context.store()) if b.status != "running"]

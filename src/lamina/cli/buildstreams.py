@@ -6,6 +6,8 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager
 
+from lamina.app.streamedcontext import piped_context, remote_context
+from lamina.app.wiring import remote_sources
 from lamina.errors import Kind, LaminaError
 from lamina.start.record import replace
 
@@ -23,9 +25,6 @@ def streamed_sources(
     args: argparse.Namespace, context: Context, build_args: Mapping[str, str]
 ) -> Iterator[BuildContext]:
     """What standard input or the URL holds. Raises as `app.streamedcontext`, and USAGE."""
-    from lamina.app.streamedcontext import piped_context, remote_context
-    from lamina.app.wiring import remote_sources
-
     if args.path == "-":
         if args.file == "-":
             raise LaminaError(

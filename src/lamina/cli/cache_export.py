@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
+from lamina.app.cachecopies import export_caches
+from lamina.app.cachemounts import find_caches, first_of_each
 from lamina.cli.cache_copy_flags import add_copy_flags
 from lamina.cli.places import CACHE_PLACES, parse_cache_place
+from lamina.cli.view import make_view
 from lamina.errors import Kind, LaminaError
+from lamina.store.cachemounts import walk
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,11 +36,6 @@ def configure(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace, context: Context) -> int:
-    from lamina.app.cachecopies import export_caches
-    from lamina.app.cachemounts import find_caches, first_of_each
-    from lamina.cli.view import make_view
-    from lamina.store.cachemounts import walk
-
     if args.all == bool(args.caches):
         raise LaminaError("name the caches to export, or say --all", kind=Kind.USAGE)
     target = parse_cache_place(args.to, absolute=context.path)

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+from lamina.app.cachecopies import import_caches
 from lamina.cli.cache_copy_flags import add_copy_flags
 from lamina.cli.places import CACHE_PLACES, parse_cache_place
+from lamina.cli.view import make_view
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,9 +25,6 @@ def configure(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace, context: Context) -> int:
-    from lamina.app.cachecopies import import_caches
-    from lamina.cli.view import make_view
-
     source = parse_cache_place(args.source, absolute=context.path)
     view = make_view(args.progress or "auto", context, quiet=args.quiet)
     try:

@@ -3,6 +3,10 @@
 
 from __future__ import annotations
 
+from lamina.app.cachemounts import find_caches, inspect_caches
+from lamina.cli.format import documents
+from lamina.image.times import format_time
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
@@ -20,9 +24,6 @@ def configure(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace, context: Context) -> int:
-    from lamina.app.cachemounts import find_caches, inspect_caches
-    from lamina.cli.format import documents
-
     store = context.store()
     found = inspect_caches(store, find_caches(store, args.caches))
     for line in documents(args.format, [_document(info) for info in found]):
@@ -31,8 +32,6 @@ def run(args: argparse.Namespace, context: Context) -> int:
 
 
 def _document(info: CacheInfo) -> dict[str, object]:
-    from lamina.image.times import format_time
-
     cache = info.cache
     return {
         "Id": cache.short,

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+from lamina.app.cachemounts import list_caches
 from lamina.cli.cache_filter import add_filter, parse_filter
+from lamina.cli.format import ago, go_time, human_size, listing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,9 +36,6 @@ def configure(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace, context: Context) -> int:
-    from lamina.app.cachemounts import list_caches
-    from lamina.cli.format import listing
-
     wanted = parse_filter(args.filter, context)
     found = [info for info in list_caches(context.store()) if wanted.takes(info)]
     rows = [_row(info, now=context.clock()) for info in found]
@@ -48,8 +47,6 @@ def run(args: argparse.Namespace, context: Context) -> int:
 
 
 def _row(info: CacheInfo, *, now: float) -> dict[str, object]:
-    from lamina.cli.format import ago, go_time, human_size
-
     cache = info.cache
     return {
         "ID": cache.short,

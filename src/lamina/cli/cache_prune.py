@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+from lamina.app.cachemounts import prune_caches
+from lamina.app.disk import Pruned
 from lamina.cli.cache_filter import add_filter, parse_filter
+from lamina.cli.prune import confirmed, show
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,10 +25,6 @@ def configure(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace, context: Context) -> int:
-    from lamina.app.cachemounts import prune_caches
-    from lamina.app.disk import Pruned
-    from lamina.cli.prune import confirmed, show
-
     wanted = parse_filter(args.filter, context)
     question = _QUESTION.format(what="these" if args.filter else "all")
     if not confirmed(question, context, what="cache", force=args.force):

@@ -3,6 +3,10 @@
 
 from __future__ import annotations
 
+from lamina.app.cachemounts import find_caches, remove_cache
+from lamina.cli.report import report
+from lamina.errors import EXIT_STATUS, LaminaError
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
@@ -19,10 +23,6 @@ def configure(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace, context: Context) -> int:
-    from lamina.app.cachemounts import find_caches, remove_cache
-    from lamina.cli.report import report
-    from lamina.errors import EXIT_STATUS, LaminaError
-
     status = 0
     for text in args.caches:
         try:

@@ -6,7 +6,10 @@ from __future__ import annotations
 import base64
 import json
 
+from lamina.app import calls
+from lamina.cli.report import report
 from lamina.cli.ui.escape import printable
+from lamina.dockerfile.checks import DESCRIPTIONS
 from lamina.errors import Kind, LaminaError, SourceError
 from lamina.redaction import redacted
 from lamina.start.record import Record
@@ -87,8 +90,6 @@ def call(requests: Mapping[str, BuildRequest], wanted: Call, context: Context) -
 
 
 def _answer(request: BuildRequest, wanted: Call, context: Context) -> tuple[str, Any, bool]:
-    from lamina.app import calls
-
     if wanted.method == "targets":
         targets = calls.targets(request)
         return targets_text(targets), targets_json(targets, request.dockerfile), False
@@ -102,8 +103,6 @@ def _answer(request: BuildRequest, wanted: Call, context: Context) -> tuple[str,
             "checks that need its config were left out"
         )
     if checked.error is not None and not wanted.is_json:
-        from lamina.cli.report import report
-
         context.stdout.write(check_text(checked, request))
         context.stdout.flush()
         report(checked.error, context)
@@ -155,8 +154,6 @@ def _source(span: Span, request: BuildRequest) -> str:
 
 def check_json(checked: Checked, request: BuildRequest) -> dict[str, Any]:
     """The findings as buildx writes them."""
-    from lamina.dockerfile.checks import DESCRIPTIONS
-
     document: dict[str, Any] = {"warnings": None, "sources": None}
     if checked.warnings:
         document["warnings"] = [

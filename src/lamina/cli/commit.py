@@ -3,6 +3,10 @@
 
 from __future__ import annotations
 
+from lamina.app.committing import CommitOptions, commit
+from lamina.app.containers import find
+from lamina.app.images import tagged_reference
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
@@ -31,10 +35,6 @@ def configure(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace, context: Context) -> int:
-    from lamina.app.committing import CommitOptions, commit
-    from lamina.app.containers import find
-    from lamina.app.images import tagged_reference
-
     container = find(context.store(), args.container)
     options = CommitOptions(
         created=context.clock(),

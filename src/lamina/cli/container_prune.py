@@ -3,6 +3,10 @@
 
 from __future__ import annotations
 
+from lamina.app.containers import Host
+from lamina.app.disk import prune_containers
+from lamina.cli.prune import CONTAINERS, add_flags, confirmed, parse_filters, show
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
@@ -16,16 +20,10 @@ Are you sure you want to continue?"""
 
 
 def configure(parser: Parser) -> None:
-    from lamina.cli.prune import add_flags
-
     add_flags(parser, filters="containers that match: until=, label=, label!=")
 
 
 def run(args: argparse.Namespace, context: Context) -> int:
-    from lamina.app.containers import Host
-    from lamina.app.disk import prune_containers
-    from lamina.cli.prune import CONTAINERS, confirmed, parse_filters, show
-
     wanted = parse_filters(args.filter, context)
     if not confirmed(_QUESTION, context, what="container", force=args.force):
         return 1

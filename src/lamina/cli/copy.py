@@ -3,7 +3,11 @@
 
 from __future__ import annotations
 
+from lamina.app.copying import CopyOptions, copy
+from lamina.cli.places import parse_place
+from lamina.cli.view import make_view
 from lamina.errors import Kind, LaminaError
+from lamina.spec.platform import Platform
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,11 +37,6 @@ def configure(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace, context: Context) -> int:
-    from lamina.app.copying import CopyOptions, copy
-    from lamina.cli.places import parse_place
-    from lamina.cli.view import make_view
-    from lamina.spec.platform import Platform
-
     if args.jobs < 1:
         raise LaminaError(f"--jobs must be at least 1, got {args.jobs}", kind=Kind.USAGE)
     if args.platform and (args.all_platforms or args.all):

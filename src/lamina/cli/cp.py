@@ -5,7 +5,12 @@ from __future__ import annotations
 
 import os
 
+from lamina.app.container_files import copy_in, copy_out
+from lamina.app.containers import find
 from lamina.errors import Kind, LaminaError
+from lamina.layer.compress import decompressed
+from lamina.layer.transfer import Target, parse_source, receive, send
+from lamina.start.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,8 +36,6 @@ def configure(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace, context: Context) -> int:
-    from lamina.app.containers import find
-
     source, inside_source = _split(args.source)
     target, inside_target = _split(args.target)
     if source and target:
@@ -59,9 +62,6 @@ def _split(text: str) -> tuple[str, str]:
 
 
 def _copy_out(container: Container, path: str, args: argparse.Namespace, context: Context) -> None:
-    from lamina.app.container_files import copy_out
-    from lamina.layer.transfer import Target, parse_source, receive
-
     source = parse_source(path, follow=args.follow_link)
 
     def to_stdout(stream: IO[bytes]) -> None:
@@ -88,13 +88,8 @@ def _copy_out(container: Container, path: str, args: argparse.Namespace, context
 
 
 def _copy_in(container: Container, path: str, args: argparse.Namespace, context: Context) -> None:
-    from lamina.app.container_files import copy_in
-    from lamina.layer.compress import decompressed
-    from lamina.layer.transfer import Target, parse_source, send
-
     target = Target(os.fsencode(os.path.normpath(path)), directory=path.endswith("/"))
     if args.source == "-":
-        from lamina.start.record import replace
 
         def from_stdin(write: Callable[[bytes], object]) -> None:
             stream = decompressed(context.stdin.buffer)
@@ -103,8 +98,6 @@ def _copy_in(container: Container, path: str, args: argparse.Namespace, context:
 
         copy_in(context.store(), container, replace(target, is_archive=True), from_stdin)
         return
-    from lamina.start.record import replace
-
     host_path = context.path(args.source)
     if args.source.endswith(("/", "/.")) or args.source == ".":
         host_path = f"{host_path.rstrip('/')}/" + ("." if args.source.endswith(".") else "")

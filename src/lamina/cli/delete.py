@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from lamina.errors import Kind, LaminaError
+from lamina.spec.reference import Reference
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,8 +22,6 @@ def configure(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace, context: Context) -> int:
-    from lamina.spec.reference import Reference
-
     reference = Reference.parse(args.name)
     if not reference.tag and reference.digest is None:
         raise LaminaError(

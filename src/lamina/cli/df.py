@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from lamina.app.disk import disk_usage, in_order
+from lamina.cli.format import ago, human_size, listing, status_text, table
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
@@ -27,9 +30,6 @@ def configure(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace, context: Context) -> int:
-    from lamina.app.disk import disk_usage
-    from lamina.cli.format import listing
-
     usage = disk_usage(context.store())
     if args.verbose and args.format in {None, "", "table"}:
         for line in _verbose(usage, context):
@@ -42,8 +42,6 @@ def run(args: argparse.Namespace, context: Context) -> int:
 
 
 def _row(row: Row) -> dict[str, object]:
-    from lamina.cli.format import human_size
-
     reclaimable = human_size(row.reclaimable)
     if row.size and row.type != "Build Cache":
         reclaimable += f" ({row.reclaimable * 100 // row.size}%)"
@@ -57,9 +55,6 @@ def _row(row: Row) -> dict[str, object]:
 
 
 def _verbose(usage: DiskUsage, context: Context) -> list[str]:
-    from lamina.app.disk import in_order
-    from lamina.cli.format import ago, human_size, status_text, table
-
     now = context.clock()
     images = []
     for image in usage.images:

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from lamina.app.container_files import changes
+from lamina.app.containers import find
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
@@ -19,9 +22,6 @@ def configure(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace, context: Context) -> int:
-    from lamina.app.container_files import changes
-    from lamina.app.containers import find
-
     container = find(context.store(), args.container)
     for kind, path in changes(context.store(), container):
         context.print(f"{kind} {path.decode('utf-8', 'backslashreplace')}")

@@ -3,6 +3,13 @@
 
 from __future__ import annotations
 
+from lamina.app.pulling import choose_platform
+from lamina.spec import mediatype
+from lamina.spec.manifest import Index
+from lamina.spec.platform import Platform
+from lamina.spec.reference import Reference
+from lamina.start.record import replace
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
@@ -20,13 +27,6 @@ def configure(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace, context: Context) -> int:
-    from lamina.app.pulling import choose_platform
-    from lamina.spec import mediatype
-    from lamina.spec.manifest import Index
-    from lamina.spec.platform import Platform
-    from lamina.spec.reference import Reference
-    from lamina.start.record import replace
-
     reference = Reference.parse(args.name).with_default_tag()
     wanted = str(reference.digest or reference.tag)
     with context.registries() as registries:

@@ -3,6 +3,11 @@
 
 from __future__ import annotations
 
+from lamina.app.doctor import FAILS, examine
+from lamina.cli.ui.escape import printable
+from lamina.container.runtime import DEFAULT_SEARCH_PATH
+from lamina.start.jsontext import dumps
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
@@ -20,11 +25,6 @@ def configure(parser: Parser) -> None:
 
 def run(args: argparse.Namespace, context: Context) -> int:
     """0 if lamina can build and run here, whatever it lacks besides; 1 if not."""
-    from lamina.app.doctor import FAILS, examine
-    from lamina.cli.ui.escape import printable
-    from lamina.container.runtime import DEFAULT_SEARCH_PATH
-    from lamina.start.jsontext import dumps
-
     search = f"{context.env.get('PATH', '')}:{DEFAULT_SEARCH_PATH}".lstrip(":")
     status = 0
     for each in examine(context.store(), context.settings(), search_path=search):

@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+from lamina.app.builds import find_place
 from lamina.cli.arguments import REMAINDER
+from lamina.cli.step_shell import enter_place
+from lamina.start.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,10 +30,6 @@ def configure(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace, context: Context) -> int:
-    from lamina.app.builds import find_place
-    from lamina.cli.step_shell import enter_place
-    from lamina.start.record import replace
-
     text = args.rest[0] if args.rest else ""
     place = find_place(context.store(), text)
     if args.user:

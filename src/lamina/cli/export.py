@@ -3,7 +3,11 @@
 
 from __future__ import annotations
 
+from lamina.app.container_files import export
+from lamina.app.containers import find
 from lamina.errors import Kind, LaminaError
+from lamina.exporter.destination import write_aside
+from lamina.exporter.ports import Exported
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,18 +27,12 @@ def configure(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace, context: Context) -> int:
-    from lamina.app.container_files import export
-    from lamina.app.containers import find
-
     container = find(context.store(), args.container)
 
     def fill(write: Callable[[bytes], object]) -> None:
         export(context.store(), container, write)
 
     if args.output not in {"", "-"}:
-        from lamina.exporter.destination import write_aside
-        from lamina.exporter.ports import Exported
-
         write_aside(context.path(args.output), fill, Exported(None, None)).finalize()
         return 0
     if context.stdout.isatty():

@@ -3,6 +3,13 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
+from lamina.app.fsck import check_store
+from lamina.cli.format import listing
+from lamina.cli.view import make_view
+from lamina.errors import EXIT_STATUS, Kind
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
@@ -31,13 +38,6 @@ def configure(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace, context: Context) -> int:
-    from contextlib import ExitStack
-
-    from lamina.app.fsck import check_store
-    from lamina.cli.format import listing
-    from lamina.cli.view import make_view
-    from lamina.errors import EXIT_STATUS, Kind
-
     view = make_view(args.progress or "auto", context, quiet=args.quiet)
     try:
         with ExitStack() as stack:

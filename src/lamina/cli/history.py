@@ -3,6 +3,10 @@
 
 from __future__ import annotations
 
+from lamina.app.images import history
+from lamina.cli.format import ago, human_size, listing
+from lamina.spec.platform import Platform
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
@@ -33,10 +37,6 @@ def configure(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace, context: Context) -> int:
-    from lamina.app.images import history
-    from lamina.cli.format import listing
-    from lamina.spec.platform import Platform
-
     platform = Platform.parse(args.platform) if args.platform else context.platform()
     lines = history(context.store(), args.image, platform=platform, exact=bool(args.platform))
     rows = [_row(line, now=context.clock(), full=args.no_trunc, human=args.human) for line in lines]
@@ -49,8 +49,6 @@ def run(args: argparse.Namespace, context: Context) -> int:
 
 
 def _row(line: HistoryLine, *, now: float, full: bool, human: bool) -> dict[str, object]:
-    from lamina.cli.format import ago, human_size
-
     id = line.id or "<missing>"
     by = line.entry.created_by.replace("\t", " ")
     if not full:

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from lamina.app.disk import prune_images
+from lamina.cli.prune import IMAGES, add_flags, confirmed, parse_filters, show
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
@@ -18,16 +21,11 @@ Are you sure you want to continue?"""
 
 
 def configure(parser: Parser) -> None:
-    from lamina.cli.prune import add_flags
-
     parser.switch("-a", "--all", help="all images without a container, not only dangling ones")
     add_flags(parser, filters="images that match: until=, label=, label!=")
 
 
 def run(args: argparse.Namespace, context: Context) -> int:
-    from lamina.app.disk import prune_images
-    from lamina.cli.prune import IMAGES, confirmed, parse_filters, show
-
     wanted = parse_filters(args.filter, context)
     question = _ALL if args.all else _DANGLING
     if not confirmed(question, context, what="image", force=args.force):

@@ -5,7 +5,11 @@ from __future__ import annotations
 
 import os
 
+from lamina.app.images import tagged_reference
+from lamina.app.importing import ImportOptions, import_directory, import_tar
+from lamina.cli.values import parse_epoch
 from lamina.errors import Kind, LaminaError
+from lamina.spec.platform import Platform
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,11 +37,6 @@ def configure(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace, context: Context) -> int:
-    from lamina.app.images import tagged_reference
-    from lamina.app.importing import ImportOptions, import_directory, import_tar
-    from lamina.cli.values import parse_epoch
-    from lamina.spec.platform import Platform
-
     if args.source.startswith(("http://", "https://")):
         raise LaminaError(
             "import from a URL is not supported yet",

@@ -5,6 +5,10 @@ from __future__ import annotations
 
 import os
 
+from lamina.cli.format import human_size, render
+from lamina.cli.ui.escape import printable
+from lamina.container.info import host_report
+from lamina.container.runtime import DEFAULT_SEARCH_PATH
 from lamina.version import __version__
 
 TYPE_CHECKING = False
@@ -24,8 +28,6 @@ def configure(parser: Parser) -> None:
 def run(args: argparse.Namespace, context: Context) -> int:
     rows = _rows(context)
     if args.format:
-        from lamina.cli.format import render
-
         document: dict[str, object] = {}
         for name, value in rows:
             key = name.title().replace(" ", "")
@@ -33,24 +35,17 @@ def run(args: argparse.Namespace, context: Context) -> int:
         template = "{{json .}}" if args.format == "json" else args.format
         context.print(render(template, document))
         return 0
-    from lamina.cli.ui.escape import printable
-
     for name, value in rows:
         context.print(f"{name}: {printable(value)}")
     return 0
 
 
 def _rows(context: Context) -> list[tuple[str, str]]:
-    from lamina.container.info import host_report
-    from lamina.container.runtime import DEFAULT_SEARCH_PATH
-
     settings = context.settings()
     store = context.store()
     search = f"{context.env.get('PATH', '')}:{DEFAULT_SEARCH_PATH}".lstrip(":")
     filesystem = os.statvfs(store.root)
     free = filesystem.f_bavail * filesystem.f_frsize
-    from lamina.cli.format import human_size
-
     return [
         ("Version", __version__),
         ("Store", f"{store.root} ({human_size(free)} free)"),

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from lamina.cli.each import each
+from lamina.container.lifecycle import signal_named
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
@@ -20,9 +23,6 @@ def configure(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace, context: Context) -> int:
-    from lamina.cli.each import each
-    from lamina.container.lifecycle import signal_named
-
     number = signal_named(args.signal)
 
     def kill(container: Container) -> None:

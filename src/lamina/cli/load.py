@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+from lamina.app.images import load_images
 from lamina.errors import Kind, LaminaError
+from lamina.spec import platform as platforms
+from lamina.spec.reference import Reference
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,8 +27,6 @@ def configure(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace, context: Context) -> int:
-    from lamina.spec import platform as platforms
-
     platform = platforms.Platform.parse(args.platform) if args.platform else context.platform()
     if args.input in {"", "-"}:
         if context.stdin.isatty():
@@ -40,9 +41,6 @@ def run(args: argparse.Namespace, context: Context) -> int:
 
 
 def _load(stream: IO[bytes], platform: Platform, context: Context, *, exact: bool) -> int:
-    from lamina.app.images import load_images
-    from lamina.spec.reference import Reference
-
     found = load_images(
         context.store(), stream, platform=platform, cancel=context.token(), exact=exact
     )

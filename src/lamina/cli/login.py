@@ -3,7 +3,12 @@
 
 from __future__ import annotations
 
+import getpass
+
+from lamina.app.login import login, server_of
+from lamina.app.registries import credential_store
 from lamina.errors import Kind, LaminaError
+from lamina.registry.auth import Credentials
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -11,7 +16,6 @@ if TYPE_CHECKING:
 
     from lamina.cli.arguments import Parser
     from lamina.cli.context import Context
-    from lamina.registry.auth import Credentials
 
 USAGE = "[OPTIONS] [SERVER]"
 
@@ -24,9 +28,6 @@ def configure(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace, context: Context) -> int:
-    from lamina.app.login import login, server_of
-    from lamina.app.registries import credential_store
-
     store = credential_store(context.env, uid=context.uid)
     host = server_of(args.server)
     if args.password:
@@ -51,8 +52,6 @@ def run(args: argparse.Namespace, context: Context) -> int:
 
 
 def _ask(args: argparse.Namespace, context: Context, host: str) -> Credentials:
-    from lamina.registry.auth import Credentials
-
     if args.password_stdin:
         if args.password:
             raise LaminaError(
@@ -74,8 +73,6 @@ def _ask(args: argparse.Namespace, context: Context, host: str) -> Credentials:
         context.stderr.flush()
         username = context.stdin.readline().strip()
     if not password:
-        import getpass
-
         password = getpass.getpass("Password: ", stream=context.stderr)
     if not username or not password:
         raise LaminaError("user name and password must not be empty", kind=Kind.USAGE)

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from lamina.app.login import logout
+from lamina.app.registries import credential_store
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
@@ -18,9 +21,6 @@ def configure(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace, context: Context) -> int:
-    from lamina.app.login import logout
-    from lamina.app.registries import credential_store
-
     host, found = logout(credential_store(context.env, uid=context.uid), args.server)
     context.print(f"Removing login credentials for {host}" if found else f"Not logged in to {host}")
     return 0

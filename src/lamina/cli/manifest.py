@@ -3,7 +3,22 @@
 
 from __future__ import annotations
 
+import json
+
+from lamina.app.artifacts import (
+    annotate_list,
+    create_list,
+    has_list,
+    list_index,
+    push_list,
+    read_list,
+    remove_list,
+)
+from lamina.cli.view import make_view
 from lamina.errors import Kind, LaminaError
+from lamina.spec.platform import Platform, normalise
+from lamina.spec.reference import Reference
+from lamina.start.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,8 +61,6 @@ def run(args: argparse.Namespace, context: Context) -> int:
         case "annotate":
             return _annotate(args, context)
         case "rm":
-            from lamina.app.artifacts import remove_list
-
             for name in args.names:
                 remove_list(context.store(), name)
             return 0
@@ -56,11 +69,6 @@ def run(args: argparse.Namespace, context: Context) -> int:
 
 
 def _inspect(args: argparse.Namespace, context: Context) -> int:
-    import json
-
-    from lamina.app.artifacts import has_list, list_index, read_list
-    from lamina.spec.reference import Reference
-
     name = args.names[0]
     if has_list(context.store(), name):
         index = list_index(read_list(context.store(), name))
@@ -84,9 +92,6 @@ def _inspect(args: argparse.Namespace, context: Context) -> int:
 
 
 def _create_or_push(args: argparse.Namespace, context: Context) -> int:
-    from lamina.app.artifacts import create_list, push_list, remove_list
-    from lamina.cli.view import make_view
-
     view = make_view("auto", context, quiet=False, builds=False)
     try:
         with context.registries() as registries:
@@ -108,10 +113,6 @@ def _create_or_push(args: argparse.Namespace, context: Context) -> int:
 
 
 def _annotate(args: argparse.Namespace, context: Context) -> int:
-    from lamina.app.artifacts import annotate_list
-    from lamina.spec.platform import Platform, normalise
-    from lamina.start.record import replace
-
     if not (args.os or args.arch or args.variant or args.os_version):
         raise LaminaError("manifest annotate needs --os, --arch, ...", kind=Kind.USAGE)
 

@@ -6,6 +6,9 @@ from __future__ import annotations
 import json
 import os
 
+from lamina.spec.document import MAX_DOCUMENT
+from lamina.spec.mediatype import OCI_MANIFEST
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -29,9 +32,6 @@ def metadata(outcome: BuildOutcome, store: Store) -> dict[str, Any]:
 
 
 def _descriptor(manifest: Digest, store: Store) -> dict[str, Any]:
-    from lamina.spec.document import MAX_DOCUMENT
-    from lamina.spec.mediatype import OCI_MANIFEST
-
     raw = store.content.read(manifest, limit=MAX_DOCUMENT)
     media_type = json.loads(raw).get("mediaType", OCI_MANIFEST)
     return {"mediaType": media_type, "digest": str(manifest), "size": len(raw)}

@@ -6,10 +6,12 @@ What lamina does not have (named volumes, volume drivers) is refused by name.
 
 from __future__ import annotations
 
+import csv
 import os
 import posixpath
 
 from lamina.app.run_options import MountRequest
+from lamina.cli.values import parse_size
 from lamina.container.ports import Mount
 from lamina.errors import Kind, LaminaError
 
@@ -115,8 +117,6 @@ def parse_mount(text: str, *, resolve: Callable[[str], str]) -> MountRequest:
 
 
 def _mount_fields(text: str) -> dict[str, str]:
-    import csv
-
     fields: dict[str, str] = {}
     for word in next(csv.reader([text]), []):
         key, equals, value = word.partition("=")
@@ -161,8 +161,6 @@ def _tmpfs_mount(fields: dict[str, str], destination: str, text: str) -> Mount:
         options.append("ro")
     size = fields.pop("tmpfs-size", "")
     if size:
-        from lamina.cli.values import parse_size
-
         options.append(f"size={parse_size(size, '--mount')}")
     mode = fields.pop("tmpfs-mode", "1777")
     if not mode or set(mode) - set("01234567"):
@@ -180,8 +178,6 @@ def parse_tmpfs(text: str) -> MountRequest:
         name, _, value = option.partition("=")
         opposite = name[2:] if name.startswith("no") else f"no{name}"
         if name == "size" and value:
-            from lamina.cli.values import parse_size
-
             options.append(f"size={parse_size(value, '--tmpfs')}")
         elif name in {"mode", "uid", "gid", "nr_inodes"} and value.isdigit():
             options.append(option)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from lamina.app.containers import find
+from lamina.container.network.publish import join_host
 from lamina.errors import Kind, LaminaError
 
 TYPE_CHECKING = False
@@ -21,9 +23,6 @@ def configure(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace, context: Context) -> int:
-    from lamina.app.containers import find
-    from lamina.container.network.publish import join_host
-
     container = find(context.store(), args.container)
     wanted = args.port if "/" in args.port or not args.port else f"{args.port}/tcp"
     found = False

@@ -3,13 +3,17 @@
 
 from __future__ import annotations
 
+from lamina.app.autogc import parse_age
+from lamina.app.disk import PruneFilter
+from lamina.cli.format import human_size
 from lamina.errors import Kind, LaminaError
+from lamina.image.times import parse_time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lamina.app.disk import Pruned, PruneFilter
+    from lamina.app.disk import Pruned
     from lamina.cli.arguments import Parser
     from lamina.cli.context import Context
 
@@ -28,8 +32,6 @@ def add_flags(parser: Parser, *, filters: str) -> None:
 
 def parse_filters(texts: Sequence[str], context: Context) -> PruneFilter:
     """The filter of `until=`, `label=` and `label!=`. Raises LaminaError of kind USAGE."""
-    from lamina.app.disk import PruneFilter
-
     until: float | None = None
     labels: dict[str, list[tuple[str, str | None]]] = {"label": [], "label!": []}
     for text in texts:
@@ -55,9 +57,6 @@ def parse_until(text: str, context: Context) -> float:
 
     Raises LaminaError of kind USAGE.
     """
-    from lamina.app.autogc import parse_age
-    from lamina.image.times import parse_time
-
     if text.replace(".", "", 1).isdigit():
         return float(text)
     for complete in (text, f"{text}Z", f"{text}:00Z", f"{text}T00:00:00Z"):
@@ -88,8 +87,6 @@ def confirmed(question: str, context: Context, *, what: str, force: bool) -> boo
 
 def show(pruned: Sequence[tuple[str, Pruned]], context: Context) -> None:
     """Print what was removed under its headings, and the bytes."""
-    from lamina.cli.format import human_size
-
     for heading, each in pruned:
         if each.lines:
             context.print(heading)

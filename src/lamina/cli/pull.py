@@ -3,7 +3,12 @@
 
 from __future__ import annotations
 
+from lamina.app.pulling import PullOptions, pull_all_tags, pull_image
+from lamina.cli.view import make_view
 from lamina.errors import Kind, LaminaError
+from lamina.spec.platform import Platform
+from lamina.spec.reference import Reference
+from lamina.system.userns import is_possible
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,12 +34,6 @@ def configure(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace, context: Context) -> int:
-    from lamina.app.pulling import PullOptions, pull_all_tags, pull_image
-    from lamina.cli.view import make_view
-    from lamina.spec.platform import Platform
-    from lamina.spec.reference import Reference
-    from lamina.system.userns import is_possible
-
     if args.jobs < 1:
         raise LaminaError(f"--jobs must be at least 1, got {args.jobs}", kind=Kind.USAGE)
     options = PullOptions(

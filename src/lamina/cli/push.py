@@ -3,7 +3,11 @@
 
 from __future__ import annotations
 
+from lamina.app.pushing import names_of_repository, push_image
+from lamina.cli.view import make_view
 from lamina.errors import Kind, LaminaError
+from lamina.spec.platform import Platform
+from lamina.spec.reference import Reference
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,9 +30,6 @@ def configure(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace, context: Context) -> int:
-    from lamina.app.pushing import names_of_repository
-    from lamina.spec.reference import Reference
-
     if args.jobs < 1:
         raise LaminaError(f"--jobs must be at least 1, got {args.jobs}", kind=Kind.USAGE)
     if not args.all_tags and not args.quiet and not Reference.parse(args.name).tag:
@@ -55,10 +56,6 @@ def push_names(
     quiet: bool = False,
 ) -> None:
     """Push each and print what Docker prints."""
-    from lamina.app.pushing import push_image
-    from lamina.cli.view import make_view
-    from lamina.spec.platform import Platform
-
     view = make_view(progress, context, quiet=quiet, builds=False)
     pushed = []
     try:

@@ -3,6 +3,11 @@
 
 from __future__ import annotations
 
+import json
+
+from lamina.cli.ui.escape import printable
+from lamina.spec.reference import Reference
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
@@ -20,11 +25,6 @@ def configure(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace, context: Context) -> int:
-    import json
-
-    from lamina.cli.ui.escape import printable
-    from lamina.spec.reference import Reference
-
     reference = Reference.parse(args.name).with_default_tag()
     with context.registries() as registries:
         repository = registries.repository(reference)

@@ -3,6 +3,12 @@
 
 from __future__ import annotations
 
+import json
+
+from lamina.cli.registry_ledger import add_place, ledger_of, parse_name, shown_time
+from lamina.errors import Kind, LaminaError
+from lamina.server.admin import as_json
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
@@ -15,8 +21,6 @@ _MOST = 1_000_000  # moves; more than a window of a busy registry holds
 
 
 def configure(parser: Parser) -> None:
-    from lamina.cli.registry_ledger import add_place
-
     add_place(parser)
     parser.switch("--removed", help="list removed manifests instead")
     parser.switch("--json", help="print JSON")
@@ -24,12 +28,6 @@ def configure(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace, context: Context) -> int:
-    import json
-
-    from lamina.cli.registry_ledger import ledger_of, parse_name, shown_time
-    from lamina.errors import Kind, LaminaError
-    from lamina.server.admin import as_json
-
     repository, tag, digest = parse_name(args.name)
     if digest or (tag and args.removed):
         raise LaminaError("a name without a digest (with --removed: a tag)", kind=Kind.USAGE)

@@ -4,7 +4,15 @@
 from __future__ import annotations
 
 import os
+import time
 from contextlib import contextmanager
+
+from lamina.errors import Kind, LaminaError
+from lamina.server import routes
+from lamina.server.config import Config, load_config
+from lamina.server.database import Database
+from lamina.server.quotas import Quotas
+from lamina.server.sqliteledger import SqliteLedger
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,7 +21,6 @@ if TYPE_CHECKING:
 
     from lamina.cli.arguments import Parser
     from lamina.cli.context import Context
-    from lamina.server.config import Config
     from lamina.server.ledger import Ledger
 
 
@@ -34,12 +41,6 @@ def ledger_of(args: argparse.Namespace, context: Context) -> Iterator[tuple[Ledg
     Raises:
         LaminaError: kind NOT_FOUND if there is no registry, UNSUPPORTED if its format is older.
     """
-    from lamina.errors import Kind, LaminaError
-    from lamina.server.config import Config, load_config
-    from lamina.server.database import Database
-    from lamina.server.quotas import Quotas
-    from lamina.server.sqliteledger import SqliteLedger
-
     root = context.path(args.root) if args.root else ""
     if args.config:
         config = load_config(context.path(args.config), root=root)
@@ -72,8 +73,6 @@ def parse_name(text: str) -> tuple[str, str, str]:
     Raises:
         LaminaError: kind INVALID.
     """
-    from lamina.server import routes
-
     rest, _, digest = text.partition("@")
     name, _, tag = rest.partition(":")
     routes.check_name(name)
@@ -86,6 +85,4 @@ def parse_name(text: str) -> tuple[str, str, str]:
 
 def shown_time(moment: float) -> str:
     """A POSIX time in UTC, as RFC 3339 writes it."""
-    import time
-
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(moment))

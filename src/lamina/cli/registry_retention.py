@@ -3,6 +3,13 @@
 
 from __future__ import annotations
 
+import json
+
+from lamina.cli.registry_ledger import add_place, ledger_of
+from lamina.errors import Kind, LaminaError
+from lamina.server.admin import as_json
+from lamina.server.retention import Rules
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
@@ -14,8 +21,6 @@ USAGE = "[OPTIONS] --config FILE"
 
 
 def configure(parser: Parser) -> None:
-    from lamina.cli.registry_ledger import add_place
-
     add_place(parser)
     parser.switch("--dry-run", help="remove nothing, print what would go and why")
     parser.switch("--all", help="with --dry-run: print what stays, too")
@@ -23,13 +28,6 @@ def configure(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace, context: Context) -> int:
-    import json
-
-    from lamina.cli.registry_ledger import ledger_of
-    from lamina.errors import Kind, LaminaError
-    from lamina.server.admin import as_json
-    from lamina.server.retention import Rules
-
     if not args.config:
         raise LaminaError("--config is missing: the rules are in it", kind=Kind.USAGE)
     if args.all and not args.dry_run:

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from lamina.cli.registry_ledger import add_place, ledger_of, parse_name
+from lamina.errors import Kind, LaminaError
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
@@ -14,16 +17,11 @@ USAGE = "[OPTIONS] NAME:TAG | NAME@DIGEST | NAME:TAG@DIGEST"
 
 
 def configure(parser: Parser) -> None:
-    from lamina.cli.registry_ledger import add_place
-
     add_place(parser)
     parser.add_argument("name", metavar="NAME[:TAG][@DIGEST]")
 
 
 def run(args: argparse.Namespace, context: Context) -> int:
-    from lamina.cli.registry_ledger import ledger_of, parse_name
-    from lamina.errors import Kind, LaminaError
-
     repository, tag, digest = parse_name(args.name)
     if not tag and not digest:
         raise LaminaError(f"{args.name} has neither a tag nor a digest", kind=Kind.USAGE)

@@ -3,6 +3,12 @@
 
 from __future__ import annotations
 
+import json
+
+from lamina.cli.registry_ledger import add_place, ledger_of, parse_name
+from lamina.errors import Kind, LaminaError
+from lamina.server.admin import as_json
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
@@ -14,20 +20,12 @@ USAGE = "[OPTIONS] NAME"
 
 
 def configure(parser: Parser) -> None:
-    from lamina.cli.registry_ledger import add_place
-
     add_place(parser)
     parser.switch("--json", help="print JSON")
     parser.add_argument("name", metavar="NAME")
 
 
 def run(args: argparse.Namespace, context: Context) -> int:
-    import json
-
-    from lamina.cli.registry_ledger import ledger_of, parse_name
-    from lamina.errors import Kind, LaminaError
-    from lamina.server.admin import as_json
-
     repository, tag, digest = parse_name(args.name)
     if tag or digest:
         raise LaminaError("a name without a tag or digest", kind=Kind.USAGE)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from lamina.app.containers import find
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
@@ -20,7 +22,5 @@ def configure(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace, context: Context) -> int:
-    from lamina.app.containers import find
-
     find(context.store(), args.container).rename(args.name)
     return 0

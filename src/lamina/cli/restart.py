@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+from lamina.cli.each import each
 from lamina.cli.stop_flags import add_stop_flags
+from lamina.container.lifecycle import signal_named
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,9 +24,6 @@ def configure(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace, context: Context) -> int:
-    from lamina.cli.each import each
-    from lamina.container.lifecycle import signal_named
-
     number = signal_named(args.signal) if args.signal else None
 
     def restart(container: Container) -> None:

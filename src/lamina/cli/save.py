@@ -3,7 +3,11 @@
 
 from __future__ import annotations
 
+from lamina.app.images import save_images
 from lamina.errors import Kind, LaminaError
+from lamina.exporter.destination import write_aside
+from lamina.exporter.ports import Exported
+from lamina.spec.platform import Platform
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,9 +31,6 @@ def configure(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace, context: Context) -> int:
-    from lamina.app.images import save_images
-    from lamina.spec.platform import Platform
-
     if args.format not in _FORMATS:
         raise LaminaError(
             f"unknown archive format {args.format!r}",
@@ -50,9 +51,6 @@ def run(args: argparse.Namespace, context: Context) -> int:
         )
 
     if args.output not in {"", "-"}:
-        from lamina.exporter.destination import write_aside
-        from lamina.exporter.ports import Exported
-
         write_aside(context.path(args.output), fill, Exported(None, None)).finalize()
         return 0
     if context.stdout.isatty():

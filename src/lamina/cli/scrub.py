@@ -6,13 +6,19 @@ A directory's registry must be stopped, a bucket's servers may run.
 
 from __future__ import annotations
 
+import os
+
+from lamina.errors import EXIT_STATUS, Kind, LaminaError
+from lamina.server.config import Config, load_config
+from lamina.server.storage import open_driver
+from lamina.start.record import replace
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
 
     from lamina.cli.arguments import Parser
     from lamina.cli.context import Context
-    from lamina.server.config import Config
 
 USAGE = "[OPTIONS]"
 
@@ -27,11 +33,6 @@ def configure(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace, context: Context) -> int:
-    from lamina.errors import EXIT_STATUS, Kind
-    from lamina.server.config import Config, load_config
-    from lamina.server.storage import open_driver
-    from lamina.start.record import replace
-
     root = context.path(args.root) if args.root else ""
     if args.config:
         config = load_config(context.path(args.config), root=root)
@@ -51,9 +52,5 @@ def run(args: argparse.Namespace, context: Context) -> int:
 
 
 def _check_exists(config: Config) -> None:
-    import os
-
-    from lamina.errors import Kind, LaminaError
-
     if config.bucket is None and not os.path.exists(f"{config.root}/registry.sqlite"):
         raise LaminaError(f"{config.root} is not the directory of a registry", kind=Kind.NOT_FOUND)

@@ -4,7 +4,12 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import sys
+
+from lamina.app.registries import network
+from lamina.server.config import Config, load_config, with_flags
+from lamina.server.serve import check_tls, make_gate, serve
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,10 +42,6 @@ def configure(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace, context: Context) -> int:
-    import logging
-
-    from lamina.server.config import Config, load_config, with_flags
-
     root = context.path(args.root) if args.root else ""
     if args.config:
         config = load_config(context.path(args.config), root=root)
@@ -54,9 +55,6 @@ def run(args: argparse.Namespace, context: Context) -> int:
         share_store=context.root if args.share_store else "",
     )
     host, _ = config.address()
-    from lamina.app.registries import network
-    from lamina.server.serve import check_tls, make_gate, serve
-
     if args.check:
         check_tls(config)
         make_gate(config, clock=context.clock)

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from lamina.app.containers import Host, find
+from lamina.cli.attach import check_terminal, detach_keys, run_attached
+from lamina.cli.each import each
 from lamina.errors import Kind, LaminaError
 
 TYPE_CHECKING = False
@@ -27,8 +30,6 @@ def configure(parser: Parser) -> None:
 
 def run(args: argparse.Namespace, context: Context) -> int:
     if not (args.attach or args.interactive):
-        from lamina.cli.each import each
-
         return each(args.containers, context, _start)
     if len(args.containers) > 1:
         raise LaminaError(
@@ -43,9 +44,6 @@ def _start(container: Container) -> None:
 
 
 def _start_attached(args: argparse.Namespace, context: Context) -> int:
-    from lamina.app.containers import Host, find
-    from lamina.cli.attach import check_terminal, detach_keys, run_attached
-
     settings = context.settings()
     host = Host(runtime=settings.runtime, subnet=settings.subnet, forks=True)
     container = find(context.store(), args.containers[0], host=host)

@@ -3,7 +3,13 @@
 
 from __future__ import annotations
 
+from lamina.app.builds import enter
+from lamina.app.containers import Host
+from lamina.app.failing import failed_place
+from lamina.cli.attach import check_terminal, detach_keys, run_attached
+from lamina.cli.report import report
 from lamina.errors import Kind, LaminaError
+from lamina.events import silent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,9 +33,6 @@ def enter_failed(error: StepFailed, context: Context, *, runtime: str) -> None:
 
     The shell reads standard input; at a terminal it gets one.
     """
-    from lamina.app.failing import failed_place
-    from lamina.cli.report import report
-
     report(error, context)
     with failed_place(error) as place:
         context.warn("lamina: a shell in the failed step; leave it to end the build")
@@ -47,11 +50,6 @@ def enter_place(
     interactive: bool,
 ) -> int:
     """Run the command (none: the shell) in the step's place, our streams joined; its exit status."""
-    from lamina.app.builds import enter
-    from lamina.app.containers import Host
-    from lamina.cli.attach import check_terminal, detach_keys, run_attached
-    from lamina.events import silent
-
     check_terminal(context, terminal=terminal, stdin=interactive)
     if not interactive and not command:
         raise LaminaError("no command to run, and nobody to type one", kind=Kind.USAGE)

@@ -3,7 +3,11 @@
 
 from __future__ import annotations
 
+from lamina.app.containers import Host
+from lamina.app.disk import prune_cache, prune_containers, prune_images
+from lamina.cli.prune import CACHE, CONTAINERS, IMAGES, add_flags, confirmed, parse_filters, show
 from lamina.errors import Kind, LaminaError
+from lamina.store.eviction import Limits
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,19 +20,12 @@ USAGE = "[OPTIONS]"
 
 
 def configure(parser: Parser) -> None:
-    from lamina.cli.prune import add_flags
-
     parser.switch("-a", "--all", help="all unused images and all build cache, not only dangling")
     parser.switch("--volumes", help="anonymous volumes too (they always go with their container)")
     add_flags(parser, filters="what matches: until=, label=, label!=")
 
 
 def run(args: argparse.Namespace, context: Context) -> int:
-    from lamina.app.containers import Host
-    from lamina.app.disk import prune_cache, prune_containers, prune_images
-    from lamina.cli.prune import CACHE, CONTAINERS, IMAGES, confirmed, parse_filters, show
-    from lamina.store.eviction import Limits
-
     if args.volumes and any(text.startswith("until=") for text in args.filter):
         raise LaminaError(
             'the "until" filter is not supported with "--volumes"', kind=Kind.UNSUPPORTED

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from lamina.cli.ui.escape import printable
+from lamina.spec.reference import Reference
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
@@ -18,9 +21,6 @@ def configure(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace, context: Context) -> int:
-    from lamina.cli.ui.escape import printable
-    from lamina.spec.reference import Reference
-
     with context.registries() as registries:
         for tag in registries.repository(Reference.parse(args.repository)).tags():
             context.print(printable(tag))

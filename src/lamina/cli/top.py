@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from lamina.app.containers import find
+from lamina.app.processes import processes
 from lamina.cli.arguments import REMAINDER
 
 TYPE_CHECKING = False
@@ -23,9 +25,6 @@ def configure(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace, context: Context) -> int:
-    from lamina.app.containers import find
-    from lamina.app.processes import processes
-
     for line in processes(find(context.store(), args.container), args.options or ["-ef"]):
         context.print(line)
     return 0

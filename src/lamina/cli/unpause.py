@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from lamina.cli.each import each
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
@@ -20,8 +22,6 @@ def configure(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace, context: Context) -> int:
-    from lamina.cli.each import each
-
     def unpause(container: Container) -> None:
         container.unpause()
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from lamina.cli.each import each
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
@@ -19,8 +21,6 @@ def configure(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace, context: Context) -> int:
-    from lamina.cli.each import each
-
     def wait(container: Container) -> str:
         return str(container.wait())
 

@@ -6,6 +6,8 @@ from __future__ import annotations
 import json
 import os
 
+from lamina.app.why import MAX_FILE, compare, explained, export_trees, parse_document, told
+from lamina.cli.ui.escape import printable
 from lamina.errors import Kind, LaminaError
 
 TYPE_CHECKING = False
@@ -37,8 +39,6 @@ def run(args: argparse.Namespace, context: Context) -> int:
         return _export(args, context)
     if args.against:
         return _against(args, context)
-    from lamina.app.why import explained
-
     build, steps = explained(context.store(), args.build)
     imported = build.details().get("imported", {})
     if args.format:
@@ -46,8 +46,6 @@ def run(args: argparse.Namespace, context: Context) -> int:
             json.dumps({"build": build.id, "steps": [_row(step, imported) for step in steps]})
         )
         return 0
-    from lamina.cli.ui.escape import printable
-
     _head(build, build.steps(), context)
     wanted = ":" in args.build
     for step in steps:
@@ -61,8 +59,6 @@ def run(args: argparse.Namespace, context: Context) -> int:
 
 
 def _head(build: Build, steps: list[Step], context: Context) -> None:
-    from lamina.cli.ui.escape import printable
-
     ran = sum(step.why is not None for step in steps)
     cached = sum(step.outcome == "cached" for step in steps)
     context.print(f"build {build.id} ({printable(build.name)}): {ran} ran, {cached} cached")
@@ -87,8 +83,6 @@ def _row(step: Step, imported: Mapping[str, str]) -> dict[str, object]:
 
 
 def _export(args: argparse.Namespace, context: Context) -> int:
-    from lamina.app.why import export_trees
-
     document = export_trees(context.store(), args.build)
     text = json.dumps(document) + "\n"
     if args.export == "-":
@@ -105,9 +99,6 @@ def _export(args: argparse.Namespace, context: Context) -> int:
 
 
 def _against(args: argparse.Namespace, context: Context) -> int:
-    from lamina.app.why import MAX_FILE, compare, parse_document, told
-    from lamina.cli.ui.escape import printable
-
     if args.against == "-":
         raw = context.stdin.buffer.read(MAX_FILE + 1)
     else:

@@ -20,7 +20,7 @@ from lamina.container.bundle import (
 from lamina.container.emulation import require_emulation
 from lamina.container.errorlog import command_status, late_failure, read_error
 from lamina.container.filterprogram import hand_back
-from lamina.container.host import check_limits
+from lamina.container.host import check_limits, list_devices
 from lamina.container.launcher import remove_cgroups, remove_cgroups_soon, remove_tree
 from lamina.container.profile import seccomp_for
 from lamina.container.spawn import Launch, Launcher
@@ -35,6 +35,8 @@ from lamina.container.stubs import MountStubs
 from lamina.container.users import process_user
 from lamina.errors import Kind, LaminaError
 from lamina.start.record import Record, replace
+from lamina.system.mounts import tmpfs, unmount
+from lamina.system.paths import open_in_root
 from lamina.system.process import ProcessIdentity, this_process
 
 TYPE_CHECKING = False
@@ -229,13 +231,9 @@ class _InMemory:
         self._bundle = bundle
 
     def __enter__(self) -> None:
-        from lamina.system.mounts import tmpfs
-
         tmpfs(self._bundle, size=BUNDLE_SIZE, mode=0o700)
 
     def __exit__(self, *exc: object) -> None:
-        from lamina.system.mounts import unmount
-
         unmount(self._bundle)
 
 
@@ -278,8 +276,6 @@ def _check_cwd(root_fd: int, process: ProcessSpec, host: HostFacts) -> None:
     A path that leads into /proc (CVE-2024-21626: /proc/self/fd/N, also by a link) never is: the
     image's own /proc is an empty directory, and nothing else in /proc is accepted.
     """
-    from lamina.system.paths import open_in_root
-
     cwd = checked_path(process.cwd or "/", what="working directory")
     mounts = [checked_path(mount.destination, what="mount") for mount in process.mounts]
     defaults = [str(mount["destination"]) for mount in default_mounts(process, host)]
@@ -331,8 +327,6 @@ def _rebind_proc(
 def _devices(process: ProcessSpec) -> Sequence[Any]:
     if not process.privileged:
         return ()
-    from lamina.container.host import list_devices
-
     return list_devices()
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 
 from lamina.container.host import NoRuntime, read_cgroups
+from lamina.container.network.usernet import find_way
 from lamina.container.runtime import DEFAULT_SEARCH_PATH, find_runtime
 from lamina.errors import LaminaError
 from lamina.system.userns import enter, ids_hint, is_host_root, mapped_count, own_uid
@@ -48,8 +49,6 @@ def _namespace() -> str:
 def _network() -> str:
     if is_host_root():
         return "a bridge"
-    from lamina.container.network.usernet import find_way
-
     way = find_way()
     if not way.programs:
         return f"the host's: {way.why}"

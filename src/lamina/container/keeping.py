@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 
 from lamina.container.launcher import ENVIRONMENT
+from lamina.start.libc import call
 from lamina.start.lowlevel import signal
 from lamina.start.record import Record
 from lamina.system.process import open_pidfd, signal_pidfd
@@ -65,8 +66,6 @@ class ForkedHelpers:
 
 def _become(argv: Sequence[str], words: int, parent: int) -> NoReturn:
     """In the child: become `argv`, whose words go to the descriptor."""
-    from lamina.start.libc import call
-
     try:
         call("prctl", _PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != parent:

@@ -11,6 +11,7 @@ import os
 import select
 import sys
 
+from lamina.container.keeping import Kept
 from lamina.container.launcher import TERMINAL_SIGNALS
 from lamina.errors import Kind, LaminaError
 from lamina.start.lowlevel import allocate_lock
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from lamina.container.keeping import Kept
     from lamina.tasks import CancelToken
 
 # Imported rather than run as a script, so that its compiled form is cached.
@@ -124,8 +124,6 @@ class Launcher:
 
     def keep(self, id: str, argv: Sequence[str]) -> Kept:
         """See `ports.Helpers`. Any thread may call it."""
-        from lamina.container.keeping import Kept
-
         null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         ended, reply = os.pipe2(os.O_CLOEXEC)
         kept = Kept(ended, memory_file(id))

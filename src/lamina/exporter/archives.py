@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from lamina.exporter.assemble import Assembled, assemble
 from lamina.exporter.destination import StreamExport, write_aside
+from lamina.exporter.platforms import assemble_index
 from lamina.exporter.ports import Exported
 from lamina.exporter.progress import Told
 from lamina.exporter.stored import all_names
@@ -56,8 +57,6 @@ class _ArchiveExporter:
         self, results: Sequence[PlatformResult], store: Store, *, work: Work
     ) -> PendingExport:
         """See `Exporter.export_platforms`: an index of the images."""
-        from lamina.exporter.platforms import assemble_index
-
         output = self._output
         index = assemble_index(results, store, output, work=work)
         described = replace(index, annotations=output.placed("index-descriptor"))

@@ -10,6 +10,7 @@ from lamina.errors import Kind
 from lamina.exporter.ports import Output
 from lamina.exporter.table import TABLE
 from lamina.spec.attributes import Attributes, InvalidAttribute, split_fields
+from lamina.spec.platform import Platform
 from lamina.start.record import replace
 
 TYPE_CHECKING = False
@@ -124,8 +125,6 @@ def annotation_place(text: str) -> str:
         return kind
     if not rest.endswith("]") or kind.startswith("index"):
         raise InvalidAttribute(f"invalid annotation type {text!r}")
-    from lamina.spec.platform import Platform
-
     return f"{kind}[{Platform.parse(rest[:-1])}]"
 
 

@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 from lamina.exporter.assemble import assemble
+from lamina.image.platforms import add_index
+from lamina.image.unpack import ensure_snapshot
+from lamina.image.view import Image
 from lamina.spec import mediatype
 from lamina.start.record import replace
 
@@ -21,8 +24,6 @@ def assemble_index(
     results: Sequence[PlatformResult], store: Store, output: Output, *, work: Work
 ) -> Descriptor:
     """The index of the results' images, all of it in the store, without a name."""
-    from lamina.image.platforms import add_index
-
     entries: list[Descriptor] = []
     for part in results:
         own = output.placed(f"manifest[{part.platform}]")
@@ -31,9 +32,6 @@ def assemble_index(
         )
         made = assemble(part.result, store, manifest, work=work)
         if output.unpack:
-            from lamina.image.unpack import ensure_snapshot
-            from lamina.image.view import Image
-
             stack = Image.open(store, made.target).config().diff_ids
             ensure_snapshot(store, stack, work=work)
         entries.append(

@@ -10,7 +10,14 @@ from lamina.errors import Kind, LaminaError
 from lamina.exporter.destination import StreamExport, write_aside
 from lamina.exporter.ports import Exported
 from lamina.exporter.progress import Told
+from lamina.image.unpack import ensure_snapshot
+from lamina.layer.apply import extract
+from lamina.layer.entry import Entry, EntryType
+from lamina.layer.tarwrite import write_tar
+from lamina.layer.walk import tree_items
 from lamina.start.record import replace
+from lamina.system.mounts import overlay_fd
+from lamina.system.paths import shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -73,16 +80,11 @@ class _RootfsExporter:
 
     def _tree(self, result: BuildResult, store: Store, *, work: Work) -> Tree:
         """A context manager's maker: the entries of the result's root filesystem."""
-        from lamina.image.unpack import ensure_snapshot
-
         chain = ensure_snapshot(store, result.diff_ids, work=work)
         mount = store.snapshots.view(chain)
 
         @contextmanager
         def items() -> Iterator[Items]:
-            from lamina.layer.walk import tree_items
-            from lamina.system.mounts import overlay_fd
-
             fd = overlay_fd(mount)
             try:
                 yield _checked(tree_items(f"/proc/self/fd/{fd}"), result.epoch, work.cancel)
@@ -107,8 +109,6 @@ class TarExporter(_RootfsExporter):
 
     def _pending(self, places: Sequence[str], trees: Sequence[Tree], work: Work) -> PendingExport:
         def fill(write: Callable[[bytes], object]) -> None:
-            from lamina.layer.tarwrite import write_tar
-
             with ExitStack() as stack:
                 opened = [stack.enter_context(tree()) for tree in trees]
                 write_tar(joined(places, opened), write)
@@ -123,8 +123,6 @@ class TarExporter(_RootfsExporter):
 
 def joined(places: Iterable[str], trees: Iterable[Items]) -> Items:
     """The trees' entries, each below its place; a directory that several have is told once."""
-    from lamina.layer.entry import Entry, EntryType
-
     seen: set[bytes] = set()
     for place, items in zip(places, trees, strict=True):
         if not place:
@@ -151,8 +149,6 @@ class _LocalExport:
         self._privileged = privileged
 
     def finalize(self) -> Exported:
-        from lamina.layer.apply import extract
-
         for dest, tree in self._parts:
             os.makedirs(dest, exist_ok=True)
             with Told(self._work, dest, f"writing {dest}"), tree() as found:
@@ -181,9 +177,6 @@ def directory_of(platform: Platform) -> str:
 
 def check_overlap(results: Sequence[PlatformResult], trees: Sequence[Tree]) -> None:
     """Raise LaminaError of kind CONFLICT if two platforms have a file of one path."""
-    from lamina.layer.entry import EntryType
-    from lamina.system.paths import shown
-
     owners: dict[bytes, str] = {}
     for part, tree in zip(results, trees, strict=True):
         with tree() as items:

@@ -13,11 +13,18 @@ import os
 import stat
 
 from lamina.exporter.derived import derived_layer, note_derived
+from lamina.image.blobs import fresh_ingest
+from lamina.image.unpack import ensure_snapshot
+from lamina.layer.create import create_layer
 from lamina.layer.entry import OPAQUE_WHITEOUT, WHITEOUT_PREFIX, EntryType, join, sort_key, split
 from lamina.layer.walk import is_whiteout, tree_items, whiteout
 from lamina.spec.config import History
+from lamina.spec.descriptor import Descriptor
 from lamina.spec.identity import chain_id, chain_ids
+from lamina.spec.mediatype import OCI_LAYER_OF
 from lamina.start.record import replace
+from lamina.system.mounts import opened_layers, overlay_fd
+from lamina.system.overlay import OverlayMount
 from lamina.system.paths import lstat_beneath
 from lamina.system.xattrs import is_opaque, xattrs_beneath
 
@@ -30,7 +37,6 @@ if TYPE_CHECKING:
     from lamina.layer.entry import Item
     from lamina.spec.digest import DiffID
     from lamina.store.ports import Store
-    from lamina.system.overlay import OverlayMount
     from lamina.tasks import Work
 
 KIND = "squashed-layer"  # (base and new layers) -> diffID of the one layer
@@ -70,14 +76,6 @@ def _layer(result: BuildResult, store: Store, *, work: Work) -> DiffID:
 
 
 def _write(result: BuildResult, store: Store, key: str, *, work: Work) -> DiffID:
-    from lamina.image.blobs import fresh_ingest
-    from lamina.image.unpack import ensure_snapshot
-    from lamina.layer.create import create_layer
-    from lamina.spec.descriptor import Descriptor
-    from lamina.spec.mediatype import OCI_LAYER_OF
-    from lamina.system.mounts import opened_layers
-    from lamina.system.overlay import OverlayMount
-
     ensure_snapshot(store, result.diff_ids, work=work)
     chains = chain_ids(result.diff_ids)
     layers = [store.snapshots.layer(str(chain)) for chain in chains[result.base_layers :]]
@@ -106,8 +104,6 @@ class _Tree:
         self.path = b""
 
     def __enter__(self) -> Self:
-        from lamina.system.mounts import overlay_fd
-
         if self._mount.lowers:
             self._fd = overlay_fd(self._mount)
             self.path = b"/proc/self/fd/%d" % self._fd

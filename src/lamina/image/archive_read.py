@@ -17,6 +17,8 @@ from lamina.image.archive_scan import Contents, InvalidArchive, Member, clean, j
 from lamina.image.archive_write import FULL_NAME, REF_NAME, blob_path
 from lamina.image.names import set_names
 from lamina.image.resolve import open_preferred
+from lamina.layer.compress import decompressed
+from lamina.layer.tarread import read_tar
 from lamina.spec import mediatype
 from lamina.spec.config import ImageConfig
 from lamina.spec.descriptor import Descriptor
@@ -416,9 +418,6 @@ def _claim_docker_layer(claims: _Claims, name: str, diff_id: DiffID) -> Descript
 
 
 def _copy_blobs(store: Store, stream: IO[bytes], claims: _Claims, cancel: CancelToken) -> None:
-    from lamina.layer.compress import decompressed
-    from lamina.layer.tarread import read_tar
-
     wanted: dict[str, list[_Blob]] = {}
     for blob in claims.blobs.values():
         if not store.content.exists(blob.descriptor.digest):
@@ -451,8 +450,6 @@ def _copy(store: Store, blob: _Blob, reader: EntryReader, cancel: CancelToken) -
 
 
 def _pieces(reader: EntryReader, *, decompress: bool) -> Iterator[bytes]:
-    from lamina.layer.compress import decompressed
-
     # the reader of an entry is all of a file that decompression needs
     stream = decompressed(reader) if decompress else reader  # type: ignore[arg-type]
     while piece := stream.read(_READ):

@@ -10,7 +10,9 @@ from __future__ import annotations
 import hashlib
 
 from lamina.errors import Kind, LaminaError
+from lamina.layer.compress import decompressed
 from lamina.layer.entry import EntryType
+from lamina.layer.tarread import read_tar
 from lamina.spec.digest import DiffID, Digest
 from lamina.spec.document import MAX_DOCUMENT
 from lamina.start.record import Record
@@ -128,9 +130,6 @@ def scan(stream: IO[bytes], *, cancel: CancelToken) -> Contents:
         LaminaError: INVALID for what is no archive or is beyond the caps, INTEGRITY for damaged
             compressed data.
     """
-    from lamina.layer.compress import decompressed
-    from lamina.layer.tarread import read_tar
-
     members: dict[str, Member] = {}
     links: dict[str, str] = {}
     kept = 0
@@ -191,8 +190,6 @@ def _fill(reader: EntryReader, size: int) -> bytes:
 
 
 def _decompressed_digest(name: str, tee: _Tee) -> tuple[DiffID, int]:
-    from lamina.layer.compress import decompressed
-
     found, size = hashlib.sha256(), 0
     try:
         stream = decompressed(tee)  # type: ignore[arg-type]  # only read() is used

@@ -9,9 +9,13 @@ for older readers, `index.json` for newer ones. Members are sorted, owned by 0:0
 
 from __future__ import annotations
 
+import hashlib
+import os
+
 from lamina.errors import Kind, LaminaError
 from lamina.image.view import open_uncompressed
 from lamina.layer.entry import Entry, EntryType
+from lamina.layer.tarwrite import BLOCK, END_OF_ARCHIVE, header
 from lamina.spec import mediatype
 from lamina.spec.config import ImageConfig
 from lamina.spec.descriptor import Descriptor, annotations_of
@@ -19,7 +23,7 @@ from lamina.spec.document import MAX_DOCUMENT, dump, dump_bounded
 from lamina.spec.identity import chain_id
 from lamina.spec.manifest import Index, Manifest, children
 from lamina.spec.reference import Reference, is_dangling
-from lamina.start.record import Record
+from lamina.start.record import Record, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -92,8 +96,6 @@ def write_oci_directory(
     Raises:
         LaminaError: CONFLICT if `path` holds something that is not an image layout.
     """
-    import os
-
     os.makedirs(path, exist_ok=True)
     kept = _kept_entries(path, images)
     for member in sorted(_oci_members(store, images, kept=kept), key=_index_last):
@@ -109,8 +111,6 @@ def _index_last(member: _Member) -> tuple[bool, str]:
 
 
 def _write_file(target: str, member: _Member, cancel: CancelToken) -> None:
-    import os
-
     aside = f"{target}.lamina-partial"
     try:
         with open(aside, "wb") as file:
@@ -129,8 +129,6 @@ def _pieces(member: _Member, cancel: CancelToken) -> Iterator[bytes]:
     if member.open is None:
         yield member.data
         return
-    import hashlib
-
     assert member.digest is not None
     hasher = None if member.is_own else hashlib.new(member.digest.algorithm)
     left = member.size
@@ -157,8 +155,6 @@ def _pieces(member: _Member, cancel: CancelToken) -> Iterator[bytes]:
 
 def _kept_entries(path: str, images: Sequence[ArchiveImage]) -> tuple[Descriptor, ...]:
     """Entries of an existing layout that the new ones do not replace."""
-    import os
-
     if not os.listdir(path):
         return ()
     if not os.path.isfile(os.path.join(path, "oci-layout")):
@@ -186,8 +182,6 @@ def _write_members(
     members: Sequence[_Member], write: Callable[[bytes], object], cancel: CancelToken
 ) -> None:
     """The members as a tar, directories before what they hold."""
-    from lamina.layer.tarwrite import BLOCK, END_OF_ARCHIVE, header
-
     directories: set[str] = set()
     for member in sorted(members, key=lambda found: found.name.split("/")):
         parts = member.name.split("/")[:-1]
@@ -214,8 +208,6 @@ def blob_path(digest: Digest) -> str:
 
 def _entries(image: ArchiveImage) -> list[Descriptor]:
     """One entry of `index.json` a name; an image without names has one without annotations."""
-    from lamina.start.record import replace
-
     entries = []
     for name in image.names:
         if is_dangling(name):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from lamina.dockerfile.change import apply_changes
 from lamina.start.record import replace
 
 TYPE_CHECKING = False
@@ -16,8 +17,6 @@ def changed(config: RunConfig, changes: Sequence[str]) -> RunConfig:
     """The config after Dockerfile instructions (`--change`)."""
     if not changes:
         return config
-    from lamina.dockerfile.change import apply_changes
-
     return apply_changes(config, changes)
 
 

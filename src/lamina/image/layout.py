@@ -6,6 +6,7 @@ Every blob is verified against its digest and size, every layer against its diff
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 
@@ -151,8 +152,6 @@ class _Layout:
 
     def _check(self, layer: Descriptor, diff_id: DiffID) -> int:
         """The uncompressed size of a layer whose diffID is right."""
-        import hashlib
-
         sha = hashlib.new(diff_id.algorithm)
         size = 0
         with open_uncompressed(self._store, layer.digest) as stream:

@@ -8,8 +8,11 @@ from contextlib import ExitStack
 
 from lamina.errors import Kind, LaminaError
 from lamina.layer.create import create_layer
+from lamina.layer.erofs import NotWrappable
+from lamina.layer.twin import DirectoryTwin, ImageTwin
 from lamina.spec.identity import chain_id
 from lamina.store.working import working_key
+from lamina.system.mounts import opened_layers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,8 +60,6 @@ class NewLayer:
         cancel: CancelToken,
     ) -> CreatedLayer:
         """As `create_layer`."""
-        from lamina.layer.erofs import NotWrappable
-
         with ExitStack() as stack:
             twin = self._twin(stack)
             created = create_layer(
@@ -79,9 +80,6 @@ class NewLayer:
         return created
 
     def _twin(self, stack: ExitStack) -> Twin:
-        from lamina.layer.twin import DirectoryTwin, ImageTwin
-        from lamina.system.mounts import opened_layers
-
         lowers = stack.enter_context(opened_layers(self._mount.lowers))
         image = self._store.snapshots.image_for(self._key)
         twin = (
@@ -94,8 +92,6 @@ class NewLayer:
 
     def _take_root(self, twin: Twin) -> None:
         """Give the directory beside an image the attributes of the layer's root."""
-        from lamina.layer.twin import ImageTwin
-
         if isinstance(twin, ImageTwin):
             root = twin.root
             os.chown(self._mount.upper, root.uid, root.gid)

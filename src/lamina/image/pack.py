@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from lamina.errors import Kind, LaminaError
 from lamina.image.blobs import fresh_ingest
+from lamina.layer.create import create_layer
 from lamina.layer.entry import WHITEOUT_PREFIX, EntryType, sort_key, split
 from lamina.layer.slice import Slice
 from lamina.layer.tarread import read_tar
@@ -65,8 +66,6 @@ def pack_image(
     Raises:
         LaminaError: what reading the items raised, EXHAUSTED for a full disk.
     """
-    from lamina.layer.create import create_layer
-
     with fresh_ingest(store, f"pack {key}") as ingest:
         try:
             created = create_layer(

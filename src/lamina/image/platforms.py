@@ -16,6 +16,7 @@ from lamina.spec import mediatype
 from lamina.spec.document import MAX_DOCUMENT
 from lamina.spec.manifest import Index
 from lamina.start.record import replace
+from lamina.system.locks import FileLock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -67,8 +68,6 @@ def join_names(
     that is replaced is kept as dangling if it has no other name. The targets of the names, in
     order. Processes that join at the same time wait for each other.
     """
-    from lamina.system.locks import FileLock
-
     entry = replace(target, platform=platform, annotations=())
     targets = []
     os.makedirs(f"{store.root}/locks", exist_ok=True)

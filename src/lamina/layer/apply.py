@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import hashlib
+import queue
+import threading
 
 from lamina.layer.lower import Lowers
 from lamina.layer.place import Policy, Tree
@@ -78,9 +80,6 @@ class _Ahead:
     """Calls `produce` in a thread, at most DEPTH pieces ahead, until it gives an empty one."""
 
     def __init__(self, produce: Callable[[], bytes]) -> None:
-        import queue
-        import threading
-
         self._produce = produce
         self._queue: queue.SimpleQueue[bytes | BaseException] = queue.SimpleQueue()
         self._room = threading.Semaphore(DEPTH)

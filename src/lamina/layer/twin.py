@@ -11,7 +11,10 @@ import os
 from functools import partial
 
 from lamina.layer.entry import EntryType
+from lamina.layer.erofs import BODY, NotWrappable, write_index
 from lamina.layer.lower import Lowers
+from lamina.layer.nodes import NodeTree
+from lamina.layer.place import Policy, Tree
 from lamina.layer.tarwrite import CHUNK, small_content
 from lamina.start.record import replace
 from lamina.system.paths import failure, open_beneath
@@ -58,8 +61,6 @@ class DirectoryTwin:
     """The layer in the directory `target`, over the directories `lowers` (top first)."""
 
     def __init__(self, target: str, *, lowers: Sequence[str]) -> None:
-        from lamina.layer.place import Policy, Tree
-
         self._target = os.fsencode(target)
         self._tree = Tree(target, policy=Policy(overlay=True), lowers=Lowers(lowers))
         self._is_open = True
@@ -96,9 +97,6 @@ class ImageTwin:
     """The layer in the new file `path`, over the directories `lowers` (top first)."""
 
     def __init__(self, path: str, *, lowers: Sequence[str]) -> None:
-        from lamina.layer.erofs import BODY
-        from lamina.layer.nodes import NodeTree
-
         self._body = self._end = BODY
         self._tree = NodeTree(Lowers(lowers))
         self._refused: BaseException | None = None
@@ -113,8 +111,6 @@ class ImageTwin:
         return iter(items)
 
     def member(self, entry: Entry, offset: int) -> None:
-        from lamina.layer.erofs import NotWrappable
-
         if self._refused is not None:
             return
         segments = ((0, self._body + offset, entry.size),) if entry.size else ()
@@ -138,8 +134,6 @@ class ImageTwin:
             raise failure(error, "cannot write the image of a layer") from error
 
     def finish(self) -> None:
-        from lamina.layer.erofs import write_index
-
         if self._refused is not None:
             raise self._refused
         self._tree.finish()

@@ -17,6 +17,7 @@ import os
 import threading
 
 from lamina.errors import Kind, LaminaError
+from lamina.image.unpack import LayerCorrupt, unpack_blob
 from lamina.registry.graph import FOREIGN
 from lamina.registry.storeend import StoreEnd
 from lamina.spec import mediatype
@@ -250,8 +251,6 @@ class ArrivingImage:
     def _unpack_whole(
         self, blob: Descriptor, diff_id: DiffID, chain: ChainID, parent: ChainID | None
     ) -> None:
-        from lamina.image.unpack import LayerCorrupt
-
         try:
             self._unpack(blob, diff_id, chain, parent)
         except LayerCorrupt as error:
@@ -263,8 +262,6 @@ class ArrivingImage:
     def _unpack(
         self, blob: Descriptor, diff_id: DiffID, chain: ChainID, parent: ChainID | None
     ) -> None:
-        from lamina.image.unpack import unpack_blob
-
         unpack_blob(
             self._store,
             blob,

@@ -11,6 +11,7 @@ Rules (docs/registry.md §Credentials):
 from __future__ import annotations
 
 import base64
+import ipaddress
 import json
 import threading
 from urllib.parse import urlencode, urlsplit
@@ -295,8 +296,6 @@ def _is_owned(labels: Sequence[str]) -> bool:
 
 def is_literal(host: str) -> bool:
     """Whether the host is an address and not a name."""
-    import ipaddress
-
     try:
         ipaddress.ip_address(host)
     except ValueError:
@@ -306,8 +305,6 @@ def is_literal(host: str) -> bool:
 
 def is_private(host: str) -> bool:
     """Whether the host is not on the public network by its spelling."""
-    import ipaddress
-
     try:
         return not ipaddress.ip_address(host).is_global
     except ValueError:

@@ -17,7 +17,7 @@ from lamina.registry.transport import Request, Unreachable
 from lamina.spec import mediatype
 from lamina.spec.descriptor import Descriptor
 from lamina.spec.digest import Digest
-from lamina.spec.document import MAX_DOCUMENT
+from lamina.spec.document import MAX_DOCUMENT, parse_object
 from lamina.spec.manifest import Index
 from lamina.start.record import Record
 
@@ -282,8 +282,6 @@ class Repository:
                 expect=(200,),
             )
             raw = _read_limited(answer, _MAX_PAGE, f"{what} of {self.name}")
-            from lamina.spec.document import parse_object
-
             yield parse_object(raw, what=what, limit=_MAX_PAGE)
             link = protocol.next_link(answer.header("Link"))
             route = endpoint.address(link) if link else ""
@@ -371,8 +369,6 @@ def manifest_type(raw: bytes, content_type: str, *, name: str = "manifest") -> s
     Raises:
         RegistryError: kind UNSUPPORTED for schema 1 and for what is neither manifest nor index.
     """
-    from lamina.spec.document import parse_object
-
     document = parse_object(raw, what=f"manifest of {name}")
     header = content_type.partition(";")[0].strip().lower()
     inside = document.get("mediaType", "")

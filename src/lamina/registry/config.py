@@ -12,6 +12,7 @@ import base64
 import json
 import os
 import re
+import shutil
 import subprocess
 
 from lamina.errors import Kind, LaminaError
@@ -144,8 +145,6 @@ class CredentialStore:
 
     def _run(self, helper: str, verb: str, text: str) -> str | None:
         """What the helper printed; None if it has nothing for that server."""
-        import shutil
-
         program = shutil.which(f"docker-credential-{helper}", path=self._files.search_path or None)
         if program is None:
             raise LaminaError(

@@ -7,6 +7,7 @@ import hashlib
 import json
 
 from lamina.registry.upload import OpenUpload
+from lamina.store.ports import Document
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,8 +41,6 @@ class StoreJournal:
             return None  # a damaged record is none: the blob is uploaded anew
 
     def put(self, repository: str, digest: Digest, upload: OpenUpload) -> None:
-        from lamina.store.ports import Document
-
         id = self._id(repository, digest)
         body = json.dumps({"url": upload.url, "offset": upload.offset})
         if self._documents.get(self.KIND, id) is not None:

@@ -6,12 +6,16 @@ from __future__ import annotations
 import hashlib
 import os
 from contextlib import contextmanager, suppress
+from glob import escape, glob
 
 from lamina.errors import Kind, LaminaError
 from lamina.registry.storeend import download
 from lamina.spec import mediatype
 from lamina.spec.digest import Digest
 from lamina.spec.document import MAX_DOCUMENT
+from lamina.spec.manifest import Index, children
+from lamina.start.record import replace
+from lamina.system.locks import lock_directory
 from lamina.system.process import unique_name
 
 TYPE_CHECKING = False
@@ -50,8 +54,6 @@ class LayoutEnd:
 
     def sweep(self, *, before: float) -> None:
         """Remove what killed processes left half-written before that time (POSIX seconds)."""
-        from glob import escape, glob
-
         for path in glob(os.path.join(escape(self.path), "blobs", "*", "*.new")):
             with suppress(FileNotFoundError):
                 if os.stat(path).st_mtime < before:
@@ -130,9 +132,6 @@ class LayoutEnd:
 
     def set_ref(self, target: Descriptor, name: str) -> None:
         """Add `target` under `name` to `index.json`, replacing the entry of that name."""
-        from lamina.spec.manifest import Index
-        from lamina.start.record import replace
-
         named = replace(
             target, annotations=(("org.opencontainers.image.ref.name", name),) if name else ()
         )
@@ -146,8 +145,6 @@ class LayoutEnd:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """A block in which no other process that asks for this writes to the layout."""
-        from lamina.system.locks import lock_directory
-
         fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             lock_directory(fd, subject=self.path)
@@ -169,8 +166,6 @@ class LayoutEnd:
 
     def _reachable(self, root: Descriptor) -> set[Digest]:
         """What the document needs, as far as it is here and readable."""
-        from lamina.spec.manifest import children
-
         found: set[Digest] = set()
         todo = [root]
         while todo:
@@ -184,8 +179,6 @@ class LayoutEnd:
         return found
 
     def _entries(self) -> tuple[Descriptor, ...]:
-        from lamina.spec.manifest import Index
-
         try:
             with open(os.path.join(self.path, "index.json"), "rb") as file:
                 raw = file.read(MAX_DOCUMENT + 1)

@@ -8,6 +8,7 @@ know are an error in the main file's `[[registry]]` tables, so that a typing err
 from __future__ import annotations
 
 import os
+import tomllib
 
 from lamina.errors import Kind, LaminaError
 from lamina.start.record import Record, replace
@@ -156,8 +157,6 @@ def _merge(below: RegistriesConf, above: RegistriesConf) -> RegistriesConf:
 
 
 def _parse_file(path: str) -> RegistriesConf:
-    import tomllib
-
     try:
         with open(path, "rb") as file:
             document = tomllib.load(file)

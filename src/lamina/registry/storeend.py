@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 
 from lamina.errors import Kind, LaminaError
+from lamina.layer.compress import decompressed
 from lamina.registry.transport import Unreachable
 from lamina.spec import mediatype
 from lamina.spec.digest import DiffID, Digest
@@ -89,8 +90,6 @@ class StoreEnd:
 
     def record_layer(self, descriptor: Descriptor, cancel: CancelToken) -> None:
         """Hash what the layer decompresses to and record it under that diffID."""
-        from lamina.layer.compress import decompressed
-
         hasher = hashlib.sha256()
         size = 0
         with self._store.content.open(descriptor.digest) as file:

@@ -7,10 +7,11 @@ resumption depend on it. Bodies are streams in both directions.
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import os
 import threading
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from lamina.errors import Kind, LaminaError
 from lamina.start.record import Record
@@ -246,8 +247,6 @@ def bypasses_proxy(host: str, port: int | None, no_proxy: str) -> bool:
 
     Loopback never goes through a proxy, as in Go's net/http.
     """
-    import ipaddress
-
     address = _address(host)
     if host == "localhost" or (address is not None and address.is_loopback):
         return True
@@ -273,8 +272,6 @@ def bypasses_proxy(host: str, port: int | None, no_proxy: str) -> bool:
 
 
 def _address(host: str):  # type: ignore[no-untyped-def]  # noqa: ANN202  # IPv4Address | IPv6Address | None
-    import ipaddress
-
     try:
         return ipaddress.ip_address(host.strip("[]"))
     except ValueError:
@@ -300,8 +297,6 @@ def redacted(url: str) -> str:
 
 
 def _proxy_headers(proxy: str) -> Mapping[str, str] | None:
-    from urllib.parse import unquote
-
     from urllib3 import make_headers
 
     parts = urlsplit(proxy)

@@ -13,9 +13,12 @@ import hashlib
 import json
 
 from lamina.errors import Kind, LaminaError
+from lamina.image.blobs import fresh_ingest
 from lamina.redaction import redacted
+from lamina.remote.http import unreachable
 from lamina.spec.digest import Digest
 from lamina.start.record import Record
+from lamina.store.ports import Document
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -94,8 +97,6 @@ class Downloader:
         return found if self._store.content.exists(digest) else None
 
     def _remember(self, url: str, found: Download) -> None:
-        from lamina.store.ports import Document
-
         body = json.dumps(
             {
                 "url": redacted(url).partition("?")[0],  # a query may be a signature
@@ -140,9 +141,6 @@ class Downloader:
 
     def _save(self, url: str, response: BaseHTTPResponse, cancel: CancelToken) -> Download:
         from urllib3.exceptions import HTTPError
-
-        from lamina.image.blobs import fresh_ingest
-        from lamina.remote.http import unreachable
 
         sha = hashlib.sha256()
         stop = getattr(response, "shutdown", response.close)  # wakes a read that waits

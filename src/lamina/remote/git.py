@@ -17,9 +17,13 @@ from __future__ import annotations
 import base64
 import os
 import shutil
+import signal
 import stat
 import subprocess
+import tempfile
 from contextlib import suppress
+from typing import IO, cast
+from urllib.parse import unquote
 
 from lamina.errors import Kind, LaminaError
 from lamina.remote.http import origin
@@ -145,8 +149,6 @@ class Git:
         plain, userinfo = split_credentials(remote)
         if not userinfo:
             return _Address(plain, plain, self._environment(()))
-        from urllib.parse import unquote
-
         user, _, password = userinfo.partition(":")
         secrets = {"LAMINA_GIT_USER": unquote(user), "LAMINA_GIT_PASSWORD": unquote(password)}
         if not "".join(secrets.values()).isprintable():
@@ -212,8 +214,6 @@ class Git:
         cancel: CancelToken,
     ) -> str:
         """Git's output. Raises GitFailed with what it complains of."""
-        import tempfile
-
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
             try:
                 process = subprocess.Popen(
@@ -363,16 +363,12 @@ def _wait(process: subprocess.Popen[bytes], cancel: CancelToken) -> int:
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    import signal
-
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
 def _read(file: object, limit: int) -> str:
-    from typing import IO, cast
-
     stream = cast("IO[bytes]", file)  # TemporaryFile's type has no public name
     stream.seek(0)
     raw = stream.read(limit + 1)

@@ -7,7 +7,11 @@ userinfo of the URL goes to its own scheme, host and port only.
 
 from __future__ import annotations
 
+import ipaddress
+from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
+
 from lamina.errors import Kind, LaminaError
+from lamina.system.paths import failure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,8 +47,6 @@ class HttpClient:
             LaminaError: UNAVAILABLE, INVALID (no URL, a loop of redirects or one to another
                 protocol), SYSTEM for a CA bundle that cannot be read.
         """
-        from urllib.parse import urljoin, urlsplit
-
         target, credentials = without_userinfo(url)
         home = origin(target)
         for _ in range(_MAX_REDIRECTS + 1):
@@ -68,8 +70,6 @@ class HttpClient:
     ) -> BaseHTTPResponse:
         import urllib3
         from urllib3.exceptions import HTTPError, LocationValueError
-
-        from lamina.system.paths import failure
 
         sent = {"User-Agent": "lamina", "Accept-Encoding": "identity", **headers}
         if credentials:
@@ -113,8 +113,6 @@ class HttpClient:
 
     def _proxy_of(self, url: str) -> str:
         """The proxy for a URL, empty for none."""
-        from urllib.parse import urlsplit
-
         parts = urlsplit(url)
         proxy = self._settings.proxy(f"{parts.scheme}_proxy") or self._settings.proxy("all_proxy")
         if not proxy:
@@ -130,8 +128,6 @@ def origin(url: str) -> tuple[str, str, int]:
     Raises:
         LaminaError: kind INVALID: it is no URL.
     """
-    from urllib.parse import urlsplit
-
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -147,8 +143,6 @@ def without_userinfo(url: str) -> tuple[str, str]:
     Raises:
         LaminaError: kind INVALID: it is no URL.
     """
-    from urllib.parse import unquote, urlsplit, urlunsplit
-
     try:
         parts = urlsplit(url)
     except ValueError as error:
@@ -192,8 +186,6 @@ def is_direct(host: str, port: int | None, no_proxy: str) -> bool:
 
 
 def _covers(name: str, host: str) -> bool:
-    import ipaddress
-
     try:
         address = ipaddress.ip_address(host)
     except ValueError:

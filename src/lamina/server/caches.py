@@ -3,16 +3,17 @@
 
 from __future__ import annotations
 
+from lamina.registry.endpoints import Hosts, NetworkSettings
+from lamina.server.pullthrough import PullThrough
+from lamina.server.upstream import Upstream
 from lamina.tasks import CancelToken
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lamina.registry.endpoints import NetworkSettings
     from lamina.server.config import Config
     from lamina.server.metrics import Metrics
-    from lamina.server.pullthrough import PullThrough
     from lamina.server.storage import Driver
 
 
@@ -32,10 +33,6 @@ class Caches:
         self._cancel = CancelToken()
         if not config.proxies:
             return
-        from lamina.registry.endpoints import Hosts, NetworkSettings
-        from lamina.server.pullthrough import PullThrough
-        from lamina.server.upstream import Upstream
-
         assert driver.cached_tags is not None  # the configuration was checked
         self._hosts = Hosts(network or NetworkSettings(user_agent="lamina"), clock=clock)
         self.through = PullThrough(

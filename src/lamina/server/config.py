@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import tomllib
 
 from lamina.errors import Kind, LaminaError, SourceError
 from lamina.server.ledger import DEFAULT_WINDOW
@@ -125,8 +126,6 @@ def load_config(path: str, *, root: str) -> Config:
 
 def parse_config(text: str, *, name: str, root: str = "") -> Config:
     """The configuration in `text`. Raises as `load_config`."""
-    import tomllib
-
     source = SourceText(name, tuple(text.splitlines()))
     try:
         document = tomllib.loads(text)

@@ -14,6 +14,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 
 from lamina.errors import EXIT_INTERRUPTED, Kind, LaminaError
 from lamina.server import routes
@@ -26,6 +27,7 @@ from lamina.server.rights import ADMIN, ADMIN_PATH, OpenGate
 from lamina.server.rsgi import Edge
 from lamina.server.storage import open_driver
 from lamina.server.web.site import Site
+from lamina.server.webhooks import Webhooks
 from lamina.server.wire import Blocking, Refusal, Request, Response
 
 TYPE_CHECKING = False
@@ -158,8 +160,6 @@ async def _run(
     stop = threading.Event()
     hooks = None
     if config.webhooks:
-        from lamina.server.webhooks import Webhooks
-
         hooks = Webhooks(config.webhooks)
     notify = None if hooks is None else hooks.notify
     past = Past(driver.ledger, config)
@@ -367,8 +367,6 @@ def _scrub_forever(
 
 
 def _server(edge: Edge, config: Config, host: str, port: int) -> Server:
-    from pathlib import Path
-
     from granian.constants import HTTPModes, Interfaces, SSLProtocols
     from granian.http import HTTP1Settings
     from granian.server.embed import Server

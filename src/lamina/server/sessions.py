@@ -18,6 +18,7 @@ from contextlib import suppress
 from lamina.errors import LaminaError
 from lamina.server.wire import Refusal
 from lamina.spec.document import dump, parse_object
+from lamina.store.faults import disk_error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -149,8 +150,6 @@ class FilesystemUploadSession:
                 self.offset += written
                 view = view[written:]
         except OSError as error:
-            from lamina.store.faults import disk_error
-
             raise disk_error(error, "cannot write an upload") from error
         known = self._uploads._hashes.get(self.id)
         if known is not None and known[1] == start:

@@ -28,6 +28,7 @@ from lamina.spec.digest import Digest
 from lamina.spec.document import MAX_DOCUMENT
 from lamina.spec.manifest import children
 from lamina.spec.reference import Reference
+from lamina.store.local import open_store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,8 +55,6 @@ class SharedStorage:
     """`own`, and behind it the store at `root`; closes both."""
 
     def __init__(self, own: Storage, root: str, *, clock: Callable[[], float]) -> None:
-        from lamina.store.local import open_store
-
         if not os.path.isdir(root):
             own.close()
             raise LaminaError(f"there is no store at {root}", kind=Kind.NOT_FOUND)

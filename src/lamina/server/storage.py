@@ -4,6 +4,10 @@
 from __future__ import annotations
 
 from lamina.errors import Kind, LaminaError
+from lamina.server.filesystem import FilesystemStorage
+from lamina.server.objectstore.storage import BucketStorage
+from lamina.server.quotas import Quotas
+from lamina.server.sharedstore import SharedStorage
 from lamina.start.record import Record, replace
 
 TYPE_CHECKING = False
@@ -32,8 +36,6 @@ def open_driver(config: Config, *, clock: Callable[[], float]) -> Driver:
         LaminaError: it cannot be used, or not by this process too, or not for what is configured.
     """
     if config.bucket is not None:
-        from lamina.server.objectstore.storage import BucketStorage
-
         driver = Driver(
             BucketStorage(
                 config.bucket,
@@ -45,9 +47,6 @@ def open_driver(config: Config, *, clock: Callable[[], float]) -> Driver:
             )
         )
     else:
-        from lamina.server.filesystem import FilesystemStorage
-        from lamina.server.quotas import Quotas
-
         files = FilesystemStorage(
             config.root,
             clock=clock,
@@ -65,8 +64,6 @@ def open_driver(config: Config, *, clock: Callable[[], float]) -> Driver:
         raise
     if not config.share_store:
         return driver
-    from lamina.server.sharedstore import SharedStorage
-
     shared = SharedStorage(driver.storage, config.share_store, clock=clock)
     return replace(driver, storage=shared, overview=None)  # it would leave out the store's images
 

@@ -10,6 +10,7 @@ are required to be right.
 from __future__ import annotations
 
 import secrets
+import time
 
 from lamina.errors import Kind, LaminaError
 from lamina.server.rights import ACTIONS, Grant, Identity
@@ -161,8 +162,6 @@ class Issuer:
 
     def token(self, user: str, grants: Sequence[Grant]) -> dict[str, object]:
         """The document a token service answers with."""
-        import time
-
         import jwt
 
         now = int(self._clock())

@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import csv
+
 from lamina.errors import Kind, LaminaError
 
 TYPE_CHECKING = False
@@ -30,8 +32,6 @@ def split_fields(what: str, text: str) -> list[str]:
     """
     if '"' not in text:
         return text.split(",")
-    import csv
-
     try:
         rows = list(csv.reader([text], strict=True))
     except csv.Error as error:

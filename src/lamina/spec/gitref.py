@@ -15,6 +15,8 @@ no refspec.
 
 from __future__ import annotations
 
+from urllib.parse import parse_qs, unquote
+
 from lamina.errors import Kind, LaminaError
 from lamina.start.pattern import DOTALL, pattern
 from lamina.start.record import Record, replace
@@ -115,8 +117,6 @@ def _check_text(remote: str) -> None:
 
 
 def _refined(git: GitRef, *, query: str, fragment: str) -> GitRef:
-    from urllib.parse import unquote
-
     if fragment.startswith("#"):
         git = _from_pairs(git, fragment[1:])
     elif fragment:
@@ -155,8 +155,6 @@ def _from_pairs(git: GitRef, text: str) -> GitRef:
 def _from_query(git: GitRef, query: str) -> GitRef:
     if not query:
         return git
-    from urllib.parse import parse_qs
-
     wanted: dict[str, str] = {}
     for name, values in parse_qs(query, keep_blank_values=True).items():
         if len(values) > 1:

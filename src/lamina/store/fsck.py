@@ -24,10 +24,13 @@ import stat
 
 from lamina.errors import Kind, LaminaError
 from lamina.events import Progress
+from lamina.layer.compress import decompressed
 from lamina.spec import mediatype
+from lamina.spec.config import ImageConfig
 from lamina.spec.descriptor import Descriptor
 from lamina.spec.digest import HEX_LENGTH, Digest, Stack
 from lamina.spec.document import MAX_DOCUMENT
+from lamina.spec.identity import chain_ids
 from lamina.spec.manifest import MAX_ENTRIES, children
 from lamina.start.record import Record
 from lamina.store import cachemounts, layoutindex
@@ -161,8 +164,6 @@ class Fsck:
                 yield Finding(LAYER, f"{diff_id} {digest}", problem)
 
     def _layer(self, diff_id: str, digest: str, blob: str) -> str:
-        from lamina.layer.compress import decompressed
-
         try:
             descriptor = Descriptor.from_json(json.loads(blob))
             wanted = Digest.parse(diff_id)
@@ -334,9 +335,6 @@ class _Graph:
             return find_copy(self._store.database, descriptor.digest)
 
     def _image(self, parts: list[Descriptor]) -> None:
-        from lamina.spec.config import ImageConfig
-        from lamina.spec.identity import chain_ids
-
         layers = [part for part in parts if mediatype.is_layer(part.media_type)]
         self.found += parts
         stack: Stack = ()

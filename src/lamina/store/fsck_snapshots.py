@@ -13,7 +13,11 @@ import json
 import os
 
 from lamina.errors import Kind, LaminaError
+from lamina.layer.apply import apply_layer
+from lamina.layer.compress import decompressed
+from lamina.layer.create import create_layer
 from lamina.layer.entry import EntryType
+from lamina.layer.walk import overlay_items
 from lamina.spec.digest import DiffID, Digest, Stack
 from lamina.spec.identity import chain_ids
 from lamina.start.record import Record
@@ -138,9 +142,6 @@ class SnapshotCheck:
         return "its files are not those of the layer"
 
     def _gives(self, directory: str, diff_id: DiffID) -> bool:
-        from lamina.layer.create import create_layer
-        from lamina.layer.walk import overlay_items
-
         made = create_layer(overlay_items(directory), None, cancel=self._cancel)
         return made.diff_id == diff_id
 
@@ -169,9 +170,6 @@ class Fresh:
         self.directory = ""
 
     def __enter__(self) -> Self:
-        from lamina.layer.apply import apply_layer
-        from lamina.layer.compress import decompressed
-
         sweep_working(self._store)
         parent = self._each.stack[:-1]
         chains = chain_ids(parent)
@@ -231,8 +229,6 @@ def fingerprint(directory: str) -> str:
     """A digest of all that a layer says of its tree. Times of directories are left out: a parent
     that no layer names gets the time of its making.
     """
-    from lamina.layer.walk import overlay_items
-
     hasher = hashlib.sha256()
     items: Items = overlay_items(directory)
     for entry, content in items:

@@ -8,6 +8,10 @@ import logging
 import os
 
 from lamina.errors import Kind, LaminaError
+from lamina.layer.wrap import wrap_layer
+from lamina.system.mounts import image_fd, overlay_fd
+from lamina.system.overlay import LayerImage, OverlayMount
+from lamina.system.temporary import make_temporary
 from lamina.system.userns import is_host_root
 
 TYPE_CHECKING = False
@@ -44,11 +48,6 @@ def makes_images(root: str, wanted: LayerForm) -> bool:
 
 
 def _try(root: str, *, loop: bool) -> None:
-    from lamina.layer.wrap import wrap_layer
-    from lamina.system.mounts import image_fd, overlay_fd
-    from lamina.system.overlay import LayerImage, OverlayMount
-    from lamina.system.temporary import make_temporary
-
     # not among the snapshots, where GC removes what has no row
     place = make_temporary(os.path.join(root, "tmp", "probes"), "probe-")
     try:

@@ -11,6 +11,7 @@ import errno
 import os
 
 from lamina.errors import Kind, LaminaError
+from lamina.start.libc import checked
 from lamina.start.lowlevel import allocate_lock, start_new_thread
 
 TYPE_CHECKING = False
@@ -58,15 +59,11 @@ def create_namespace(configure: Callable[[], T]) -> tuple[int, T]:
 
 def unshare(flags: int) -> None:
     """Give the calling thread new namespaces. Raises OSError."""
-    from lamina.start.libc import checked
-
     checked("unshare", flags)
 
 
 def setns(descriptor: int, flags: int) -> None:
     """Move the calling thread into a namespace. Raises OSError."""
-    from lamina.start.libc import checked
-
     checked("setns", descriptor, flags)
 
 

@@ -8,8 +8,11 @@ rootless modes have: files of a store mean the same to each of a user's processe
 from __future__ import annotations
 
 import os
+import pwd
+import stat
 
 from lamina.start.record import Record
+from lamina.system.programs import find_program, output_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -98,8 +101,6 @@ def _has_other_source(nsswitch: str) -> bool:
 
 
 def _ask(name: str, search_path: str, *options: str) -> tuple[Range, ...]:
-    from lamina.system.programs import find_program, output_of
-
     program = find_program("getsubids", search_path=search_path)
     if not program:
         return ()
@@ -117,8 +118,6 @@ def _read(path: str) -> str:
 
 def user_name(uid: int) -> str:
     """The name of the account with that uid; empty if it has none."""
-    import pwd
-
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
@@ -136,8 +135,6 @@ def mending_command(uid: int) -> str:
 
 def can_map(*, search_path: str) -> str:
     """Why newuidmap and newgidmap are no use here; empty if they are."""
-    from lamina.system.programs import find_program
-
     for name in ("newuidmap", "newgidmap"):
         path = find_program(name, search_path=search_path)
         if not path:
@@ -148,8 +145,6 @@ def can_map(*, search_path: str) -> str:
 
 
 def _may_set_ids(path: str) -> bool:
-    import stat
-
     found = os.stat(path)
     if found.st_mode & stat.S_ISUID and found.st_uid == 0:
         return True

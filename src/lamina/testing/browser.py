@@ -7,11 +7,13 @@ import contextlib
 import tempfile
 from pathlib import Path
 
+from selenium.webdriver import Chrome, ChromeOptions
+from selenium.webdriver.chrome.service import Service
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from selenium.webdriver import Chrome
 
 _FLAGS = (
     "--headless",
@@ -29,9 +31,6 @@ _FLAGS = (
 @contextlib.contextmanager
 def chromium(*, scripts: bool = True, size: tuple[int, int] = (1100, 900)) -> Iterator[Chrome]:
     """A browser that ends with the block. `size` is the window's, in CSS pixels."""
-    from selenium.webdriver import Chrome, ChromeOptions
-    from selenium.webdriver.chrome.service import Service
-
     options = ChromeOptions()
     options.binary_location = "/usr/bin/chromium"
     for flag in _FLAGS:

@@ -12,6 +12,7 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+from lamina.app.container_json import inspect
 from lamina.spec.descriptor import Descriptor
 from lamina.spec.digest import DiffID, Digest
 from lamina.store import open_store
@@ -132,8 +133,6 @@ class Lamina:
 
     def inspect(self, name: str) -> dict[str, Any]:
         """The container as JSON."""
-        from lamina.app.container_json import inspect
-
         store = open_store(self.root)
         try:
             return inspect(store, name)

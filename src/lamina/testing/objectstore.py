@@ -13,13 +13,13 @@ import urllib.request
 from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from lamina.server.objectstore.bucket import Location
 from lamina.testing.waiting import wait_for_server
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from lamina.server.objectstore.bucket import Location
 
 _PROGRAM = "import sys; from moto.server import main; main(sys.argv[1:])"
 
@@ -47,8 +47,6 @@ class S3Server:
 
     def location(self, bucket: str, **fields: object) -> Location:
         """Where the bucket is."""
-        from lamina.server.objectstore.bucket import Location
-
         given = {
             "endpoint": self.endpoint,
             "region": "us-east-1",

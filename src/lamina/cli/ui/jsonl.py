@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 
 from lamina.spec.digest import Digest
@@ -68,8 +69,6 @@ def _bytes(data: bytes) -> dict[str, object]:
     try:
         return {"text": data.decode()}
     except UnicodeDecodeError:
-        import base64
-
         return {
             "text": data.decode("utf-8", "backslashreplace"),
             "base64": base64.b64encode(data).decode(),

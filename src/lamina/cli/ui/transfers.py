@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import deque
 
+from lamina.cli.format import human_size
 from lamina.events import Phase, Progress
 
 TYPE_CHECKING = False
@@ -115,8 +116,6 @@ class Transfers:
 
     def summary(self, now: float, *, finished: bool = False) -> str:
         """`Pulling 3/12 120MB/500MB 55MB/s ETA 7s`; what was done and how fast when it is over."""
-        from lamina.cli.format import human_size
-
         moving = [row for row in self._rows.values() if row.phase is not Phase.PRESENT]
         done = sum(row.is_done for row in self._rows.values())
         parts = [f"{done}/{len(self._rows)}"]
@@ -158,8 +157,6 @@ class Transfers:
 
 def _line(digest: Digest, row: _Row, width: int) -> str:
     """Docker's `ID: State [==>   ]  12MB/40MB`; the bar goes first when there is no room."""
-    from lamina.cli.format import human_size
-
     name = f"{digest.short()}: "
     state = row.state()
     if isinstance(state, str):

@@ -14,6 +14,7 @@ from lamina.cli.ui.colours import NO_COLOURS, painted
 from lamina.cli.ui.escape import printable
 from lamina.cli.ui.lines import LogLines
 from lamina.cli.ui.plain import diagnostic_lines, done_lines
+from lamina.cli.ui.transfers import Transfers
 from lamina.errors import never
 from lamina.events import (
     BuildDone,
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from rich.live import Live
 
     from lamina.cli.ui.colours import Palette
-    from lamina.cli.ui.transfers import Transfers
     from lamina.events import Event
     from lamina.spec.digest import Digest
 
@@ -148,8 +148,6 @@ class LiveView:
 
     def _feed(self, event: Progress) -> None:
         if self._transfers is None:
-            from lamina.cli.ui.transfers import Transfers
-
             self._transfers = Transfers()
         self._transfers.feed(event)
 

@@ -31,7 +31,11 @@ from lamina.container.network.addresses import (
 )
 from lamina.container.network.bridge import Bridge, explained
 from lamina.container.network.claims import ADDRESS, Claim
+from lamina.container.network.firewall import DEFAULT_SEARCH_PATH, Redirect, find_firewall
+from lamina.container.network.flows import forget_flows
+from lamina.container.network.forward import Forwarder
 from lamina.container.network.netlink import Netlink
+from lamina.container.network.ports import reserve
 from lamina.container.network.publish import PortMapping, parse_publish
 from lamina.errors import Kind, LaminaError
 from lamina.start.lowlevel import allocate_lock
@@ -43,8 +47,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Iterator, Sequence
 
-    from lamina.container.network.firewall import Firewall, Redirect
-    from lamina.container.network.forward import Forwarder
+    from lamina.container.network.firewall import Firewall
     from lamina.store.ports import Documents
 
 __all__ = [
@@ -324,16 +327,12 @@ class Network:
     def _forget_flows(self, held: list[_Held]) -> None:
         for one in held:
             if any(mapping.protocol == "udp" for mapping in one.mappings):
-                from lamina.container.network.flows import forget_flows
-
                 forget_flows(parse_ip(one.attachment.ip))
 
     def _redirects(self, ip: str, mappings: tuple[PortMapping, ...]) -> list[Redirect]:
         """What the firewall is asked to redirect: not IPv6, which is the forwarder's."""
         if not mappings:
             return []
-        from lamina.container.network.firewall import Redirect
-
         return [
             Redirect(
                 protocol=mapping.protocol,
@@ -404,8 +403,6 @@ class Network:
                 raise
 
     def _reserve(self, mapping: PortMapping) -> tuple[PortMapping, list[socket.socket]]:
-        from lamina.container.network.ports import reserve
-
         try:
             return reserve(mapping)
         except LaminaError as error:
@@ -425,8 +422,6 @@ class Network:
 
     def _firewall(self) -> Firewall:
         if self._firewall_found is None:
-            from lamina.container.network.firewall import DEFAULT_SEARCH_PATH, find_firewall
-
             path = self._search_path or DEFAULT_SEARCH_PATH
             self._firewall_found = find_firewall(self._bridge, search_path=path)
         return self._firewall_found
@@ -434,8 +429,6 @@ class Network:
     def _forwarder(self) -> Forwarder:
         with self._guard:
             if self._forwarder_made is None:
-                from lamina.container.network.forward import Forwarder
-
                 self._forwarder_made = Forwarder()
             return self._forwarder_made
 

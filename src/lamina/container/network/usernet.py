@@ -17,20 +17,26 @@ from __future__ import annotations
 import errno
 import os
 import select
+import time
 
+from lamina.container.network import links
 from lamina.container.network.addresses import parse_ip
 from lamina.container.network.attachment import Attachment
+from lamina.container.network.bridge import enter_namespace, explained
+from lamina.container.network.forward import Forwarder
+from lamina.container.network.ports import reserve
 from lamina.errors import Kind, LaminaError
 from lamina.start.lowlevel import allocate_lock
 from lamina.start.record import Record
+from lamina.start.socketmodule import socket
+from lamina.system.mounts import bind, unmount
+from lamina.system.netns import create_namespace
 from lamina.system.programs import find_program
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable, Sequence
 
-    from lamina.container.network.forward import Forwarder
     from lamina.container.network.netlink import Netlink
     from lamina.container.network.publish import PortMapping
     from lamina.container.ports import Helpers
@@ -127,10 +133,6 @@ class UserNetwork:
             LaminaError: kind UNAVAILABLE (what should lead out ended, with its words), DENIED,
                 EXHAUSTED.
         """
-        from lamina.container.network.bridge import enter_namespace, explained
-        from lamina.system.mounts import bind
-        from lamina.system.netns import create_namespace
-
         with self._guard:
             self._number += 1
             file = f"{self._directory}/netns-{self._number}"
@@ -162,8 +164,6 @@ class UserNetwork:
 
     def _lead_out(self, id: str, namespace: str, inner: Netlink) -> str:
         """Start the first program that works; the id it is kept under, empty if there is none."""
-        from lamina.container.network import links
-
         words: list[str] = []
         for name, path in self._way.programs:
             kept = self._helpers.keep(f"{id}-{name}", _COMMANDS[name](path, namespace))
@@ -187,9 +187,6 @@ class UserNetwork:
         self, attachment: Attachment, mappings: Sequence[PortMapping]
     ) -> tuple[PortMapping, ...]:
         """As `Network.publish`."""
-        from lamina.container.network.forward import Forwarder
-        from lamina.container.network.ports import reserve
-
         with self._guard:
             held = self._held[attachment.interface]
         reserved: list[tuple[PortMapping, list[socket.socket]]] = []
@@ -236,10 +233,6 @@ _LOOPBACK = 1  # the index of `lo` in every namespace
 
 def _is_up(inner: Netlink, ended: int) -> bool:
     """Wait until the namespace has a default route; False if the program ended before."""
-    import time
-
-    from lamina.container.network import links
-
     poll = select.poll()
     poll.register(ended, select.POLLIN)
     deadline = time.monotonic() + _PATIENCE
@@ -256,8 +249,6 @@ def _last_words(words: int) -> str:
 
 
 def _unmount(file: str) -> None:
-    from lamina.system.mounts import unmount
-
     try:  # noqa: SIM105  # contextlib would cost start-up time
         unmount(file)
     except LaminaError:
@@ -270,8 +261,6 @@ def _unmount(file: str) -> None:
 
 def _address_of_host() -> str:
     """The address by which the host reaches others, where containers reach its services; or empty."""
-    from lamina.start.socketmodule import socket
-
     with_route = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     try:
         with_route.connect(("192.0.2.1", 9))  # sends nothing (TEST-NET-1, RFC 5737)
