@@ -6,6 +6,7 @@ from __future__ import annotations
 from lamina.app.committing import CommitOptions, commit
 from lamina.app.containers import find
 from lamina.app.images import tagged_reference
+from lamina.cli.change_flags import add_change_flags
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,15 +21,7 @@ STATUS_OF_FAILURE = 1
 
 def configure(parser: Parser) -> None:
     parser.add_argument("-a", "--author", default="", help="who made it")
-    parser.add_argument(
-        "-c",
-        "--change",
-        action="append",
-        default=[],
-        metavar="INSTRUCTION",
-        help="apply a Dockerfile instruction (CMD, ENV, EXPOSE...) to the image",
-    )
-    parser.add_argument("-m", "--message", default="", help="the comment in the image's history")
+    add_change_flags(parser)
     parser.switch("-p", "--pause", default=True, help="pause the container meanwhile")
     parser.add_argument("container", metavar="CONTAINER")
     parser.add_argument("name", nargs="?", default="", metavar="REPOSITORY[:TAG]")

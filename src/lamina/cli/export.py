@@ -5,9 +5,7 @@ from __future__ import annotations
 
 from lamina.app.container_files import export
 from lamina.app.containers import find
-from lamina.errors import Kind, LaminaError
-from lamina.exporter.destination import write_aside
-from lamina.exporter.ports import Exported
+from lamina.cli.output_file import write_output
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,15 +30,5 @@ def run(args: argparse.Namespace, context: Context) -> int:
     def fill(write: Callable[[bytes], object]) -> None:
         export(context.store(), container, write)
 
-    if args.output not in {"", "-"}:
-        write_aside(context.path(args.output), fill, Exported(None, None)).finalize()
-        return 0
-    if context.stdout.isatty():
-        raise LaminaError(
-            "cowardly refusing to save to a terminal",
-            kind=Kind.USAGE,
-            hint="use -o FILE or redirect standard output",
-        )
-    fill(context.stdout.buffer.write)
-    context.stdout.flush()
+    write_output(args.output, fill, context)
     return 0

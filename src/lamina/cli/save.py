@@ -4,9 +4,8 @@
 from __future__ import annotations
 
 from lamina.app.images import save_images
+from lamina.cli.output_file import write_output
 from lamina.errors import Kind, LaminaError
-from lamina.exporter.destination import write_aside
-from lamina.exporter.ports import Exported
 from lamina.spec.platform import Platform
 
 TYPE_CHECKING = False
@@ -50,15 +49,5 @@ def run(args: argparse.Namespace, context: Context) -> int:
             cancel=context.token(),
         )
 
-    if args.output not in {"", "-"}:
-        write_aside(context.path(args.output), fill, Exported(None, None)).finalize()
-        return 0
-    if context.stdout.isatty():
-        raise LaminaError(
-            "cowardly refusing to save to a terminal",
-            kind=Kind.USAGE,
-            hint="use -o FILE or redirect standard output",
-        )
-    fill(context.stdout.buffer.write)
-    context.stdout.flush()
+    write_output(args.output, fill, context)
     return 0

@@ -9,6 +9,8 @@ import os
 import subprocess
 import sys
 import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from lamina.spec.digest import DiffID, Digest
 from lamina.store import open_store
 from lamina.testing import command
 from lamina.testing.command import installed
+from lamina.testing.waiting import wait_until
 
 IMAGE = "docker.io/library/bb:latest"
 BUSYBOX = "/bin/busybox"
@@ -156,3 +159,27 @@ def processes_of(root: str) -> list[str]:
             if root.encode() in text:
                 found.append(text.replace(b"\0", b" ").decode())
     return found
+
+
+@contextmanager
+def using(root: str) -> Iterator[Lamina]:
+    """The command line on the store at `root`; in the end its containers are removed, and fails if
+    anything is left of them.
+    """
+    command = Lamina(root)
+    try:
+        yield command
+    finally:
+        names = command.out("ps", "-aq").split()
+        if names:
+            command("rm", "-f", *names)
+    assert command.directories() == []
+    assert root not in Path("/proc/mounts").read_text()
+    # a monitor lets go of its container, then ends
+    wait_until(lambda: processes_of(root) == [], "no process of the store is left")
+    store = open_store(root)
+    try:
+        assert store.documents.list("address") == []
+        assert [s.name for s in store.snapshots.walk() if not s.committed] == []
+    finally:
+        store.close()

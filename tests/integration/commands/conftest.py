@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lamina.store import open_store
-from lamina.testing.busybox import Lamina, make_image, processes_of
+from lamina.testing.busybox import Lamina, make_image, using
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -24,19 +23,5 @@ def lamina(tmp_path: Path) -> Iterator[Lamina]:
     """The command line on a fresh store with the image `bb`; nothing may be left behind."""
     root = str(tmp_path / "store")
     make_image(root)
-    command = Lamina(root)
-    try:
+    with using(root) as command:
         yield command
-    finally:
-        names = command.out("ps", "-aq").split()
-        if names:
-            command("rm", "-f", *names)
-    assert command.directories() == []
-    assert root not in Path("/proc/mounts").read_text()
-    assert processes_of(root) == []
-    store = open_store(root)
-    try:
-        assert store.documents.list("address") == []
-        assert [s.name for s in store.snapshots.walk() if not s.committed] == []
-    finally:
-        store.close()

@@ -9,10 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from lamina.store import open_store
-from lamina.testing.busybox import Lamina, make_image, processes_of
+from lamina.testing.busybox import Lamina, make_image, using
 from lamina.testing.once import made_once
-from lamina.testing.waiting import wait_until
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -38,19 +36,5 @@ def lamina(tmp_path: Path, bb_store: Path) -> Iterator[Lamina]:
     """The command line on a fresh store with the image `bb`; nothing may be left behind."""
     root = str(tmp_path / "store")
     subprocess.run(["cp", "-a", str(bb_store), root], check=True)
-    command = Lamina(root)
-    try:
+    with using(root) as command:
         yield command
-    finally:
-        names = command.out("ps", "-aq").split()
-        if names:
-            command("rm", "-f", *names)
-    assert command.directories() == []
-    assert root not in Path("/proc/mounts").read_text()
-    wait_until(lambda: processes_of(root) == [])  # a monitor lets go of its container, then ends
-    store = open_store(root)
-    try:
-        assert store.documents.list("address") == []
-        assert [s.name for s in store.snapshots.walk() if not s.committed] == []
-    finally:
-        store.close()
