@@ -18,7 +18,7 @@ from urllib.parse import urlencode, urlsplit
 
 from lamina.errors import Kind, LaminaError
 from lamina.registry.protocol import MAX_ERROR_BODY, RegistryError, error_of, with_query
-from lamina.registry.transport import Request, is_loopback, redacted
+from lamina.registry.transport import Request, bare_address, is_loopback
 from lamina.start.record import Record
 
 TYPE_CHECKING = False
@@ -175,7 +175,8 @@ class Authenticator:
             text = None
         if not isinstance(text, str) or not text.isascii() or not text.isprintable():
             raise RegistryError(
-                f"the token server {redacted(realm)} did not send a token", kind=Kind.UNAVAILABLE
+                f"the token server {bare_address(realm)} did not send a token",
+                kind=Kind.UNAVAILABLE,
             )
         seconds = float(life) if isinstance(life, int | float) and life > 0 else _DEFAULT_LIFE
         if isinstance(refresh, str):
@@ -257,7 +258,7 @@ def check_realm(
     except ValueError:
         host, port = "", None
     if not host or parts.scheme not in {"http", "https"} or parts.username or parts.fragment:
-        raise RealmRefused(f"{registry.netloc} named {redacted(realm)!r} as its token server")
+        raise RealmRefused(f"{registry.netloc} named {bare_address(realm)!r} as its token server")
     own = (registry.hostname or "").lower()
     same_host = host == own or (is_loopback(host) and is_loopback(own))
     subject = f"{registry.netloc} wants a token of {parts.scheme}://{parts.netloc}"

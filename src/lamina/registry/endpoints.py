@@ -18,8 +18,8 @@ from lamina.registry.transport import (
     TlsFiles,
     Unreachable,
     Untrusted,
+    bare_address,
     is_loopback,
-    redacted,
 )
 from lamina.start.record import Record, replace
 
@@ -271,11 +271,11 @@ class Endpoint:
             old, new = urlsplit(request.url), urlsplit(target)
             if new.scheme not in {"http", "https"} or not new.hostname or new.username:
                 raise RegistryError(
-                    f"{self.host} redirected to {redacted(target)!r}", kind=Kind.INVALID
+                    f"{self.host} redirected to {bare_address(target)!r}", kind=Kind.INVALID
                 )
             if old.scheme == "https" and new.scheme == "http":
                 raise RegistryError(
-                    f"{self.host} redirected from https to {redacted(target)}", kind=Kind.DENIED
+                    f"{self.host} redirected from https to {bare_address(target)}", kind=Kind.DENIED
                 )
             request = replace(request, url=target)
         raise RegistryError(f"{self.host}: too many redirects", kind=Kind.UNAVAILABLE)

@@ -144,7 +144,7 @@ class HttpTransport:
             )
         except (HTTPError, OSError) as error:
             raise _unreachable(error, request.url, proxy) from error
-        _log.debug("%s %s -> %s", request.method, redacted(request.url), answer.status)
+        _log.debug("%s %s -> %s", request.method, bare_address(request.url), answer.status)
         return _Answer(answer, request.url)
 
     def close(self) -> None:
@@ -285,8 +285,10 @@ def is_loopback(host: str) -> bool:
     return name == "localhost" or (address is not None and address.is_loopback)
 
 
-def redacted(url: str) -> str:
-    """The address without user, password, query and fragment: they can be secrets."""
+def bare_address(url: str) -> str:
+    """The address without user, password, query and fragment. More than `redaction.redacted` takes:
+    any part of the query of an address that a registry sends may be a signature.
+    """
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
     return (
@@ -315,7 +317,7 @@ def _unreachable(error: Exception, url: str, proxy: str) -> Unreachable:
     host = urlsplit(url).netloc.rpartition("@")[2]
     subject = f"cannot reach {host}"
     if proxy:
-        subject += f" through the proxy {redacted(proxy)}"
+        subject += f" through the proxy {bare_address(proxy)}"
     cause: BaseException | None = error
     chain: list[BaseException] = []
     while cause is not None and len(chain) < 10:

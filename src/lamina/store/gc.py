@@ -49,7 +49,7 @@ _STAT_CACHE_AGE = 30 * 86400.0  # seconds; a context not built for a month is ha
 _COARSE = 1.0  # seconds; the kernel's stamps on files being written lag behind the clock
 _ROOM = 64 << 20  # bytes that must be free for copies of documents
 _LARGEST = 64 << 20  # bytes of a document here, which may be from before its size had a bound
-_MENTIONED = re.compile(rb"sha256:[0-9a-f]{64}")
+_MENTIONED = re.compile(rb"sha(?:256:[0-9a-f]{64}|512:[0-9a-f]{128})")
 _LOCK_NAME = 64  # hex digits: locks of `Store.lock`, which may be deleted while nobody holds them
 
 

@@ -97,7 +97,7 @@ def test_the_command_ends_with_its_output_complete(built: Lamina) -> None:
 @pytest.mark.tool("busybox")
 @pytest.mark.tool("crun")
 def test_a_container_starts_with_few_modules(built: Lamina) -> None:
-    """Its monitor is a fork: what it imports beyond the command's own counts too."""
+    """The command, that is: what its monitor, a fork, imports beyond that is not counted."""
     built("run", "--rm", "--network=host", "busybox", "true")  # finds the runtime
     standard, own = imports(built, "run", "--rm", "--network=host", "busybox", "true")
     assert standard - ALLOWED - RUN_ALSO == set()

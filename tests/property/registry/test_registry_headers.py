@@ -12,7 +12,7 @@ from lamina.errors import LaminaError
 from lamina.registry import protocol
 from lamina.registry.auth import check_realm
 from lamina.registry.client import manifest_type
-from lamina.registry.transport import redacted
+from lamina.registry.transport import bare_address
 
 _HEADERS = st.one_of(
     st.text(), st.text(alphabet='Bearealm="\\, \t=/:;<>-*0123456789bytesnxt', max_size=200)
@@ -61,5 +61,5 @@ def test_manifest_types_are_known_or_refused(raw: bytes, header: str) -> None:
 
 @given(st.text(max_size=80))
 def test_redaction_never_raises(url: str) -> None:
-    redacted("https://user:secret@host/" + url)
-    assert "secret" not in redacted("https://user:secret@host/p?q=secret")
+    bare_address("https://user:secret@host/" + url)
+    assert "secret" not in bare_address("https://user:secret@host/p?q=secret")

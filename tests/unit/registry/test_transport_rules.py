@@ -7,7 +7,7 @@ import pytest
 
 from lamina.errors import LaminaError
 from lamina.registry.endpoints import tls_files
-from lamina.registry.transport import bypasses_proxy, is_loopback, redacted
+from lamina.registry.transport import bare_address, bypasses_proxy, is_loopback
 
 
 @pytest.mark.parametrize(
@@ -46,8 +46,8 @@ def test_loopback_by_its_spelling(host: str, found: bool) -> None:
 
 
 def test_addresses_are_shown_without_secrets() -> None:
-    assert redacted("https://u:p@h:1/a/b?sig=s#f") == "https://h:1/a/b?..."
-    assert redacted("https://h/a") == "https://h/a"
+    assert bare_address("https://u:p@h:1/a/b?sig=s#f") == "https://h:1/a/b?..."
+    assert bare_address("https://h/a") == "https://h/a"
 
 
 def test_certificates_of_a_host(tmp_path: Path) -> None:

@@ -437,7 +437,14 @@ def test_manifest_of_another_kind_keeps_all_that_it_mentions(
     store: LocalStore, clock: Clock, notices: Notices
 ) -> None:
     image, other = make_image(store, b"one"), make_image(store, b"three")
-    document = {"layers": [str(image.layers[0].digest)], "config": {"digest": str(image.config)}}
+    longer = Digest.of(b"four", algorithm="sha512")
+    with store.content.ingest("four") as writing:
+        writing.write(b"four")
+        writing.commit(digest=longer, size=4)
+    document = {
+        "layers": [str(image.layers[0].digest), str(longer)],
+        "config": {"digest": str(image.config)},
+    }
     raw = json.dumps(document).encode()
     target = Descriptor(mediatype.OCI_MANIFEST, store.content.add(raw), len(raw))
     store.metadata.set_names([APP], target)
@@ -445,6 +452,7 @@ def test_manifest_of_another_kind_keeps_all_that_it_mentions(
     collect(store, emit=notices)
     assert has_layers(store, image)
     assert store.content.exists(image.config)
+    assert store.content.exists(longer)
     assert is_gone(store, other)
     assert any(target.digest.hex in message for message in notices.messages)
 
