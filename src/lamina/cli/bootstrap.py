@@ -8,6 +8,7 @@ import os
 from lamina.app.images import tagged_reference
 from lamina.bootstrap.images import bootstrap
 from lamina.bootstrap.options import PATH, BootstrapOptions
+from lamina.cli.change_flag import add_change_flag
 from lamina.cli.ui.escape import printable
 from lamina.cli.values import parse_epoch
 from lamina.errors import Kind, LaminaError
@@ -39,14 +40,7 @@ def configure(parser: Parser) -> None:
     parser.add_argument(
         "-e", "--env", action="append", default=[], metavar="NAME=VALUE", help="set in the image"
     )
-    parser.add_argument(
-        "-c",
-        "--change",
-        action="append",
-        default=[],
-        metavar="INSTRUCTION",
-        help="apply a Dockerfile instruction (CMD, LABEL...) to the image",
-    )
+    add_change_flag(parser)
     parser.add_argument("--platform", default="", help="default: this host's")
     parser.add_argument(
         "--arch", default="", help="as --platform, by architecture: arm64, armhf, i386..."

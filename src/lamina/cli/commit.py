@@ -6,7 +6,7 @@ from __future__ import annotations
 from lamina.app.committing import CommitOptions, commit
 from lamina.app.containers import find
 from lamina.app.images import tagged_reference
-from lamina.cli.change_flags import add_change_flags
+from lamina.cli.change_flag import add_change_flag
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +21,8 @@ STATUS_OF_FAILURE = 1
 
 def configure(parser: Parser) -> None:
     parser.add_argument("-a", "--author", default="", help="who made it")
-    add_change_flags(parser)
+    add_change_flag(parser)
+    parser.add_argument("-m", "--message", default="", help="the comment in the image's history")
     parser.switch("-p", "--pause", default=True, help="pause the container meanwhile")
     parser.add_argument("container", metavar="CONTAINER")
     parser.add_argument("name", nargs="?", default="", metavar="REPOSITORY[:TAG]")

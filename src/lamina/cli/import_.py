@@ -7,7 +7,7 @@ import os
 
 from lamina.app.images import tagged_reference
 from lamina.app.importing import ImportOptions, import_directory, import_tar
-from lamina.cli.change_flags import add_change_flags
+from lamina.cli.change_flag import add_change_flag
 from lamina.cli.values import parse_epoch
 from lamina.errors import Kind, LaminaError
 from lamina.spec.platform import Platform
@@ -23,7 +23,8 @@ USAGE = "[OPTIONS] FILE|DIRECTORY|- [REPOSITORY[:TAG]]"
 
 
 def configure(parser: Parser) -> None:
-    add_change_flags(parser)
+    add_change_flag(parser)
+    parser.add_argument("-m", "--message", default="", help="the comment in the image's history")
     parser.add_argument("--platform", default="", help="what the files are for, e.g. linux/arm64")
     parser.add_argument("source", metavar="FILE|DIRECTORY|-")
     parser.add_argument("name", nargs="?", default="", metavar="REPOSITORY[:TAG]")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The flags that `commit` and `import` share."""
+"""The flag that `commit`, `import` and `bootstrap` share."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ if TYPE_CHECKING:
     from lamina.cli.arguments import Parser
 
 
-def add_change_flags(parser: Parser) -> None:
-    """`--change` and `--message`."""
+def add_change_flag(parser: Parser) -> None:
+    """`--change`."""
     parser.add_argument(
         "-c",
         "--change",
@@ -18,4 +18,3 @@ def add_change_flags(parser: Parser) -> None:
         metavar="INSTRUCTION",
         help="apply a Dockerfile instruction (CMD, ENV, EXPOSE...) to the image",
     )
-    parser.add_argument("-m", "--message", default="", help="the comment in the image's history")
