@@ -58,6 +58,7 @@ class Registries:
         self.conf = conf
         self._find_credentials = find_credentials
         self.cancel = cancel
+        cancel.on_cancel(hosts.cut)
 
     def repository(self, reference: Reference, *, for_push: bool = False) -> Repository:
         """The repository that the reference names.
@@ -98,6 +99,7 @@ class Registries:
 
     def close(self) -> None:
         """Close every connection. Idempotent."""
+        self.cancel.forget(self.hosts.cut)
         self.hosts.close()
 
     def __enter__(self) -> Self:

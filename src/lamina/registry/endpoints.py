@@ -107,6 +107,13 @@ class Hosts:
             return f"http://{host}"
         return f"https://{host}"
 
+    def cut(self) -> None:
+        """End every connection at once: what waits for one raises Cancelled. May be called by a signal
+        handler: takes no lock.
+        """
+        for transport in list(self._transports.values()):
+            transport.cut()
+
     def close(self) -> None:
         """Close every connection. Idempotent."""
         with self._lock:

@@ -13,8 +13,9 @@ import os
 import threading
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from lamina.errors import Kind, LaminaError
+from lamina.errors import Cancelled, Kind, LaminaError
 from lamina.start.record import Record
+from lamina.system.connections import Connections
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -90,6 +91,9 @@ class Transport(Protocol):
     def send(self, request: Request) -> Response:
         """The answer, its body not read. Raises Unreachable."""
 
+    def cut(self) -> None:
+        """End every connection at once: what waits for one raises Cancelled. Takes no lock."""
+
     def close(self) -> None:
         """Close every connection. Idempotent."""
 
@@ -119,6 +123,7 @@ class HttpTransport:
         self._proxies = proxies
         self._user_agent = user_agent
         self._pools: dict[str, PoolManager] = {}
+        self._connections = Connections()
         self._lock = threading.Lock()
 
     def send(self, request: Request) -> Response:
@@ -143,9 +148,14 @@ class HttpTransport:
                 timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT, read=READ_TIMEOUT),
             )
         except (HTTPError, OSError) as error:
+            if self._connections.is_cut:
+                raise Cancelled from None
             raise _unreachable(error, request.url, proxy) from error
         _log.debug("%s %s -> %s", request.method, bare_address(request.url), answer.status)
-        return _Answer(answer, request.url)
+        return _Answer(answer, request.url, self._connections)
+
+    def cut(self) -> None:
+        self._connections.cut()
 
     def close(self) -> None:
         with self._lock:
@@ -172,7 +182,7 @@ class HttpTransport:
                     found = urllib3.PoolManager(
                         maxsize=POOL_SIZE, blocksize=BLOCK, ssl_context=context
                     )
-                self._pools[proxy] = found
+                self._pools[proxy] = self._connections.watch(found)
             return found
 
     def _proxy_of(self, url: str) -> str:
@@ -186,10 +196,11 @@ class HttpTransport:
 class _Answer:
     """A urllib3 response as `Response`."""
 
-    def __init__(self, answer: BaseHTTPResponse, url: str) -> None:
+    def __init__(self, answer: BaseHTTPResponse, url: str, connections: Connections) -> None:
         self.status = answer.status
         self._answer = answer
         self._url = url
+        self._connections = connections
 
     def header(self, name: str) -> str:
         return self._answer.headers.get(name, "")
@@ -207,6 +218,8 @@ class _Answer:
             return read(size)
         except (HTTPError, OSError) as error:
             self._answer.close()
+            if self._connections.is_cut:
+                raise Cancelled from None
             raise _unreachable(error, self._url, "") from error
 
     def close(self) -> None:

@@ -11,6 +11,7 @@ import ipaddress
 from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
 
 from lamina.errors import Kind, LaminaError
+from lamina.system.connections import Connections
 from lamina.system.paths import failure
 
 TYPE_CHECKING = False
@@ -35,6 +36,7 @@ class HttpClient:
     def __init__(self, settings: RemoteSettings) -> None:
         self._settings = settings
         self._pools: dict[str, PoolManager] = {}
+        self._connections = Connections()
 
     def open(
         self, url: str, headers: Mapping[str, str], *, cancel: CancelToken
@@ -52,7 +54,7 @@ class HttpClient:
         for _ in range(_MAX_REDIRECTS + 1):
             cancel.check()
             own = credentials if origin(target) == home else ""
-            response = self._request(url, target, own, headers)
+            response = self._request(url, target, own, headers, cancel)
             location = response.headers.get("Location")
             if response.status not in _REDIRECTS or not location:
                 return response, target
@@ -66,7 +68,12 @@ class HttpClient:
         raise LaminaError(f"{url} redirects more than {_MAX_REDIRECTS} times", kind=Kind.INVALID)
 
     def _request(
-        self, asked: str, url: str, credentials: str, headers: Mapping[str, str]
+        self,
+        asked: str,
+        url: str,
+        credentials: str,
+        headers: Mapping[str, str],
+        cancel: CancelToken,
     ) -> BaseHTTPResponse:
         import urllib3
         from urllib3.exceptions import HTTPError, LocationValueError
@@ -74,6 +81,7 @@ class HttpClient:
         sent = {"User-Agent": "lamina", "Accept-Encoding": "identity", **headers}
         if credentials:
             sent |= urllib3.make_headers(basic_auth=credentials)
+        cancel.on_cancel(self._connections.cut)
         try:
             return self._pool(url).request(
                 "GET",
@@ -88,10 +96,13 @@ class HttpClient:
         except LocationValueError as error:
             raise LaminaError(f"invalid URL {asked!r}", kind=Kind.INVALID) from error
         except HTTPError as error:
+            cancel.check()
             raise unreachable(asked, error) from error
         except OSError as error:
             text = f"cannot use the CA bundle {self._settings.ca_bundle!r}"
             raise failure(error, text) from error
+        finally:
+            cancel.forget(self._connections.cut)
 
     def _pool(self, url: str) -> PoolManager:
         import urllib3
@@ -108,7 +119,7 @@ class HttpClient:
                 known = urllib3.ProxyManager(
                     plain, proxy_headers=sent, cert_reqs="CERT_REQUIRED", ca_certs=bundle
                 )
-            self._pools[proxy] = known
+            self._pools[proxy] = self._connections.watch(known)
         return known
 
     def _proxy_of(self, url: str) -> str:

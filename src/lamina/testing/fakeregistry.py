@@ -43,7 +43,8 @@ class FakeRegistry:
     `basic` is `user:password`, `realm` the address of a token server (then `token` opens the door).
     `cut_after` bytes every blob GET ends, until `cuts` are used up; `failures` are (status,
     headers) answered before anything else; `redirect_blobs` is the address that blob GETs are sent
-    to; `connections` counts those that are open; `hold_after` bytes (0: never) a blob GET waits until `go` is set; `ranges` False ignores Range; `no_chunks` refuses an upload in pieces.
+    to; `connections` counts those that are open; `hold_after` bytes (0: never) a blob GET sends (-1: not even an answer)
+    before it waits until `go` is set; `ranges` False ignores Range; `no_chunks` refuses an upload in pieces.
     """
 
     def __init__(self) -> None:
@@ -92,6 +93,7 @@ class FakeRegistry:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        self.go.set()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -250,14 +252,16 @@ class _Handler(BaseHTTPRequestHandler):
         with owner._lock:
             cut = self.command == "GET" and owner.cuts > 0 and len(body) > owner.cut_after
             owner.cuts -= cut
-        if cut or (self.command == "GET" and owner.hold_after):
+        if self.command == "GET" and owner.hold_after < 0:
+            owner.go.wait()
+        if cut or (self.command == "GET" and owner.hold_after > 0):
             self.send_response(206 if offset else 200)
             for name, value in headers.items():
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(body[: owner.cut_after if cut else owner.hold_after])
             if not cut:
-                owner.go.wait(60)
+                owner.go.wait()
                 self.wfile.write(body[owner.hold_after :])
             self.close_connection = cut
             return

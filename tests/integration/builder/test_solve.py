@@ -377,6 +377,7 @@ from lamina.plan.graph import Edge, VertexMeta, needed, vertex
 from lamina.plan.ops import Exec, ImageSource
 from lamina.spec.digest import DiffID, Digest
 from lamina.store import open_store
+from lamina.tasks import CancelToken, Work
 root, state, base = sys.argv[1:]
 image = vertex(
     ImageSource("docker.io/library/b:1", Digest.of(b"m"), (DiffID(Digest.parse(base)),),
@@ -387,7 +388,7 @@ store = open_store(root)
 with RuntimeExecutor(find_runtime(root), state_dir=state) as executor, store.lease("test"):
     solved = Solve(needed([image, step], [Edge(step.digest)]), store=store, contexts={},
                    options=SolveOptions(), providers=Providers(lambda: executor),
-                   emit=lambda event: None, cancel=None, clock=time.time).run()
+                   work=Work(lambda event: None, CancelToken(), time.time)).run()
 print(solved.ran, solved.outputs[0][-1])
 """
 
@@ -431,6 +432,7 @@ from lamina.plan.graph import Edge, VertexMeta, needed, vertex
 from lamina.plan.ops import CopyAction, FileOp, ImageSource, LocalSource
 from lamina.spec.digest import DiffID, Digest
 from lamina.store import open_store
+from lamina.tasks import CancelToken, Work
 root, context, base = sys.argv[1:]
 image = vertex(
     ImageSource("docker.io/library/b:1", Digest.of(b"m"), (DiffID(Digest.parse(base)),),
@@ -441,7 +443,7 @@ copied = vertex(FileOp((CopyAction(1, ("f",), "/"),)), [Edge(image.digest), Edge
 store = open_store(root)
 solved = Solve(needed([image, source, copied], [Edge(copied.digest)]), store=store,
                contexts={"context": Context(context)}, options=SolveOptions(),
-               providers=Providers(), emit=lambda event: None, cancel=None, clock=time.time).run()
+               providers=Providers(), work=Work(lambda event: None, CancelToken(), time.time)).run()
 assert (solved.ran, solved.cached) == (0, 1), solved
 heavy = ("threading", "ctypes", "tarfile", "subprocess", "queue", "lamina.layer.tarwrite",
          "lamina.layer.create", "lamina.layer.compress", "lamina.container.ports", "typing",

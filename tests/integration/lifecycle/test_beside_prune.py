@@ -70,8 +70,11 @@ def test_container_whose_creator_died_is_pruned(lamina: Lamina, store: LocalStor
     """The lock ends with the process; a directory without a record is what a kill may leave."""
     script = (
         "import os, sys; from lamina.store import open_store; from lamina.app import containers\n"
-        "from lamina.app.run_options import RunOptions\n"
-        "print(containers.create(open_store(sys.argv[1]), 'bb', RunOptions()).id, flush=True)\n"
+        "from lamina.app.run_options import RunOptions; from lamina.events import silent\n"
+        "from lamina.tasks import CancelToken, Work\n"
+        "work = Work(silent, CancelToken(), lambda: 0.0)\n"
+        "made = containers.create(open_store(sys.argv[1]), 'bb', RunOptions(), work=work)\n"
+        "print(made.id, flush=True)\n"
         "os.kill(os.getpid(), 9)"
     )
     done = subprocess.run(

@@ -251,4 +251,6 @@ def test_secrets_of_a_private_index_stay_out(
             search = ["grep", "-rlFa", "--exclude-dir=proc", secret, str(place)]
             found = subprocess.run(search, capture_output=True, text=True, check=False)
             assert not found.stdout, f"a secret is in {found.stdout}"
-            assert found.returncode == 1
+            # other tests share the store: what they remove meanwhile cannot be searched
+            strange = [line for line in found.stderr.splitlines() if "No such file" not in line]
+            assert strange == []

@@ -121,8 +121,7 @@ def test_a_prune_right_after_a_failed_pull_frees_what_it_left(
         wait_until(lambda: ingests.exists() and size_of(ingests) >= SIZE // 4)
         assert "reclaimed space: 0B" in command(*words).stdout  # of a pull that is at work
         process.send_signal(signal.SIGINT)
-        process.wait()
-        fake.go.set()
+        process.wait(timeout=60)
     assert size_of(ingests) >= SIZE // 4
     for path in ingests.iterdir():  # as if it was a moment ago, however slow this machine is
         os.utime(path, (time.time() + 60,) * 2)
@@ -131,6 +130,29 @@ def test_a_prune_right_after_a_failed_pull_frees_what_it_left(
     assert list(ingests.iterdir()) == []
     assert list((tmp_path / "pulled/blobs/sha256").iterdir()) == []
     assert list((tmp_path / "pulled/snapshots").iterdir()) == []
+
+
+@pytest.mark.parametrize("sent", [-1, 1 << 20])
+def test_an_interrupted_pull_does_not_wait_for_a_silent_registry(
+    fake: FakeRegistry,
+    store: LocalStore,
+    registries: Registries,
+    command: Lamina,
+    tmp_path: Path,
+    sent: int,
+) -> None:
+    big_image(store, f"{fake.host}/big:1")
+    push(store, registries, f"{fake.host}/big:1")
+    fake.seen.clear()
+    command.env["LAMINA_ROOT"] = str(tmp_path / "pulled")
+    fake.hold_after = sent
+    with started(command, "pull", "-q", f"{fake.host}/big:1") as process:
+        wait_until(
+            lambda: len(fake.requests("GET", "/blobs/")) == 2, "layer and config are asked for"
+        )
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=50) == 130  # the client's own patience is 60 seconds
+    assert len(fake.requests("GET", "/blobs/")) == 2  # and nothing is tried again
 
 
 def test_a_killed_push_goes_on(

@@ -20,11 +20,11 @@ import pytest
 from lamina.app.pulling import PullOptions, pull_image
 from lamina.errors import Cancelled, Kind, LaminaError
 from lamina.events import Event, Notice, silent
-from lamina.image import unpack
 from lamina.image.view import Image
 from lamina.layer.create import create_layer
 from lamina.layer.entry import Entry, EntryType
 from lamina.layer.erofs import NotWrappable
+from lamina.registry import arrivals
 from lamina.registry.arrivals import Arrivals, ArrivingEnd, ArrivingImage
 from lamina.registry.client import Registries
 from lamina.registry.graph import copy_graph
@@ -264,7 +264,7 @@ def test_who_may_not_unpack_keeps_the_layers_packed(
     def refuse(*args: object, **rest: object) -> None:
         raise LaminaError("device nodes cannot be made", kind=Kind.DENIED)
 
-    monkeypatch.setattr(unpack, "unpack_blob", refuse)
+    monkeypatch.setattr(arrivals, "unpack_blob", refuse)
     events: list[Event] = []
     pull(store, registries, f"{fake.host}/denied:1", events.append)
     assert [e.message for e in events if isinstance(e, Notice)] == [

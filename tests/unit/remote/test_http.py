@@ -34,7 +34,12 @@ class Scripted(HttpClient):
         self.sent: list[tuple[str, str]] = []
 
     def _request(
-        self, asked: str, url: str, credentials: str, headers: Mapping[str, str]
+        self,
+        asked: str,
+        url: str,
+        credentials: str,
+        headers: Mapping[str, str],
+        cancel: CancelToken,
     ) -> BaseHTTPResponse:
         self.sent.append((url, credentials))
         location = self._locations.pop(0) if self._locations else ""
