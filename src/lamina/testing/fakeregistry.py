@@ -93,7 +93,6 @@ class FakeRegistry:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self.go.set()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
