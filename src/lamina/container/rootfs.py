@@ -12,6 +12,7 @@ from lamina.errors import Kind, LaminaError
 from lamina.system import mounts
 from lamina.system.overlay import OverlayMount
 from lamina.system.paths import realpath_in_root
+from lamina.system.userns import join
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ class Rootfs:
             lowers = (snapshot.upper, *snapshot.lowers)
             self._mount(OverlayMount(lowers), f"{self._directory}/files")
         elif found.is_running:
+            join(found.pid)  # an ordinary user may chroot there only
             self.fd = os.open(f"/proc/{found.pid}/root", _DIRECTORY)
             if not state.is_alive(found, boot=state.boot_id()):  # the pid may be another's by now
                 raise LaminaError(f"container {self._id[:12]} has just ended", kind=Kind.CONFLICT)

@@ -67,6 +67,20 @@ def test_life_of_a_container(lamina: OrdinaryLamina) -> None:
     wait_until_alone(lamina)
 
 
+@pytest.mark.parametrize("runs", [True, False])
+def test_copies_keep_to_who_owns_what(lamina: OrdinaryLamina, runs: bool) -> None:  # noqa: FBT001
+    id = start(lamina)
+    if not runs:
+        lamina("stop", id)
+    lamina.write({"mine": "text\n"})
+    lamina("cp", "mine", f"{id}:/closed/in")
+    lamina("cp", f"{id}:/closed/in", "out")
+    assert (lamina.seen / "out").read_text() == "text\n"
+    assert (lamina.seen / "out").stat().st_uid == UID
+    lamina("start", id)
+    assert lamina("exec", id, "stat", "-c", "%u", "/closed/in").stdout == "0\n"
+
+
 def test_volumes_keep_the_owners_of_the_image(lamina: OrdinaryLamina) -> None:
     lamina.write(
         {"Dockerfile": "FROM busybox\nRUN mkdir /v && touch /v/f && chown 9:9 /v/f\nVOLUME /v\n"}
