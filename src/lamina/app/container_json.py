@@ -46,7 +46,7 @@ def container_json(container: Container) -> dict[str, object]:
         "HostConfig": _host_config(config),
         "Mounts": _mounts(config, container.directory),
         "Config": _config(config),
-        "NetworkSettings": _network(config, state),
+        "NetworkSettings": _network(container, config, state),
     }
 
 
@@ -71,6 +71,7 @@ def _config(config: ContainerConfig) -> dict[str, object]:
     process = config.process
     return {
         "Hostname": process.hostname,
+        "Domainname": process.domainname,
         "User": process.user,
         "Tty": process.terminal,
         "OpenStdin": config.stdin_open,
@@ -105,6 +106,8 @@ def _host_config(config: ContainerConfig) -> dict[str, object]:
         "ReadonlyRootfs": process.read_only,
         "SecurityOpt": options or None,
         "Dns": list(process.dns),
+        "DnsSearch": list(process.dns_search),
+        "DnsOptions": list(process.dns_options),
         "ExtraHosts": [f"{name}:{address}" for name, address in process.extra_hosts] or None,
         "Memory": process.memory,
         "NanoCpus": round(process.cpus * NANOSECONDS),
@@ -151,14 +154,34 @@ def _mounts(config: ContainerConfig, directory: str) -> list[dict[str, object]]:
     return found
 
 
-def _network(config: ContainerConfig, state: State) -> dict[str, object]:
+def _network(container: Container, config: ContainerConfig, state: State) -> dict[str, object]:
+    from lamina.app.network_json import place_json
+
     ports: dict[str, object] = dict.fromkeys(config.exposed)
     ports.update(_bindings(state.ports if state.is_running else ()))
-    address = state.ip_address if state.is_running else ""
+    found: dict[str, dict[str, object]] = {}
+    for member in container.memberships():
+        asked, place = member.endpoint, place_json(container.store, member)
+        ipam = {"IPv4Address": asked.ip, "IPv6Address": asked.ip6}
+        found[member.name] = {
+            "IPAMConfig": {name: text for name, text in ipam.items() if text} or None,
+            "Links": None,
+            "Aliases": list(asked.aliases) or None,
+            "DriverOpts": None,
+            **place,
+            "MacAddress": place["MacAddress"] or asked.mac,
+            "DNSNames": [container.name, *asked.aliases, container.id[:12]],
+        }
+    of_default = found.get("bridge", {})
     return {
-        "IPAddress": address,
+        "SandboxKey": f"/proc/{state.pid}/ns/net" if state.is_running else "",
         "Ports": ports,
-        "Networks": {config.network: {"IPAddress": address}},
+        # what Docker had before there were several networks; lamina also tells of others there
+        "IPAddress": state.ip_address if state.is_running else "",
+        "IPPrefixLen": of_default.get("IPPrefixLen", 0),
+        "Gateway": of_default.get("Gateway", ""),
+        "MacAddress": of_default.get("MacAddress", ""),
+        "Networks": found,
     }
 
 

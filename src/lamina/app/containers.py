@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import time
 
-from lamina.app.run_options import Origin, RunOptions, configure
+from lamina.app.run_options import NetworkRequest, Origin, RunOptions, configure
 from lamina.container import console, lifecycle, state
 from lamina.container.instance import ExecRequest
 from lamina.container.names import check_name, new_id, new_name
@@ -30,8 +30,10 @@ from lamina.tasks import CancelToken, Work
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from typing import Any
 
+    from lamina.app.membership import Membership
     from lamina.container.logs import Entry
     from lamina.events import Emitter
     from lamina.image.view import Image
@@ -104,6 +106,30 @@ class Container:
     def state(self) -> State:
         """Its state now."""
         return state.observe(self.directory, boot=state.boot_id())
+
+    @property
+    def store(self) -> Store:
+        """The store that it is in."""
+        return self._store
+
+    def memberships(self) -> list[Membership]:
+        """The networks that it is in, or will be when it runs; none if the network is another's."""
+        from lamina.app.membership import memberships
+
+        return memberships(self._store, self.id, mode=self.config.network)
+
+    def connect(self, request: NetworkRequest) -> None:
+        """Put it into a network, now if it runs. Raises LaminaError as `membership.connect`."""
+        from lamina.app.membership import connect
+
+        connect(self._store, self.id, request, name=self.name, mode=self.config.network)
+
+    def disconnect(self, network: str, *, force: bool = False) -> None:
+        """Take it out of a network, now if it runs. Raises LaminaError as `membership.disconnect`."""
+        from lamina.app.membership import disconnect
+
+        mode = self.config.network
+        disconnect(self._store, self.id, network, name=self.name, mode=mode, force=force)
 
     @property
     def ports(self) -> tuple[PortMapping, ...]:
@@ -367,6 +393,7 @@ def create(
             host_name=os.uname().nodename,
         )
         _check_name_free(store, name)
+        merged, requests = _with_networks(store, merged, options)
         if merged.network == "bridge" and not is_host_root():
             _tell_of_network(bool(merged.ports), work.emit)
         chain = _unpacked(store, config.diff_ids, work=work)
@@ -376,17 +403,71 @@ def create(
             runtime=host.runtime,
             process=replace(merged.process, architecture=config.platform.architecture),
         )
-        while True:
-            chosen = name or new_name(random)
-            try:
-                made, lock = lifecycle.create(
-                    store, merged, id=id, name=chosen, created=work.clock(), chain=chain
-                )
-            except LaminaError as error:
-                if name or error.kind is not Kind.CONFLICT:
-                    raise
-                continue
-            return Container(store, made, host=host, config=merged, lock=lock)
+        with _Joining(store, id, requests):
+            while True:
+                chosen = name or new_name(random)
+                try:
+                    made, lock = lifecycle.create(
+                        store, merged, id=id, name=chosen, created=work.clock(), chain=chain
+                    )
+                except LaminaError as error:
+                    if name or error.kind is not Kind.CONFLICT:
+                        raise
+                    continue
+                return Container(store, made, host=host, config=merged, lock=lock)
+
+
+def _with_networks(
+    store: Store, config: ContainerConfig, options: RunOptions
+) -> tuple[ContainerConfig, tuple[NetworkRequest, ...]]:
+    """The configuration with its network mode as it is kept, and the networks to join beyond that.
+
+    Raises LaminaError: as `membership.check`.
+    """
+    if config.network in {"bridge", "host", "none"} and not options.networks:
+        return config, ()
+    if config.network.startswith("container:"):
+        from lamina.container.network.sharing import approach
+
+        other = find(store, config.network.removeprefix("container:"))
+        approach(store, other.id)
+        return replace(config, network=f"container:{other.id}"), ()
+    from lamina.app import membership
+
+    requests = options.networks or (NetworkRequest(config.network),)
+    membership.check(store, requests)
+    return config, requests
+
+
+class _Joining:
+    """The networks of a container that is made inside a `with`: recorded with it, or not at all."""
+
+    def __init__(self, store: Store, id: str, requests: Sequence[NetworkRequest]) -> None:
+        self._store, self._id, self._requests = store, id, requests
+        self._lock: AbstractContextManager[object] | None = None
+
+    def __enter__(self) -> None:
+        if not self._requests:
+            return
+        from lamina.app import membership
+
+        self._lock = membership.locked(self._store)
+        self._lock.__enter__()
+        try:
+            membership.record(self._store, self._id, self._requests)
+        except BaseException:
+            self._lock.__exit__(None, None, None)
+            raise
+
+    def __exit__(self, kind: object, *rest: object) -> None:
+        if self._lock is None:
+            return
+        try:
+            if kind is not None:
+                for endpoint in self._store.documents.find(state.ENDPOINT, f"{self._id}:"):
+                    self._store.documents.delete(state.ENDPOINT, endpoint.id)
+        finally:
+            self._lock.__exit__(None, None, None)
 
 
 def _unpacked(store: Store, diff_ids: Sequence[DiffID], *, work: Work) -> ChainID | None:

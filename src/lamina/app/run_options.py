@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from lamina.spec.config import RunConfig
 
-NETWORKS = ("bridge", "host", "none")
 DEFAULT_SHM_SIZE = 64 << 20  # moby, daemon/config: DefaultShmSize
 
 
@@ -28,11 +27,22 @@ class MountRequest(Record):
     volume: bool = False
 
 
+class NetworkRequest(Record):
+    """A network that a container is to be in, by name or id, and what it asks for there; texts."""
+
+    name: str
+    aliases: tuple[str, ...] = ()
+    ip: str = ""
+    ip6: str = ""
+    mac: str = ""
+
+
 class RunOptions(Record):
     """One `run` or `create`. Fields are Docker's flags; None or empty means the image's default.
 
     `entrypoint` `("",)` resets the image's. `env` later settings win. `memory` and `shm_size` in
-    bytes, `stop_timeout` in seconds. `expose` are `8000/tcp` texts, `sysctls` and `labels` pairs.
+    bytes, `stop_timeout` in seconds. `expose` are `8000/tcp` texts, `sysctls` and `labels` pairs. `network` is
+    bridge, host, none, `container:NAME`, or the first of `networks`, which the default network need not be in.
     """
 
     command: tuple[str, ...] = ()
@@ -46,11 +56,15 @@ class RunOptions(Record):
     labels: tuple[tuple[str, str], ...] = ()
     mounts: tuple[MountRequest, ...] = ()
     network: str = "bridge"
+    networks: tuple[NetworkRequest, ...] = ()
     ports: tuple[PortMapping, ...] = ()
     expose: tuple[str, ...] = ()
     publish_all: bool = False
     extra_hosts: tuple[tuple[str, str], ...] = ()
     dns: tuple[str, ...] = ()
+    dns_search: tuple[str, ...] = ()
+    dns_options: tuple[str, ...] = ()
+    domainname: str = ""
     interactive: bool = False
     terminal: bool = False
     auto_remove: bool = False
@@ -95,12 +109,6 @@ def configure(
     entrypoint, cmd = _command(options, image)
     stop_signal = options.stop_signal or image.stop_signal or "SIGTERM"
     signal_number(stop_signal)
-    if options.network not in NETWORKS:
-        raise LaminaError(
-            f"network {options.network!r} is not supported",
-            kind=Kind.UNSUPPORTED,
-            hint="bridge, host and none are",
-        )
     mounts, volumes = combine(options.mounts, image.volumes)
     exposed = _exposed(options, image)
     labels = {**dict(image.labels), **dict(options.labels)}
@@ -159,13 +167,23 @@ def _process(
         shm_size=options.shm_size,
         extra_hosts=options.extra_hosts,
         dns=options.dns,
+        dns_search=options.dns_search,
+        dns_options=options.dns_options,
+        domainname=options.domainname,
         mounts=mounts,
         memory=options.memory,
         cpus=options.cpus,
         pids_limit=options.pids_limit,
         ulimits=options.ulimits,
-        sysctls=options.sysctls,
+        sysctls=_sysctls(options),
     )
+
+
+def _sysctls(options: RunOptions) -> tuple[tuple[str, str], ...]:
+    """The domain name is one, as in Docker (moby, oci_linux.go)."""
+    if not options.domainname:
+        return options.sysctls
+    return (("kernel.domainname", options.domainname), *options.sysctls)
 
 
 def _command(options: RunOptions, image: RunConfig) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -200,7 +218,7 @@ def _exposed_port(text: str) -> str:
 
 def _ports(options: RunOptions, exposed: Sequence[str]) -> tuple[PortMapping, ...]:
     """What to publish; nothing without a network of its own, as Docker does."""
-    if options.network != "bridge":
+    if options.network in {"host", "none"} or options.network.startswith("container:"):
         return ()
     ports = list(options.ports)
     if options.publish_all:

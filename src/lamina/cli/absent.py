@@ -23,7 +23,6 @@ INSTEAD = {
     # management commands
     "checkpoint": "",
     "context": "there is no daemon to talk to: --root and LAMINA_ROOT choose a store",
-    "network": "'lamina run --network' takes bridge, host and none",
     "plugin": "",
     "trust": "a name with a digest, NAME@sha256:..., is checked against it",
     "volume": _NO_VOLUMES,

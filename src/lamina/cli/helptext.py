@@ -21,6 +21,7 @@ GROUPS = {
     "cache": "manage cache mounts",
     "container": "manage containers",
     "image": "manage images",
+    "network": "manage networks",
     "registry": "serve registries, look after their data",
     "system": "manage the store",
 }

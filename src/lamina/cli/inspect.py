@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Print details of images and containers as JSON."""
+"""Print details of images, containers and networks as JSON."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from lamina.cli.inspection import (
     add_size,
     container_document,
     image_document,
+    network_document,
     show,
 )
 from lamina.errors import Kind, LaminaError
@@ -21,12 +22,12 @@ if TYPE_CHECKING:
     from lamina.cli.context import Context
 
 USAGE = "[OPTIONS] NAME|ID [NAME|ID...]"
-_TYPES = ("container", "image")
+_TYPES = ("container", "image", "network")
 
 
 def configure(parser: Parser) -> None:
     add_format(parser)
-    parser.add_argument("--type", default="", help="only this kind: container or image")
+    parser.add_argument("--type", default="", help="only this kind: container, image or network")
     add_size(parser, help="for containers: add SizeRw and SizeRootFs")
     add_platform(parser, help="of an image for several, this one")
     parser.add_argument("names", nargs="+", metavar="NAME|ID")
@@ -39,7 +40,9 @@ def run(args: argparse.Namespace, context: Context) -> int:
 
 
 def _document(name: str, args: argparse.Namespace, context: Context) -> dict[str, object]:
-    """A container of this name, else an image; `--type` says which of them is meant."""
+    """A container of this name, else an image, else a network; `--type` says which of them is meant."""
+    if args.type == "network":
+        return network_document(name, context)
     if args.type == "container" or (
         not args.type and context.store().documents.find("container", name)
     ):
@@ -52,9 +55,21 @@ def _document(name: str, args: argparse.Namespace, context: Context) -> dict[str
     except (ImageNotFound, InvalidReference) as error:
         if args.type:
             raise
+        network = _network(name, context)
+        if network is not None:
+            return network
         # a name that is no reference can still have been meant as a container's
         raise LaminaError(
             f"No such object: {name}",
             kind=Kind.NOT_FOUND,
             hint="'lamina images' and 'lamina ps -a' list what is here",
         ) from error
+
+
+def _network(name: str, context: Context) -> dict[str, object] | None:
+    try:
+        return network_document(name, context)
+    except LaminaError as error:
+        if error.kind is Kind.NOT_FOUND:
+            return None
+        raise

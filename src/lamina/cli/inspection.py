@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The inspect commands' common part: documents of images and containers, and printing them."""
+"""The inspect commands' common part: documents of images, containers and networks, and printing them."""
 
 from __future__ import annotations
 
@@ -70,6 +70,13 @@ def image_document(name: str, context: Context, *, platform: str = "") -> Docume
 
     wanted = Platform.parse(platform) if platform else context.platform()
     return inspect_image(context.store(), name, platform=wanted, exact=bool(platform))
+
+
+def network_document(name: str, context: Context) -> Document:
+    """The network of this name or id. Raises LaminaError of kind NOT_FOUND."""
+    from lamina.app.network_json import inspect
+
+    return inspect(context.store(), name)
 
 
 def container_document(name: str, context: Context, *, size: bool = False) -> Document:

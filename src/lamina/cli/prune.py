@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lamina.cli.context import Context
 
 CONTAINERS = "Deleted Containers:"  # the headings of `show`
+NETWORKS = "Deleted Networks:"
 IMAGES = "Deleted Images:"
 CACHE = "Deleted build cache objects:"
 

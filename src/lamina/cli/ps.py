@@ -95,7 +95,7 @@ def _row(
         "Names": container.name,
         "Labels": ",".join(f"{name}={value}" for name, value in config.labels),
         "Mounts": ",".join(mounts if args.no_trunc else [_shortened(m, 15) for m in mounts]),
-        "Networks": config.network,
+        "Networks": _networks(container, args.format or ""),
     }
 
 
@@ -121,6 +121,13 @@ def _size(container: Container) -> str:
     from lamina.cli.format import human_size
 
     return human_size(container.size())
+
+
+def _networks(container: Container, format_text: str) -> str:
+    """The names of its networks, if they will be shown: the table has no such column."""
+    if "Networks" not in format_text and "json" not in format_text:
+        return ""
+    return ",".join(sorted(member.name for member in container.memberships()))
 
 
 def _asks_status(texts: Sequence[str]) -> bool:
@@ -162,7 +169,10 @@ def _filter(text: str, context: Context) -> Callable[[Container, State], bool]:
 
             return by_label
         case "network":
-            return lambda container, _: container.config.network == value
+            return lambda container, _: any(
+                value == member.name or member.endpoint.network.startswith(value)
+                for member in container.memberships()
+            )
         case "publish" | "expose":
             port = value if "/" in value else f"{value}/tcp"
             return lambda container, _: port in container.config.exposed

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Sequence
 
-    from lamina.app.run_options import MountRequest
+    from lamina.app.run_options import MountRequest, NetworkRequest
     from lamina.cli.arguments import Parser
     from lamina.cli.context import Context
 
@@ -67,13 +67,21 @@ def _add_process(parser: Parser) -> None:
 
 
 def _add_network(parser: Parser) -> None:
-    parser.add_argument("--network", "--net", default="bridge", help="bridge, host or none")
+    help = "a network, bridge, host, none, or container:NAME"
+    _many(parser, "--network", "--net", help=help, metavar="NETWORK")
+    _many(parser, "--network-alias", "--net-alias", help="a further name there", metavar="ALIAS")
+    parser.add_argument("--ip", default="", help="its IPv4 address there")
+    parser.add_argument("--ip6", default="", help="its IPv6 address there")
+    parser.add_argument("--mac-address", default="", help="its MAC address there")
     _many(parser, "-p", "--publish", help="publish a port: [IP:][HOST:]CONTAINER", metavar="PORT")
     parser.switch("-P", "--publish-all", help="publish every exposed port on a free one")
     _many(parser, "--expose", help="a port that -P publishes", metavar="PORT")
     parser.add_argument("-h", "--hostname", default="", help="host name inside")
     _many(parser, "--add-host", help="line of /etc/hosts: NAME:IP", metavar="HOST")
     _many(parser, "--dns", help="DNS server", metavar="IP")
+    _many(parser, "--dns-search", help="search domain", metavar="DOMAIN")
+    _many(parser, "--dns-option", "--dns-opt", help="option of resolv.conf", metavar="OPTION")
+    parser.add_argument("--domainname", default="", help="NIS domain name inside")
 
 
 def _add_storage(parser: Parser) -> None:
@@ -111,8 +119,8 @@ def _add_refused(parser: Parser) -> None:
     parser.refuse("--health-cmd", "--health-interval", "--health-retries", why=_DAEMON)
     parser.refuse("--health-timeout", "--health-start-period", why=_DAEMON)
     parser.refuse("--health-start-interval", "--no-healthcheck", why="health checks are not run")
-    parser.refuse("--link", "--network-alias", "--ip", "--ip6", why=_LATER)
-    parser.refuse("--mac-address", "--link-local-ip", why=_LATER)
+    parser.refuse("--link", why="containers of one `lamina network` find one another by name")
+    parser.refuse("--link-local-ip", why=_LATER)
     parser.refuse("--device", "--device-cgroup-rule", "--gpus", why="use --privileged")
     parser.refuse("--pid", "--ipc", "--uts", "--userns", "--cgroupns", why=_LATER)
     parser.refuse("--cgroup-parent", "--annotation", "--volume-driver", why=_LATER)
@@ -121,7 +129,6 @@ def _add_refused(parser: Parser) -> None:
     parser.refuse("--memory-reservation", "--memory-swap", why="use --memory")
     parser.refuse("--memory-swappiness", "--kernel-memory", why="use --memory")
     parser.refuse("--oom-kill-disable", "--oom-score-adj", "--storage-opt", why=_LATER)
-    parser.refuse("--dns-search", "--dns-option", "--domainname", why=_LATER)
     parser.refuse("--isolation", "--use-api-socket", why=_DAEMON)
 
 
@@ -135,6 +142,7 @@ def run_options(args: argparse.Namespace, context: Context) -> RunOptions:
         )
     no_new_privileges, seccomp = _security(args.security_opt, context)
     driver, max_size, max_file = _log_options(args.log_driver, args.log_opt)
+    network, networks = _networks(args)
     return RunOptions(
         command=tuple(args.rest[1:]),
         entrypoint=None if args.entrypoint is None else (args.entrypoint,),
@@ -146,12 +154,16 @@ def run_options(args: argparse.Namespace, context: Context) -> RunOptions:
         hostname=args.hostname,
         labels=_labels(args.label, args.label_file, context),
         mounts=_mounts(args, context),
-        network="bridge" if args.network == "default" else args.network,
+        network=network,
+        networks=networks,
         ports=tuple(port for text in args.publish for port in parse_publish(text)),
         expose=tuple(port for text in args.expose for port in _expose(text)),
         publish_all=args.publish_all,
         extra_hosts=tuple(_host(text) for text in args.add_host),
         dns=tuple(args.dns),
+        dns_search=tuple(args.dns_search),
+        dns_options=tuple(args.dns_option),
+        domainname=args.domainname,
         interactive=args.interactive,
         terminal=args.tty,
         auto_remove=args.rm,
@@ -173,6 +185,17 @@ def run_options(args: argparse.Namespace, context: Context) -> RunOptions:
         log_max_size=max_size,
         log_max_file=max_file,
     )
+
+
+def _networks(args: argparse.Namespace) -> tuple[str, tuple[NetworkRequest, ...]]:
+    """The network mode, and what networks are asked for beyond that."""
+    plain = args.network_alias or args.ip or args.ip6 or args.mac_address or len(args.network) > 1
+    mode = args.network[0] if args.network else "bridge"
+    if not plain and mode in {"bridge", "default", "host", "none"}:
+        return ("bridge" if mode == "default" else mode), ()
+    from lamina.cli.network_flags import read_networks
+
+    return read_networks(args)
 
 
 def _mounts(args: argparse.Namespace, context: Context) -> tuple[MountRequest, ...]:

@@ -1,11 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Remove unused data: stopped containers, images and build cache."""
+"""Remove unused data: stopped containers, networks, images and build cache."""
 
 from __future__ import annotations
 
 from lamina.app.containers import Host
-from lamina.app.disk import prune_cache, prune_containers, prune_images
-from lamina.cli.prune import CACHE, CONTAINERS, IMAGES, add_flags, confirmed, parse_filters, show
+from lamina.app.disk import Pruned, prune_cache, prune_containers, prune_images
+from lamina.app.networks import prune as prune_networks
+from lamina.cli.prune import (
+    CACHE,
+    CONTAINERS,
+    IMAGES,
+    NETWORKS,
+    add_flags,
+    confirmed,
+    parse_filters,
+    show,
+)
 from lamina.errors import Kind, LaminaError
 from lamina.store.eviction import Limits
 
@@ -38,6 +48,7 @@ def run(args: argparse.Namespace, context: Context) -> int:
     platform, emit = context.platform(), context.notices
     pruned = [
         (CONTAINERS, prune_containers(store, host, wanted=wanted)),
+        (NETWORKS, Pruned(tuple(prune_networks(store, takes=wanted.takes)), 0)),
         (
             IMAGES,
             prune_images(store, all_unused=args.all, wanted=wanted, platform=platform, emit=emit),
@@ -51,7 +62,7 @@ def run(args: argparse.Namespace, context: Context) -> int:
 
 
 def _question(args: argparse.Namespace) -> str:
-    what = ["all stopped containers"]
+    what = ["all stopped containers", "all networks not used by at least one container"]
     if args.volumes:
         what.append("all anonymous volumes not used by at least one container")
     if args.all:

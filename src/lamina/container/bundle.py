@@ -13,7 +13,7 @@ from lamina.start.jsontext import dumps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from lamina.container.ports import ProcessSpec
 
@@ -77,11 +77,26 @@ def write_etc_files(
     Raises:
         LaminaError: kind USAGE for a bad extra host or DNS server.
     """
+    texts = etc_texts(process, host_etc=host_etc)
+    if for_step:
+        del texts["hostname"]
+    for name, text in texts.items():
+        write_text(f"{directory}/{name}", text)
+    return etc_mounts(directory, texts, read_only=process.read_only)
+
+
+def etc_texts(process: ProcessSpec, *, host_etc: str = "/etc") -> dict[str, str]:
+    """The files of a container's /etc by their names; they depend on the host's resolv.conf.
+
+    Raises LaminaError as `write_etc_files`.
+    """
     hostname = process.hostname or DEFAULT_HOSTNAME
     resolver = resolv_conf(
         _read(f"{host_etc}/resolv.conf"),
         systemd=_read(SYSTEMD_RESOLV_CONF),
         dns=process.dns,
+        search=process.dns_search,
+        options=process.dns_options,
         host_network=process.host_network,
     )
     hosts = hosts_file(
@@ -89,16 +104,18 @@ def write_etc_files(
         address=process.address,
         extra_hosts=process.extra_hosts,
         host_gateway=process.host_gateway,
+        more_addresses=process.more_addresses,
+        domainname=process.domainname,
     )
-    texts = {"hosts": hosts, "resolv.conf": resolver.text}
-    if not for_step:
-        texts["hostname"] = hostname + "\n"
-    for name, text in texts.items():
-        write_text(f"{directory}/{name}", text)
-    options = ("ro",) if process.read_only else ()
+    return {"hosts": hosts, "resolv.conf": resolver.text, "hostname": hostname + "\n"}
+
+
+def etc_mounts(directory: str, names: Iterable[str], *, read_only: bool) -> tuple[Mount, ...]:
+    """The mounts that show files of `directory` in /etc."""
+    options = ("ro",) if read_only else ()
     return tuple(
         Mount(f"/etc/{name}", "bind", f"{directory}/{name}", ("rbind", "rprivate", *options))
-        for name in texts
+        for name in names
     )
 
 

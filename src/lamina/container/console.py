@@ -6,13 +6,15 @@ speaks first (HELLO); signals do not travel here: whoever may signal a container
 
 | from client | payload                                | | from monitor | payload                      |
 |-------------|----------------------------------------|-|--------------|------------------------------|
-| HELLO       | JSON {"mode": attach, follow or wait,  | | STDOUT       | bytes                        |
-|             |       "stdin": bool}                   | | STDERR       | bytes                        |
+| HELLO       | JSON {"mode": attach, follow, wait or  | | STDOUT       | bytes                        |
+|             |       networks, "stdin": bool}         | | STDERR       | bytes                        |
 | STDIN       | bytes; empty: end of input             | | LOGGED       | empty: the log has grown     |
 | RESIZE      | rows, columns (two 16-bit numbers)     | | STARTED      | JSON {"pid": N}              |
 |             |                                        | | FAILED       | JSON {kind, what, hint,      |
 |             |                                        | |              |  status}: it did not start   |
 |             |                                        | | EXIT         | JSON {"status": N}           |
+|             |                                        | | RECONCILED   | empty: to `networks`, which  |
+|             |                                        | |              |  may get FAILED instead      |
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from typing import Any, Self
 
 HELLO, STDIN, RESIZE = 0, 1, 2
-STDOUT, STDERR, LOGGED, STARTED, FAILED, EXIT = 1, 2, 3, 4, 5, 6
+STDOUT, STDERR, LOGGED, STARTED, FAILED, EXIT, RECONCILED = 1, 2, 3, 4, 5, 6, 7
 MAX_FRAME = 1 << 20
 DETACH_KEYS = b"\x10\x11"  # ctrl-p ctrl-q, Docker's default
 _HEADER = struct.Struct("!BI")

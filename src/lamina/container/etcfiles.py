@@ -41,11 +41,13 @@ def hosts_file(
     address: str = "",
     extra_hosts: Sequence[tuple[str, str]] = (),
     host_gateway: str = "",
+    more_addresses: Sequence[str] = (),
+    domainname: str = "",
 ) -> str:
     """/etc/hosts: the loopback names, `extra_hosts` (name, address), then the container itself.
 
     `host-gateway` as an address stands for `host_gateway`. Without an address of its own the
-    container's name means loopback.
+    container's name means loopback. A container in several networks has `more_addresses`.
 
     Raises:
         LaminaError: kind USAGE for a bad name or address, or host-gateway when none is known.
@@ -64,7 +66,8 @@ def hosts_file(
         _check(name, target.strip("[]"))
         lines.append(f"{target.strip('[]')}\t{name}\n")
     if hostname:
-        lines.append(f"{address or '127.0.1.1'}\t{hostname}\n")
+        names = f"{hostname}.{domainname} {hostname}" if domainname else hostname
+        lines += [f"{own}\t{names}\n" for own in (address or "127.0.1.1", *more_addresses)]
     return "".join(lines)
 
 
@@ -86,14 +89,21 @@ def _is_address(text: str) -> bool:
 
 
 def resolv_conf(
-    host: str, *, systemd: str = "", dns: Sequence[str] = (), host_network: bool = False
+    host: str,
+    *,
+    systemd: str = "",
+    dns: Sequence[str] = (),
+    search: Sequence[str] = (),
+    options: Sequence[str] = (),
+    host_network: bool = False,
 ) -> ResolvConf:
     """The container's resolv.conf, made from the host's text.
 
     With the host's network it is the host's, unchanged. Otherwise servers on loopback addresses
     (systemd-resolved's stub, dnsmasq) cannot be reached and are left out; if none remains,
     `systemd` (the text of SYSTEMD_RESOLV_CONF) is used, and then the public servers. `dns`
-    replaces the servers in any case; search domains and options of the host are kept.
+    replaces the servers in any case; search domains and options of the host are kept, unless `search`
+    (`.` for none) or `options` say others.
 
     Raises:
         LaminaError: kind USAGE for a `dns` that is not an address.
@@ -101,15 +111,32 @@ def resolv_conf(
     for text in dns:
         if not _is_address(text):
             raise LaminaError(f"invalid DNS server address {text!r}", kind=Kind.USAGE)
-    if host_network and not dns:
+    if host_network and not (dns or search or options):
         return ResolvConf(host)
+    others = _other_lines(host)
+    if search:
+        others = [line for line in others if line.split()[0] == "options"]
+        others += [] if tuple(search) == (".",) else [f"search {' '.join(search)}"]
+    if options:
+        others = [line for line in others if line.split()[0] != "options"]
+        others.append(f"options {' '.join(options)}")
     if dns:
-        return ResolvConf(_render(dns, _other_lines(host)))
+        return ResolvConf(_render(dns, others))
+    if host_network:
+        return ResolvConf(_render(_nameservers(host), others))
+    if search or options:
+        host = _render(_nameservers(host), others)
+        systemd = _render(_nameservers(systemd), others)
     for source in (host, systemd):
         servers = [text for text in _nameservers(source) if not _is_loopback(text)]
         if servers:
             return ResolvConf(_render(servers, _other_lines(source)))
     return ResolvConf(_render(FALLBACK_NAMESERVERS, _other_lines(host)), fallback=True)
+
+
+def upstream_servers(host: str) -> list[str]:
+    """The servers of the host's resolv.conf, as the host itself asks them: also those on loopback."""
+    return _nameservers(host) or list(FALLBACK_NAMESERVERS)
 
 
 def _render(servers: Sequence[str], others: Sequence[str]) -> str:

@@ -42,9 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from lamina.container.host import Runtime
-    from lamina.container.network.attachment import Network
-    from lamina.container.network.publish import PortMapping
-    from lamina.container.network.usernet import UserNetwork
+    from lamina.container.networking import Networking
     from lamina.container.ports import ProcessSpec
     from lamina.container.state import ContainerConfig
     from lamina.store.ports import Store
@@ -152,8 +150,7 @@ class Instance:
         self._runtime_name = runtime
         self._subnet = subnet
         self._undo = _Undo()
-        self.ip_address = ""
-        self.ports: tuple[PortMapping, ...] = ()
+        self.networking: Networking | None = None
 
     def start(self, *, size: tuple[int, int] | None) -> Process:
         """Mount, connect, start. `size` (rows, columns) of the terminal, if it has one.
@@ -161,6 +158,7 @@ class Instance:
         Raises StartFailed, with what was done so far left for `undo`.
         """
         try:
+            self._approach()
             runtime = find_runtime(self._store.root, override=self._runtime_name)
             mounts.isolate()  # after the probe, whose containers would fill the shield's tmpfs
             check_limits(self._config.process, runtime)
@@ -172,11 +170,37 @@ class Instance:
         except LaminaError as error:
             raise StartFailed(error, FAILED) from error
 
+    def told(self, running: state.State) -> state.State:
+        """The state with what is known of the network."""
+        if self.networking is None:
+            return running
+        return replace(running, ip_address=self.networking.ip_address, ports=self.networking.ports)
+
+    def reconcile(self, running: state.State) -> None:
+        """Join and leave networks as the container's endpoints say now, and write it into the state.
+
+        Raises LaminaError.
+        """
+        if self.networking is None:
+            raise LaminaError("the container has no network of its own", kind=Kind.CONFLICT)
+        try:
+            self.networking.reconcile()
+        finally:
+            state.write_state(self._directory, self.told(running))
+
     def undo(self) -> bool:
         """Take everything down. Idempotent. True if the kernel killed for lack of memory."""
         killed = was_oom_killed(self._id) if self._config.process.memory else False
         self._undo.close()
         return killed
+
+    def _approach(self) -> None:
+        """Go where the network of another container can be joined, before anything is entered."""
+        mode, _, other = self._config.network.partition(":")
+        if mode == "container":
+            from lamina.container.network.sharing import approach
+
+            approach(self._store, other)
 
     def _mount(self) -> str:
         rootfs = f"{self._directory}/{_ROOTFS}"
@@ -187,38 +211,16 @@ class Instance:
         return rootfs
 
     def _connect(self, process: ProcessSpec) -> ProcessSpec:
-        """Attach to the network and publish the ports, if it has a network of its own."""
-        if self._config.network != "bridge":
+        """Attach to the networks and publish the ports, if it has a network of its own."""
+        if self._config.network in {"host", "none"}:
             return process
-        network = self._network()
-        if network is None:
-            return replace(process, host_network=True)
-        self._undo.callback(network.close)
-        attachment = network.attach(self._id, hold_pid=os.getpid())
-        self._undo.callback(lambda: network.release(attachment))
-        self.ip_address = attachment.ip
-        if self._config.ports:
-            self.ports = network.publish(attachment, self._config.ports)
-        return replace(
-            process,
-            network_ns=attachment.ns_path,
-            address=attachment.ip,
-            host_gateway=attachment.gateway,
+        from lamina.container.networking import Networking
+
+        self.networking = networking = Networking(
+            self._store, self._id, self._config, directory=self._directory, subnet=self._subnet
         )
-
-    def _network(self) -> Network | UserNetwork | None:
-        """The network to attach to; None for the host's, which has no way into another one."""
-        if not is_namespaced():
-            from lamina.container.network.attachment import Network
-
-            return Network(self._store.documents, root=self._store.root, subnet=self._subnet)
-        from lamina.container.keeping import ForkedHelpers
-        from lamina.container.network.usernet import UserNetwork, find_way
-
-        way = find_way()
-        if not way.programs and not self._config.ports:
-            return None
-        return UserNetwork(ForkedHelpers(), directory=self._directory, way=way)
+        self._undo.callback(networking.close)
+        return networking.connect(process)
 
     def _volumes(self, rootfs: str) -> tuple[Mount, ...]:
         """The anonymous volumes; new ones start with what the image has there."""
@@ -249,12 +251,16 @@ class Instance:
             user=user,
             host=runtime.host,
             seccomp=seccomp,
-            etc_mounts=write_etc_files(self._directory, process),
+            etc_mounts=self._etc_mounts(process),
             cgroup=runtime.cgroup_path(self._id),
             devices=list_devices() if process.privileged else (),
         )
         hand_back(runtime, spec, seccomp)
         write_bundle(self._directory, spec)
+
+    def _etc_mounts(self, process: ProcessSpec) -> tuple[Mount, ...]:
+        shared = self.networking.etc_mounts() if self.networking is not None else None
+        return write_etc_files(self._directory, process) if shared is None else shared
 
     def _run(self, runtime: Runtime, *, size: tuple[int, int] | None) -> Process:
         """Create and start the container; the runtime has ended when this returns."""
@@ -653,3 +659,8 @@ def clean_up(store: Store, id: str, *, directory: str, runtime: str) -> None:
         from lamina.container.network.attachment import Network
 
         Network(store.documents, root=store.root).reap()
+        if store.documents.find(state.ENDPOINT, f"{id}:"):
+            from lamina.container.network.networks import plans_to_reap
+
+            for plan in plans_to_reap(store.documents):
+                Network(store.documents, root=store.root, plan=plan).reap()

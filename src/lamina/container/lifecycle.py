@@ -313,6 +313,35 @@ def wait(store: Store, id: str, *, boot: str) -> int:
         _wait_unlocked(store, id)
 
 
+def reconcile_networks(store: Store, id: str) -> bool:
+    """Let the container's monitor make its networks those of its endpoints; False if it does not run.
+
+    Raises LaminaError: what went wrong there; CONFLICT if it runs and its monitor was killed.
+    """
+    directory = state.directory_of(store.root, id)
+    # A monitor has the lock before it looks at the endpoints, and answers when the container runs.
+    if not state.is_locked(directory):
+        if state.observe(directory, boot=state.boot_id()).is_running:
+            raise LaminaError(
+                f"the monitor of container {id[:12]} was killed: its networks cannot be changed",
+                kind=Kind.CONFLICT,
+                hint="stop the container and start it again",
+            )
+        return False
+    connection = open_socket(store, id, mode="networks")
+    if connection is None:  # it begins, or ends, at this moment
+        return False
+    with connection:
+        frames = console.Frames()
+        while data := console.receive(connection):
+            for type, payload in frames.feed(data):
+                if type == console.FAILED:
+                    raise console.failure_of(payload)[0]
+                if type == console.RECONCILED:
+                    return True
+    return False
+
+
 def execute(
     store: Store,
     id: str,
@@ -381,7 +410,7 @@ def _observed_for_removal(directory: str, *, boot: str, force: bool) -> State:
 
 
 def delete(store: Store, id: str) -> None:
-    """Forget a container that does not run: snapshot, directory, record, in this order.
+    """Forget a container that does not run: snapshot, directory, networks, record, in this order.
 
     The record goes last, so that an interrupted delete can be repeated. Idempotent.
     """
@@ -390,6 +419,8 @@ def delete(store: Store, id: str) -> None:
     except LaminaError:
         pass  # not there; else the garbage collector's, once no record names it
     instance.remove_tree(state.directory_of(store.root, id))
+    for endpoint in store.documents.find(state.ENDPOINT, f"{id}:"):
+        store.documents.delete(state.ENDPOINT, endpoint.id)
     store.documents.delete(KIND, id)
 
 
@@ -429,6 +460,7 @@ __all__ = [
     "create",
     "delete",
     "open_socket",
+    "reconcile_networks",
     "remove",
     "remove_stray",
     "rename",

@@ -85,8 +85,10 @@ class Monitor:
         clients: Sequence[Client],
         clock: Callable[[], int],
         wakeup: int,
+        reconcile: Callable[[], None],
     ) -> None:
         self._config = config
+        self._reconcile = reconcile
         self._process = process
         self._log = log
         self._listener = listener
@@ -184,6 +186,8 @@ class Monitor:
     def _on_frame(self, client: Client, type: int, payload: bytes) -> None:
         if type == console.HELLO:
             greet(client, payload)
+            if client.mode == "networks":
+                self._change_networks(client)
         elif type == console.RESIZE and self._process.terminal >= 0:
             console.set_window_size(self._process.terminal, *console.parse_size(payload))
         elif type == console.STDIN and client.stdin and self._process.stdin >= 0:
@@ -192,6 +196,18 @@ class Monitor:
             else:
                 self._stdin_ends = True
             self._write_stdin()
+
+    def _change_networks(self, client: Client) -> None:
+        """Join and leave networks, as the store says now; the output waits meanwhile."""
+        try:
+            self._reconcile()
+        except LaminaError as error:
+            client.send(console.failed_frame(error, 1))
+        except OSError as error:  # the container goes on with the networks it has
+            wrapped = LaminaError(f"changing the networks: {error}", kind=Kind.SYSTEM)
+            client.send(console.failed_frame(wrapped, 1))
+        else:
+            client.send(console.frame(console.RECONCILED))
 
     def _write_stdin(self) -> None:
         descriptor = self._process.stdin
@@ -354,9 +370,8 @@ def run_container(
         boot=state.boot_id(),
         monitor_pid=os.getpid(),
         started=clock() / 1e9,
-        ip_address=built.ip_address,
-        ports=built.ports,
     )
+    running = built.told(running)
     state.write_state(directory, running)
     first.send(console.json_frame(console.STARTED, {"pid": process.pid}))
     monitor = Monitor(
@@ -367,8 +382,10 @@ def run_container(
         clients=[first],
         clock=clock,
         wakeup=wakeup,
+        reconcile=lambda: built.reconcile(running),
     )
     status = monitor.supervise()
+    running = built.told(running)
     if log is not None:
         log.close(now=clock())
     oom_killed = built.undo()

@@ -39,7 +39,8 @@ class ProcessSpec(Record):
     `memory` and `shm_size` are bytes, `cpus` is a number of CPUs, `pids_limit` a number of
     processes; 0 (and -1 for `pids_limit`) is no limit. `ulimits` are (name, soft, hard), -1 is
     unlimited. `seccomp` is empty for Docker's profile, `unconfined`, or a profile's JSON text.
-    `address` is the container's own, for /etc/hosts; `host_gateway` what `host-gateway` means.
+    `address` is the container's own, for /etc/hosts, `more_addresses` those in further networks and of
+    IPv6; `host_gateway` what `host-gateway` means. `dns_search` and `dns_options` are resolv.conf's.
     `secret_env` is added to `env` and must not reach any disk. `cpu_shares`, `cpuset_cpus`,
     `cpuset_mems` and `memory_swap` (memory and swap together, -1 for no limit) are the kernel's.
     `architecture` is the image's (empty: the host's); a 32-bit one is let through the filter.
@@ -78,6 +79,10 @@ class ProcessSpec(Record):
     cpuset_cpus: str = ""
     cpuset_mems: str = ""
     memory_swap: int = 0
+    domainname: str = ""
+    dns_search: tuple[str, ...] = ()
+    dns_options: tuple[str, ...] = ()
+    more_addresses: tuple[str, ...] = ()
 
 
 class Helpers(Protocol):

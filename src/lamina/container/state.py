@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 KIND = "container"  # of the store's documents
+ENDPOINT = "endpoint"  # the kind of those about a container's networks, whose ids begin with its id
 FORMAT = 1  # of the configuration's JSON
 UNKNOWN_STATUS = 255  # what Docker reports for a container that died while nobody looked
 STATE_FILE = "state.json"
@@ -53,7 +54,8 @@ class ContainerConfig(Record):
     """Everything `run` was asked for, merged with the image's defaults.
 
     `image` is the text the user gave, `image_id` the config digest and `chain` the chainID the
-    rootfs stands on (empty: no layers). `network` is bridge, host or none. `volumes` are the
+    rootfs stands on (empty: no layers). `network` is bridge, host, none, `container:ID` or the name of the
+    first network that it was made for (`network.endpoints` says in which it is). `volumes` are the
     destinations of anonymous volumes; volume N lives in `volumes/N` of the container's directory.
     `stop_timeout` in seconds. `log_max_size` in bytes (0: no rotation). `runtime` is what `--runtime` named.
     """

@@ -57,6 +57,26 @@ def create_namespace(configure: Callable[[], T]) -> tuple[int, T]:
     return results[0]
 
 
+def in_namespace(descriptor: int, function: Callable[[], T]) -> T:
+    """What `function` gives, or raises, in a thread of its own in the network namespace: for sockets,
+    which stay in the namespace that they were made in, and for /proc/sys/net.
+    """
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def enter() -> None:
+        try:
+            setns(descriptor, CLONE_NEWNET)
+            results.append(function())
+        except BaseException as error:  # noqa: BLE001  # re-raised in the caller's thread
+            errors.append(error)
+
+    _run_in_thread(enter)
+    if errors:
+        raise errors[0]
+    return results[0]
+
+
 def unshare(flags: int) -> None:
     """Give the calling thread new namespaces. Raises OSError."""
     checked("unshare", flags)

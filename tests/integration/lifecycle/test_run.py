@@ -265,7 +265,7 @@ def test_network_none_and_host(lamina: Lamina) -> None:
     assert lamina.out("run", "--rm", "--network=host", "bb", "readlink", "/proc/self/ns/net") == (
         namespace
     )
-    assert "not supported" in lamina("run", "--network", "mynet", "bb", status=125).stderr
+    assert "network mynet not found" in lamina("run", "--network", "mynet", "bb", status=125).stderr
 
 
 def test_stdin_is_empty_without_i_and_passed_with_it(lamina: Lamina) -> None:

@@ -4,17 +4,21 @@
 from __future__ import annotations
 
 import os
+import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from lamina.container.network.attachment import Network
 from lamina.store.local import open_store
+from lamina.testing.busybox import Lamina, make_image, processes_of
 from lamina.testing.network import BRIDGE, fresh_host, run
+from lamina.testing.once import made_once
+from lamina.testing.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from lamina.store.ports import Documents
 
@@ -58,3 +62,40 @@ def descriptors() -> int:
             continue
         count += target.startswith(("socket:", "pipe:", "net:", "anon_inode:"))
     return count
+
+
+@pytest.fixture(scope="session")
+def bb_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store that holds the image `bb`, unpacked, and knows its runtime."""
+
+    def make(place: Path) -> None:
+        make_image(str(place / "store"))
+        Lamina(str(place / "store"))("run", "--rm", "--network=none", "bb", "true")
+
+    return made_once(tmp_path_factory, "bb-network", make) / "store"
+
+
+@pytest.fixture
+def lamina(host: None, tmp_path: Path, bb_store: Path) -> Iterator[Lamina]:
+    """The command line on a host of the test's own and a fresh store with the image `bb`; nothing of
+    containers and networks may be left.
+    """
+    root = str(tmp_path / "store")
+    subprocess.run(["cp", "-a", str(bb_store), root], check=True)
+    command = Lamina(root)
+    try:
+        yield command
+    finally:
+        if names := command.out("ps", "-aq").split():
+            command("rm", "-f", *names)
+        command("network", "prune", "-f")
+    assert command.directories() == []
+    wait_until(lambda: processes_of(root) == [])
+    assert run("ip -o link | grep -c -v -e lo: -e up0 || true").strip() == "0"
+    assert run("nft list ruleset") == ""
+    store = open_store(root)
+    try:
+        for kind in ("address", "endpoint", "network"):
+            assert store.documents.list(kind) == [], kind
+    finally:
+        store.close()

@@ -68,7 +68,7 @@ def test_life_of_a_container(lamina: OrdinaryLamina) -> None:
 
 
 @pytest.mark.parametrize("runs", [True, False])
-def test_copies_keep_to_who_owns_what(lamina: OrdinaryLamina, runs: bool) -> None:  # noqa: FBT001
+def test_copies_keep_to_who_owns_what(lamina: OrdinaryLamina, runs: bool) -> None:
     id = start(lamina)
     if not runs:
         lamina("stop", id)

@@ -184,3 +184,32 @@ def test_without_a_way_out_the_hosts_network_is_used_and_said(reason: str) -> No
         assert fetch(port) == "hello\n"
         assert "default" not in lamina("exec", id, "ip", "route").stdout
         lamina("rm", "-f", id)
+
+
+@pytest.mark.tool("pasta")
+def test_the_network_of_another_container_is_joined(lamina: OrdinaryLamina) -> None:
+    lamina("run", "-d", "--name", "first", "-h", "box", "busybox", "sleep", "100")
+    show = ("busybox", "sh", "-c", "readlink /proc/self/ns/net; hostname; cat /etc/hosts")
+    shared = lamina("run", "--rm", "--network=container:first", *show).stdout
+    assert shared == lamina("exec", "first", *show[1:]).stdout
+    lamina("create", "--name", "second", "--network=container:first", "busybox", "sleep", "100")
+    lamina("start", "second")
+    lamina("stop", "-t0", "second", "first")
+    said = lamina("start", "second", check=False).stderr
+    assert "cannot join network of a non running container: first" in said
+
+
+def test_networks_of_ones_own_are_refused_by_name(lamina: OrdinaryLamina) -> None:
+    said = lamina("network", "create", "net", check=False).stderr
+    assert "networks of one's own take root" in said
+    assert "docs/rootless.md" in said
+    names = lamina("network", "ls", "--format={{.Name}}").stdout.split()
+    assert names == ["bridge", "host", "none"]
+    said = lamina("run", "--rm", "--network=net", "busybox", "true", check=False).stderr
+    assert "networks of one's own take root" in said
+    lamina("run", "-d", "--name", "runs", "busybox", "sleep", "100")
+    for verb in ("connect", "disconnect"):
+        done = lamina("network", verb, "bridge", "runs", check=False)
+        assert "networks of one's own take root" in done.stderr
+        assert done.returncode == 1
+    assert lamina("exec", "runs", "echo", "alive").stdout == "alive\n"

@@ -15,6 +15,7 @@ from lamina.container.network.firewall import (
     Redirect,
     find_firewall,
 )
+from lamina.container.network.plan import BridgePlan
 from lamina.errors import Kind, LaminaError
 
 if TYPE_CHECKING:
@@ -34,13 +35,13 @@ def test_nft_is_preferred(tmp_path: Path) -> None:
     install(tmp_path, "nft")
     install(tmp_path, "iptables")
 
-    assert isinstance(find_firewall("b", search_path=str(tmp_path)), Nftables)
+    assert isinstance(find_firewall(BridgePlan("b"), search_path=str(tmp_path)), Nftables)
 
 
 def test_iptables_alone_will_do(tmp_path: Path) -> None:
     install(tmp_path, "iptables")
 
-    firewall = find_firewall("b", search_path=str(tmp_path))
+    firewall = find_firewall(BridgePlan("b"), search_path=str(tmp_path))
 
     assert isinstance(firewall, Iptables)
     assert not firewall.redirects
@@ -48,7 +49,7 @@ def test_iptables_alone_will_do(tmp_path: Path) -> None:
 
 def test_host_with_neither_is_told_what_to_install(tmp_path: Path) -> None:
     with pytest.raises(LaminaError, match="neither nft nor iptables") as caught:
-        find_firewall("b", search_path=str(tmp_path))
+        find_firewall(BridgePlan("b"), search_path=str(tmp_path))
 
     assert caught.value.kind is Kind.UNSUPPORTED
     assert "nftables" in caught.value.hint
@@ -66,7 +67,7 @@ def test_host_with_neither_is_told_what_to_install(tmp_path: Path) -> None:
 )
 def test_failure_of_nft_is_told_in_its_own_words(tmp_path: Path, said: str, kind: Kind) -> None:
     nft = install(tmp_path, "nft", f"printf '%s\\n' '{said}' >&2; exit 1")
-    firewall = Nftables("b", program=nft, gate=None)
+    firewall = Nftables(BridgePlan("b"), program=nft, gate=None)
 
     with pytest.raises(LaminaError, match="setting packet rules failed") as caught:
         firewall.add([PORT])
@@ -77,7 +78,7 @@ def test_failure_of_nft_is_told_in_its_own_words(tmp_path: Path, said: str, kind
 
 def test_program_that_vanished_is_an_error_of_ours(tmp_path: Path) -> None:
     with pytest.raises(LaminaError, match="cannot run") as caught:
-        Nftables("b", program=str(tmp_path / "nft"), gate=None).add([PORT])
+        Nftables(BridgePlan("b"), program=str(tmp_path / "nft"), gate=None).add([PORT])
 
     assert caught.value.kind is Kind.SYSTEM
 
@@ -85,7 +86,7 @@ def test_program_that_vanished_is_an_error_of_ours(tmp_path: Path) -> None:
 def test_removing_ports_never_fails(tmp_path: Path) -> None:
     nft = install(tmp_path, "nft", "exit 1")
 
-    Nftables("b", program=nft, gate=None).remove([PORT])
+    Nftables(BridgePlan("b"), program=nft, gate=None).remove([PORT])
 
 
 def test_iptables_that_does_not_work_needs_no_gate(tmp_path: Path) -> None:

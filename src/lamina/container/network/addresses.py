@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which subnet and which address: pure arithmetic on IPv4 addresses as ints in host order.
+"""Which subnet and which address: pure arithmetic on addresses as ints in host order.
 
-(`ipaddress` of the standard library would do the same and takes 4 ms to import.)
+(`ipaddress` of the standard library would do the same and takes 4 ms to import.) What does not say
+otherwise is about IPv4.
 """
 
 from __future__ import annotations
@@ -18,35 +19,43 @@ if TYPE_CHECKING:
 
 
 class Subnet(Record):
-    """`ip`/`prefix`: a network, or an address with the length of its network's prefix."""
+    """`ip`/`prefix`: a network, or an address with the length of its network's prefix. `bits` of an
+    address: 32 for IPv4, 128 for IPv6.
+    """
 
     ip: int
     prefix: int
+    bits: int = 32
 
     @property
-    def mask(self) -> int:
-        """The netmask."""
-        return (0xFFFFFFFF << (32 - self.prefix)) & 0xFFFFFFFF
+    def size(self) -> int:
+        """How many addresses there are."""
+        return 1 << (self.bits - self.prefix)
 
     @property
     def first(self) -> int:
         """The network's own address."""
-        return self.ip & self.mask
+        return self.ip & -self.size
 
     @property
     def last(self) -> int:
-        """The broadcast address."""
-        return self.first | (~self.mask & 0xFFFFFFFF)
+        """The last address: for IPv4, the broadcast address."""
+        return self.first + self.size - 1
 
     def overlaps(self, other: Subnet) -> bool:
         """Whether any address is in both networks."""
-        return self.first <= other.last and other.first <= self.last
+        return self.bits == other.bits and self.first <= other.last and other.first <= self.last
+
+    def hides(self, route: Subnet) -> bool:
+        """Whether a route to this network would take from another one all that it leads to."""
+        return self.overlaps(route) and route.prefix >= self.prefix
 
     def __contains__(self, ip: int) -> bool:
         return self.first <= ip <= self.last
 
     def __str__(self) -> str:
-        return f"{format_ip(self.first)}/{self.prefix}"
+        written = format_ip if self.bits == 32 else format_ip6
+        return f"{written(self.first)}/{self.prefix}"
 
 
 CANDIDATES = (
@@ -63,6 +72,19 @@ def parse_ip(text: str) -> int:
         return int(struct.unpack("!I", socket.inet_pton(socket.AF_INET, text))[0])
     except (OSError, ValueError) as error:
         raise ValueError(f"not an IPv4 address: {text!r}") from error
+
+
+def parse_ip6(text: str) -> int:
+    """The IPv6 address in any of its spellings. Raises ValueError."""
+    try:
+        return int.from_bytes(socket.inet_pton(socket.AF_INET6, text), "big")
+    except (OSError, ValueError) as error:
+        raise ValueError(f"not an IPv6 address: {text!r}") from error
+
+
+def format_ip6(ip: int) -> str:
+    """The IPv6 address in its shortest form (RFC 5952)."""
+    return socket.inet_ntop(socket.AF_INET6, ip.to_bytes(16, "big"))
 
 
 def format_ip(ip: int) -> str:
@@ -107,15 +129,23 @@ def choose_subnet(taken: Iterable[Subnet]) -> Subnet:
     )
 
 
-def candidates(subnet: Subnet, *, after: int | None) -> Iterator[int]:
-    """Every host address once, from the one behind `after` round to it; the gateway left out.
+def candidates(
+    subnet: Subnet, *, after: int | None, within: Subnet | None = None, gateway: int = 0
+) -> Iterator[int]:
+    """Every host address (of the part `within`) once, from the one behind `after` round to it; the
+    gateway (0: the first address) left out.
 
     Going round delays the reuse of an address, whose old connections a peer may still remember.
     """
-    low, high = subnet.first + 2, subnet.last - 1
+    gateway = gateway or gateway_of(subnet)
+    low, high = subnet.first + 1, subnet.last - 1
+    if within is not None:
+        low, high = max(low, within.first), min(high, within.last)
     start = after + 1 if after is not None and low <= after < high else low
-    yield from range(start, high + 1)
-    yield from range(low, start)
+    for part in (range(start, high + 1), range(low, start)):
+        for ip in part:
+            if ip != gateway:
+                yield ip
 
 
 def gateway_of(subnet: Subnet) -> int:

@@ -21,12 +21,15 @@ import time
 
 from lamina.container.network import bridge as host_bridge
 from lamina.container.network.addresses import (
+    Subnet,
     candidates,
     format_ip,
+    format_ip6,
     gateway_of,
     interface_of,
     mac_of,
     parse_ip,
+    parse_ip6,
     parse_subnet,
 )
 from lamina.container.network.bridge import Bridge, explained
@@ -34,21 +37,24 @@ from lamina.container.network.claims import ADDRESS, Claim
 from lamina.container.network.firewall import DEFAULT_SEARCH_PATH, Redirect, find_firewall
 from lamina.container.network.flows import forget_flows
 from lamina.container.network.forward import Forwarder
+from lamina.container.network.links import set_default_route
 from lamina.container.network.netlink import Netlink
+from lamina.container.network.networks import list_networks, taken_subnets
+from lamina.container.network.plan import DEFAULT_BRIDGE, BridgePlan, Place
 from lamina.container.network.ports import reserve
 from lamina.container.network.publish import PortMapping, parse_publish
 from lamina.errors import Kind, LaminaError
 from lamina.start.lowlevel import allocate_lock
 from lamina.start.record import Record, replace
-from lamina.system.netns import create_namespace
+from lamina.system.netns import create_namespace, in_namespace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from lamina.container.network.firewall import Firewall
-    from lamina.store.ports import Documents
+    from lamina.store.ports import Document, Documents
 
 __all__ = [
     "DEFAULT_BRIDGE",
@@ -59,7 +65,6 @@ __all__ = [
     "parse_publish",
 ]
 
-DEFAULT_BRIDGE = "lamina0"
 DEFAULT_LOCK = "/run/lamina/network.lock"
 
 
@@ -67,8 +72,8 @@ class Attachment(Record):
     """A network namespace with an address on the bridge.
 
     `ns_path` is what an OCI runtime joins; it and `ns_fd` (close-on-exec) are valid in this
-    process until `release`. Addresses are dotted text, `mac` as `ip link` prints it, `interface`
-    the host's end of the pair.
+    process until `release`. Addresses are text, those of IPv6 empty without it; `mac` as `ip link`
+    prints it, `interface` the host's end of the pair.
     """
 
     owner: str
@@ -80,6 +85,8 @@ class Attachment(Record):
     mac: str
     mtu: int
     interface: str
+    ip6: str = ""
+    gateway6: str = ""
 
 
 class _Held:
@@ -122,11 +129,11 @@ class _Change:
 
 
 class Network:
-    """The bridge network as one process sees it. Methods may be called from several threads.
+    """The network of one bridge as one process sees it. Methods may be called from several threads.
 
-    `root` is the store that the addresses are kept for; all stores of a host share the bridge.
-    `subnet` (`a.b.c.d/n`) is used if the bridge has to be made; by default one that the host has
-    no route to. `clock` gives POSIX seconds; `search_path` overrides where nft is looked for.
+    `root` is the store that the addresses are kept for; all stores of a host share the default bridge.
+    `subnet` (`a.b.c.d/n`) is used if that has to be made; by default one that the host has
+    no route to. `plan` is for another bridge than the default one. `clock` gives POSIX seconds; `search_path` overrides where nft is looked for.
     """
 
     def __init__(
@@ -136,14 +143,14 @@ class Network:
         root: str,
         subnet: str = "",
         bridge: str = DEFAULT_BRIDGE,
+        plan: BridgePlan | None = None,
         lock_path: str = DEFAULT_LOCK,
         clock: Callable[[], float] = time.time,
         search_path: str = "",
     ) -> None:
         self._documents = documents
         self._root = root
-        self._subnet = parse_subnet(subnet) if subnet else None
-        self._bridge = bridge
+        self._plan = plan or BridgePlan(bridge, subnet=parse_subnet(subnet) if subnet else None)
         self._lock_path = lock_path
         self._clock = clock
         self._search_path = search_path
@@ -152,8 +159,9 @@ class Network:
         self._firewall_found: Firewall | None = None
         self._forwarder_made: Forwarder | None = None
 
-    def attach(self, owner: str, *, hold_pid: int) -> Attachment:
-        """Make a namespace with loopback, `eth0`, an address and a default route.
+    def attach(self, owner: str, *, hold_pid: int, place: Place = Place()) -> Attachment:  # noqa: B008  # immutable
+        """Make a namespace with loopback, `eth0`, an address and a default route; or add to one what
+        `place` says.
 
         `owner` says for whom (a container's id, a build); `hold_pid` is this process's own pid as
         whoever opens `ns_path` sees it. The namespace lives until `release` and, if processes are
@@ -161,32 +169,61 @@ class Network:
 
         Raises:
             LaminaError: kind DENIED (no CAP_NET_ADMIN), UNSUPPORTED (a kernel without bridges, no
-                free subnet, no nft), EXHAUSTED (no address or no descriptor left).
+                free subnet, no nft), EXHAUSTED (no address or no descriptor left), CONFLICT (the
+                address is another's).
         """
-        claim = Claim.of(owner, hold_pid)
+        claim = Claim.of(owner, hold_pid, network=self._plan.network)
         with explained("set up the network"):
-            ns_fd, inner = create_namespace(host_bridge.enter_namespace)
+            if place.namespace >= 0:
+                ns_fd = os.dup(place.namespace)
+                inner = in_namespace(ns_fd, Netlink)
+            else:
+                ns_fd, inner = create_namespace(host_bridge.enter_namespace)
         try:
             with inner, self._changing("set up the network") as netlink:
                 self._reap_dead(netlink)
-                bridge = host_bridge.ensure_bridge(netlink, self._bridge, subnet=self._subnet)
-                self._firewall().ensure(str(bridge.subnet), self._redirects_of_all())
-                if self._firewall().redirects:
-                    host_bridge.let_loopback_out(bridge)
-                ip = self._connect(netlink, bridge, claim, ns_fd=ns_fd)
                 try:
-                    host_bridge.configure_inside(inner, ip, bridge.subnet)
+                    bridge = self._ready_bridge(netlink)
+                    ip, claim = self._connect(netlink, bridge, claim, ns_fd=ns_fd, place=place)
+                    try:
+                        self._configure(inner, bridge, ip, claim, ns_fd=ns_fd, place=place)
+                    except BaseException:
+                        host_bridge.unplug(netlink, [ip])
+                        self._documents.delete(ADDRESS, format_ip(ip))
+                        raise
                 except BaseException:
-                    host_bridge.unplug(netlink, [ip])
-                    self._documents.delete(ADDRESS, format_ip(ip))
+                    self._remove_if_unused(netlink)
                     raise
         except BaseException:
             os.close(ns_fd)
             raise
-        attachment = _describe(claim, bridge, ip, ns_fd=ns_fd)
+        attachment = self._describe(claim, bridge, ip, ns_fd=ns_fd)
         with self._guard:
             self._held[attachment.ip] = _Held(attachment)
         return attachment
+
+    def _ready_bridge(self, netlink: Netlink) -> Bridge:
+        """The bridge, with its rules. Called with the lock held."""
+        bridge = host_bridge.ensure_bridge(netlink, self._planned())
+        self._firewall().ensure(str(bridge.subnet), self._redirects_of_all())
+        if self._firewall().redirects:
+            host_bridge.let_loopback_out(bridge)
+        return bridge
+
+    def _configure(
+        self, inner: Netlink, bridge: Bridge, ip: int, claim: Claim, *, ns_fd: int, place: Place
+    ) -> None:
+        """Addresses and routes of the end inside."""
+        addresses = [Subnet(ip, bridge.subnet.prefix)]
+        v6 = self._plan.subnet6
+        if v6 is not None:
+            switch = f"net/ipv6/conf/{place.interface}/disable_ipv6"
+            in_namespace(ns_fd, lambda: host_bridge.write_sysctl(switch, "0"))
+            addresses.append(Subnet(parse_ip6(claim.ip6), v6.prefix, v6.bits))
+        host_bridge.configure_inside(inner, addresses, interface=place.interface)
+        if place.default_route:
+            gateway = self._plan.gateway or gateway_of(bridge.subnet)
+            set_default_route(inner, gateway=gateway)
 
     def publish(
         self, attachment: Attachment, mappings: Sequence[PortMapping]
@@ -221,6 +258,23 @@ class Network:
                 self._forwarder().serve(sockets, ip=attachment.ip, port=mapping.container_port)
             held.mappings += chosen
         return chosen
+
+    def withdraw(self, attachment: Attachment) -> None:
+        """Take back the published ports of an attachment, and keep the rest. Idempotent."""
+        with self._guard:
+            held = self._held.get(attachment.ip)
+        if held is None or not held.mappings:
+            return
+        with held.lock, self._changing("take back ports") as netlink:
+            self._reap_dead(netlink)
+            self._firewall().remove(self._redirects(attachment.ip, held.mappings))
+            document = self._documents.get(ADDRESS, attachment.ip)
+            if document is not None:
+                claim = replace(Claim.parse(document), mappings=())
+                self._documents.update(ADDRESS, attachment.ip, claim.body())
+        self._forwarder().stop(held.sockets)
+        self._forget_flows([held])
+        held.sockets, held.mappings = [], ()
 
     def release(self, attachment: Attachment) -> None:
         """Take back ports, address and namespace; with the last one, the bridge. Idempotent."""
@@ -284,32 +338,80 @@ class Network:
     def _changing(self, action: str) -> _Change:
         return _Change(self._lock_path, action)
 
-    def _connect(self, netlink: Netlink, bridge: Bridge, claim: Claim, *, ns_fd: int) -> int:
-        """Claim an address and plug the namespace into the bridge; the address."""
-        known = [document.name for document in self._documents.list(ADDRESS)]
-        latest = parse_ip(known[-1]) if known else None
+    def _planned(self) -> BridgePlan:
+        """The plan; of the default network, which finds its subnet, with what others are to have."""
+        if self._plan.network or self._plan.subnet or not self._documents.list("network"):
+            return self._plan
+        return replace(self._plan, avoid=tuple(taken_subnets(list_networks(self._documents))))
+
+    def _claims(self) -> Iterator[tuple[Document, Claim]]:
+        """The addresses of this network: those of others have other rules."""
+        for document in self._documents.list(ADDRESS):
+            claim = Claim.parse(document)
+            if claim.network == self._plan.network:
+                yield document, claim
+
+    def _connect(
+        self, netlink: Netlink, bridge: Bridge, claim: Claim, *, ns_fd: int, place: Place
+    ) -> tuple[int, Claim]:
+        """Claim an address and plug the namespace into the bridge; the address, and the claim."""
         alias = host_bridge.alias_of(claim.owner, self._root)
-        for ip in candidates(bridge.subnet, after=latest):
-            if format_ip(ip) in known:
-                continue
-            self._documents.insert(claim.document(format_ip(ip), at=self._clock()))
+        mac = bytes.fromhex(place.mac.replace(":", ""))
+        for ip, filled in self._free(bridge, claim, place):
+            self._documents.insert(filled.document(format_ip(ip), at=self._clock()))
             try:
-                host_bridge.plug(netlink, bridge, ip, ns_fd=ns_fd, alias=alias)
-                return ip
+                host_bridge.plug(
+                    netlink,
+                    bridge,
+                    ip,
+                    ns_fd=ns_fd,
+                    alias=alias,
+                    mac=mac,
+                    interface=place.interface,
+                    isolated=not self._plan.icc,
+                )
+                return ip, filled
             except BaseException as error:
                 self._documents.delete(ADDRESS, format_ip(ip))
                 if not isinstance(error, OSError) or error.errno != errno.EEXIST:
                     raise
                 # Another store's address, or that of a namespace that outlived its holder.
+        if place.ip or place.ip6:
+            raise LaminaError(
+                f"Address already in use: {place.ip or place.ip6}", kind=Kind.CONFLICT
+            )
         raise LaminaError(
-            f"no address is left in {bridge.subnet}",
+            f"no address is left in {self._plan.ip_range or bridge.subnet}",
             kind=Kind.EXHAUSTED,
             hint="remove containers, or use `--network host`",
         )
 
+    def _free(self, bridge: Bridge, claim: Claim, place: Place) -> Iterator[tuple[int, Claim]]:
+        """Addresses that nobody claims, and the claim with what else belongs to each."""
+        known = {document.name for document in self._documents.list(ADDRESS)}
+        claims = list(self._claims())
+        ips6 = {other.ip6 for _, other in claims}
+        latest = parse_ip(claims[-1][0].name) if claims else None
+        plan = self._plan
+        wanted: Iterable[int] = (
+            [parse_ip(place.ip)]
+            if place.ip
+            else candidates(bridge.subnet, after=latest, within=plan.ip_range, gateway=plan.gateway)
+        )
+        for ip in wanted:
+            ip6 = place.ip6 or self._ip6_of(ip, bridge)
+            if format_ip(ip) in known or (ip6 and ip6 in ips6):
+                continue
+            yield ip, replace(claim, ip6=ip6, mac=place.mac or mac_of(ip).hex(":"))
+
+    def _ip6_of(self, ip: int, bridge: Bridge) -> str:
+        """The IPv6 address that goes with an IPv4 address: as far from the beginning of its subnet."""
+        v6 = self._plan.subnet6
+        return "" if v6 is None else format_ip6(v6.first + (ip - bridge.subnet.first))
+
     def _disconnect(self, netlink: Netlink, held: list[_Held]) -> None:
         ips = [parse_ip(one.attachment.ip) for one in held]
-        bridge = host_bridge.find_bridge(netlink, self._bridge)
+        bridge = host_bridge.find_bridge(netlink, self._plan)
         ours = {one.attachment.interface for one in held}
         last = bridge is not None and host_bridge.ports_of(netlink, bridge) <= ours
         if bridge is not None and last:
@@ -346,13 +448,12 @@ class Network:
         ]
 
     def _redirects_of_all(self) -> Iterator[Redirect]:
-        for document in self._documents.list(ADDRESS):
-            yield from self._redirects(document.name, Claim.parse(document).mappings)
+        for document, claim in self._claims():
+            yield from self._redirects(document.name, claim.mappings)
 
     def _reap_dead(self, netlink: Netlink) -> tuple[str, ...]:
         owners = []
-        for document in self._documents.list(ADDRESS):
-            claim = Claim.parse(document)
+        for document, claim in self._claims():
             if claim.is_alive():
                 continue
             redirects = self._redirects(document.name, claim.mappings)
@@ -368,11 +469,13 @@ class Network:
         return tuple(owners)
 
     def _remove_if_unused(self, netlink: Netlink) -> None:
-        bridge = host_bridge.find_bridge(netlink, self._bridge)
+        bridge = host_bridge.find_bridge(netlink, self._plan)
         if bridge is None or host_bridge.ports_of(netlink, bridge):
             return
-        self._firewall().clear(str(bridge.subnet))
-        host_bridge.unplug(netlink, [], bridge=bridge)
+        try:
+            self._firewall().clear(str(bridge.subnet))
+        finally:
+            host_bridge.unplug(netlink, [], bridge=bridge)
 
     def _redirect(
         self,
@@ -423,7 +526,7 @@ class Network:
     def _firewall(self) -> Firewall:
         if self._firewall_found is None:
             path = self._search_path or DEFAULT_SEARCH_PATH
-            self._firewall_found = find_firewall(self._bridge, search_path=path)
+            self._firewall_found = find_firewall(self._plan, search_path=path)
         return self._firewall_found
 
     def _forwarder(self) -> Forwarder:
@@ -432,19 +535,21 @@ class Network:
                 self._forwarder_made = Forwarder()
             return self._forwarder_made
 
-
-def _describe(claim: Claim, bridge: Bridge, ip: int, *, ns_fd: int) -> Attachment:
-    return Attachment(
-        owner=claim.owner,
-        ns_path=f"/proc/{claim.pid}/fd/{ns_fd}",
-        ns_fd=ns_fd,
-        ip=format_ip(ip),
-        prefix=bridge.subnet.prefix,
-        gateway=format_ip(gateway_of(bridge.subnet)),
-        mac=mac_of(ip).hex(":"),
-        mtu=bridge.mtu,
-        interface=interface_of(ip),
-    )
+    def _describe(self, claim: Claim, bridge: Bridge, ip: int, *, ns_fd: int) -> Attachment:
+        plan = self._plan
+        return Attachment(
+            owner=claim.owner,
+            ns_path=f"/proc/{claim.pid}/fd/{ns_fd}",
+            ns_fd=ns_fd,
+            ip=format_ip(ip),
+            prefix=bridge.subnet.prefix,
+            gateway=format_ip(plan.gateway or gateway_of(bridge.subnet)),
+            mac=claim.mac,
+            mtu=bridge.mtu,
+            interface=interface_of(ip),
+            ip6=claim.ip6,
+            gateway6=format_ip6(plan.gateway6) if plan.subnet6 is not None else "",
+        )
 
 
 def _not_attached(attachment: Attachment) -> LaminaError:

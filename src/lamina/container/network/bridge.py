@@ -8,6 +8,7 @@ decides; `explained` turns the former into the latter.
 from __future__ import annotations
 
 import errno
+import os
 
 from lamina.container.network import links
 from lamina.container.network.addresses import (
@@ -18,6 +19,7 @@ from lamina.container.network.addresses import (
     mac_of,
 )
 from lamina.container.network.netlink import Netlink
+from lamina.container.network.plan import BridgePlan
 from lamina.errors import Kind, LaminaError
 from lamina.start.record import Record
 
@@ -42,45 +44,98 @@ class Bridge(Record):
     subnet: Subnet
 
 
-def ensure_bridge(netlink: Netlink, name: str, *, subnet: Subnet | None) -> Bridge:
-    """The bridge `name`, made (or completed) if need be, with `subnet` or a free one.
+def ensure_bridge(netlink: Netlink, plan: BridgePlan) -> Bridge:
+    """The bridge of the plan, made (or completed) if need be, with its subnet or a free one.
 
     Raises:
-        LaminaError: kind CONFLICT, if it has another subnet; UNSUPPORTED, if none is free.
+        LaminaError: kind CONFLICT, if it has another subnet, or the host got a route to the plan's;
+            UNSUPPORTED, if none is free.
     """
-    link = links.find_link(netlink, name)
+    link = links.find_link(netlink, plan.name)
     if link is None:
-        # Big enough for every frame, small enough for the way out; a fixed MAC stays when the
-        # first port leaves.
-        mac = b"\x02\x4c\x00" + name.encode()[-3:].rjust(3, b"\0")
-        links.add_bridge(netlink, name, mac=mac, mtu=links.uplink_mtu(netlink))
-        link = links.find_link(netlink, name)
+        _check_free(netlink, plan)
+        # Big enough for every frame, small enough for the way out.
+        mtu = plan.mtu or links.uplink_mtu(netlink)
+        links.add_bridge(netlink, plan.name, mac=_mac_of_bridge(plan.name), mtu=mtu)
+        link = links.find_link(netlink, plan.name)
         assert link is not None
+    if not _is_ours(link, plan):
+        raise LaminaError(
+            f"there is an interface {plan.name} on this host, and it is not lamina's",
+            kind=Kind.CONFLICT,
+            hint="make the network again, with another com.docker.network.bridge.name",
+        )
     if link.dying:  # or the next removal of anything would take it along
-        links.spare(netlink, name)
+        links.spare(netlink, plan.name)
     address = links.address_of(netlink, link.index)
     if address is None or not link.up:
-        address = address or _choose(netlink, subnet)
-        _complete(netlink, link, address)
+        address = address or _choose(netlink, plan)
+        _complete(netlink, link, address, plan)
+    subnet = plan.subnet
     if subnet is not None and (subnet.first, subnet.prefix) != (address.first, address.prefix):
         raise LaminaError(
-            f"the bridge {name} already has the subnet {address}, not {subnet}",
+            f"the bridge {plan.name} already has the subnet {address}, not {subnet}",
             kind=Kind.CONFLICT,
             hint="stop every container on it first",
         )
-    return Bridge(link.index, name, link.mtu, Subnet(address.first, address.prefix))
+    return Bridge(link.index, plan.name, link.mtu, Subnet(address.first, address.prefix))
 
 
-def _choose(netlink: Netlink, subnet: Subnet | None) -> Subnet:
-    chosen = subnet or choose_subnet(links.routed_subnets(netlink))
-    return Subnet(gateway_of(chosen), chosen.prefix)
+def _mac_of_bridge(name: str) -> bytes:
+    """A MAC that tells lamina's bridges from others, and stays when the first port leaves."""
+    return b"\x02\x4c\x00" + name.encode()[-3:].rjust(3, b"\0")
 
 
-def _complete(netlink: Netlink, link: links.Link, address: Subnet) -> None:
+def _is_ours(link: links.Link, plan: BridgePlan) -> bool:
+    """Whether lamina made it: the name of a user's network may come to be another's."""
+    return not plan.network or link.mac == _mac_of_bridge(plan.name)
+
+
+def _check_free(netlink: Netlink, plan: BridgePlan) -> None:
+    """Refuse a network whose subnet means something else to the host by now."""
+    if not plan.network or plan.subnet is None:
+        return
+    wanted = [plan.subnet] if plan.subnet6 is None else [plan.subnet, plan.subnet6]
+    for subnet in wanted:
+        for route in links.routed_subnets(netlink, bits=subnet.bits):
+            if subnet.hides(route):
+                raise LaminaError(
+                    f"the network's subnet {subnet} overlaps with {route}, which this host reaches "
+                    "by another interface",
+                    kind=Kind.CONFLICT,
+                    hint="make the network again, with another --subnet",
+                )
+
+
+def _choose(netlink: Netlink, plan: BridgePlan) -> Subnet:
+    chosen = plan.subnet or choose_subnet([*links.routed_subnets(netlink), *plan.avoid])
+    return Subnet(plan.gateway or gateway_of(chosen), chosen.prefix)
+
+
+def _complete(netlink: Netlink, link: links.Link, address: Subnet, plan: BridgePlan) -> None:
     write_sysctl("net/ipv4/ip_forward", "1")
-    write_sysctl(f"net/ipv6/conf/{link.name}/disable_ipv6", "1", optional=True)
-    links.add_address(netlink, link.index, ip=address.ip, prefix=address.prefix)
+    v6 = plan.subnet6
+    if v6 is None:
+        write_sysctl(f"net/ipv6/conf/{link.name}/disable_ipv6", "1", optional=True)
+    else:
+        write_sysctl(f"net/ipv6/conf/{link.name}/disable_ipv6", "0")
+        if not plan.internal:
+            _forward_ipv6()
+        inside = Subnet(plan.gateway6, v6.prefix, v6.bits)
+        links.add_address(netlink, link.index, address=inside)
+    links.add_address(netlink, link.index, address=address)
     links.set_up(netlink, link.name)  # last: a bridge that is up is complete
+
+
+def _forward_ipv6() -> None:
+    """Let the kernel forward IPv6. Interfaces that take their routes from a router's advertisements
+    would stop to: they are told to go on (accept_ra 2).
+    """
+    for name in {*os.listdir("/proc/sys/net/ipv6/conf")} - {"all", "default"}:
+        accepts = f"net/ipv6/conf/{name}/accept_ra"
+        if read_sysctl(accepts) == "1" and read_sysctl(f"net/ipv6/conf/{name}/forwarding") == "0":
+            write_sysctl(accepts, "2", optional=True)
+    write_sysctl("net/ipv6/conf/all/forwarding", "1")
 
 
 def let_loopback_out(bridge: Bridge) -> None:
@@ -92,13 +147,13 @@ def let_loopback_out(bridge: Bridge) -> None:
     write_sysctl(f"net/ipv4/conf/{bridge.name}/route_localnet", "1")
 
 
-def find_bridge(netlink: Netlink, name: str) -> Bridge | None:
-    """The bridge `name`, also a half-made one, or None."""
-    link = links.find_link(netlink, name)
-    if link is None:
+def find_bridge(netlink: Netlink, plan: BridgePlan) -> Bridge | None:
+    """The bridge of the plan, also a half-made one; None if there is none of lamina's."""
+    link = links.find_link(netlink, plan.name)
+    if link is None or not _is_ours(link, plan):
         return None
     address = links.address_of(netlink, link.index) or Subnet(0, 32)
-    return Bridge(link.index, name, link.mtu, Subnet(address.first, address.prefix))
+    return Bridge(link.index, plan.name, link.mtu, Subnet(address.first, address.prefix))
 
 
 def ports_of(netlink: Netlink, bridge: Bridge) -> set[str]:
@@ -117,16 +172,27 @@ def is_plugged(netlink: Netlink, ip: int, *, alias: str) -> bool:
     return link is not None and link.alias == alias
 
 
-def plug(netlink: Netlink, bridge: Bridge, ip: int, *, ns_fd: int, alias: str) -> None:
-    """Put `eth0` into the namespace `ns_fd` and its other end into the bridge.
+def plug(
+    netlink: Netlink,
+    bridge: Bridge,
+    ip: int,
+    *,
+    ns_fd: int,
+    alias: str,
+    mac: bytes = b"",
+    interface: str = "eth0",
+    isolated: bool = False,
+) -> None:
+    """Put `interface` into the namespace `ns_fd` and its other end into the bridge.
 
     Raises OSError EEXIST if somebody has an interface for this address, which undoes nothing.
     """
     name = interface_of(ip)
-    links.add_veth(netlink, name, peer="eth0", peer_ns=ns_fd, mac=mac_of(ip), mtu=bridge.mtu)
+    mac = mac or mac_of(ip)
+    links.add_veth(netlink, name, peer=interface, peer_ns=ns_fd, mac=mac, mtu=bridge.mtu)
     try:
         write_sysctl(f"net/ipv6/conf/{name}/disable_ipv6", "1", optional=True)
-        links.join_bridge(netlink, name, bridge=bridge.index, alias=alias)
+        links.join_bridge(netlink, name, bridge=bridge.index, alias=alias, isolated=isolated)
     except OSError:
         links.delete_links(netlink, [name])
         raise
@@ -154,14 +220,23 @@ def enter_namespace() -> Netlink:
     return inner
 
 
-def configure_inside(inner: Netlink, ip: int, subnet: Subnet) -> None:
-    """Give `eth0` its address and route, seen from the namespace's own socket."""
-    link = links.find_link(inner, "eth0")
+def configure_inside(inner: Netlink, addresses: Sequence[Subnet], *, interface: str) -> None:
+    """Give `interface` its addresses and bring it up, seen from the namespace's own socket."""
+    link = links.find_link(inner, interface)
     if link is None:
-        raise OSError(errno.ENODEV, "eth0 did not arrive in the namespace")
-    links.add_address(inner, link.index, ip=ip, prefix=subnet.prefix)
-    links.set_up(inner, "eth0")
-    links.add_default_route(inner, gateway=gateway_of(subnet))
+        raise OSError(errno.ENODEV, f"{interface} did not arrive in the namespace")
+    for address in addresses:
+        links.add_address(inner, link.index, address=address)
+    links.set_up(inner, interface)
+
+
+def read_sysctl(name: str) -> str:
+    """What /proc/sys/`name` says, empty if it is not there."""
+    try:
+        with open(f"/proc/sys/{name}") as sysctl:
+            return sysctl.read().strip()
+    except OSError:
+        return ""
 
 
 def write_sysctl(name: str, value: str, *, optional: bool = False) -> None:

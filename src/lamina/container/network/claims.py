@@ -2,7 +2,8 @@
 """A claim: the document that says which process holds an address, and which ports it published.
 
 A holder is a pid with its start time, so that a pid used again is not mistaken for it. The body is
-JSON: `{"owner": text, "pid": n, "start": ticks, "ports": [[container, protocol, ip, host], ...]}`.
+JSON: `{"owner": text, "pid": n, "start": ticks, "ports": [[container, protocol, ip, host], ...]}`, and
+`network`, `ip6` and `mac` of an address in a user's network.
 """
 
 from __future__ import annotations
@@ -17,16 +18,24 @@ ADDRESS = "address"
 """The documents' kind; id and name are the address in dotted form."""
 
 
+_OF_NETWORKS = ("network", "ip6", "mac")
+
+
 class Claim(Record):
-    """Who holds an address. `start` is in clock ticks since boot (proc(5), field 22)."""
+    """Who holds an address. `start` is in clock ticks since boot (proc(5), field 22). `network` is the
+    id of a user's network, empty for the default one.
+    """
 
     owner: str
     pid: int
     start: int
     mappings: tuple[PortMapping, ...] = ()
+    network: str = ""
+    ip6: str = ""
+    mac: str = ""
 
     @staticmethod
-    def of(owner: str, pid: int) -> Claim:
+    def of(owner: str, pid: int, *, network: str = "") -> Claim:
         """The claim of a live process, without ports.
 
         Raises:
@@ -35,7 +44,7 @@ class Claim(Record):
         start = start_time(pid)
         if not start:
             raise LaminaError(f"no process {pid} in /proc to hold an address")
-        return Claim(owner, pid, start)
+        return Claim(owner, pid, start, network=network)
 
     @staticmethod
     def parse(document: Document) -> Claim:
@@ -43,8 +52,10 @@ class Claim(Record):
         try:
             body = loads(document.body)
             ports = [PortMapping(int(c), str(p), str(i), int(h)) for c, p, i, h in body["ports"]]
-            return Claim(str(body["owner"]), int(body["pid"]), int(body["start"]), tuple(ports))
-        except (ValueError, TypeError, KeyError):
+            network, ip6, mac = (str(body.get(name, "")) for name in _OF_NETWORKS)
+            pid, start = int(body["pid"]), int(body["start"])
+            return Claim(str(body["owner"]), pid, start, tuple(ports), network, ip6, mac)
+        except (ValueError, TypeError, KeyError, AttributeError):
             return Claim(owner="", pid=0, start=0)
 
     def body(self) -> str:
@@ -53,7 +64,10 @@ class Claim(Record):
             [mapping.container_port, mapping.protocol, mapping.host_ip, mapping.host_port]
             for mapping in self.mappings
         ]
-        return dumps({"owner": self.owner, "pid": self.pid, "start": self.start, "ports": ports})
+        document = {"owner": self.owner, "pid": self.pid, "start": self.start, "ports": ports}
+        if self.network:
+            document |= {name: getattr(self, name) for name in _OF_NETWORKS}
+        return dumps(document)
 
     def document(self, ip: str, *, at: float) -> Document:
         """The document for the address `ip`, made at `at` (POSIX seconds)."""

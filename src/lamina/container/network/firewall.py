@@ -23,6 +23,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import Protocol
+
+    from lamina.container.network.plan import BridgePlan
 else:
     Protocol = object
 
@@ -64,17 +66,25 @@ class Firewall(Protocol):
         """Remove the bridge's rules. Idempotent."""
 
 
-def find_firewall(bridge: str, *, search_path: str = DEFAULT_SEARCH_PATH) -> Firewall:
+def find_firewall(plan: BridgePlan, *, search_path: str = DEFAULT_SEARCH_PATH) -> Firewall:
     """The nftables one if there is an nft program in `search_path`, else iptables.
 
     Raises:
-        LaminaError: kind UNSUPPORTED, if there is neither.
+        LaminaError: kind UNSUPPORTED, if there is neither; or no nft for a user's network, which is to
+            be apart from others.
     """
+    bridge = plan.name
     iptables = find_program("iptables", search_path=search_path)
     gate = IptablesGate(bridge, program=iptables) if iptables else None
     nft = find_program("nft", search_path=search_path)
     if nft:
-        return Nftables(bridge, program=nft, gate=gate)
+        return Nftables(plan, program=nft, gate=gate)
+    if plan.network:
+        raise LaminaError(
+            "nft is not installed: networks would not be apart from one another",
+            kind=Kind.UNSUPPORTED,
+            hint="install nftables, or use `--network bridge`",
+        )
     if gate:
         return Iptables(bridge, gate=gate)
     raise LaminaError(
@@ -85,20 +95,21 @@ def find_firewall(bridge: str, *, search_path: str = DEFAULT_SEARCH_PATH) -> Fir
 
 
 class Nftables:
-    """Table `ip <bridge>`."""
+    """Table `ip <plan.table>`, and `ip6 <plan.table>` of a bridge with IPv6."""
 
     redirects = True
 
-    def __init__(self, bridge: str, *, program: str, gate: IptablesGate | None) -> None:
-        self._bridge = bridge
+    def __init__(self, plan: BridgePlan, *, program: str, gate: IptablesGate | None) -> None:
+        self._plan = plan
+        self._table = plan.table
         self._program = program
         self._gate = gate
 
     def ensure(self, subnet: str, redirects: Iterable[Redirect]) -> None:
         # Asked each time, in 50 us, because a firewall's reload may flush the whole ruleset.
-        if _table_exists(self._bridge):
+        if _table_exists(self._table):
             return
-        lines = [_base_rules(self._bridge, subnet)]
+        lines = [_base_rules(self._plan, subnet)]
         lines += [f"add element {self._element(redirect)}" for redirect in redirects]
         _run([self._program, "-f", "-"], "\n".join(lines))
         if self._gate:
@@ -125,8 +136,10 @@ class Nftables:
                 self._remove_key(redirect)
 
     def clear(self, subnet: str) -> None:
-        if _table_exists(self._bridge):
-            _run([self._program, "delete", "table", "ip", self._bridge])
+        if _table_exists(self._table):
+            families = ("ip", "ip6") if self._plan.subnet6 else ("ip",)
+            lines = [f"delete table {family} {self._table}" for family in families]
+            _run([self._program, "-f", "-"], "\n".join(lines))
         if self._gate:
             self._gate.close()
 
@@ -136,19 +149,21 @@ class Nftables:
     def _key(self, redirect: Redirect) -> str:
         if redirect.host_ip:
             key = f"{redirect.protocol} . {redirect.host_ip} . {redirect.host_port}"
-            return f"ip {self._bridge} published_at {{ {key} }}"
+            return f"ip {self._table} published_at {{ {key} }}"
         key = f"{redirect.protocol} . {redirect.host_port}"
-        return f"ip {self._bridge} published {{ {key} }}"
+        return f"ip {self._table} published {{ {key} }}"
 
     def _element(self, redirect: Redirect) -> str:
         return f"{self._key(redirect)[:-2]} : {redirect.ip} . {redirect.port} }}"
 
 
-def _base_rules(bridge: str, subnet: str) -> str:
-    return f"""
-add table ip {bridge}
-delete table ip {bridge}
-table ip {bridge} {{
+def _base_rules(plan: BridgePlan, subnet: str) -> str:
+    bridge, table = plan.name, plan.table
+    leaving = f'ip saddr {subnet} oifname != "{bridge}" masquerade' if _masquerades(plan) else ""
+    rules = f"""
+add table ip {table}
+delete table ip {table}
+table ip {table} {{
   map published {{ type inet_proto . inet_service : ipv4_addr . inet_service; }}
   map published_at {{ type inet_proto . ipv4_addr . inet_service : ipv4_addr . inet_service; }}
   chain publishing {{
@@ -167,21 +182,74 @@ table ip {bridge} {{
     type filter hook prerouting priority raw; policy accept;
     iifname "{bridge}" ip daddr 127.0.0.0/8 drop
   }}
-  chain forwarding {{
-    type filter hook forward priority filter; policy accept;
-    oifname != "{bridge}" accept
-    iifname "{bridge}" accept
-    ct state established,related accept
-    ct status dnat accept
-    drop
-  }}
+{_forwarding(plan)}
   chain leaving {{
     type nat hook postrouting priority srcnat; policy accept;
-    ip saddr {subnet} oifname != "{bridge}" masquerade
+    {leaving}
     oifname "{bridge}" ct status dnat ip saddr {{ 127.0.0.0/8, {subnet} }} masquerade
   }}
 }}
 """
+    if plan.subnet6 is None:
+        return rules
+    leaving = f'ip6 saddr {plan.subnet6} oifname != "{bridge}" masquerade'
+    return f"""{rules}
+add table ip6 {table}
+delete table ip6 {table}
+table ip6 {table} {{
+{_forwarding(plan)}
+  chain leaving {{
+    type nat hook postrouting priority srcnat; policy accept;
+    {leaving if _masquerades(plan) else ""}
+  }}
+}}
+"""
+
+
+def _masquerades(plan: BridgePlan) -> bool:
+    return plan.masquerade and not plan.internal
+
+
+def _forwarding(plan: BridgePlan) -> str:
+    """The chain that decides who passes: the same for both families."""
+    bridge = plan.name
+    shut = ""
+    if plan.internal:  # before `dnat`: a published port of another network is outside too
+        shut = f"""iifname "{bridge}" oifname != "{bridge}" drop
+    iifname != "{bridge}" oifname "{bridge}" drop"""
+    among = f'iifname "{bridge}" accept' if plan.icc else ""
+    return f"""  chain forwarding {{
+    type filter hook forward priority filter; policy accept;
+    {shut}
+    oifname != "{bridge}" accept
+    {among}
+    ct state established,related accept
+    ct status dnat accept
+    drop
+  }}"""
+
+
+def lead_to_resolver(address: str, *, udp: int, tcp: int) -> None:
+    """Lead port 53 of `address` to these ports of it, in the calling thread's network namespace, and
+    to no former ones.
+
+    Raises LaminaError.
+    """
+    nft = find_program("nft", search_path=DEFAULT_SEARCH_PATH)
+    if not nft:
+        raise LaminaError("nft is not installed", kind=Kind.UNSUPPORTED, hint="install nftables")
+    rules = f"""
+add table ip lamina-resolver
+delete table ip lamina-resolver
+table ip lamina-resolver {{
+  chain asking {{
+    type nat hook output priority -100; policy accept;
+    ip daddr {address} udp dport 53 dnat to {address}:{udp}
+    ip daddr {address} tcp dport 53 dnat to {address}:{tcp}
+  }}
+}}
+"""
+    _run([nft, "-f", "-"], rules)
 
 
 def _table_exists(name: str) -> bool:

@@ -2,7 +2,7 @@
 """Interfaces, addresses and routes of one network namespace, by rtnetlink.
 
 Every function takes the `Netlink` socket of the namespace it acts on and raises OSError with the
-kernel's errno. IPv4 addresses are ints in host order (`addresses.py` prints them).
+kernel's errno. Addresses are ints in host order (`addresses.py` prints them).
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from lamina.start.socketmodule import socket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Container, Sequence
 
 NEWLINK, DELLINK, GETLINK = 16, 17, 18
 NEWADDR, GETADDR = 20, 22
-NEWROUTE, GETROUTE = 24, 26
+NEWROUTE, DELROUTE, GETROUTE = 24, 25, 26
 
 _IFF_UP = 1
 _LINK = struct.Struct("=BxHiII")  # family, type, index, flags, change mask
@@ -40,14 +40,17 @@ _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER = 1, 3, 4, 10
 _IFLA_LINKINFO, _IFLA_IFALIAS, _IFLA_GROUP, _IFLA_NET_NS_FD = 18, 20, 27, 28
 _DYING = 0x6C616D00  # the group of interfaces about to be removed: "lam"
 _INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 1, 2, 4, 5
-_VETH_INFO_PEER, _BRPORT_MODE = 1, 4
+_VETH_INFO_PEER, _BRPORT_MODE, _BRPORT_ISOLATED = 1, 4, 33
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY = 1, 4, 5
+_IFA_F_NODAD = 2
+_F_REPLACE = 0x100
 
 
 class Link(Record):
     """An interface: `master` is the index of its bridge, 0 if it has none; `dying` if somebody
-    marked it for removal and did not get to it; `alias` is a note for people.
+    marked it for removal and did not get to it; `alias` is a note for people; `mac` has no bytes where
+    there is none.
     """
 
     index: int
@@ -57,6 +60,7 @@ class Link(Record):
     master: int
     dying: bool
     alias: str
+    mac: bytes = b""
 
 
 def find_link(netlink: Netlink, name: str) -> Link | None:
@@ -86,6 +90,7 @@ def _link(payload: bytes) -> Link:
         master=_u32(found.get(_IFLA_MASTER)),
         dying=_u32(found.get(_IFLA_GROUP)) == _DYING,
         alias=found.get(_IFLA_IFALIAS, b"").rstrip(b"\0").decode(errors="replace"),
+        mac=found.get(_IFLA_ADDRESS, b""),
     )
 
 
@@ -114,8 +119,11 @@ def add_veth(netlink: Netlink, name: str, *, peer: str, peer_ns: int, mac: bytes
     netlink.change(NEWLINK, body, flags=F_CREATE | F_EXCL)
 
 
-def join_bridge(netlink: Netlink, name: str, *, bridge: int, alias: str) -> None:
-    """Make `name` a port of the bridge with that index and bring it up.
+def join_bridge(
+    netlink: Netlink, name: str, *, bridge: int, alias: str, isolated: bool = False
+) -> None:
+    """Make `name` a port of the bridge with that index and bring it up; `isolated` ports exchange no
+    frames with one another, only with the bridge.
 
     The port is set to hairpin: with br_netfilter a container that reaches itself through a
     published port sends a frame that must leave by the port it came from.
@@ -124,10 +132,13 @@ def join_bridge(netlink: Netlink, name: str, *, bridge: int, alias: str) -> None
     netlink.change(
         NEWLINK, head + attribute(_IFLA_MASTER, bridge) + attribute(_IFLA_IFALIAS, alias)
     )
+    port = [attribute(_BRPORT_MODE, b"\1")]
+    if isolated:
+        port.append(attribute(_BRPORT_ISOLATED, b"\1"))
     mode = nested(
         _IFLA_LINKINFO,
         attribute(_INFO_SLAVE_KIND, "bridge"),
-        nested(_INFO_SLAVE_DATA, attribute(_BRPORT_MODE, b"\1")),
+        nested(_INFO_SLAVE_DATA, *port),
     )
     netlink.change(NEWLINK, _LINK.pack(0, 0, 0, 0, 0) + attribute(_IFLA_IFNAME, name) + mode)
 
@@ -169,10 +180,13 @@ class _absent_is_fine:  # noqa: N801  # used as `with _absent_is_fine():`
         return isinstance(error, OSError) and error.errno == errno.ENODEV
 
 
-def add_address(netlink: Netlink, index: int, *, ip: int, prefix: int) -> None:
-    """Give an interface an IPv4 address; no error if it has it."""
-    raw = struct.pack("!I", ip)
-    body = _ADDRESS.pack(socket.AF_INET, prefix, 0, 0, index)
+def add_address(netlink: Netlink, index: int, *, address: Subnet) -> None:
+    """Give an interface an address; no error if it has it. One of IPv6 is usable at once: whoever
+    gives it sees to it that nobody else has it.
+    """
+    raw = _raw(address.ip, address.bits)
+    flags = 0 if address.bits == 32 else _IFA_F_NODAD
+    body = _ADDRESS.pack(_family(address.bits), address.prefix, flags, 0, index)
     body += attribute(_IFA_LOCAL, raw) + attribute(_IFA_ADDRESS, raw)
     try:
         netlink.change(NEWADDR, body, flags=F_CREATE | F_EXCL)
@@ -191,22 +205,45 @@ def address_of(netlink: Netlink, index: int) -> Subnet | None:
     return None
 
 
-def add_default_route(netlink: Netlink, *, gateway: int) -> None:
-    """Send everything that is not on the link to `gateway`."""
+def set_default_route(netlink: Netlink, *, gateway: int, bits: int = 32) -> None:
+    """Send everything that is not on the link to `gateway`, whatever was said before."""
+    body = _default_route(bits) + attribute(_RTA_GATEWAY, _raw(gateway, bits))
+    netlink.change(NEWROUTE, body, flags=F_CREATE | _F_REPLACE)
+
+
+def drop_default_route(netlink: Netlink, *, bits: int = 32) -> None:
+    """Have no default route; no error if there is none."""
+    try:
+        netlink.change(DELROUTE, _default_route(bits))
+    except OSError as error:
+        if error.errno != errno.ESRCH:
+            raise
+
+
+def _default_route(bits: int) -> bytes:
     # table main, protocol boot, scope universe, type unicast
-    body = _ROUTE.pack(socket.AF_INET, 0, 0, 0, 254, 3, 0, 1, 0)
-    body += attribute(_RTA_GATEWAY, struct.pack("!I", gateway))
-    netlink.change(NEWROUTE, body, flags=F_CREATE | F_EXCL)
+    return _ROUTE.pack(_family(bits), 0, 0, 0, 254, 3, 0, 1, 0)
 
 
-def routed_subnets(netlink: Netlink) -> list[Subnet]:
-    """The destinations of every IPv4 route in every table, the default route left out."""
+def _family(bits: int) -> int:
+    return socket.AF_INET if bits == 32 else socket.AF_INET6
+
+
+def _raw(ip: int, bits: int) -> bytes:
+    return ip.to_bytes(bits // 8, "big")
+
+
+def routed_subnets(netlink: Netlink, *, bits: int = 32, but: Container[int] = ()) -> list[Subnet]:
+    """The destinations of every route in every table, the default route left out, and those by the
+    interfaces with the indexes `but`.
+    """
     found = []
-    for payload in netlink.dump(GETROUTE, _ROUTE.pack(socket.AF_INET, *[0] * 8)):
+    for payload in netlink.dump(GETROUTE, _ROUTE.pack(_family(bits), *[0] * 8)):
         prefix = payload[1]
-        raw = attributes(payload[_ROUTE.size :]).get(_RTA_DST)
-        if prefix and raw is not None:
-            found.append(Subnet(struct.unpack("!I", raw)[0], prefix))
+        values = attributes(payload[_ROUTE.size :])
+        raw = values.get(_RTA_DST)
+        if prefix and raw is not None and _u32(values.get(_RTA_OIF)) not in but:
+            found.append(Subnet(int.from_bytes(raw, "big"), prefix, bits))
     return found
 
 

@@ -20,7 +20,7 @@ import select
 import time
 
 from lamina.container.network import links
-from lamina.container.network.addresses import parse_ip
+from lamina.container.network.addresses import Subnet, parse_ip
 from lamina.container.network.attachment import Attachment
 from lamina.container.network.bridge import enter_namespace, explained
 from lamina.container.network.forward import Forwarder
@@ -180,7 +180,7 @@ class UserNetwork:
                 kind=Kind.UNAVAILABLE,
                 hint="use `--network host`, or `--network none`",
             )
-        links.add_address(inner, _LOOPBACK, ip=parse_ip(ADDRESS), prefix=32)
+        links.add_address(inner, _LOOPBACK, address=Subnet(parse_ip(ADDRESS), 32))
         return ""
 
     def publish(
