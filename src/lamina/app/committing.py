@@ -12,11 +12,13 @@ from lamina.image.changes import changed
 from lamina.image.names import set_names
 from lamina.image.resolve import find_image
 from lamina.image.times import format_time
+from lamina.image.told import tell_image
 from lamina.layer.create import create_layer
 from lamina.spec import mediatype
 from lamina.spec.config import History
 from lamina.spec.descriptor import Descriptor
 from lamina.spec.manifest import Manifest
+from lamina.spec.reference import Reference
 from lamina.start.record import Record, replace
 
 TYPE_CHECKING = False
@@ -78,6 +80,9 @@ def commit(
         manifest = Manifest.make(described, [*_base_layers(base), layer])
         store.content.add(manifest.raw)
         set_names(store, options.names, manifest.descriptor())
+        tagged = [Reference.parse(name).familiar() for name in options.names]
+        tell_image(store, "tag", manifest.descriptor(), names=tagged)
+    container.tell("commit", comment=options.message)
     return described.digest
 
 

@@ -113,6 +113,7 @@ def export(store: Store, container: Container, write: Callable[[bytes], object])
 
     with Rootfs(store, container.id, container.config, visible=False) as root:
         _stream_out(root.fd, Source(b"/", contents=True), take)
+    container.tell("export")
 
 
 def image_items(store: Store, container: Container) -> Iterator[Item]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from lamina.app.containers import find
 from lamina.container.logs import NANOSECONDS, format_time
+from lamina.container.restarts import parse_policy
+from lamina.spec.config import healthcheck_to_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,19 +30,21 @@ def container_json(container: Container) -> dict[str, object]:
     """The document; everything in it is JSON."""
     config, state = container.config, container.state()
     argv = config.process.argv
+    health = container.health(state)
     return {
         "Id": container.id,
         "Created": _time(container.created),
         "Path": argv[0],
         "Args": list(argv[1:]),
-        "State": _state(state, is_paused=container.is_paused),
+        "State": _state(state, is_paused=container.is_paused)
+        | ({"Health": health} if health is not None else {}),
         "Image": config.image_id,
         "ResolvConfPath": f"{container.directory}/resolv.conf",
         "HostnamePath": f"{container.directory}/hostname",
         "HostsPath": f"{container.directory}/hosts",
         "LogPath": container.log_path if config.log_driver != "none" else "",
         "Name": f"/{container.name}",
-        "RestartCount": 0,
+        "RestartCount": state.restart_count,
         "Driver": "overlay",
         "Platform": "linux",
         "HostConfig": _host_config(config),
@@ -53,9 +57,9 @@ def container_json(container: Container) -> dict[str, object]:
 def _state(state: State, *, is_paused: bool) -> dict[str, object]:
     return {
         "Status": "paused" if is_paused else state.status,
-        "Running": state.is_running,
+        "Running": state.is_up,
         "Paused": is_paused,
-        "Restarting": False,
+        "Restarting": state.status == "restarting",
         "OOMKilled": state.oom_killed,
         "Dead": False,
         "Pid": state.pid,
@@ -85,7 +89,13 @@ def _config(config: ContainerConfig) -> dict[str, object]:
         "Volumes": {path: {} for path in config.volumes} or None,
         "StopSignal": config.stop_signal,
         "StopTimeout": config.stop_timeout,
-    }
+    } | _healthcheck(config)
+
+
+def _healthcheck(config: ContainerConfig) -> dict[str, object]:
+    if config.health is None:
+        return {}
+    return {"Healthcheck": healthcheck_to_json(config.health)}
 
 
 def _host_config(config: ContainerConfig) -> dict[str, object]:
@@ -98,7 +108,7 @@ def _host_config(config: ContainerConfig) -> dict[str, object]:
         "NetworkMode": config.network,
         "PortBindings": _bindings(config.ports),
         "AutoRemove": config.auto_remove,
-        "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
+        "RestartPolicy": _restart_policy(config.restart),
         "LogConfig": {"Type": config.log_driver, "Config": _log_options(config)},
         "CapAdd": list(process.cap_add) or None,
         "CapDrop": list(process.cap_drop) or None,
@@ -118,6 +128,11 @@ def _host_config(config: ContainerConfig) -> dict[str, object]:
         ],
         "Sysctls": dict(process.sysctls) or None,
     }
+
+
+def _restart_policy(text: str) -> dict[str, object]:
+    policy = parse_policy(text)
+    return {"Name": policy.name, "MaximumRetryCount": policy.max_retries}
 
 
 def _log_options(config: ContainerConfig) -> dict[str, str]:

@@ -19,11 +19,12 @@ from lamina.container import console, lifecycle, state
 from lamina.container.instance import ExecRequest
 from lamina.container.names import check_name, new_id, new_name
 from lamina.container.network.publish import PortMapping
-from lamina.container.state import KIND, ContainerConfig, State
+from lamina.container.state import KIND, ContainerConfig, State, event_attributes
 from lamina.errors import Kind, LaminaError
 from lamina.events import Notice, silent
 from lamina.start.lowlevel import signal
 from lamina.start.record import Record, replace
+from lamina.store.eventlog import note
 from lamina.system.userns import enter, is_host_root
 from lamina.tasks import CancelToken, Work
 
@@ -103,9 +104,28 @@ class Container:
         except LaminaError:
             return self._host.runtime
 
+    def tell(self, action: str, **attributes: str) -> None:
+        """Note an event of it, as `docker events` names them."""
+        known = lifecycle.attributes_of(self._body, self.name)
+        note(self._store.root, "container", action, self.id, {**known, **attributes})
+
     def state(self) -> State:
         """Its state now."""
         return state.observe(self.directory, boot=state.boot_id())
+
+    def health(self, found: State) -> dict[str, object] | None:
+        """Its health in the state `found`, as `docker inspect` shows it; None without a check.
+
+        Of what does not run, or is paused, it is `unhealthy` (moby, container/health.go).
+        """
+        if self.config.health is None:
+            return None
+        from lamina.container.health import UNHEALTHY, read_health
+
+        document = read_health(self.directory)
+        if document is not None and (not found.is_running or self.is_paused):
+            document["Status"] = UNHEALTHY
+        return document
 
     @property
     def store(self) -> Store:
@@ -154,6 +174,8 @@ class Container:
         Raises console.StartFailed, and LaminaError of kind CONFLICT if it runs.
         """
         lock, self._lock = self._lock, None
+        if attach:
+            self.tell("attach")
         connection = lifecycle.start(
             self._store,
             self.id,
@@ -179,11 +201,17 @@ class Container:
             raise LaminaError(
                 "You cannot attach to a paused container, unpause it first", kind=Kind.CONFLICT
             )
+        if self.state().status == state.RESTARTING:
+            raise LaminaError(
+                "You cannot attach to a restarting container, wait until it is running",
+                kind=Kind.CONFLICT,
+            )
         connection = lifecycle.open_socket(self._store, self.id, mode="attach", stdin=stdin)
         if connection is None:
             raise LaminaError(
                 "You cannot attach to a stopped container, start it first", kind=Kind.CONFLICT
             )
+        self.tell("attach")
         return connection
 
     def logs(
@@ -238,6 +266,7 @@ class Container:
     def stop(self, *, timeout: float | None = None, number: int | None = None) -> None:
         """Send its stop signal, and SIGKILL after `timeout` seconds (-1: never). Idempotent."""
         config = self.config
+        was_running = self.state().is_up
         lifecycle.stop(
             self._store,
             self.id,
@@ -245,6 +274,14 @@ class Container:
             number=number or lifecycle.signal_named(config.stop_signal),
             timeout=config.stop_timeout if timeout is None else timeout,
         )
+        if was_running:
+            self.tell("stop")
+
+    def restart(self, *, timeout: float | None = None, number: int | None = None) -> None:
+        """Stop it as `stop` does, if it runs, and start it."""
+        self.stop(timeout=timeout, number=number)
+        self.start().close()
+        self.tell("restart")
 
     def wait(self) -> int:
         """Wait until it does not run; its exit status."""
@@ -255,11 +292,14 @@ class Container:
         from lamina.container import freezer
 
         found = self.state()
+        if found.status == state.RESTARTING:
+            raise lifecycle.restarting(self.id)
         if not found.is_running:
             raise LaminaError(f"container {self.id} is not running", kind=Kind.CONFLICT)
         if freezer.is_frozen(found.pid, self.id):
             raise LaminaError(f"container {self.id} is already paused", kind=Kind.CONFLICT)
         freezer.freeze(found.pid, self.id)
+        self.tell("pause")
 
     def unpause(self) -> None:
         """Let its processes go on. Raises LaminaError of kind CONFLICT if it is not paused."""
@@ -268,6 +308,7 @@ class Container:
         if not self.is_paused:
             raise LaminaError(f"Container {self.id} is not paused", kind=Kind.CONFLICT)
         freezer.thaw(self.state().pid, self.id)
+        self.tell("unpause")
 
     @property
     def is_paused(self) -> bool:
@@ -285,7 +326,8 @@ class Container:
                 "Renaming a container with the same name as its current name", kind=Kind.INVALID
             )
         lifecycle.rename(self._store, self.id, chosen)
-        self.name = chosen
+        old, self.name = self.name, chosen
+        self.tell("rename", oldName=f"/{old}")
 
     def remove(self, *, force: bool = False) -> None:
         """Delete it, with its log and anonymous volumes.
@@ -325,7 +367,11 @@ class Container:
                 f"Container {self.id} is paused, unpause the container before exec",
                 kind=Kind.CONFLICT,
             )
-        return lifecycle.execute(
+        exec_id = new_id(os.urandom)
+        words = " ".join(command)
+        self.tell(f"exec_create: {words}", execID=exec_id)
+        self.tell(f"exec_start: {words}", execID=exec_id)
+        status = lifecycle.execute(
             self._store,
             self.id,
             self.config,
@@ -342,6 +388,9 @@ class Container:
             runtime=self._runtime(),
             streams=(stdin, stdout, stderr),
         )
+        if not detach:  # nobody is there when a detached one ends
+            self.tell("exec_die", execID=exec_id, exitCode=str(status))
+        return status
 
 
 def _followed(reader: Any, connection: Socket | None, *, tail: int | None) -> Iterator[Entry]:
@@ -414,6 +463,7 @@ def create(
                     if name or error.kind is not Kind.CONFLICT:
                         raise
                     continue
+                note(store.root, "container", "create", id, event_attributes(merged, chosen))
                 return Container(store, made, host=host, config=merged, lock=lock)
 
 

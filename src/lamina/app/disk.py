@@ -192,7 +192,7 @@ def _containers(
     uses = []
     for container in list_containers(store):
         size = directories.get(container.id, 0) + snapshots.get(container.id, 0)
-        uses.append(ContainerUse(container, size, container.state().is_running))
+        uses.append(ContainerUse(container, size, container.state().is_up))
     return uses, {use.container.id for use in uses} & snapshots.keys()
 
 
@@ -205,7 +205,7 @@ def prune_containers(store: Store, host: Host, *, wanted: PruneFilter) -> Pruned
     gone: list[str] = []
     freed = 0
     for container in list_containers(store):
-        if container.state().is_running:
+        if container.state().is_up:
             continue
         try:
             labels = dict(container.config.labels)

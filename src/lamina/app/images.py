@@ -9,6 +9,7 @@ from lamina.image.ids import held_names, ids_of, image_ids
 from lamina.image.names import read_names, set_names
 from lamina.image.resolve import find_target, open_preferred, preferred_image
 from lamina.image.times import parse_time
+from lamina.image.told import tell_image
 from lamina.image.view import Image
 from lamina.spec.config import run_config_to_json
 from lamina.spec.reference import Reference, is_dangling
@@ -286,7 +287,9 @@ def tag(store: Store, source: str, name: str) -> None:
     """
     reference = tagged_reference(name)
     with store.lease("tag"):
-        set_names(store, [str(reference)], find_target(store, source).target)
+        target = find_target(store, source).target
+        set_names(store, [str(reference)], target)
+        tell_image(store, "tag", target, names=[reference.familiar()])
 
 
 def tagged_reference(name: str) -> Reference:
@@ -346,6 +349,8 @@ def save_images(
         images = [ArchiveImage(target, tuple(names)) for target, names in chosen.values()]
         writer = write_docker_archive if format == "docker-archive" else write_oci_archive
         writer(store, images, write, cancel=cancel)
+        for image in images:
+            tell_image(store, "save", image.target)
 
 
 def _to_save(store: Store, text: str) -> list[tuple[Descriptor, str]]:
@@ -386,16 +391,25 @@ def load_images(
     Raises:
         LaminaError: see `load_archive`; the store is unchanged then.
     """
+    with store.lease("load"):
+        loaded = _load(store, stream, platform=platform, cancel=cancel, exact=exact)
+        for each in loaded:
+            tell_image(store, "load", each.target)
+    return loaded
+
+
+def _load(
+    store: Store, stream: IO[bytes], *, platform: Platform, cancel: CancelToken, exact: bool
+) -> list[Loaded]:
     from lamina.image.archive_read import load_archive
 
-    with store.lease("load"):
-        if stream.seekable():
-            return load_archive(store, stream, platform=platform, cancel=cancel, exact=exact)
-        import tempfile
+    if stream.seekable():
+        return load_archive(store, stream, platform=platform, cancel=cancel, exact=exact)
+    import tempfile
 
-        with tempfile.TemporaryFile(dir=f"{store.root}/ingest") as spool:
-            while piece := stream.read(1 << 20):
-                cancel.check()
-                spool.write(piece)
-            spool.seek(0)
-            return load_archive(store, spool, platform=platform, cancel=cancel, exact=exact)
+    with tempfile.TemporaryFile(dir=f"{store.root}/ingest") as spool:
+        while piece := stream.read(1 << 20):
+            cancel.check()
+            spool.write(piece)
+        spool.seek(0)
+        return load_archive(store, spool, platform=platform, cancel=cancel, exact=exact)

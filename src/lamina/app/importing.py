@@ -9,9 +9,11 @@ from lamina.image.changes import changed
 from lamina.image.names import set_names
 from lamina.image.pack import Packed, PackOptions, pack_image, sorted_tar_items
 from lamina.image.times import format_time
+from lamina.image.told import tell_image
 from lamina.layer.compress import decompressed
 from lamina.layer.walk import tree_items
 from lamina.spec.config import RunConfig
+from lamina.spec.reference import Reference
 from lamina.start.record import Record
 
 TYPE_CHECKING = False
@@ -51,6 +53,7 @@ def import_tar(
         items = sorted_tar_items(decompressed(stream), spool, cancel=cancel)
         packed = pack_image(store, items, packing, key=key, cancel=cancel)
         set_names(store, options.names, packed.target)
+        _tell(store, options, packed)
     return packed
 
 
@@ -62,7 +65,14 @@ def import_directory(
     with store.lease("import"):
         packed = pack_image(store, tree_items(path), packing, key=key, cancel=cancel)
         set_names(store, options.names, packed.target)
+        _tell(store, options, packed)
     return packed
+
+
+def _tell(store: Store, options: ImportOptions, packed: Packed) -> None:
+    tell_image(store, "import", packed.target)
+    tagged = [Reference.parse(name).familiar() for name in options.names]
+    tell_image(store, "tag", packed.target, names=tagged)
 
 
 def pack_options(options: ImportOptions) -> PackOptions:

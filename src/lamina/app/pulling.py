@@ -8,6 +8,7 @@ from contextlib import ExitStack, closing, contextmanager
 from lamina.errors import Kind, LaminaError
 from lamina.events import Notice, Phase
 from lamina.image.names import set_names
+from lamina.image.told import tell_transfer
 from lamina.image.unpack import ensure_snapshot
 from lamina.image.view import Image, PlatformNotFound
 from lamina.registry.arrivals import Arrivals, ArrivingEnd, ArrivingImage, can_unpack
@@ -77,6 +78,7 @@ def pull_image(
         if current is not None:
             if options.unpack:
                 _unpack_present(store, current, options, work=work)
+            tell_transfer(store, "pull", name, current)
             return Pulled(name, current, is_new=False)
         resolved = repository.resolve(wanted)
         target = resolved.descriptor
@@ -84,6 +86,7 @@ def pull_image(
         _fetch(store, repository, target, options, work=work)
         _check(store, target, options, name=name.familiar(), emit=work.emit)
         set_names(store, [str(name)], target)
+        tell_transfer(store, "pull", name, target)
     same = before is not None and before.target.digest == target.digest
     return Pulled(name, target, is_new=not same)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from lamina.errors import Kind, LaminaError
 from lamina.events import Notice, Phase
+from lamina.image.told import tell_transfer
 from lamina.image.view import Image
 from lamina.registry.graph import copy_graph
 from lamina.registry.journal import StoreJournal
@@ -90,6 +91,7 @@ def push_image(
                 jobs=jobs,
                 phase=Phase.PUSHING,
             )
+        tell_transfer(store, "push", reference, target)
     mounted = len(sink.mounted)
     return Pushed(reference, target, copied.moved - mounted, copied.present, mounted)
 

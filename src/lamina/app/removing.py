@@ -15,6 +15,7 @@ from lamina.image.names import dangling_name
 from lamina.image.resolve import find_target
 from lamina.spec.reference import Reference
 from lamina.start.record import Record
+from lamina.store.eventlog import note
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -158,10 +159,19 @@ def forget(
         and (each.is_dangling or not each.ids)
         and each.named.target.digest not in targets
     ]
+    _tell_of_removal(store, untagged, [*lost, *packings])
     return [
         *(Removal("Untagged", Reference.parse(each.named.name).familiar()) for each in untagged),
         *(Removal("Deleted", text) for text in dict.fromkeys([*lost, *packings])),
     ]
+
+
+def _tell_of_removal(store: Store, untagged: Sequence[Held], deleted: Sequence[str]) -> None:
+    for each in untagged:
+        id = str(each.ids[0] if each.ids else each.named.target.digest)
+        note(store.root, "image", "untag", id, {"name": id})
+    for id in dict.fromkeys(deleted):
+        note(store.root, "image", "delete", id, {"name": id})
 
 
 class User(Record):

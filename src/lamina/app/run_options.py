@@ -9,7 +9,8 @@ from lamina.container.network.publish import PortMapping
 from lamina.container.ports import Mount, ProcessSpec
 from lamina.container.state import ContainerConfig
 from lamina.errors import Kind, LaminaError
-from lamina.start.record import Record
+from lamina.spec.config import Healthcheck
+from lamina.start.record import Record, fields, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -85,6 +86,8 @@ class RunOptions(Record):
     log_driver: str = "json-file"
     log_max_size: int = 0
     log_max_file: int = 1
+    restart: str = "no"
+    health: Healthcheck | None = None
 
 
 class Origin(Record):
@@ -138,7 +141,31 @@ def configure(
         log_driver=options.log_driver,
         log_max_size=options.log_max_size,
         log_max_file=options.log_max_file,
+        restart=_restart(options),
+        health=_health(options.health, image.healthcheck),
     )
+
+
+def _health(asked: Healthcheck | None, image: Healthcheck | None) -> Healthcheck | None:
+    """What was asked for, and of the image's check what was not."""
+    if asked is None or image is None or asked.test[:1] == ("NONE",):
+        return asked or image
+    return replace(
+        image, **{name: value for name in fields(Healthcheck) if (value := getattr(asked, name))}
+    )
+
+
+def _restart(options: RunOptions) -> str:
+    if options.restart == "no":
+        return "no"
+    from lamina.container.restarts import parse_policy
+
+    policy = parse_policy(options.restart)
+    if options.auto_remove and policy.name != "no":
+        raise LaminaError(
+            "conflicting options: cannot specify both --restart and --rm", kind=Kind.USAGE
+        )
+    return str(policy)
 
 
 def _process(

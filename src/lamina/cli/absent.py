@@ -18,7 +18,6 @@ INSTEAD = {
     "stats": "",
     "update": "limits and names are given to 'lamina run'",
     # others without a group
-    "events": "'lamina ps -a' lists containers, 'lamina builds' builds",
     "search": "'lamina tags REPOSITORY' lists the tags of a repository",
     # management commands
     "checkpoint": "",
@@ -65,7 +64,7 @@ def refusal(group: str, name: str) -> LaminaError | None:
     """The error for `lamina GROUP NAME` (or NAME, without a group), if Docker has that command."""
     words = f"{group} {name}".lstrip()
     key = words
-    if (group == "container" and name in _OF_CONTAINERS) or words == "system events":
+    if group == "container" and name in _OF_CONTAINERS:
         key = name
     elif group == "builder":  # Docker's other name of its plugin
         key = f"buildx {name}"

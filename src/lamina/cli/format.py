@@ -173,6 +173,8 @@ def status_text(state: State, *, now: float) -> str:
     if state.is_running:
         note = " (orphaned)" if state.orphaned else ""
         return f"Up {duration(now - state.started)}{note}"
+    if state.status == "restarting":
+        return f"Restarting ({state.exit_status}) {ago(now - state.finished)}"
     if state.status == "exited":
         return f"Exited ({state.exit_status}) {ago(now - state.finished)}"
     return "Created"

@@ -20,6 +20,7 @@ GROUPS = {
     "buildx": "manage builds, by the names of Docker's plugin",
     "cache": "manage cache mounts",
     "container": "manage containers",
+    "generate": "print what other programs need for containers",
     "image": "manage images",
     "network": "manage networks",
     "registry": "serve registries, look after their data",

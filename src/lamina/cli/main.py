@@ -50,6 +50,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "wait": ("wait", "wait for containers to stop, print their exit statuses", "Container"),
     "rm": ("rm", "remove containers", "Container"),
     "port": ("port", "list the published ports of a container", "Container"),
+    "events": ("events", "print what happens to containers and images", "Common"),
     "inspect": ("inspect", "print details of images, containers and networks as JSON", "Image"),
     "image inspect": ("image_inspect", "print details of images as JSON", ""),
     "container inspect": ("container_inspect", "print details of containers as JSON", ""),
@@ -79,6 +80,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "builder prune": ("builder_prune", "remove build cache", ""),
     "image prune": ("image_prune", "remove unused images", ""),
     "container prune": ("container_prune", "remove all stopped containers", ""),
+    "generate systemd": ("generate_systemd", "print a unit that starts a container at boot", ""),
     "copy": ("copy", "copy an image between registries, archives and the store", "Registry"),
     "tags": ("tags", "list the tags of a repository", "Registry"),
     "digest": ("digest", "print the digest of a name in its registry", "Registry"),
@@ -140,6 +142,7 @@ ALIASES: dict[tuple[str, str], str] = {
     ("network", "list"): "network ls",
     ("network", "remove"): "network rm",
     ("system", "info"): "info",
+    ("system", "events"): "events",
     ("cache", "list"): "cache ls",
     ("cache", "remove"): "cache rm",
     ("buildx", "prune"): "builder prune",
@@ -345,10 +348,12 @@ def _shows_help(words: list[str], context: Context) -> bool:
         return True
     if len(words) > 1 and words[1] not in {"--help", "-h"}:
         return False
-    if words[0] in COMMANDS or not any(group == words[0] for group, _ in ALIASES):
+    if words[0] in COMMANDS:
         return False
-    from lamina.cli.helptext import group_help
+    from lamina.cli.helptext import GROUPS, group_help
 
+    if words[0] not in GROUPS:
+        return False
     context.print(group_help(words[0], COMMANDS, ALIASES))
     return True
 

@@ -58,7 +58,7 @@ def run(args: argparse.Namespace, context: Context) -> int:
     found = [
         (container, state)
         for container, state in found
-        if (shows_all or state.is_running) and all(test(container, state) for test in filters)
+        if (shows_all or state.is_up) and all(test(container, state) for test in filters)
     ]
     last = 1 if args.latest else args.last
     if last >= 0:
@@ -90,13 +90,27 @@ def _row(
         "RunningFor": ago(context.clock() - container.created),
         "Ports": ports_text(state.ports if state.is_running else (), config.exposed, state),
         "State": "paused" if is_paused else state.status,
-        "Status": status_text(state, now=context.clock()) + " (Paused)" * is_paused,
+        "Status": status_text(state, now=context.clock()) + _note(container, state, is_paused),
         "Size": _size(container) if shows_size else "",
         "Names": container.name,
         "Labels": ",".join(f"{name}={value}" for name, value in config.labels),
         "Mounts": ",".join(mounts if args.no_trunc else [_shortened(m, 15) for m in mounts]),
         "Networks": _networks(container, args.format or ""),
     }
+
+
+def _note(container: Container, state: State, is_paused: bool) -> str:  # noqa: FBT001  # private
+    """What follows the status of a container that runs: `(Paused)`, or its health."""
+    if is_paused:
+        return " (Paused)"
+    health = _health(container, state) if state.is_running else "none"
+    shown = {"none": "", "starting": " (health: starting)"}
+    return shown.get(health, f" ({health})")
+
+
+def _health(container: Container, state: State) -> str:
+    """`starting`, `healthy`, `unhealthy`, or `none` without a check."""
+    return str((container.health(state) or {}).get("Status", "none"))
 
 
 def ports_text(ports: Sequence[PortMapping], exposed: Sequence[str], state: State) -> str:
@@ -153,6 +167,10 @@ def _filter(text: str, context: Context) -> Callable[[Container, State], bool]:
             return lambda container, state: (
                 value == ("paused" if container.is_paused else state.status)
             )
+        case "health":
+            if value not in {"starting", "healthy", "unhealthy", "none"}:
+                raise LaminaError(f"invalid filter 'health={value}'", kind=Kind.USAGE)
+            return lambda container, state: _health(container, state) == value
         case "exited":
             return lambda _, state: state.status == "exited" and str(state.exit_status) == value
         case "ancestor":

@@ -27,7 +27,6 @@ def run(args: argparse.Namespace, context: Context) -> int:
     number = signal_named(args.signal) if args.signal else None
 
     def restart(container: Container) -> None:
-        container.stop(timeout=args.timeout, number=number)
-        container.start().close()
+        container.restart(timeout=args.timeout, number=number)
 
     return each(args.containers, context, restart)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from lamina.app.run_options import MountRequest, NetworkRequest
     from lamina.cli.arguments import Parser
     from lamina.cli.context import Context
+    from lamina.spec.config import Healthcheck
 
 _DAEMON = "lamina has no daemon that could do it"
 _LATER = "lamina does not have it yet"
@@ -30,6 +31,7 @@ def add_run_flags(parser: Parser) -> None:
     _add_storage(parser)
     _add_security(parser)
     _add_limits(parser)
+    _add_health(parser)
     _add_refused(parser)
 
 
@@ -43,7 +45,9 @@ def _add_identity(parser: Parser) -> None:
     _many(parser, "-l", "--label", help="label, KEY=VALUE", metavar="LABEL")
     _many(parser, "--label-file", help="read labels from a file", metavar="FILE")
     parser.switch("--rm", help="remove the container when it has ended")
-    parser.add_argument("--restart", default="no", help="restart policy: only 'no' is supported")
+    parser.add_argument(
+        "--restart", default="no", help="no, always, unless-stopped or on-failure[:N]"
+    )
     parser.add_argument(
         "--pull", default="missing", choices=("never", "missing", "always"), help="when to pull"
     )
@@ -112,13 +116,37 @@ def _add_limits(parser: Parser) -> None:
     _many(parser, "--sysctl", help="NAME=VALUE", metavar="SYSCTL")
 
 
+def _add_health(parser: Parser) -> None:
+    parser.add_argument("--health-cmd", default="", help="command that checks its health")
+    parser.add_argument("--health-interval", default="", help="time between checks (30s)")
+    parser.add_argument("--health-timeout", default="", help="time that a check may take (30s)")
+    parser.add_argument("--health-retries", default="", help="failures that make it unhealthy (3)")
+    parser.add_argument(
+        "--health-start-period", default="", help="time in which failures count not"
+    )
+    parser.add_argument(
+        "--health-start-interval", default="", help="time between checks in the start period (5s)"
+    )
+    parser.switch("--no-healthcheck", help="do without the image's check")
+
+
+def _health(args: argparse.Namespace) -> Healthcheck | None:
+    """What is asked for; the module that reads it is loaded only if something is."""
+    texts = (
+        *(args.health_cmd, args.health_interval, args.health_timeout, args.health_retries),
+        *(args.health_start_period, args.health_start_interval),
+    )
+    if not (args.no_healthcheck or any(texts)):
+        return None
+    from lamina.cli.health_flags import parse_health
+
+    return parse_health(*texts, without=args.no_healthcheck)
+
+
 def _add_refused(parser: Parser) -> None:
     parser.refuse("--init", why="run an init of the image's own (tini, dumb-init)")
     parser.refuse("-a", "--attach", why="use -d, or neither and redirect")
     parser.refuse("--volumes-from", why="give the same -v flags again")
-    parser.refuse("--health-cmd", "--health-interval", "--health-retries", why=_DAEMON)
-    parser.refuse("--health-timeout", "--health-start-period", why=_DAEMON)
-    parser.refuse("--health-start-interval", "--no-healthcheck", why="health checks are not run")
     parser.refuse("--link", why="containers of one `lamina network` find one another by name")
     parser.refuse("--link-local-ip", why=_LATER)
     parser.refuse("--device", "--device-cgroup-rule", "--gpus", why="use --privileged")
@@ -134,12 +162,6 @@ def _add_refused(parser: Parser) -> None:
 
 def run_options(args: argparse.Namespace, context: Context) -> RunOptions:
     """The options in `args`. Raises LaminaError of kind USAGE or UNSUPPORTED."""
-    if args.restart not in {"no", ""}:
-        raise LaminaError(
-            f"--restart {args.restart} is not supported: {_DAEMON}",
-            kind=Kind.UNSUPPORTED,
-            hint="let systemd or another supervisor run 'lamina run'",
-        )
     no_new_privileges, seccomp = _security(args.security_opt, context)
     driver, max_size, max_file = _log_options(args.log_driver, args.log_opt)
     network, networks = _networks(args)
@@ -184,6 +206,8 @@ def run_options(args: argparse.Namespace, context: Context) -> RunOptions:
         log_driver=driver,
         log_max_size=max_size,
         log_max_file=max_file,
+        restart=args.restart or "no",
+        health=_health(args),
     )
 
 

@@ -39,7 +39,7 @@ def run(args: argparse.Namespace, context: Context) -> int:
 
 
 def _start(container: Container) -> None:
-    if not container.state().is_running:  # starting what runs is no error, as in Docker
+    if not container.state().is_up:  # starting what runs is no error, as in Docker
         container.start().close()
 
 

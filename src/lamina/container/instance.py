@@ -152,15 +152,17 @@ class Instance:
         self._undo = _Undo()
         self.networking: Networking | None = None
 
-    def start(self, *, size: tuple[int, int] | None) -> Process:
-        """Mount, connect, start. `size` (rows, columns) of the terminal, if it has one.
+    def start(self, *, size: tuple[int, int] | None, again: bool = False) -> Process:
+        """Mount, connect, start. `size` (rows, columns) of the terminal, if it has one. `again`:
+        this process has done so before, and has its mount namespace.
 
         Raises StartFailed, with what was done so far left for `undo`.
         """
         try:
             self._approach()
             runtime = find_runtime(self._store.root, override=self._runtime_name)
-            mounts.isolate()  # after the probe, whose containers would fill the shield's tmpfs
+            if not again:
+                mounts.isolate()  # after the probe, whose containers would fill the shield's tmpfs
             check_limits(self._config.process, runtime)
             rootfs = self._mount()
             process = self._connect(self._config.process)
@@ -264,7 +266,10 @@ class Instance:
 
     def _run(self, runtime: Runtime, *, size: tuple[int, int] | None) -> Process:
         """Create and start the container; the runtime has ended when this returns."""
-        remove_tree(f"{self._directory}/{_RUNTIME}")
+        if os.path.isdir(f"{self._directory}/{_RUNTIME}"):
+            # a monitor was killed; if before it wrote so, what it had started may still run
+            unshielded = replace(runtime, shield="")
+            delete_from_runtime(unshielded, self._id, directory=self._directory)
         arguments = ["--bundle", self._directory, "--detach"]
         arguments += ["--pid-file", f"{self._directory}/{_PID}"]
         self._undo.callback(lambda: _forget(self._id, directory=self._directory))
@@ -467,16 +472,21 @@ def execute(
     runtime = find_runtime(store.root, override=runtime_name)
     directory = state.directory_of(store.root, id)
     with tempfile.TemporaryDirectory(prefix="exec-", dir=directory) as scratch:
-        document = _exec_process(config, request, runtime, pid=pid)
+        document = exec_process(config, request, runtime, pid=pid)
         write_text(f"{scratch}/process.json", dumps(document))
         log = f"{scratch}/log.json"
-        arguments = ["--process", f"{scratch}/process.json"]
-        arguments += ["--detach"] if request.detach else []
-        argv = runtime.command("exec", *arguments, id, root=f"{directory}/{_RUNTIME}", log=log)
+        argv = exec_command(
+            runtime,
+            id,
+            directory=directory,
+            process=f"{scratch}/process.json",
+            log=log,
+            more=("--detach",) if request.detach else (),
+        )
         null = subprocess.DEVNULL
         stdin, stdout, stderr = (null if fd is None else fd for fd in streams)
         status = subprocess.run(
-            _shielded(argv, runtime), stdin=stdin, stdout=stdout, stderr=stderr, check=False
+            _shielded(tuple(argv), runtime), stdin=stdin, stdout=stdout, stderr=stderr, check=False
         ).returncode
         message = read_error(log) if status else ""
     if message:
@@ -484,7 +494,21 @@ def execute(
     return status if status >= 0 else 128 - status
 
 
-def _exec_process(
+def exec_command(
+    runtime: Runtime,
+    id: str,
+    *,
+    directory: str,
+    process: str,
+    log: str,
+    more: tuple[str, ...] = (),
+) -> list[str]:
+    """The command that runs what the file `process` describes in the container."""
+    arguments = ("--process", process, *more, id)
+    return list(runtime.command("exec", *arguments, root=f"{directory}/{_RUNTIME}", log=log))
+
+
+def exec_process(
     config: ContainerConfig, request: ExecRequest, runtime: Runtime, *, pid: int
 ) -> object:
     """The runtime spec's `process`: what the container itself gets, with the request's changes."""

@@ -49,7 +49,7 @@ class ForkedHelpers:
         parent = os.getpid()
         pid = os.fork()
         if pid == 0:
-            _become(argv, words, parent)
+            become(argv, words, parent)
         self._pidfds[id] = (pid, open_pidfd(pid))
         return Kept(open_pidfd(pid), words)
 
@@ -64,8 +64,8 @@ class ForkedHelpers:
             os.close(pidfd)
 
 
-def _become(argv: Sequence[str], words: int, parent: int) -> NoReturn:
-    """In the child: become `argv`, whose words go to the descriptor."""
+def become(argv: Sequence[str], words: int, parent: int) -> NoReturn:
+    """In a child of `parent`: become `argv`, whose words go to the descriptor, and end with it."""
     try:
         call("prctl", _PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != parent:

@@ -8,18 +8,23 @@ socket (see `state` for the table of states, `console` for the protocol, docs/ad
 from __future__ import annotations
 
 import os
+import time
 
 from lamina.container import console, forking, instance, state
 from lamina.container.state import KIND, State
 from lamina.errors import Kind, LaminaError
 from lamina.start.lowlevel import signal
+from lamina.store.eventlog import note
 from lamina.store.ports import Document
+from lamina.system.paths import unlink_if_there
 from lamina.system.process import signal_pidfd
 from lamina.system.removal import remove_tree
 from lamina.system.sockets import pair
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from lamina.container.instance import ExecRequest
     from lamina.container.state import ContainerConfig
     from lamina.spec.digest import ChainID
@@ -27,6 +32,8 @@ if TYPE_CHECKING:
     from lamina.system.sockets import Socket
 
 _ENDING = (signal.SIGKILL, signal.SIGTERM)
+_ENDS_RESTARTS = frozenset((*_ENDING, signal.SIGINT, signal.SIGQUIT))
+_PAUSE = 0.01  # seconds between two looks at a container that is just being started
 _MONITOR_ENV = {"PATH": os.defpath + ":/usr/sbin:/sbin:/usr/local/bin:/usr/local/sbin"}
 
 
@@ -120,6 +127,7 @@ def start(
         lock = state.acquire(state.directory_of(store.root, id))
     if lock is None:
         raise LaminaError(f"container {id[:12]} is running or being changed", kind=Kind.CONFLICT)
+    unlink_if_there(f"{state.directory_of(store.root, id)}/{state.STOPPED_FILE}")
     ours, theirs = pair()
     try:
         with theirs:
@@ -199,15 +207,68 @@ def open_socket(store: Store, id: str, *, mode: str, stdin: bool = False) -> Soc
     return connection
 
 
+def tell(store: Store, id: str, action: str, **attributes: str) -> None:
+    """Note an event of the container; nothing if it is not there."""
+    document = store.documents.get(KIND, id)
+    if document is not None:
+        note(store.root, "container", action, id, {**_attributes(document), **attributes})
+
+
+def _attributes(document: Document) -> dict[str, str]:
+    return attributes_of(document.body, document.name)
+
+
+def attributes_of(body: str, name: str) -> dict[str, str]:
+    """What every event of a container carries; its name alone if its record is damaged."""
+    try:
+        return state.event_attributes(state.ContainerConfig.parse(body), name)
+    except LaminaError:
+        return {"name": name}
+
+
 def send_signal(store: Store, id: str, number: int, *, boot: str) -> bool:
-    """Send a signal to the container's first process; False if it does not run."""
-    found = state.observe(state.directory_of(store.root, id), boot=boot)
-    if not found.is_running or not state.is_alive(found, boot=boot):
+    """Send a signal to the container's first process; False if it does not run.
+
+    One that ends programs also ends the container's restarts, as in Docker.
+    """
+    directory = state.directory_of(store.root, id)
+    found = state.observe(directory, boot=boot)
+    if not found.is_up:
         return False
+    ends = number in _ENDS_RESTARTS or number == _stop_signal(store, id)
+    if ends:
+        _end_restarts(directory)
+    tell(store, id, "kill", signal=str(number))
+    while found.is_running and not state.is_alive(found, boot=boot):
+        time.sleep(_PAUSE)  # it has just ended, and its monitor is about to say so
+        found = state.observe(directory, boot=boot)
+    if not found.is_running:
+        return ends
     was_sent = instance.send_signal(found.pid, number, started=found.pid_started)
     if number in _ENDING:  # a paused container takes it when it goes on, as in Docker
         _thaw(found.pid, id)
     return was_sent
+
+
+def _stop_signal(store: Store, id: str) -> int:
+    """The signal that stops the container; 0 if that is not known."""
+    document = store.documents.get(KIND, id)
+    try:
+        config = state.ContainerConfig.parse(document.body) if document is not None else None
+    except LaminaError:
+        config = None
+    return signal_named(config.stop_signal) if config is not None else 0
+
+
+def _end_restarts(directory: str) -> None:
+    """Let the container's monitor start it no more, also if it waits to do so at this moment."""
+    state.mark_stopped(directory)
+    try:
+        connection = console.connect(directory, state.SOCKET_FILE)  # wakes it up
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    if connection is not None:
+        connection.close()
 
 
 def _thaw(pid: int, id: str) -> None:
@@ -226,16 +287,23 @@ def stop(
 ) -> None:
     """Send `number`, and SIGKILL after `timeout` seconds (None or negative: wait for ever).
 
-    Returns when the container has ended and its monitor has cleaned up. Idempotent.
+    Returns when the container has ended and its monitor has cleaned up. Idempotent. It is started
+    again by hand only, whatever its restart policy.
     """
+    directory = state.directory_of(store.root, id)
+    _end_restarts(directory)
     pid = _pidfd(store, id, boot=boot)
-    if pid is None:
-        _wait_unlocked(store, id)
-        return
+    while pid is None:
+        if not state.is_locked(directory):
+            return
+        time.sleep(_PAUSE)  # it is being started, or its monitor is about to end
+        pid = _pidfd(store, id, boot=boot)
     with _Descriptor(pid):
+        tell(store, id, "kill", signal=str(number))
         _kill(pid, number)
-        _thaw(state.read_state(state.directory_of(store.root, id)).pid, id)
+        _thaw(state.read_state(directory).pid, id)
         if timeout is not None and timeout >= 0 and not _ends(pid, timeout):
+            tell(store, id, "kill", signal=str(int(signal.SIGKILL)))
             _kill(pid, signal.SIGKILL)
         _ends(pid, None)
     _wait_unlocked(store, id)
@@ -295,17 +363,19 @@ def _wait_unlocked(store: Store, id: str) -> None:
 
 def wait(store: Store, id: str, *, boot: str) -> int:
     """Wait until the container does not run; its exit status."""
-    connection = open_socket(store, id, mode="wait")
-    if connection is not None:
-        with connection:
-            session = console.Session(connection, stdin=None, stdout=1, stderr=2)
-            status = session.run()
-        if status is not None:
-            return status
     while True:
+        connection = open_socket(store, id, mode="wait")
+        if connection is not None:
+            with connection:
+                session = console.Session(connection, stdin=None, stdout=1, stderr=2)
+                status = session.run()
+            if status is not None:
+                return status
         found = state.observe(state.directory_of(store.root, id), boot=boot)
-        if not found.is_running:
+        if not found.is_up:
             return found.exit_status
+        if not found.is_running:
+            continue
         pidfd = instance.open_pidfd(found.pid, started=found.pid_started)
         if pidfd is not None:
             with _Descriptor(pidfd):
@@ -357,10 +427,18 @@ def execute(
     Raises LaminaError of kind CONFLICT if the container does not run.
     """
     found = state.observe(state.directory_of(store.root, id), boot=boot)
+    if found.status == state.RESTARTING:
+        raise restarting(id)
     if not found.is_running:
         raise LaminaError(f"container {id} is not running", kind=Kind.CONFLICT)
     return instance.execute(
         store, id, config, request, pid=found.pid, runtime_name=runtime, streams=streams
+    )
+
+
+def restarting(id: str) -> LaminaError:
+    return LaminaError(
+        f"Container {id} is restarting, wait until the container is running", kind=Kind.CONFLICT
     )
 
 
@@ -370,15 +448,16 @@ def remove(store: Store, id: str, *, name: str, force: bool, boot: str, runtime:
     Whatever a killed monitor left (processes, cgroup, runtime state, address, firewall rules) goes
     too. Raises LaminaError of kind CONFLICT if it runs and `force` is False.
     """
+    document = store.documents.get(KIND, id)
     directory = state.directory_of(store.root, id)
     if not os.path.isdir(directory):  # a create or a delete was interrupted
         delete(store, id)
         return
     found = _observed_for_removal(directory, boot=boot, force=force)
-    if found.is_running:
+    if found.is_up:
         if not force:
             raise LaminaError(
-                f'cannot remove container "/{name}": container is running: stop the container '
+                f'cannot remove container "/{name}": container is {found.status}: stop the container '
                 "before removing or force remove",
                 kind=Kind.CONFLICT,
                 hint=f"lamina rm -f {name}",
@@ -395,7 +474,9 @@ def remove(store: Store, id: str, *, name: str, force: bool, boot: str, runtime:
         )
     try:
         instance.clean_up(store, id, directory=directory, runtime=runtime)
+        attributes = _attributes(document) if document is not None else {"name": name}
         delete(store, id)
+        note(store.root, "container", "destroy", id, attributes)
     finally:
         os.close(lock)
 
@@ -439,6 +520,23 @@ def remove_stray(store: Store, id: str) -> int:
         return 0 if store.documents.get(KIND, id) is not None else remove_tree(directory)
     finally:
         os.close(lock)
+
+
+def reconfigure(
+    store: Store, id: str, change: Callable[[ContainerConfig], ContainerConfig]
+) -> ContainerConfig:
+    """Replace the container's configuration by `change` of it; what it is now.
+
+    Its monitor reads it when the container ends, and when it starts it. Raises ContainerNotFound,
+    LaminaError of kind INVALID (damaged), what `change` raises.
+    """
+    with store.lock(f"{KIND}:{id}"):  # against another change at the same moment
+        document = store.documents.get(KIND, id)
+        if document is None:
+            raise state.ContainerNotFound(f"No such container: {id}")
+        config = change(state.ContainerConfig.parse(document.body))
+        store.documents.update(KIND, id, config.to_json())
+    return config
 
 
 def rename(store: Store, id: str, name: str) -> None:

@@ -23,6 +23,7 @@ from lamina.errors import Kind, LaminaError
 from lamina.start.jsontext import loads
 from lamina.start.lowlevel import signal
 from lamina.start.record import replace
+from lamina.store.eventlog import note
 from lamina.system.paths import unlink_if_there
 from lamina.system.process import open_pidfd
 from lamina.system.sockets import READ, WRITE, Poll, Socket, listen
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from lamina.container.instance import Process
+    from lamina.container.probing import Prober
+    from lamina.container.restarts import Restarts
     from lamina.container.state import ContainerConfig
     from lamina.store.ports import Store
     from lamina.system.sockets import Source
@@ -53,11 +56,17 @@ class Client:
         self.mode = ""
         self.stdin = False
         self.is_gone = False
+        self.ends = False  # it goes once it has taken everything
 
     def send(self, data: bytes) -> None:
         """Queue bytes and send what the socket takes now."""
         self.outgoing += data
         self.flush()
+
+    @property
+    def has_all(self) -> bool:
+        """Whether it may go: it was sent EXIT, and has taken it."""
+        return self.ends and not self.outgoing
 
     def flush(self) -> None:
         """Send what the socket takes now."""
@@ -86,9 +95,11 @@ class Monitor:
         clock: Callable[[], int],
         wakeup: int,
         reconcile: Callable[[], None],
+        prober: Prober | None = None,
     ) -> None:
         self._config = config
         self._reconcile = reconcile
+        self._prober = prober
         self._process = process
         self._log = log
         self._listener = listener
@@ -98,6 +109,7 @@ class Monitor:
         self._poll = Poll()
         self._stdin = bytearray()
         self._stdin_ends = False
+        self.is_ending = False  # the host shuts down
 
     @property
     def clients(self) -> list[Client]:
@@ -115,10 +127,12 @@ class Monitor:
                 self._poll.watch(descriptor, READ)
             for client in self._clients:
                 self._poll.watch(client.connection, READ)
-            while not self._step(pidfd):
+            while not self._step(pidfd, timeout=self._probe()):
                 pass
         finally:
+            self._poll.watch(pidfd, 0)
             os.close(pidfd)
+            self._end_prober()
         status = _wait_for(self._process.pid)
         self._drain()
         if status is None:
@@ -126,10 +140,28 @@ class Monitor:
         code = os.waitstatus_to_exitcode(status)
         return code if code >= 0 else 128 - code
 
-    def _step(self, pidfd: int) -> bool:
-        """Handle one round of events; True once the process has ended."""
+    def rest(self, seconds: float, *, directory: str) -> bool:
+        """Serve clients for so long without a container; False if it is not to be started again."""
+        self._process = instance.Process(0, stdin=-1, stdout=-1)
+        end = time.monotonic() + seconds
+        while not (self.is_ending or state.is_marked_stopped(directory)):
+            left = end - time.monotonic()
+            if left <= 0:
+                return True
+            self._step(-1, timeout=left)
+        return False
+
+    def dismiss(self, status: int) -> None:
+        """Tell clients that the container has ended; who is slow does not hold up the next run."""
+        for client in self._clients:
+            client.mode, client.stdin, client.ends = "", False, True
+            client.send(console.json_frame(console.EXIT, {"status": status}))
+        self._pace()
+
+    def _step(self, pidfd: int, *, timeout: float | None = None) -> bool:
+        """Handle one round of events, or none in `timeout`; True once the process has ended."""
         ended = False
-        for source, events in self._poll.wait():
+        for source, events in self._poll.wait(timeout):
             if source == pidfd:
                 ended = True
             elif source == self._wakeup:
@@ -138,6 +170,8 @@ class Monitor:
                 self._accept()
             elif not isinstance(source, int):
                 self._on_client(self._client_of(source), events)
+            elif self._prober is not None and source == self._prober.descriptor:
+                self._read_probe(self._prober)
             elif source == self._process.stdin and events & WRITE:
                 self._write_stdin()
             if isinstance(source, int) and source in self._process.outputs and events & READ:
@@ -145,12 +179,39 @@ class Monitor:
         self._pace()
         return ended
 
+    def _probe(self) -> float | None:
+        """Let the prober act; seconds until it has something to do."""
+        if self._prober is None:
+            return None
+        self._prober.act()
+        if self._prober.descriptor >= 0:
+            self._poll.watch(self._prober.descriptor, READ)
+        return self._prober.seconds()
+
+    def _read_probe(self, prober: Prober) -> None:
+        self._poll.watch(prober.descriptor, 0)  # it is watched again if there can be more
+        prober.read()
+
+    def _end_prober(self) -> None:
+        if self._prober is not None:
+            if self._prober.descriptor >= 0:
+                self._poll.watch(self._prober.descriptor, 0)
+            self._prober.close()
+            self._prober = None
+
+    def _reaped(self, pid: int, status: int) -> None:
+        if self._prober is not None and pid == self._prober.pid:
+            if self._prober.descriptor >= 0:
+                self._poll.watch(self._prober.descriptor, 0)
+            self._prober.ended(status)
+
     def _on_signal(self) -> None:
         """SIGTERM (the host shuts down) is passed on as the container's stop signal."""
         numbers = os.read(self._wakeup, 64)
         if signal.SIGCHLD in numbers:
-            _reap_others(self._process.pid)
+            _reap_others(self._process.pid, self._reaped)
         if signal.SIGTERM in numbers:
+            self.is_ending = True
             instance.send_signal(
                 self._process.pid, instance.signal_number(self._config.stop_signal)
             )
@@ -159,7 +220,8 @@ class Monitor:
         connection, _ = self._listener.accept()
         client = Client(connection)
         self._clients.append(client)
-        client.send(console.json_frame(console.STARTED, {"pid": self._process.pid}))
+        if self._process.pid:
+            client.send(console.json_frame(console.STARTED, {"pid": self._process.pid}))
         self._poll.watch(connection, READ)
 
     def _client_of(self, source: Source) -> Client:
@@ -250,11 +312,11 @@ class Monitor:
 
     def _pace(self) -> None:
         """Watch exactly what can make progress: slow clients and a slow container hold back."""
-        for client in [client for client in self._clients if client.is_gone]:
+        for client in [each for each in self._clients if each.is_gone or each.has_all]:
             self._forget(client.connection)
             client.connection.close()
             self._clients.remove(client)
-        paused = any(len(client.outgoing) > BACKLOG for client in self._clients)
+        paused = any(len(each.outgoing) > BACKLOG and not each.ends for each in self._clients)
         full = len(self._stdin) > BACKLOG
         for client in self._clients:
             reads = 0 if full and client.stdin else READ
@@ -296,7 +358,7 @@ def _wait_for(pid: int) -> int | None:
             time.sleep(0.001)
 
 
-def _reap_others(pid: int) -> None:
+def _reap_others(pid: int, reaped: Callable[[int, int], object]) -> None:
     """Reap children that are not the container's first process: what a runtime left to us."""
     while True:
         try:
@@ -305,7 +367,7 @@ def _reap_others(pid: int) -> None:
             return
         if found is None or found.si_pid == pid:
             return
-        os.waitpid(found.si_pid, 0)
+        reaped(*os.waitpid(found.si_pid, 0))
 
 
 def greet(client: Client, payload: bytes) -> None:
@@ -345,58 +407,176 @@ def run_container(
     """Start the container, stay until it ends, undo everything. The body of the process."""
     directory = state.directory_of(store.root, id)
     os.chdir(directory)  # sockets are bound by short relative names
-    document = store.documents.get(state.KIND, id)
-    if document is None:
-        raise state.ContainerNotFound(f"no such container: {id}")
-    config = state.ContainerConfig.parse(document.body)
     wakeup = _catch_signals()
     listener = _listen()
-    log = _open_log(config, directory)
-    built = instance.Instance(
-        store, id, config, directory=directory, runtime=runtime, subnet=subnet
-    )
-    try:
-        process = built.start(size=_greeting(first))
-    except console.StartFailed as failure:
-        built.undo()
-        _record_failure(store, id, config, directory, failure, clock)
-        os.close(lock)
-        first.send(console.failed_frame(failure.error, failure.status))
-        return
-    running = state.State(
-        status=state.RUNNING,
-        pid=process.pid,
-        pid_started=process.started,
-        boot=state.boot_id(),
-        monitor_pid=os.getpid(),
-        started=clock() / 1e9,
-    )
-    running = built.told(running)
-    state.write_state(directory, running)
-    first.send(console.json_frame(console.STARTED, {"pid": process.pid}))
-    monitor = Monitor(
-        config,
-        process,
-        log=log,
-        listener=listener,
-        clients=[first],
-        clock=clock,
-        wakeup=wakeup,
-        reconcile=lambda: built.reconcile(running),
-    )
-    status = monitor.supervise()
-    running = built.told(running)
-    if log is not None:
-        log.close(now=clock())
-    oom_killed = built.undo()
+    size = _greeting(first)
+    clients = [first]
+    restarts: Restarts | None = None
+    while True:
+        config, name = _configuration(store, id)
+        built = instance.Instance(
+            store, id, config, directory=directory, runtime=runtime, subnet=subnet
+        )
+        try:
+            process = built.start(size=size, again=restarts is not None)
+        except console.StartFailed as failure:
+            built.undo()
+            _record_failure(store, id, config, directory, failure, clock)
+            os.close(lock)
+            for client in clients:
+                client.send(console.failed_frame(failure.error, failure.status))
+            return
+        running = state.State(
+            status=state.RUNNING,
+            pid=process.pid,
+            pid_started=process.started,
+            boot=state.boot_id(),
+            monitor_pid=os.getpid(),
+            started=clock() / 1e9,
+            restart_count=restarts.count if restarts is not None else 0,
+        )
+        running = built.told(running)
+        state.write_state(directory, running)
+        note(store.root, "container", "start", id, state.event_attributes(config, name))
+        for client in clients:
+            client.send(console.json_frame(console.STARTED, {"pid": process.pid}))
+        log = _open_log(config, directory)
+        monitor = Monitor(
+            config,
+            process,
+            log=log,
+            listener=listener,
+            clients=clients,
+            clock=clock,
+            wakeup=wakeup,
+            reconcile=_reconciler(built, running),
+            prober=_prober(store, id, config, process.pid, runtime, clock),
+        )
+        status = monitor.supervise()
+        running = built.told(running)
+        if log is not None:
+            log.close(now=clock())
+        oom_killed = built.undo()
+        lost = f"{log.lost} log lines were lost: the disk is full" if log and log.lost else ""
+        ended = _exited(running, status, at=clock(), oom_killed=oom_killed, error=lost)
+        config, name = _configuration(store, id, known=(config, name))
+        if config.restart != "no" and not monitor.is_ending:
+            restarts = restarts or _restarts()
+            if _goes_on(monitor, restarts, ended, config, name, store, id):
+                clients = monitor.clients
+                continue
+        else:
+            state.write_state(directory, ended)
+            _tell_of_end(store, id, ended, state.event_attributes(config, name))
+        break
     listener.close()
-    lost = f"{log.lost} log lines were lost: the disk is full" if log and log.lost else ""
-    ended = _exited(running, status, at=clock(), oom_killed=oom_killed, error=lost)
-    state.write_state(directory, ended)
     if config.auto_remove:
         _remove(store, id)
+        note(store.root, "container", "destroy", id, state.event_attributes(config, name))
     os.close(lock)
     finish_clients(monitor.clients, status)
+
+
+def _reconciler(built: instance.Instance, running: state.State) -> Callable[[], None]:
+    return lambda: built.reconcile(running)
+
+
+def _configuration(
+    store: Store, id: str, *, known: tuple[ContainerConfig, str] | None = None
+) -> tuple[ContainerConfig, str]:
+    """The container's configuration and name, which `update` and `rename` may change.
+
+    What is `known` holds on if the record cannot be read any more: a run is ended all the same.
+    """
+    try:
+        document = store.documents.get(state.KIND, id)
+        if document is None:
+            raise state.ContainerNotFound(f"no such container: {id}")
+        return state.ContainerConfig.parse(document.body), document.name
+    except LaminaError:
+        if known is None:
+            raise
+        return known
+
+
+def _prober(
+    store: Store,
+    id: str,
+    config: ContainerConfig,
+    first_pid: int,
+    runtime: str,
+    clock: Callable[[], int],
+) -> Prober | None:
+    """Who runs the container's health checks; None if it has none."""
+    if config.health is None:
+        return None
+    from lamina.container.health import command_of
+    from lamina.container.probing import Prober
+
+    if not command_of(config.health):
+        return None
+
+    def tell(status: str) -> None:
+        known, name = _configuration(store, id, known=(config, ""))
+        attributes = state.event_attributes(known, name)
+        note(store.root, "container", f"health_status: {status}", id, attributes)
+
+    return Prober(
+        store.root,
+        id,
+        config,
+        config.health,
+        first_pid=first_pid,
+        directory=state.directory_of(store.root, id),
+        runtime=runtime,
+        tell=tell,
+        clock=clock,
+    )
+
+
+def _restarts() -> Restarts:
+    from lamina.container.restarts import Restarts
+
+    return Restarts()
+
+
+def _goes_on(
+    monitor: Monitor,
+    restarts: Restarts,
+    ended: state.State,
+    config: ContainerConfig,
+    name: str,
+    store: Store,
+    id: str,
+) -> bool:
+    """Wait as the restart policy says; whether the container is to be started again."""
+    from lamina.container.restarts import parse_policy
+
+    directory = state.directory_of(store.root, id)
+    delay: float | None = None
+    if not state.is_marked_stopped(directory):
+        policy = parse_policy(config.restart)
+        seconds = ended.finished - ended.started
+        delay = restarts.after(policy, ended.exit_status, seconds=seconds)
+    ended = replace(ended, restart_count=restarts.count)
+    waiting = replace(ended, status=state.RESTARTING, monitor_pid=os.getpid())
+    state.write_state(directory, ended if delay is None else waiting)
+    _tell_of_end(store, id, ended, state.event_attributes(config, name))
+    if delay is None:
+        return False
+    monitor.dismiss(ended.exit_status)
+    goes_on = monitor.rest(delay, directory=directory)
+    if not goes_on:
+        state.write_state(directory, ended)
+    return goes_on
+
+
+def _tell_of_end(store: Store, id: str, ended: state.State, attributes: dict[str, str]) -> None:
+    if ended.oom_killed:
+        note(store.root, "container", "oom", id, attributes)
+    seconds = str(int(ended.finished - ended.started))
+    how = {"exitCode": str(ended.exit_status), "execDuration": seconds}
+    note(store.root, "container", "die", id, {**attributes, **how})
 
 
 def _exited(
@@ -438,7 +618,13 @@ def _record_failure(
     last = state.read_state(directory)
     state.write_state(
         directory,
-        replace(last, exit_status=failure.status, error=failure.error.what, finished=clock() / 1e9),
+        replace(
+            last,
+            status=state.EXITED if last.is_up else last.status,  # up: it was to be started again
+            exit_status=failure.status,
+            error=failure.error.what,
+            finished=clock() / 1e9,
+        ),
     )
 
 

@@ -14,7 +14,11 @@ the kernel and never a guess from a pid.
 | running    | yes       |            | running                                                   |
 | running    | no        | yes        | running, orphaned: its monitor was killed                 |
 | running    | no        | no         | exited, status unknown (255): monitor killed, or reboot   |
+| restarting | yes       |            | restarting: it ended, and its monitor waits before the next run |
+| restarting | no        |            | exited: its monitor was killed while it waited            |
 | exited     |           |            | exited                                                    |
+
+The file `stopped` beside it says that somebody stopped the container: its monitor starts it no more.
 """
 
 from __future__ import annotations
@@ -34,6 +38,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from lamina.spec.config import Healthcheck
+
 KIND = "container"  # of the store's documents
 ENDPOINT = "endpoint"  # the kind of those about a container's networks, whose ids begin with its id
 FORMAT = 1  # of the configuration's JSON
@@ -42,8 +48,9 @@ STATE_FILE = "state.json"
 LOCK_FILE = "lock"
 LOG_FILE = "container.log"
 SOCKET_FILE = "attach.sock"
+STOPPED_FILE = "stopped"
 
-CREATED, RUNNING, EXITED = "created", "running", "exited"
+CREATED, RUNNING, RESTARTING, EXITED = "created", "running", "restarting", "exited"
 
 
 class ContainerNotFound(LaminaError):
@@ -57,6 +64,8 @@ class ContainerConfig(Record):
     rootfs stands on (empty: no layers). `network` is bridge, host, none, `container:ID` or the name of the
     first network that it was made for (`network.endpoints` says in which it is). `volumes` are the
     destinations of anonymous volumes; volume N lives in `volumes/N` of the container's directory.
+    `restart` is a restart policy (`restarts.parse_policy`), which alone may change later; `health` is
+    None without a health check.
     `stop_timeout` in seconds. `log_max_size` in bytes (0: no rotation). `runtime` is what `--runtime` named.
     """
 
@@ -79,6 +88,8 @@ class ContainerConfig(Record):
     log_max_size: int = 0
     log_max_file: int = 1
     runtime: str = ""
+    restart: str = "no"
+    health: Healthcheck | None = None
 
     def to_json(self) -> str:
         """The document's body; `pins` and `image_id` are read by GC and `rmi` too."""
@@ -103,12 +114,26 @@ class ContainerConfig(Record):
             return ContainerConfig(
                 process=ProcessSpec(mounts=mounts, **process),
                 ports=ports,
+                health=_health(document.pop("health", None)),
                 **_tuples(document),
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise LaminaError(
                 f"the container's configuration is damaged: {error}", kind=Kind.INVALID
             ) from error
+
+
+def _health(document: Any) -> Healthcheck | None:
+    if document is None:
+        return None
+    from lamina.spec.config import Healthcheck as Check
+
+    return Check(**_named(document))
+
+
+def event_attributes(config: ContainerConfig, name: str) -> dict[str, str]:
+    """What every event of a container carries, as moby's: its labels, image and name."""
+    return {**dict(config.labels), "image": config.image, "name": name}
 
 
 class State(Record):
@@ -130,12 +155,18 @@ class State(Record):
     oom_killed: bool = False
     ip_address: str = ""
     ports: tuple[PortMapping, ...] = ()
+    restart_count: int = 0
     orphaned: bool = False
 
     @property
     def is_running(self) -> bool:
         """Whether the container's first process is alive."""
         return self.status == RUNNING
+
+    @property
+    def is_up(self) -> bool:
+        """Whether it runs or will soon run again: what Docker calls running."""
+        return self.status in {RUNNING, RESTARTING}
 
 
 def directory_of(root: str, id: str) -> str:
@@ -176,11 +207,13 @@ def read_state(directory: str) -> State:
 def observe(directory: str, *, boot: str) -> State:
     """The state as it is now: what was written, checked against who is alive (table above)."""
     state = read_state(directory)
-    if not state.is_running or is_locked(directory):
+    if not state.is_up or is_locked(directory):
         return state
     again = read_state(directory)  # the monitor may have ended between the two looks
-    if not again.is_running:
+    if not again.is_up:
         return again
+    if not again.is_running:
+        return replace(again, status=EXITED, error="the container's monitor was killed")
     if is_alive(again, boot=boot):
         return replace(again, orphaned=True)
     return replace(
@@ -190,6 +223,20 @@ def observe(directory: str, *, boot: str) -> State:
         finished=_modified(directory),
         error="the container's monitor was killed, or the host was restarted",
     )
+
+
+def mark_stopped(directory: str) -> None:
+    """Let the container's monitor not start it again; nothing if the container has gone."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
+    try:
+        os.close(os.open(f"{directory}/{STOPPED_FILE}", flags, 0o600))
+    except FileNotFoundError:
+        return
+
+
+def is_marked_stopped(directory: str) -> bool:
+    """Whether somebody stopped it since its last start."""
+    return os.path.exists(f"{directory}/{STOPPED_FILE}")
 
 
 def is_alive(state: State, *, boot: str) -> bool:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from lamina.exporter.assemble import Assembled, assemble
 from lamina.exporter.ports import Exported
 from lamina.image.names import set_names
+from lamina.image.told import tell_image
 from lamina.spec.reference import Reference
 
 TYPE_CHECKING = False
@@ -57,6 +58,9 @@ class StoredExport:
     def finalize(self) -> Exported:
         """Set the names, all or none; without names the image is kept as dangling."""
         set_names(self._store, self._names, self._assembled.target)
+        tell_image(self._store, "create", self._assembled.target)
+        tagged = [Reference.parse(name).familiar() for name in self._names]
+        tell_image(self._store, "tag", self._assembled.target, names=tagged)
         return Exported(self._assembled.target.digest, self._assembled.config, self._names)
 
     def discard(self) -> None:

@@ -194,7 +194,7 @@ def run_config_to_json(config: RunConfig) -> dict[str, object]:
     if config.cmd is not None:
         document["Cmd"] = list(config.cmd)
     if config.healthcheck is not None:
-        document["Healthcheck"] = _healthcheck_to_json(config.healthcheck)
+        document["Healthcheck"] = healthcheck_to_json(config.healthcheck)
     if config.volumes:
         document["Volumes"] = {path: {} for path in config.volumes}
     if config.working_dir:
@@ -258,7 +258,8 @@ def _healthcheck(document: dict[str, Any] | None) -> Healthcheck | None:
     )
 
 
-def _healthcheck_to_json(check: Healthcheck) -> dict[str, object]:
+def healthcheck_to_json(check: Healthcheck) -> dict[str, object]:
+    """The object as an image's config has it."""
     document: dict[str, object] = {}
     if check.test:
         document["Test"] = list(check.test)

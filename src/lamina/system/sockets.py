@@ -135,10 +135,12 @@ class Poll:
             self._poll.register(number, mask)
             self._watched[number] = (source, events)
 
-    def wait(self) -> list[tuple[Source, int]]:
-        """Wait until something is ready: (source, READ | WRITE) of each."""
+    def wait(self, seconds: float | None = None) -> list[tuple[Source, int]]:
+        """Wait until something is ready, at most so long: (source, READ | WRITE) of each."""
         found = []
-        for number, mask in self._poll.poll():
+        # rounded up: who waits for a moment should not wake before it
+        limit = None if seconds is None else max(0, int(seconds * 1000) + 1)
+        for number, mask in self._poll.poll(limit):
             ready = (READ if mask & ~select.POLLOUT else 0) | (
                 WRITE if mask & ~select.POLLIN else 0
             )

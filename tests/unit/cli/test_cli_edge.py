@@ -116,7 +116,7 @@ def test_refused_command_says_what_there_is_instead(tmp_path: Path) -> None:
 def test_unknown_verb_of_a_group_lists_those_it_has(tmp_path: Path) -> None:
     world = context(tmp_path)
     assert main(["system", "nosuch"], world) == 125
-    assert "'lamina system' has: df, fsck, info, prune" in output(world.stderr)
+    assert "'lamina system' has: df, events, fsck, info, prune" in output(world.stderr)
 
 
 @pytest.mark.parametrize("argv", [[], ["--help"], ["-h"], ["help"]])

@@ -159,7 +159,7 @@ def test_hostile_bytes_do_not_stop_it(resolver: Resolver) -> None:
 
 
 def by_tcp_when_there_is_room() -> bytes:
-    from lamina.testing.network import wait_until
+    from lamina.testing.waiting import wait_until
 
     found: list[bytes] = []
 
