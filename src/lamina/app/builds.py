@@ -9,7 +9,7 @@ import zlib
 
 from lamina.app import containers
 from lamina.app.history import KIND, MAX_LINE, is_running, log_path, remove
-from lamina.app.run_options import MountRequest, Origin, RunOptions
+from lamina.app.run_options import Origin, RunOptions
 from lamina.app.run_options import configure as configure_container
 from lamina.container import lifecycle
 from lamina.container.names import new_id, new_name
@@ -343,7 +343,7 @@ def enter(
         working_dir=place.cwd,
         user=place.user,
         network={"default": "bridge"}.get(place.network, place.network),
-        mounts=tuple(MountRequest(mount) for mount in place.mounts),
+        mounts=tuple(place.mounts),
         privileged=place.privileged,
         interactive=interactive,
         terminal=terminal,

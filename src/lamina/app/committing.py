@@ -20,6 +20,7 @@ from lamina.spec.descriptor import Descriptor
 from lamina.spec.manifest import Manifest
 from lamina.spec.reference import Reference
 from lamina.start.record import Record, replace
+from lamina.system.userns import enter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def commit(
     UNSUPPORTED (it cannot be paused).
     """
     config = container.config
+    enter()  # owners are those of the user's namespace
     with store.lease("commit"):
         base = find_image(store, config.image_id)
         image = base.config()

@@ -48,7 +48,7 @@ def container_json(container: Container) -> dict[str, object]:
         "Driver": "overlay",
         "Platform": "linux",
         "HostConfig": _host_config(config),
-        "Mounts": _mounts(config, container.directory),
+        "Mounts": _mounts(container),
         "Config": _config(config),
         "NetworkSettings": _network(container, config, state),
     }
@@ -104,7 +104,13 @@ def _host_config(config: ContainerConfig) -> dict[str, object]:
     if process.seccomp:
         options.append(f"seccomp={process.seccomp}")
     return {
-        "Binds": [_bind(mount) for mount in process.mounts if mount.type == "bind"] or None,
+        "Binds": [
+            _bind(m) for m in process.mounts if m.flag == "-v" and "anonymous" not in m.options
+        ]
+        or None,
+        "Mounts": _mount_requests(process.mounts),
+        "Tmpfs": {m.destination: m.mode for m in process.mounts if m.flag == "--tmpfs"} or None,
+        "VolumesFrom": list(config.volumes_from) or None,
         "NetworkMode": config.network,
         "PortBindings": _bindings(config.ports),
         "AutoRemove": config.auto_remove,
@@ -142,31 +148,55 @@ def _log_options(config: ContainerConfig) -> dict[str, str]:
 
 
 def _bind(mount: Mount) -> str:
-    return f"{mount.source}:{mount.destination}" + (":ro" if "ro" in mount.options else "")
+    mode = f":{mount.mode}" if mount.mode else ""
+    return f"{mount.source}:{mount.destination}{mode}"
 
 
-def _mounts(config: ContainerConfig, directory: str) -> list[dict[str, object]]:
-    found: list[dict[str, object]] = [
-        {
-            "Type": mount.type,
-            "Source": mount.source if mount.type == "bind" else "",
-            "Destination": mount.destination,
-            "Mode": ",".join(mount.options),
-            "RW": "ro" not in mount.options,
-        }
-        for mount in config.process.mounts
-    ]
-    for number, destination in enumerate(config.volumes):
-        found.append(
-            {
-                "Type": "volume",
-                "Source": f"{directory}/volumes/{number}",
-                "Destination": destination,
-                "Mode": "",
-                "RW": True,
-            }
-        )
+def _mount_requests(mounts: Sequence[Mount]) -> list[dict[str, object]] | None:
+    """What `--mount` asked for, as Docker's API has it."""
+    found: list[dict[str, object]] = []
+    for mount in mounts:
+        if mount.flag != "--mount":
+            continue
+        is_named = mount.type == "bind" or "anonymous" not in mount.options
+        request: dict[str, object] = {"Type": mount.type, "Target": mount.destination}
+        if mount.type != "tmpfs" and is_named:
+            request["Source"] = mount.source
+        if "ro" in mount.options:
+            request["ReadOnly"] = True
+        found.append(request)
+    return found or None
+
+
+def _mounts(container: Container) -> list[dict[str, object]]:
+    """Docker's list of mounts, which has no `--tmpfs`."""
+    from lamina.container.volumemounts import all_mounts
+
+    found = []
+    for mount in all_mounts(container.config, container.directory):
+        if mount.flag == "--tmpfs":
+            continue
+        document: dict[str, object] = {"Type": mount.type}
+        source, mode, propagation = "", mount.mode, ""
+        if mount.type == "volume":
+            document["Name"] = mount.source
+            source = container.volume_path(mount.source)
+            if mount.flag == "--mount" or (mount.flag and "anonymous" not in mount.options):
+                mode = mode or "z"  # moby, daemon/volumes_unix.go: setBindModeIfNull
+        elif mount.type == "bind":
+            source = mount.source
+            propagation = _propagation(mount)
+        document |= {"Source": source, "Destination": mount.destination}
+        if mount.type == "volume":
+            document["Driver"] = "local"
+        rw = "ro" not in mount.options
+        found.append(document | {"Mode": mode, "RW": rw, "Propagation": propagation})
     return found
+
+
+def _propagation(mount: Mount) -> str:
+    known = ("shared", "rshared", "slave", "rslave", "private")
+    return next((each for each in mount.options if each in known), "rprivate")
 
 
 def _network(container: Container, config: ContainerConfig, state: State) -> dict[str, object]:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from lamina.app.membership import Membership
     from lamina.container.logs import Entry
+    from lamina.container.ports import Mount
     from lamina.events import Emitter
     from lamina.image.view import Image
     from lamina.spec.digest import ChainID, DiffID
@@ -89,8 +90,14 @@ class Container:
 
     @property
     def directory(self) -> str:
-        """Where its state, log and anonymous volumes are."""
+        """Where its state and log are."""
         return state.directory_of(self._store.root, self.id)
+
+    def volume_path(self, name: str) -> str:
+        """Where the files of a volume of its store are."""
+        from lamina.container.volumes import data_of
+
+        return data_of(self._store.root, name)
 
     @property
     def log_path(self) -> str:
@@ -329,8 +336,21 @@ class Container:
         old, self.name = self.name, chosen
         self.tell("rename", oldName=f"/{old}")
 
-    def remove(self, *, force: bool = False) -> None:
-        """Delete it, with its log and anonymous volumes.
+    def fill_volumes(self) -> None:
+        """Give its empty volumes what the image has there, as its first start would.
+
+        Raises LaminaError of kind CONFLICT if it is being started or removed.
+        """
+        from lamina.container.rootfs import Rootfs
+
+        lock, self._lock = self._lock, None
+        if lock is not None:  # a container just created: nobody else knows of it
+            os.close(lock)
+        with Rootfs(self._store, self.id, self.config, visible=True):
+            pass
+
+    def remove(self, *, force: bool = False, volumes: bool = False) -> None:
+        """Delete it, with its log; with `volumes`, its anonymous ones too.
 
         Raises LaminaError of kind CONFLICT if it runs and `force` is False.
         """
@@ -341,6 +361,7 @@ class Container:
             force=force,
             boot=state.boot_id(),
             runtime=self._runtime(),
+            volumes=volumes,
         )
 
     def exec(
@@ -440,6 +461,7 @@ def create(
             origin=Origin(image, str(found.id), ""),
             id=id,
             host_name=os.uname().nodename,
+            inherited=_inherited(store, options.volumes_from),
         )
         _check_name_free(store, name)
         merged, requests = _with_networks(store, merged, options)
@@ -450,7 +472,11 @@ def create(
             merged,
             chain=str(chain) if chain is not None else "",
             runtime=host.runtime,
-            process=replace(merged.process, architecture=config.platform.architecture),
+            process=replace(
+                merged.process,
+                architecture=config.platform.architecture,
+                mounts=_with_names(merged.process.mounts, random),
+            ),
         )
         with _Joining(store, id, requests):
             while True:
@@ -518,6 +544,32 @@ class _Joining:
                     self._store.documents.delete(state.ENDPOINT, endpoint.id)
         finally:
             self._lock.__exit__(None, None, None)
+
+
+def _inherited(store: Store, texts: Sequence[str]) -> list[Mount]:
+    """The mounts of other containers that `--volumes-from` names."""
+    if not texts:
+        return []
+    from lamina.container.volumemounts import inherited
+
+    found: list[Mount] = []
+    for text in texts:
+        name, _, mode = text.partition(":")
+        other = find(store, name)
+        found += inherited(other.config, other.directory, mode=mode)
+    return found
+
+
+def _with_names(mounts: tuple[Mount, ...], random: Callable[[int], bytes]) -> tuple[Mount, ...]:
+    """The mounts; volumes without a name have one that is made up."""
+    if not any(mount.type == "volume" and not mount.source for mount in mounts):
+        return mounts
+    return tuple(
+        replace(mount, source=new_id(random), options=("anonymous", *mount.options))
+        if mount.type == "volume" and not mount.source
+        else mount
+        for mount in mounts
+    )
 
 
 def _unpacked(store: Store, diff_ids: Sequence[DiffID], *, work: Work) -> ChainID | None:

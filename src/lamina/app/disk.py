@@ -12,6 +12,8 @@ import os
 from lamina.app.containers import find, list_containers
 from lamina.app.images import collect_garbage, created_of
 from lamina.app.removing import forget, image_users, users_of
+from lamina.app.volumes import list_volumes
+from lamina.container import volumes
 from lamina.container.lifecycle import remove_stray
 from lamina.errors import Kind, LaminaError
 from lamina.events import silent
@@ -60,11 +62,19 @@ class ImageUse(Record):
 
 
 class ContainerUse(Record):
-    """A container and the bytes of its files, log and anonymous volumes."""
+    """A container and the bytes of its files and log."""
 
     container: Container
     size: int
     is_running: bool
+
+
+class VolumeBytes(Record):
+    """A volume, how many containers have it, and the bytes of its files."""
+
+    name: str
+    links: int
+    size: int
 
 
 class DiskUsage(Record):
@@ -73,6 +83,7 @@ class DiskUsage(Record):
     rows: tuple[Row, ...]
     images: tuple[ImageUse, ...]
     containers: tuple[ContainerUse, ...]
+    volumes: tuple[VolumeBytes, ...]
     cache: CacheUsage
     total: int
 
@@ -118,12 +129,15 @@ def disk_usage(store: Store) -> DiskUsage:
         sizes = {**parts.blobs, **parts.snapshots}
         images, image_parts, active_parts = _images(store, sizes)
         containers, container_parts = _containers(store, parts.containers, parts.snapshots)
+        volumes = _volumes(store, parts.volumes)
         cache = cache_usage(store, parts)
     image_bytes = sum(sizes.get(name, 0) for name in image_parts)
     active_bytes = sum(sizes.get(name, 0) for name in active_parts)
     container_bytes = sum(use.size for use in containers)
     known_containers = {use.container.id for use in containers}
     strays = sum(size for id, size in parts.containers.items() if id not in known_containers)
+    volume_bytes = sum(use.size for use in volumes)
+    strays += sum(parts.volumes.values()) - volume_bytes
     held = image_parts | container_parts
     layers = sum(size for name, size in sizes.items() if name not in held)
     cache_bytes = layers + sum(parts.mounts.values())
@@ -143,11 +157,17 @@ def disk_usage(store: Store) -> DiskUsage:
             container_bytes,
             stopped,
         ),
-        Row("Local Volumes", 0, 0, 0, 0),
+        Row(
+            "Local Volumes",
+            len(volumes),
+            sum(use.links > 0 for use in volumes),
+            volume_bytes,
+            sum(use.size for use in volumes if not use.links),
+        ),
         Row("Build Cache", len(cache.entries), 0, cache_bytes, cache_bytes),
         Row("Records", 1, 1, parts.other + strays, 0),
     )
-    return DiskUsage(rows, tuple(images), tuple(containers), cache, parts.total)
+    return DiskUsage(rows, tuple(images), tuple(containers), volumes, cache, parts.total)
 
 
 def _images(store: LocalStore, sizes: dict[str, int]) -> tuple[list[ImageUse], set[str], set[str]]:
@@ -196,6 +216,13 @@ def _containers(
     return uses, {use.container.id for use in uses} & snapshots.keys()
 
 
+def _volumes(store: LocalStore, sizes: dict[str, int]) -> tuple[VolumeBytes, ...]:
+    return tuple(
+        VolumeBytes(use.volume.name, len(use.containers), sizes.get(use.volume.name, 0))
+        for use in list_volumes(store)
+    )
+
+
 # Removing -----------------------------------------------------------------------------------------
 
 
@@ -223,6 +250,28 @@ def prune_containers(store: Store, host: Host, *, wanted: PruneFilter) -> Pruned
         freed += size
         gone.append(container.id)
     return Pruned(tuple(gone), freed + _remove_strays(store))
+
+
+def prune_volumes(store: Store, *, all_unused: bool, wanted: PruneFilter) -> Pruned:
+    """Remove the anonymous volumes, or `all_unused` ones, that no container has."""
+    gone: list[str] = []
+    freed = 0
+    for use in list_volumes(store):
+        volume = use.volume
+        if use.containers or not (all_unused or volume.is_anonymous):
+            continue
+        if not wanted.takes(volume.created, dict(volume.labels)):
+            continue
+        size = tree_bytes(volumes.directory_of(store.root, volume.name))
+        try:
+            volumes.remove(store, volume.name)
+        except LaminaError as error:
+            if error.kind in {Kind.NOT_FOUND, Kind.CONFLICT}:
+                continue  # removed, or given to a container, meanwhile
+            raise
+        freed += size
+        gone.append(volume.name)
+    return Pruned(tuple(gone), freed + volumes.remove_rubbish(store))
 
 
 def _remove_strays(store: LocalStore) -> int:

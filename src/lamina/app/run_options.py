@@ -21,13 +21,6 @@ if TYPE_CHECKING:
 DEFAULT_SHM_SIZE = 64 << 20  # moby, daemon/config: DefaultShmSize
 
 
-class MountRequest(Record):
-    """One mount that was asked for. `volume`: an anonymous one, `mount` has only a destination."""
-
-    mount: Mount
-    volume: bool = False
-
-
 class NetworkRequest(Record):
     """A network that a container is to be in, by name or id, and what it asks for there; texts."""
 
@@ -44,6 +37,8 @@ class RunOptions(Record):
     `entrypoint` `("",)` resets the image's. `env` later settings win. `memory` and `shm_size` in
     bytes, `stop_timeout` in seconds. `expose` are `8000/tcp` texts, `sysctls` and `labels` pairs. `network` is
     bridge, host, none, `container:NAME`, or the first of `networks`, which the default network need not be in.
+    `mounts` may be of type `volume` (`container.volumemounts`), without a source for an anonymous
+    one. `volumes_from` are `CONTAINER[:ro]` texts.
     """
 
     command: tuple[str, ...] = ()
@@ -55,7 +50,8 @@ class RunOptions(Record):
     groups: tuple[str, ...] = ()
     hostname: str = ""
     labels: tuple[tuple[str, str], ...] = ()
-    mounts: tuple[MountRequest, ...] = ()
+    mounts: tuple[Mount, ...] = ()
+    volumes_from: tuple[str, ...] = ()
     network: str = "bridge"
     networks: tuple[NetworkRequest, ...] = ()
     ports: tuple[PortMapping, ...] = ()
@@ -99,11 +95,18 @@ class Origin(Record):
 
 
 def configure(
-    options: RunOptions, image: RunConfig, *, origin: Origin, id: str, host_name: str
+    options: RunOptions,
+    image: RunConfig,
+    *,
+    origin: Origin,
+    id: str,
+    host_name: str,
+    inherited: Sequence[Mount] = (),
 ) -> ContainerConfig:
     """The container's configuration: the options, and the image's defaults where they are silent.
 
-    `host_name` is the host's own, used with the host's network.
+    `host_name` is the host's own, used with the host's network. `inherited` are the mounts of
+    `volumes_from`.
 
     Raises LaminaError of kind USAGE if nothing is left to run or the options contradict.
     """
@@ -112,7 +115,7 @@ def configure(
     entrypoint, cmd = _command(options, image)
     stop_signal = options.stop_signal or image.stop_signal or "SIGTERM"
     signal_number(stop_signal)
-    mounts, volumes = combine(options.mounts, image.volumes)
+    mounts, volumes = combine(options.mounts, image.volumes, inherited)
     exposed = _exposed(options, image)
     labels = {**dict(image.labels), **dict(options.labels)}
     default_hostname = host_name if options.network == "host" else id[:12]
@@ -134,6 +137,7 @@ def configure(
         ports=_ports(options, exposed),
         exposed=exposed,
         volumes=volumes,
+        volumes_from=options.volumes_from,
         stdin_open=options.interactive,
         auto_remove=options.auto_remove,
         stop_signal=stop_signal,
@@ -258,27 +262,24 @@ def _ports(options: RunOptions, exposed: Sequence[str]) -> tuple[PortMapping, ..
 
 
 def combine(
-    requests: Sequence[MountRequest], image_volumes: Sequence[str]
+    requests: Sequence[Mount], image_volumes: Sequence[str], inherited: Sequence[Mount] = ()
 ) -> tuple[tuple[Mount, ...], tuple[str, ...]]:
-    """(mounts, destinations of anonymous volumes); an image's volume gives way to a request.
+    """(mounts, destinations that the image or `-v` without a source wants volumes at).
 
-    Raises LaminaError of kind USAGE if two requests share a destination.
+    A request takes the place of what is inherited; a wanted volume gives way to both. Anonymous
+    volumes have no source yet. Raises LaminaError of kind USAGE if two requests share a destination.
     """
-    mounts: list[Mount] = []
-    volumes: list[str] = []
-    seen: set[str] = set()
-    for request in requests:
-        destination = request.mount.destination
-        if destination in seen:
-            raise LaminaError(f"Duplicate mount point: {destination}", kind=Kind.USAGE)
-        seen.add(destination)
-        if request.volume:
-            volumes.append(destination)
-        else:
-            mounts.append(request.mount)
+    wanted = {m.destination: m for m in requests if m.flag == "-v" and not m.source}
     for path in image_volumes:
         destination = "/" + posixpath.normpath(f"/{path}").lstrip("/")
-        if destination not in seen and destination != "/":
-            seen.add(destination)
-            volumes.append(destination)
-    return tuple(mounts), tuple(volumes)
+        if destination != "/":
+            wanted.setdefault(destination, Mount(destination, "volume"))
+    asked: dict[str, Mount] = {}
+    for mount in requests:
+        if mount.flag == "-v" and not mount.source:
+            continue
+        if mount.destination in asked:
+            raise LaminaError(f"Duplicate mount point: {mount.destination}", kind=Kind.USAGE)
+        asked[mount.destination] = mount
+    chosen = {**wanted, **{m.destination: m for m in inherited}, **asked}
+    return tuple(chosen.values()), tuple(wanted)

@@ -9,7 +9,6 @@ from lamina.errors import Kind, LaminaError
 
 _ONE_HOST = "lamina runs containers on this host only"
 _NO_BUILDERS = "lamina builds in the command itself: there are no builders to choose from"
-_NO_VOLUMES = "'lamina run -v /HOST:/CONTAINER' mounts a directory"
 
 # A command, or a group and a verb, and what there is instead.
 INSTEAD = {
@@ -24,7 +23,6 @@ INSTEAD = {
     "context": "there is no daemon to talk to: --root and LAMINA_ROOT choose a store",
     "plugin": "",
     "trust": "a name with a digest, NAME@sha256:..., is checked against it",
-    "volume": _NO_VOLUMES,
     "config": _ONE_HOST,
     "node": _ONE_HOST,
     "secret": "'lamina build --secret' gives a secret to RUN steps",
@@ -55,6 +53,7 @@ INSTEAD = {
     "buildx stop": _NO_BUILDERS,
     "buildx use": _NO_BUILDERS,
     "buildx version": "'lamina version' prints lamina's",
+    "volume update": _ONE_HOST,
     "system dial-stdio": "there is no daemon to talk to",
 }
 _OF_CONTAINERS = frozenset({"attach", "stats", "update"})

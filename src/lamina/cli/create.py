@@ -26,5 +26,11 @@ def run(args: argparse.Namespace, context: Context) -> int:
     if not args.rest:
         raise LaminaError("'lamina create' requires at least 1 argument", kind=Kind.USAGE)
     container = create_container(args, run_options(args, context), context)
+    if any(mount.type == "volume" for mount in container.config.process.mounts):
+        try:
+            container.fill_volumes()
+        except BaseException:
+            container.remove(volumes=True)
+            raise
     context.print(container.id)
     return 0

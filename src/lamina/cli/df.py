@@ -67,7 +67,7 @@ def _verbose(usage: DiskUsage, context: Context) -> list[str]:
     containers = []
     for use in usage.containers:
         container, state = use.container, use.container.state()
-        volumes = str(len(container.config.volumes))
+        volumes = str(sum(m.type == "volume" for m in container.config.process.mounts))
         containers.append(
             [
                 container.id[:12],
@@ -95,7 +95,10 @@ def _verbose(usage: DiskUsage, context: Context) -> list[str]:
         "\nContainers space usage:\n",
         table(_titles(container_headers), containers),
         "\nLocal Volumes space usage:\n",
-        table(_titles("VOLUME_NAME LINKS SIZE"), []),
+        table(
+            _titles("VOLUME_NAME LINKS SIZE"),
+            [[use.name, str(use.links), human_size(use.size)] for use in usage.volumes],
+        ),
         f"\nBuild cache usage: {human_size(usage.cache.bytes)}\n",
         table(_titles(cache_headers), cache),
         f"\nTotal: {human_size(usage.total)} on disk",

@@ -25,6 +25,7 @@ GROUPS = {
     "network": "manage networks",
     "registry": "serve registries, look after their data",
     "system": "manage the store",
+    "volume": "manage volumes",
 }
 _WIDTH = 100
 _COLUMN = 32  # where the texts of a command's flags begin at most

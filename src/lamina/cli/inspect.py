@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Print details of images, containers and networks as JSON."""
+"""Print details of images, containers, volumes and networks as JSON."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from lamina.cli.inspection import (
     image_document,
     network_document,
     show,
+    volume_document,
 )
 from lamina.errors import Kind, LaminaError
 
@@ -22,12 +23,12 @@ if TYPE_CHECKING:
     from lamina.cli.context import Context
 
 USAGE = "[OPTIONS] NAME|ID [NAME|ID...]"
-_TYPES = ("container", "image", "network")
+_TYPES = ("container", "image", "volume", "network")
 
 
 def configure(parser: Parser) -> None:
     add_format(parser)
-    parser.add_argument("--type", default="", help="only this kind: container, image or network")
+    parser.add_argument("--type", default="", help=f"only this kind: {', '.join(_TYPES)}")
     add_size(parser, help="for containers: add SizeRw and SizeRootFs")
     add_platform(parser, help="of an image for several, this one")
     parser.add_argument("names", nargs="+", metavar="NAME|ID")
@@ -40,9 +41,11 @@ def run(args: argparse.Namespace, context: Context) -> int:
 
 
 def _document(name: str, args: argparse.Namespace, context: Context) -> dict[str, object]:
-    """A container of this name, else an image, else a network; `--type` says which of them is meant."""
+    """A container of this name, else an image, a network or a volume; `--type` says which is meant."""
     if args.type == "network":
         return network_document(name, context)
+    if args.type == "volume":
+        return volume_document(name, context)
     if args.type == "container" or (
         not args.type and context.store().documents.find("container", name)
     ):
@@ -58,6 +61,11 @@ def _document(name: str, args: argparse.Namespace, context: Context) -> dict[str
         network = _network(name, context)
         if network is not None:
             return network
+        try:
+            return volume_document(name, context)
+        except LaminaError as other:
+            if other.kind is not Kind.NOT_FOUND:
+                raise
         # a name that is no reference can still have been meant as a container's
         raise LaminaError(
             f"No such object: {name}",

@@ -97,3 +97,15 @@ def container_document(name: str, context: Context, *, size: bool = False) -> Do
         image = find_image(store, str(document["Image"]))
         document |= {"SizeRw": written, "SizeRootFs": written + image.size}
     return document
+
+
+def volume_document(name: str, context: Context) -> Document:
+    """The volume.
+
+    Raises:
+        LaminaError: as `lamina.container.volumes.find`.
+    """
+    from lamina.app.volumes import volume_json
+    from lamina.container.volumes import find
+
+    return volume_json(context.store(), find(context.store(), name))

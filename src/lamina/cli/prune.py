@@ -21,6 +21,7 @@ CONTAINERS = "Deleted Containers:"  # the headings of `show`
 NETWORKS = "Deleted Networks:"
 IMAGES = "Deleted Images:"
 CACHE = "Deleted build cache objects:"
+VOLUMES = "Deleted Volumes:"
 
 
 def add_flags(parser: Parser, *, filters: str) -> None:

@@ -30,6 +30,7 @@ HEADERS = {
     "Names": "NAMES",
     "Labels": "LABELS",
     "Mounts": "MOUNTS",
+    "LocalVolumes": "LOCAL VOLUMES",
     "Networks": "NETWORKS",
 }
 _DEFAULT = ("ID", "Image", "Command", "RunningFor", "Status", "Ports", "Names")
@@ -81,7 +82,7 @@ def _row(
     is_paused = state.is_running and container.is_paused
     command = " ".join(config.process.argv)
     shows_size = args.size or "Size" in (args.format or "")
-    mounts = [mount.source or mount.destination for mount in config.process.mounts]
+    mounts = [mount.source for mount in config.process.mounts if mount.type != "tmpfs"]
     return {
         "ID": container.id if args.no_trunc else container.id[:12],
         "Image": config.image,
@@ -95,6 +96,7 @@ def _row(
         "Names": container.name,
         "Labels": ",".join(f"{name}={value}" for name, value in config.labels),
         "Mounts": ",".join(mounts if args.no_trunc else [_shortened(m, 15) for m in mounts]),
+        "LocalVolumes": str(sum(mount.type == "volume" for mount in config.process.mounts)),
         "Networks": _networks(container, args.format or ""),
     }
 
@@ -190,6 +192,11 @@ def _filter(text: str, context: Context) -> Callable[[Container, State], bool]:
             return lambda container, _: any(
                 value == member.name or member.endpoint.network.startswith(value)
                 for member in container.memberships()
+            )
+        case "volume":
+            return lambda container, _: any(
+                value in {mount.source, mount.destination}
+                for mount in container.config.process.mounts
             )
         case "publish" | "expose":
             port = value if "/" in value else f"{value}/tcp"

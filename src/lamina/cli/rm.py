@@ -16,9 +16,7 @@ USAGE = "[OPTIONS] CONTAINER [CONTAINER...]"
 
 def configure(parser: Parser) -> None:
     parser.switch("-f", "--force", help="kill it first if it runs; no error if it is not there")
-    parser.switch(
-        "-v", "--volumes", help="anonymous volumes too (they always go with their container)"
-    )
+    parser.switch("-v", "--volumes", help="anonymous volumes too")
     parser.refuse("-l", "--link", why="there are no links")
     parser.add_argument("containers", nargs="+", metavar="CONTAINER")
 
@@ -40,6 +38,6 @@ def run(args: argparse.Namespace, context: Context) -> int:
                 names.append(name)
 
     def remove(container: Container) -> None:
-        container.remove(force=args.force)
+        container.remove(force=args.force, volumes=args.volumes)
 
     return each(names, context, remove)

@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Sequence
 
-    from lamina.app.run_options import MountRequest, NetworkRequest
+    from lamina.app.run_options import NetworkRequest
     from lamina.cli.arguments import Parser
     from lamina.cli.context import Context
+    from lamina.container.ports import Mount
     from lamina.spec.config import Healthcheck
 
 _DAEMON = "lamina has no daemon that could do it"
@@ -89,8 +90,14 @@ def _add_network(parser: Parser) -> None:
 
 
 def _add_storage(parser: Parser) -> None:
-    _many(parser, "-v", "--volume", help="bind mount: /HOST:/CONTAINER[:ro]", metavar="VOLUME")
-    _many(parser, "--mount", help="type=bind|tmpfs|volume,src=...,dst=...", metavar="MOUNT")
+    _many(
+        parser, "-v", "--volume", help="mount: [/HOST:|NAME:]/CONTAINER[:ro,...]", metavar="VOLUME"
+    )
+    _many(parser, "--mount", help="type=volume|bind|tmpfs,src=...,dst=...", metavar="MOUNT")
+    _many(parser, "--volumes-from", help="mounts of CONTAINER[:ro]", metavar="CONTAINER")
+    parser.add_argument(
+        "--volume-driver", default="local", choices=("local", ""), help="only local"
+    )
     _many(parser, "--tmpfs", help="tmpfs: /PATH[:OPTIONS]", metavar="TMPFS")
     parser.switch("--read-only", help="root file system read-only")
     parser.add_argument("--shm-size", default="", help="size of /dev/shm")
@@ -146,12 +153,11 @@ def _health(args: argparse.Namespace) -> Healthcheck | None:
 def _add_refused(parser: Parser) -> None:
     parser.refuse("--init", why="run an init of the image's own (tini, dumb-init)")
     parser.refuse("-a", "--attach", why="use -d, or neither and redirect")
-    parser.refuse("--volumes-from", why="give the same -v flags again")
     parser.refuse("--link", why="containers of one `lamina network` find one another by name")
     parser.refuse("--link-local-ip", why=_LATER)
     parser.refuse("--device", "--device-cgroup-rule", "--gpus", why="use --privileged")
     parser.refuse("--pid", "--ipc", "--uts", "--userns", "--cgroupns", why=_LATER)
-    parser.refuse("--cgroup-parent", "--annotation", "--volume-driver", why=_LATER)
+    parser.refuse("--cgroup-parent", "--annotation", why=_LATER)
     parser.refuse("-c", "--cpu-shares", "--cpu-period", "--cpu-quota", why="use --cpus")
     parser.refuse("--cpuset-cpus", "--cpuset-mems", "--blkio-weight", why=_LATER)
     parser.refuse("--memory-reservation", "--memory-swap", why="use --memory")
@@ -176,6 +182,7 @@ def run_options(args: argparse.Namespace, context: Context) -> RunOptions:
         hostname=args.hostname,
         labels=_labels(args.label, args.label_file, context),
         mounts=_mounts(args, context),
+        volumes_from=_volumes_from(args.volumes_from),
         network=network,
         networks=networks,
         ports=tuple(port for text in args.publish for port in parse_publish(text)),
@@ -222,7 +229,7 @@ def _networks(args: argparse.Namespace) -> tuple[str, tuple[NetworkRequest, ...]
     return read_networks(args)
 
 
-def _mounts(args: argparse.Namespace, context: Context) -> tuple[MountRequest, ...]:
+def _mounts(args: argparse.Namespace, context: Context) -> tuple[Mount, ...]:
     """What is to be mounted; the module that reads it is loaded only if something is."""
     if not (args.volume or args.mount or args.tmpfs):
         return ()
@@ -234,6 +241,14 @@ def _mounts(args: argparse.Namespace, context: Context) -> tuple[MountRequest, .
         *(parse_mount(text, resolve=resolve) for text in args.mount),
         *(parse_tmpfs(text) for text in args.tmpfs),
     )
+
+
+def _volumes_from(texts: Sequence[str]) -> tuple[str, ...]:
+    if not texts:
+        return ()
+    from lamina.cli.mount_flags import parse_volumes_from
+
+    return tuple(parse_volumes_from(text) for text in texts)
 
 
 def environment(

@@ -1,16 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Remove unused data: stopped containers, networks, images and build cache."""
+"""Remove unused data: stopped containers, networks, images, build cache and volumes."""
 
 from __future__ import annotations
 
 from lamina.app.containers import Host
-from lamina.app.disk import Pruned, prune_cache, prune_containers, prune_images
+from lamina.app.disk import (
+    Pruned,
+    prune_cache,
+    prune_containers,
+    prune_images,
+    prune_volumes,
+)
 from lamina.app.networks import prune as prune_networks
 from lamina.cli.prune import (
     CACHE,
     CONTAINERS,
     IMAGES,
     NETWORKS,
+    VOLUMES,
     add_flags,
     confirmed,
     parse_filters,
@@ -31,7 +38,7 @@ USAGE = "[OPTIONS]"
 
 def configure(parser: Parser) -> None:
     parser.switch("-a", "--all", help="all unused images and all build cache, not only dangling")
-    parser.switch("--volumes", help="anonymous volumes too (they always go with their container)")
+    parser.switch("--volumes", help="anonymous volumes too")
     add_flags(parser, filters="what matches: until=, label=, label!=")
 
 
@@ -57,6 +64,8 @@ def run(args: argparse.Namespace, context: Context) -> int:
     if not (wanted.labels or wanted.without):  # cache has no labels: none of it matches
         limits = Limits(unused_since=wanted.until, dangling_only=not args.all)
         pruned.append((CACHE, prune_cache(store, limits, emit=emit)))
+    if args.volumes:
+        pruned.insert(1, (VOLUMES, prune_volumes(store, all_unused=False, wanted=wanted)))
     show(pruned, context)
     return 0
 

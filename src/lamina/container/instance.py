@@ -31,7 +31,7 @@ from lamina.start.lowlevel import signal
 from lamina.start.record import Record, replace
 from lamina.system import mounts
 from lamina.system import process as processes
-from lamina.system.paths import open_in_root, realpath_in_root, unlink_if_there
+from lamina.system.paths import realpath_in_root, unlink_if_there
 from lamina.system.programs import run_program
 from lamina.system.removal import remove_tree as remove_whole_tree
 from lamina.system.sockets import listen
@@ -166,7 +166,7 @@ class Instance:
             check_limits(self._config.process, runtime)
             rootfs = self._mount()
             process = self._connect(self._config.process)
-            process = replace(process, mounts=process.mounts + self._volumes(rootfs))
+            process = replace(process, mounts=self._mounts(rootfs))
             self._write_bundle(process, runtime, rootfs)
             return self._run(runtime, size=size)
         except LaminaError as error:
@@ -224,16 +224,22 @@ class Instance:
         self._undo.callback(networking.close)
         return networking.connect(process)
 
-    def _volumes(self, rootfs: str) -> tuple[Mount, ...]:
-        """The anonymous volumes; new ones start with what the image has there."""
-        found: list[Mount] = []
-        guard = () if self._config.process.privileged else ("nodev",)
-        for number, destination in enumerate(self._config.volumes):
-            source = f"{self._directory}/volumes/{number}"
-            if not os.path.isdir(source):
-                fill_volume(rootfs, destination, source)
-            found.append(Mount(destination, "bind", source, ("rbind", "rprivate", *guard)))
-        return tuple(found)
+    def _mounts(self, rootfs: str) -> tuple[Mount, ...]:
+        """What the runtime is to mount: binds in the place of volumes."""
+        if not (
+            self._config.volumes or any(m.type == "volume" for m in self._config.process.mounts)
+        ):
+            return self._config.process.mounts
+        from lamina.container.volumemounts import VolumeMounts, all_mounts
+
+        volumes = VolumeMounts(
+            self._store,
+            rootfs,
+            directory=self._directory,
+            devices=self._config.process.privileged,
+        )
+        self._undo.callback(volumes.close)
+        return volumes.binds(all_mounts(self._config, self._directory))
 
     def _write_bundle(self, process: ProcessSpec, runtime: Runtime, rootfs: str) -> None:
         for mount in process.mounts:
@@ -380,53 +386,6 @@ def _make_directory(name: bytes, parent: int) -> None:
     except FileExistsError:
         return
     os.chmod(name, 0o755, dir_fd=parent)  # noqa: S103  # Docker's mode, whatever the umask
-
-
-def fill_volume(rootfs: str, destination: str, target: str) -> None:
-    """Make an anonymous volume with a copy of the image's directory, owners and all.
-
-    It appears under its name only when complete.
-    """
-    aside = f"{target}.new"
-    remove_tree(aside)
-    os.makedirs(aside, mode=0o755)
-    root_fd = os.open(rootfs, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        source = _open_directory(root_fd, os.fsencode(destination))
-        if source is not None:
-            try:
-                _copy_tree(source, aside)
-            finally:
-                os.close(source)
-    finally:
-        os.close(root_fd)
-    os.rename(aside, target)
-
-
-def _open_directory(root_fd: int, path: bytes) -> int | None:
-    try:
-        return open_in_root(root_fd, path, os.O_RDONLY | os.O_DIRECTORY)
-    except LaminaError as error:
-        if error.kind in {Kind.NOT_FOUND, Kind.INVALID}:
-            return None
-        raise
-
-
-def _copy_tree(source: int, target: str) -> None:
-    """Copy with `cp -a`: hard links, owners, modes, xattrs, special files."""
-    import subprocess
-
-    done = subprocess.run(
-        ["cp", "-a", "--", f"/proc/self/fd/{source}/.", target],
-        pass_fds=(source,),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        check=False,
-    )
-    if done.returncode != 0:
-        reason = done.stderr.decode("utf-8", "replace").strip().splitlines()
-        raise LaminaError(f"filling a volume from the image: {reason[-1] if reason else '?'}")
 
 
 def _open_peer(master: int) -> int:
@@ -651,7 +610,13 @@ def signal_number(text: str) -> int:
 def start_failure(message: str, *, doing: str = "cannot start the container") -> StartFailed:
     """What a runtime said (crun's and runc's words), with Docker's exit status for it."""
     status = command_status(message)
-    error = LaminaError(f"{doing}: {message}")
+    is_mount = message.startswith("mount") or "to rootfs at" in message  # crun's and runc's words
+    error = LaminaError(
+        f"{doing}: {message}",
+        hint="a directory is mounted on a file, or a file on a directory: look at both"
+        if is_mount and "not a directory" in message.lower()
+        else "",
+    )
     return StartFailed(error, FAILED if status is None else status)
 
 

@@ -56,7 +56,7 @@ def create(
     document = Document(kind=KIND, id=id, name=name, body=config.to_json(), created=created)
     lock = _claim(directory)
     try:
-        _record(store, document, chain)
+        _record(store, document, config, chain)
     except BaseException:
         instance.remove_tree(directory)
         os.close(lock)
@@ -78,7 +78,9 @@ def _claim(directory: str) -> int:
             return lock
 
 
-def _record(store: Store, document: Document, chain: ChainID | None) -> None:
+def _record(
+    store: Store, document: Document, config: ContainerConfig, chain: ChainID | None
+) -> None:
     try:
         store.documents.insert(document)
     except LaminaError as error:
@@ -87,8 +89,12 @@ def _record(store: Store, document: Document, chain: ChainID | None) -> None:
         raise name_conflict(store, document.name) from error
     try:
         store.snapshots.prepare(document.id, chain)
+        if any(mount.type == "volume" for mount in config.process.mounts):
+            from lamina.container.volumemounts import make_volumes
+
+            make_volumes(store, config.process.mounts)
     except BaseException:
-        delete(store, document.id)
+        delete(store, document.id, volumes=True)
         raise
 
 
@@ -442,8 +448,18 @@ def restarting(id: str) -> LaminaError:
     )
 
 
-def remove(store: Store, id: str, *, name: str, force: bool, boot: str, runtime: str = "") -> None:
-    """Delete a container that does not run; with `force`, kill it first.
+def remove(
+    store: Store,
+    id: str,
+    *,
+    name: str,
+    force: bool,
+    boot: str,
+    runtime: str = "",
+    volumes: bool = False,
+) -> None:
+    """Delete a container that does not run; with `force`, kill it first. With `volumes`, or if it
+    was to be removed when it ended, its anonymous volumes go too.
 
     Whatever a killed monitor left (processes, cgroup, runtime state, address, firewall rules) goes
     too. Raises LaminaError of kind CONFLICT if it runs and `force` is False.
@@ -451,7 +467,7 @@ def remove(store: Store, id: str, *, name: str, force: bool, boot: str, runtime:
     document = store.documents.get(KIND, id)
     directory = state.directory_of(store.root, id)
     if not os.path.isdir(directory):  # a create or a delete was interrupted
-        delete(store, id)
+        delete(store, id, volumes=volumes)
         return
     found = _observed_for_removal(directory, boot=boot, force=force)
     if found.is_up:
@@ -466,7 +482,7 @@ def remove(store: Store, id: str, *, name: str, force: bool, boot: str, runtime:
     try:
         lock = state.acquire(directory)
     except state.ContainerNotFound:  # --rm was faster
-        delete(store, id)
+        delete(store, id, volumes=volumes)
         return
     if lock is None:
         raise LaminaError(
@@ -475,7 +491,7 @@ def remove(store: Store, id: str, *, name: str, force: bool, boot: str, runtime:
     try:
         instance.clean_up(store, id, directory=directory, runtime=runtime)
         attributes = _attributes(document) if document is not None else {"name": name}
-        delete(store, id)
+        delete(store, id, volumes=volumes)
         note(store.root, "container", "destroy", id, attributes)
     finally:
         os.close(lock)
@@ -490,8 +506,9 @@ def _observed_for_removal(directory: str, *, boot: str, force: bool) -> State:
         return State()
 
 
-def delete(store: Store, id: str) -> None:
-    """Forget a container that does not run: snapshot, directory, networks, record, in this order.
+def delete(store: Store, id: str, *, volumes: bool = False) -> None:
+    """Forget a container that does not run: snapshot, directory, anonymous volumes (if they are to
+    go), networks, record, in this order.
 
     The record goes last, so that an interrupted delete can be repeated. Idempotent.
     """
@@ -502,7 +519,24 @@ def delete(store: Store, id: str) -> None:
     instance.remove_tree(state.directory_of(store.root, id))
     for endpoint in store.documents.find(state.ENDPOINT, f"{id}:"):
         store.documents.delete(state.ENDPOINT, endpoint.id)
+    _remove_volumes(store, id, wanted=volumes)
     store.documents.delete(KIND, id)
+
+
+def _remove_volumes(store: Store, id: str, *, wanted: bool) -> None:
+    """Remove the container's anonymous volumes, if `wanted` or its `--rm` promised it."""
+    document = store.documents.get(KIND, id)
+    if document is None or '"anonymous"' not in document.body:
+        return
+    from lamina.container.state import ContainerConfig
+    from lamina.container.volumemounts import remove_anonymous
+
+    try:
+        config = ContainerConfig.parse(document.body)
+    except LaminaError:  # damaged: `volume prune` removes them
+        return
+    if wanted or config.auto_remove:
+        remove_anonymous(store, config.process.mounts, container=id)
 
 
 def remove_stray(store: Store, id: str) -> int:

@@ -19,13 +19,17 @@ else:
 class Mount(Record):
     """A mount into the container: `type` is `bind` or `tmpfs`; paths absolute.
 
-    `options` are runtime mount options (`ro`, `rbind`, `size=64m`).
+    `options` are runtime mount options (`ro`, `rbind`, `size=64m`). A container's record also has
+    mounts of type `volume` (`container.volumemounts`). `flag` is the flag that asked for it (`-v`,
+    `--mount`, `--tmpfs`; empty: the image, or another container), `mode` its mode as it was written.
     """
 
     destination: str
     type: str
     source: str = ""
     options: tuple[str, ...] = ()
+    flag: str = ""
+    mode: str = ""
 
 
 class ProcessSpec(Record):

@@ -6,8 +6,8 @@ from __future__ import annotations
 import os
 
 from lamina.container import state
-from lamina.container.instance import fill_volume
 from lamina.container.stubs import MountStubs
+from lamina.container.volumemounts import VolumeMounts, all_mounts
 from lamina.errors import Kind, LaminaError
 from lamina.system import mounts
 from lamina.system.overlay import OverlayMount
@@ -16,7 +16,6 @@ from lamina.system.userns import join
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from typing import Self
 
     from lamina.container.state import ContainerConfig
@@ -43,6 +42,7 @@ class Rootfs:
         self._directory = state.directory_of(store.root, id)
         self._mounted: list[str] = []
         self._stubs = MountStubs()
+        self._volumes: VolumeMounts | None = None
         self._lock = -1
         self.fd = -1
 
@@ -58,6 +58,8 @@ class Rootfs:
         while len(self._mounted) > 1:
             mounts.unmount(self._mounted.pop())
         self._stubs.remove()
+        if self._volumes is not None:
+            self._volumes.close()
         if self.fd >= 0:
             os.close(self.fd)
         while self._mounted:
@@ -73,7 +75,7 @@ class Rootfs:
             lowers = (snapshot.upper, *snapshot.lowers)
             self._mount(OverlayMount(lowers), f"{self._directory}/files")
         elif found.is_running:
-            join(found.pid)  # an ordinary user may chroot there only
+            join(found.pid)  # to chroot there takes the rights of its user namespace
             self.fd = os.open(f"/proc/{found.pid}/root", _DIRECTORY)
             if not state.is_alive(found, boot=state.boot_id()):  # the pid may be another's by now
                 raise LaminaError(f"container {self._id[:12]} has just ended", kind=Kind.CONFLICT)
@@ -96,22 +98,14 @@ class Rootfs:
 
     def _mount_volumes(self) -> None:
         root = self._mounted[0]
-        for source, destination, read_only in self._sources(root):
-            if not os.path.exists(source):
+        self._volumes = VolumeMounts(self._store, root, directory=self._directory)
+        binds = self._volumes.binds(all_mounts(self._config, self._directory))
+        for mount in sorted(binds, key=lambda each: each.destination.count("/")):  # as `make_spec`
+            source, destination = mount.source, mount.destination
+            if mount.type != "bind" or not os.path.exists(source):
                 continue  # `run` makes it when it starts
             self._stubs.make(self.fd, [(destination, os.path.isdir(source))])
             inside = os.fsdecode(realpath_in_root(self.fd, os.fsencode(destination)))
             target = f"{root}/{inside}"
-            mounts.bind(source, target, read_only=read_only, recursive=True)
+            mounts.bind(source, target, read_only="ro" in mount.options, recursive=True)
             self._mounted.append(target)
-
-    def _sources(self, root: str) -> Iterator[tuple[str, str, bool]]:
-        """(source, destination, read-only) of what the container has mounted from the host."""
-        for mount in self._config.process.mounts:
-            if mount.type == "bind":
-                yield mount.source, mount.destination, "ro" in mount.options
-        for number, destination in enumerate(self._config.volumes):
-            source = f"{self._directory}/volumes/{number}"
-            if not os.path.isdir(source):  # it never ran
-                fill_volume(root, destination, source)
-            yield source, destination, False

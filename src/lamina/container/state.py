@@ -63,7 +63,8 @@ class ContainerConfig(Record):
     `image` is the text the user gave, `image_id` the config digest and `chain` the chainID the
     rootfs stands on (empty: no layers). `network` is bridge, host, none, `container:ID` or the name of the
     first network that it was made for (`network.endpoints` says in which it is). `volumes` are the
-    destinations of anonymous volumes; volume N lives in `volumes/N` of the container's directory.
+    destinations that the image, or `-v` without a source, wants volumes at (their mounts are those
+    of `process`); `volumes_from` the texts of that flag.
     `restart` is a restart policy (`restarts.parse_policy`), which alone may change later; `health` is
     None without a health check.
     `stop_timeout` in seconds. `log_max_size` in bytes (0: no rotation). `runtime` is what `--runtime` named.
@@ -80,6 +81,7 @@ class ContainerConfig(Record):
     ports: tuple[PortMapping, ...] = ()
     exposed: tuple[str, ...] = ()
     volumes: tuple[str, ...] = ()
+    volumes_from: tuple[str, ...] = ()
     stdin_open: bool = False
     auto_remove: bool = False
     stop_signal: str = "SIGTERM"

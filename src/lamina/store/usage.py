@@ -25,19 +25,20 @@ _SIZES = "snapshot_sizes"  # key in the table `state`
 
 class Parts(Record):
     """Bytes by what holds them: blobs by digest, snapshots by name, containers by id, cache mounts
-    by path (`cachemounts.walk`), and everything else.
+    by path (`cachemounts.walk`), volumes by name, and everything else.
     """
 
     blobs: dict[str, int]
     snapshots: dict[str, int]
     containers: dict[str, int]
     mounts: dict[str, int]
+    volumes: dict[str, int]
     other: int
 
     @property
     def total(self) -> int:
         """Bytes of the whole store."""
-        named = (self.blobs, self.snapshots, self.containers, self.mounts)
+        named = (self.blobs, self.snapshots, self.containers, self.mounts, self.volumes)
         return sum(sum(part.values()) for part in named) + self.other
 
 
@@ -46,11 +47,14 @@ def measure(store: LocalStore) -> Parts:
     names = {str(number): name for number, name, _ in _snapshots(store)}
     count = _Counter()
     root = store.root
-    blobs, snapshots, containers, mounts = {}, {}, {}, {}
+    blobs: dict[str, int] = {}
+    snapshots: dict[str, int] = {}
+    by_name: dict[str, dict[str, int]] = {"containers": {}, "volumes": {}}
+    mounts: dict[str, int] = {}
     other = count.own(root)
     for top in names_in(root):
         place = os.path.join(root, top)
-        if top not in {"blobs", "snapshots", "containers", "cachemounts"}:
+        if top not in {"blobs", "snapshots", "cachemounts", *by_name}:
             other += count.tree(place)
             continue
         other += count.own(place)
@@ -58,8 +62,8 @@ def measure(store: LocalStore) -> Parts:
             below = os.path.join(place, name)
             if top == "snapshots" and name in names:
                 snapshots[names[name]] = count.tree(below)
-            elif top == "containers":
-                containers[name] = count.tree(below)
+            elif top in by_name:
+                by_name[top][name] = count.tree(below)
             elif top == "blobs":
                 other += count.own(below)
                 for hexadecimal in names_in(below):
@@ -74,7 +78,7 @@ def measure(store: LocalStore) -> Parts:
                         other += count.tree(path)
             else:
                 other += count.tree(below)
-    return Parts(blobs, snapshots, containers, mounts, other)
+    return Parts(blobs, snapshots, by_name["containers"], mounts, by_name["volumes"], other)
 
 
 def layer_sizes(store: LocalStore) -> tuple[dict[str, int], dict[str, int]]:

@@ -174,10 +174,6 @@ def test_v_makes_a_missing_host_directory_and_mount_does_not(
     assert "bind source path does not exist" in done.stderr
 
 
-def test_named_volume_is_refused_by_name(lamina: Lamina) -> None:
-    assert "named volumes" in lamina("run", "-v", "data:/data", "bb", status=125).stderr
-
-
 def test_tmpfs_and_read_only_root(lamina: Lamina) -> None:
     script = "touch /x; echo $?; touch /run/y; echo $?; df -k /run | tail -1 | awk '{print $2}'"
     out = lamina.out(

@@ -89,6 +89,14 @@ def test_volumes_keep_the_owners_of_the_image(lamina: OrdinaryLamina) -> None:
     assert lamina("run", "--rm", "made", "stat", "-c", "%u", "/v/f").stdout == "9\n"
 
 
+def test_commit_keeps_the_owners_that_the_container_sees(lamina: OrdinaryLamina) -> None:
+    script = "mkdir /d && touch /d/f /mine && chown -R 77:78 /d && chmod 700 /d"
+    lamina("run", "--name=it", "busybox", "sh", "-c", script)
+    lamina("commit", "it", "made")
+    show = ("stat", "-c", "%u:%g", "/d/f", "/mine")
+    assert lamina("run", "--rm", "made", *show).stdout.split() == ["77:78", "0:0"]
+
+
 def test_bind_mounts_show_the_users_files_as_roots(lamina: OrdinaryLamina) -> None:
     lamina.write({"shared/mine": "text\n"})
     path = f"{lamina.directory}/shared"

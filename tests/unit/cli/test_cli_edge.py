@@ -77,6 +77,7 @@ DOCKER_GROUPS = {
     " rename restart rm run start stats stop top unpause update wait",
     "image": "build history import inspect load ls prune pull push rm save tag",
     "system": "df events info prune",
+    "volume": "create inspect ls prune rm update",
 }
 
 

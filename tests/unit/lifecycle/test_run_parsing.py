@@ -7,7 +7,7 @@ from itertools import count
 
 import pytest
 
-from lamina.app.run_options import MountRequest, Origin, RunOptions, combine, configure
+from lamina.app.run_options import Origin, RunOptions, combine, configure
 from lamina.container.instance import signal_number, start_failure
 from lamina.container.names import check_name, new_id, new_name
 from lamina.container.network.publish import PortMapping
@@ -24,11 +24,24 @@ def merged(options: RunOptions, **image: object) -> ContainerConfig:
 
 
 def test_request_replaces_an_images_volume_and_duplicates_are_refused() -> None:
-    request = MountRequest(Mount("/data", "tmpfs", "tmpfs", ()))
+    request = Mount("/data", "tmpfs", "tmpfs", ())
     mounts, volumes = combine([request], ["/data", "/.other"])
-    assert ([m.destination for m in mounts], volumes) == (["/data"], ("/.other",))
+    found = {m.destination: m.type for m in mounts}
+    assert found == {"/data": "tmpfs", "/.other": "volume"}
+    assert volumes == ("/data", "/.other")  # as in Docker's Config.Volumes
     with pytest.raises(LaminaError, match="Duplicate mount point: /data"):
         combine([request, request], [])
+
+
+def test_anonymous_volume_gives_way_and_may_be_asked_for_twice() -> None:
+    anonymous = Mount("/a", "volume", flag="-v")
+    named = Mount("/a", "volume", "vv", flag="-v")
+    other = Mount("/b", "bind", "/x")
+    assert combine([anonymous, anonymous], []) == ((anonymous,), ("/a",))
+    assert combine([anonymous, named], [])[0] == (named,)
+    inherited = [Mount("/a", "bind", "/theirs"), Mount("/b", "bind", "/theirs")]
+    mounts, _ = combine([anonymous, other], ["/b"], inherited)
+    assert {m.destination: m.source for m in mounts} == {"/a": "/theirs", "/b": "/x"}
 
 
 @pytest.mark.parametrize(
