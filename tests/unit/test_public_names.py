@@ -81,6 +81,9 @@ def test_type_checker_sees_the_names_that_there_are(tmp_path: Path) -> None:
     revealed = [line for line in done.stdout.splitlines() if "Revealed type" in line]
     assert len(revealed) == len(NAMES), done.stdout
     for name, line in zip(NAMES, revealed, strict=True):
-        kind = '"def (' if callable(getattr(lamina, name)) else '"str"'
+        value = getattr(lamina, name)
+        own = type(value).__module__.partition(".")[0] == "lamina"
+        plain = f'"{type(value).__module__}.{type(value).__name__}"' if own else '"str"'
+        kind = '"def (' if callable(value) else plain
         assert kind in line, f"lamina.{name}: {line}"
     assert 'Module has no attribute "nothing_of_this_name"' in done.stdout

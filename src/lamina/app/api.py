@@ -2,7 +2,8 @@
 """The Python API: what `import lamina` offers, on the same use cases as the command line.
 
 Like the command line this is an edge: defaults (store, configuration, platform) come from the
-environment unless they are given. A store is opened once a root and stays open.
+environment unless they are given. A store is opened once a root and stays open. Containers, images and
+builds have modules of their own: `apicontainers`, `apiimages`, `apibuilds`.
 """
 
 from __future__ import annotations
@@ -11,26 +12,25 @@ import os
 import time
 from contextlib import contextmanager
 
-from lamina.app import containers
+from lamina.app import apart
+from lamina.app.apicontainers import Container, containers_api
+from lamina.app.apistore import find_image, open_store
 from lamina.app.build import build as build_request
 from lamina.app.buildcontext import is_remote, read_context
 from lamina.app.buildrequest import BuildRequest
-from lamina.app.containers import Container
 from lamina.app.contexts import context_source
 from lamina.app.platforms import build_platforms
 from lamina.app.pulling import PullOptions, pull_image
 from lamina.app.pushing import push_image
 from lamina.app.registries import connect
-from lamina.app.settings import Settings, load_settings, store_root
+from lamina.app.settings import Settings, load_settings
 from lamina.app.streamedcontext import remote_context
 from lamina.app.wiring import BuildHost, remote_sources
 from lamina.builder.secrets import Secrets
 from lamina.events import silent
 from lamina.image import resolve
-from lamina.image.resolve import preferred_image
 from lamina.image.view import Image
 from lamina.spec.platform import Platform, host
-from lamina.store import open_store as _open_store
 from lamina.system.userns import can_mount, enter, own_uid
 from lamina.tasks import CancelToken as Token
 from lamina.tasks import Work
@@ -38,6 +38,7 @@ from lamina.tasks import Work
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from typing import Any
 
     from lamina.app.buildcontext import BuildContext
     from lamina.app.run_options import RunOptions
@@ -58,42 +59,19 @@ __all__ = [
     "run",
 ]
 
-_stores: dict[str, Store] = {}
-
-
-def open_store(root: str = "") -> Store:
-    """The store at `root` (empty: `LAMINA_ROOT` or the user's); opened once, then shared.
-
-    Raises:
-        LaminaError: the store belongs to someone else, or cannot be made.
-    """
-    path = os.path.abspath(root) if root else store_root(os.environ, own_uid())
-    if path not in _stores:
-        _stores[path] = _open_store(path, layers=_layer_form)
-    return _stores[path]
-
 
 def enter_namespace() -> None:
-    """Make an ordinary user's process able to build, for the rest of its life: it becomes root of a
-    user namespace, and sees its own files as root's. The kernel allows it before threads start only.
+    """Make an ordinary user's process root of a user namespace for the rest of its life: it sees its own
+    files as root's. The kernel allows it before threads start only.
 
-    `build` does it by itself where it can. Nothing happens if the process is root's, or did it before.
+    `build` does it by itself when a step runs. In a process with threads the work is done in another
+    process, which takes a tenth of a second more for each build. Nothing happens if the process is
+    root's, or did it before.
 
     Raises:
         LaminaError: UNSUPPORTED (there are threads), DENIED (the host refuses user namespaces).
     """
     enter()
-
-
-def _layer_form() -> str:
-    return load_settings(os.environ, uid=own_uid()).layers
-
-
-def find_image(name: str, *, root: str = "") -> Image:
-    """The stored image of this name, id or beginning of an id; of images for several platforms that
-    for this host, else the first. Raises LaminaError (NOT_FOUND).
-    """
-    return preferred_image(open_store(root), name, host(os.uname().machine))
 
 
 def build(
@@ -127,13 +105,38 @@ def build(
     what RUN steps may do beyond their confinement (`network.host`, `security.insecure`).
     `platforms` are like `linux/arm64`; several make an index, of which this host's image is returned.
     `on_event` gets every event of `lamina.events`, from any thread. Steps run in a mount namespace
-    of their own: the first build that runs one moves this process into it.
+    of their own: the first build that runs one moves this process into it, unless it is an ordinary
+    user's and has threads: then the whole build is done in a process of its own.
 
     Raises:
         SourceError: the Dockerfile is wrong, a base is missing, or a step failed (STEP_FAILED).
         LaminaError: anything else; see `lamina.errors`.
         Cancelled: `cancel` was set.
     """
+    if apart.is_needed():
+        arguments: dict[str, object] = {
+            "context": os.fspath(context),
+            "tags": tuple(tags),
+            "dockerfile": os.fspath(dockerfile),
+            "target": target,
+            "build_args": dict(build_args or {}),
+            "labels": dict(labels or {}),
+            "no_cache": no_cache,
+            "pull": pull,
+            "epoch": epoch,
+            "jobs": jobs,
+            "network": network,
+            "platforms": tuple(platforms),
+            "build_contexts": dict(build_contexts or {}),
+            "secrets": dict(secrets or {}),
+            "allow": tuple(allow),
+            "root": open_store(root).root,
+            "settings": settings,
+            "env": dict(os.environ),
+        }
+        listener = None if on_event is silent else on_event
+        id = apart.call("lamina.app.api:build_here", arguments, on_event=listener, cancel=cancel)
+        return find_image(id, root=root)
     store = open_store(root)
     chosen = settings or load_settings(os.environ, uid=own_uid())
     token = cancel or Token()
@@ -179,6 +182,13 @@ def build(
             work=Work(emit=on_event, cancel=token, clock=time.time),
         )
     return find_image(str(outcome.config or outcome.manifest), root=root)
+
+
+def build_here(env: dict[str, str], cancel: CancelToken, **arguments: Any) -> str:
+    """The id of an image that is built in this process, which was made for that: see `apart`."""
+    os.environ.clear()
+    os.environ.update(env)  # what the other process's program has set since it began
+    return str(build(**arguments, cancel=cancel).id)
 
 
 @contextmanager
@@ -260,7 +270,7 @@ def _registries(settings: Settings, cancel: CancelToken) -> Registries:
 
 def run(
     image: Image | str,
-    command: Sequence[str] = (),
+    command: Sequence[str] | str = (),
     *,
     ports: Mapping[int, int] | None = None,
     env: Mapping[str, str] | None = None,
@@ -270,7 +280,7 @@ def run(
     settings: Settings | None = None,
     on_event: Emitter = silent,
 ) -> Container:
-    """Start a container of `image` and return while it runs.
+    """Start a container of `image` and return while it runs: `containers.run` with `detach`.
 
     `ports` maps ports of the container to ports of the host (0: a free one). `options` has what
     `lamina run` has flags for.
@@ -278,15 +288,15 @@ def run(
     Raises:
         LaminaError: NOT_FOUND (image), CONFLICT (name or port), and whatever kept it from starting.
     """
-    chosen = settings or load_settings(os.environ, uid=own_uid())
-    return containers.run(
-        open_store(root),
-        image if isinstance(image, str) else str(image.id),
+    return containers_api.run(
+        image,
         command,
+        detach=True,
         ports=ports,
         env=env,
         name=name,
         options=options,
-        host=containers.Host(runtime=chosen.runtime, subnet=chosen.subnet),
-        emit=on_event,
+        root=root,
+        settings=settings,
+        on_event=on_event,
     )

@@ -14,6 +14,7 @@ from lamina.app.run_options import configure as configure_container
 from lamina.container import lifecycle
 from lamina.container.names import new_id, new_name
 from lamina.errors import Kind, LaminaError
+from lamina.image.notebook import table
 from lamina.image.unpack import ensure_snapshot
 from lamina.spec.config import RunConfig
 from lamina.spec.digest import ChainID, DiffID, Digest
@@ -71,6 +72,19 @@ class Build:
         self.body: dict[str, Any] = json.loads(document.body)
         self.status = _status(document, self.body)
 
+    def __repr__(self) -> str:
+        return f"<Build {self.id[:12]} {self.name} {self.status}>"
+
+    def _repr_html_(self) -> str:
+        """The build's steps in a notebook."""
+        return table(
+            ("Step", "Name", "Outcome", "Seconds", "Why, or the error"),
+            [
+                (step.number, step.name, step.outcome, _seconds(step), step.error or _why(step))
+                for step in self.steps()
+            ],
+        )
+
     @property
     def name(self) -> str:
         """What listings call it."""
@@ -122,6 +136,16 @@ class Build:
             if "log" in line:
                 number, stream, at, text = line["log"]
                 yield number, stream, at, text.encode("utf-8", "surrogateescape")
+
+
+def _seconds(step: Step) -> str:
+    if step.started is None or step.completed is None:
+        return ""
+    return f"{step.completed - step.started:.1f}"
+
+
+def _why(step: Step) -> str:
+    return step.why.text if step.why is not None else ""
 
 
 def list_builds(store: Store) -> list[Build]:

@@ -174,9 +174,11 @@ class Container:
         *,
         attach: bool = False,
         stdin: bool = False,
+        holds: bool = False,
         size: tuple[int, int] | None = None,
     ) -> Socket:
-        """Start it. The connection is for `console.Session` if `attach`, else only to close.
+        """Start it. The connection is for `console.Session` if `attach`, else only to close. With
+        `holds` it waits for who reads from there; else it never does.
 
         Raises console.StartFailed, and LaminaError of kind CONFLICT if it runs.
         """
@@ -191,6 +193,7 @@ class Container:
             subnet=self._host.subnet,
             mode="attach" if attach else "",
             stdin=stdin,
+            holds=holds,
             size=size,
             forks=self._host.forks,
         )
@@ -202,24 +205,53 @@ class Container:
                 raise
         return connection
 
-    def attach(self, *, stdin: bool = False) -> Socket:
-        """A connection for `console.Session`. Raises LaminaError of kind CONFLICT if it is down."""
-        if self.is_paused:
-            raise LaminaError(
-                "You cannot attach to a paused container, unpause it first", kind=Kind.CONFLICT
-            )
-        if self.state().status == state.RESTARTING:
+    def check_attachable(self) -> State:
+        """Its state. Raises LaminaError of kind CONFLICT if nobody can attach to it as it is."""
+        found = self.state()
+        if found.status == state.RESTARTING:
             raise LaminaError(
                 "You cannot attach to a restarting container, wait until it is running",
                 kind=Kind.CONFLICT,
             )
-        connection = lifecycle.open_socket(self._store, self.id, mode="attach", stdin=stdin)
-        if connection is None:
+        if not found.is_running:
             raise LaminaError(
-                "You cannot attach to a stopped container, start it first", kind=Kind.CONFLICT
+                "You cannot attach to a stopped container, start it first",
+                kind=Kind.CONFLICT,
+                hint=f"lamina start -a {self.name}",
             )
-        self.tell("attach")
-        return connection
+        if self.is_paused:
+            raise LaminaError(
+                "You cannot attach to a paused container, unpause it first",
+                kind=Kind.CONFLICT,
+                hint=f"lamina unpause {self.name}",
+            )
+        return found
+
+    def attach(self, *, stdin: bool = False) -> Socket:
+        """A connection for `console.Session`. Raises LaminaError of kind CONFLICT if there is none."""
+        found = self.check_attachable()
+        connection = lifecycle.open_socket(self._store, self.id, mode="attach", stdin=stdin)
+        if connection is not None:
+            self.tell("attach")
+            return connection
+        if found.orphaned:
+            raise LaminaError(
+                f"cannot attach to container {self.name}: its monitor was killed, which held its "
+                "streams",
+                kind=Kind.CONFLICT,
+                hint=f"lamina restart {self.name}",
+            )
+        raise LaminaError(  # it has ended meanwhile
+            "You cannot attach to a stopped container, start it first", kind=Kind.CONFLICT
+        )
+
+    def _can_join(self) -> bool:
+        """Whether this process may enter a container's user namespace: not one of a program's, which
+        has other things to do.
+        """
+        from lamina.container.forking import can_fork
+
+        return is_host_root() or (self._host.forks and can_fork())
 
     def logs(
         self,
@@ -374,6 +406,7 @@ class Container:
         privileged: bool = False,
         terminal: bool = False,
         detach: bool = False,
+        detach_keys: bytes = b"",
         stdin: int | None = None,
         stdout: int | None = None,
         stderr: int | None = None,
@@ -381,7 +414,8 @@ class Container:
         """Run `command` in it and wait; its exit status (0 if `detach`).
 
         Streams are descriptors, None is /dev/null. Raises LaminaError of kind CONFLICT if the
-        container does not run; console.StartFailed if the command cannot be run.
+        container does not run; console.StartFailed if the command cannot be run;
+        console.Detached if the detach keys were typed, for which it needs a terminal.
         """
         if self.is_paused:
             raise LaminaError(
@@ -392,23 +426,37 @@ class Container:
         words = " ".join(command)
         self.tell(f"exec_create: {words}", execID=exec_id)
         self.tell(f"exec_start: {words}", execID=exec_id)
-        status = lifecycle.execute(
-            self._store,
-            self.id,
-            self.config,
-            ExecRequest(
-                command=tuple(command),
-                env=tuple(env),
-                user=user,
-                working_dir=working_dir,
-                privileged=privileged,
-                terminal=terminal,
-                detach=detach,
-            ),
-            boot=state.boot_id(),
-            runtime=self._runtime(),
-            streams=(stdin, stdout, stderr),
+        request = ExecRequest(
+            command=tuple(command),
+            env=tuple(env),
+            user=user,
+            working_dir=working_dir,
+            privileged=privileged,
+            terminal=terminal,
+            detach=detach,
         )
+        if terminal or not self._can_join():
+            from lamina.container import execsession
+
+            status = execsession.run(
+                self._store,
+                self.id,
+                request,
+                runtime=self._runtime(),
+                streams=(stdin, stdout, stderr),
+                detach_keys=detach_keys,
+                forks=self._host.forks,
+            )
+        else:
+            status = lifecycle.execute(
+                self._store,
+                self.id,
+                self.config,
+                request,
+                boot=state.boot_id(),
+                runtime=self._runtime(),
+                streams=(stdin, stdout, stderr),
+            )
         if not detach:  # nobody is there when a detached one ends
             self.tell("exec_die", execID=exec_id, exitCode=str(status))
         return status
@@ -648,6 +696,7 @@ def run(
         name=name or chosen.name,
         env=(*chosen.env, *(env or {}).items()),
         ports=(*chosen.ports, *(PortMapping(c, host_port=h) for c, h in (ports or {}).items())),
+        attach=(),
     )
     container = create(store, image, chosen, host=host, work=Work(emit, CancelToken(), time.time))
     try:

@@ -35,7 +35,9 @@ class RunOptions(Record):
     """One `run` or `create`. Fields are Docker's flags; None or empty means the image's default.
 
     `entrypoint` `("",)` resets the image's. `env` later settings win. `memory` and `shm_size` in
-    bytes, `stop_timeout` in seconds. `expose` are `8000/tcp` texts, `sysctls` and `labels` pairs. `network` is
+    bytes, `stop_timeout` in seconds. `attach` are the streams of `-a` (stdin, stdout, stderr), None for
+    the usual ones: when the client that has stdin goes, the container's input ends.
+    `expose` are `8000/tcp` texts, `sysctls` and `labels` pairs. `network` is
     bridge, host, none, `container:NAME`, or the first of `networks`, which the default network need not be in.
     `mounts` may be of type `volume` (`container.volumemounts`), without a source for an anonymous
     one. `volumes_from` are `CONTAINER[:ro]` texts.
@@ -63,6 +65,7 @@ class RunOptions(Record):
     dns_options: tuple[str, ...] = ()
     domainname: str = ""
     interactive: bool = False
+    attach: tuple[str, ...] | None = None
     terminal: bool = False
     auto_remove: bool = False
     privileged: bool = False
@@ -118,6 +121,9 @@ def configure(
     mounts, volumes = combine(options.mounts, image.volumes, inherited)
     exposed = _exposed(options, image)
     labels = {**dict(image.labels), **dict(options.labels)}
+    attach = options.attach
+    if attach is None:
+        attach = ("stdin", "stdout", "stderr") if options.interactive else ("stdout", "stderr")
     default_hostname = host_name if options.network == "host" else id[:12]
     return ContainerConfig(
         image=origin.image,
@@ -139,6 +145,8 @@ def configure(
         volumes=volumes,
         volumes_from=options.volumes_from,
         stdin_open=options.interactive,
+        stdin_once=options.interactive and "stdin" in attach,
+        attach=attach,
         auto_remove=options.auto_remove,
         stop_signal=stop_signal,
         stop_timeout=options.stop_timeout,

@@ -13,7 +13,6 @@ _NO_BUILDERS = "lamina builds in the command itself: there are no builders to ch
 # A command, or a group and a verb, and what there is instead.
 INSTEAD = {
     # of containers: `docker container` has them too
-    "attach": "'lamina logs -f CONTAINER' follows its output",
     "stats": "",
     "update": "limits and names are given to 'lamina run'",
     # others without a group
@@ -56,7 +55,7 @@ INSTEAD = {
     "volume update": _ONE_HOST,
     "system dial-stdio": "there is no daemon to talk to",
 }
-_OF_CONTAINERS = frozenset({"attach", "stats", "update"})
+_OF_CONTAINERS = frozenset({"stats", "update"})
 
 
 def refusal(group: str, name: str) -> LaminaError | None:

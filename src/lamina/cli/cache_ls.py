@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from lamina.app.cachemounts import list_caches
 from lamina.cli.cache_filter import add_filter, parse_filter
-from lamina.cli.format import ago, go_time, human_size, listing
+from lamina.cli.format import ago, go_time, listing
+from lamina.image.sizes import human_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

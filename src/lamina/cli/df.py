@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from lamina.app.disk import disk_usage, in_order
-from lamina.cli.format import ago, human_size, listing, status_text, table
+from lamina.cli.format import ago, listing, status_text, table
+from lamina.image.sizes import human_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -29,39 +29,44 @@ def configure(parser: Parser) -> None:
     parser.add_argument("-u", "--user", default="", help="NAME|UID[:GROUP|GID]")
     parser.add_argument("-w", "--workdir", default="", help="working directory")
     parser.switch("--privileged", help="all capabilities")
-    parser.refuse("--detach-keys", why="a command of exec cannot be attached to again")
+    parser.add_argument("--detach-keys", default="", help="keys that detach: ctrl-p,ctrl-q")
     parser.add_argument("rest", nargs=REMAINDER, metavar="CONTAINER COMMAND [ARG...]")
 
 
 def run(args: argparse.Namespace, context: Context) -> int:
     from lamina.app.containers import Host, find
-    from lamina.cli.attach import check_terminal, report, terminal_kept
+    from lamina.cli.attach import DETACHED, check_terminal, detach_keys, report
     from lamina.cli.run_flags import environment
-    from lamina.container.console import StartFailed
+    from lamina.container.console import Detached, StartFailed
 
     if len(args.rest) < 2:
         raise LaminaError("'lamina exec' requires at least 2 arguments", kind=Kind.USAGE)
     check_terminal(context, terminal=args.tty, stdin=args.interactive and not args.detach)
     settings = context.settings()
-    host = Host(runtime=settings.runtime, subnet=settings.subnet)
+    host = Host(runtime=settings.runtime, subnet=settings.subnet, forks=True)
+    keys = detach_keys(args.detach_keys)
     container = find(context.store(), args.rest[0], host=host)
     env = environment(args.env, args.env_file, context)
     context.stdout.flush()
-    with terminal_kept(context.stdin if args.tty else None):
-        try:
-            return container.exec(
-                args.rest[1:],
-                env=env,
-                user=args.user,
-                working_dir=args.workdir,
-                privileged=args.privileged,
-                terminal=args.tty and not args.detach,
-                detach=args.detach,
-                stdin=context.stdin.fileno() if args.interactive and not args.detach else None,
-                stdout=None if args.detach else context.stdout.fileno(),
-                stderr=None if args.detach else context.stderr.fileno(),
-            )
-        except StartFailed as failure:
-            if args.detach:  # otherwise the runtime has said it on standard error
-                report(failure, context)
-            return 126 if failure.status == 125 else failure.status
+    terminal = args.tty and not args.detach
+    try:
+        return container.exec(
+            args.rest[1:],
+            env=env,
+            user=args.user,
+            working_dir=args.workdir,
+            privileged=args.privileged,
+            terminal=terminal,
+            detach=args.detach,
+            detach_keys=keys,
+            stdin=context.stdin.fileno() if args.interactive and not args.detach else None,
+            stdout=None if args.detach else context.stdout.fileno(),
+            stderr=None if args.detach else context.stderr.fileno(),
+        )
+    except StartFailed as failure:
+        if args.detach or terminal:  # otherwise the runtime has said it on standard error
+            report(failure, context)
+        return 126 if failure.status == 125 else failure.status
+    except Detached:
+        context.warn(DETACHED)
+        return 1

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from lamina.cli.template import MissingField, Template, parse_template, render
 from lamina.cli.ui.escape import printable
-from lamina.errors import Kind, LaminaError
+from lamina.errors import LaminaError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ __all__ = [
     "documents",
     "duration",
     "go_time",
-    "human_size",
     "listing",
     "parse_template",
     "printable",
@@ -37,7 +36,6 @@ __all__ = [
 
 _MIN_WIDTH = 10  # docker/cli formatter: tabwriter.NewWriter(out, 10, 1, 3, ' ', 0)
 _PADDING = 3
-_UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -120,17 +118,6 @@ def _template_table(
 def _unescape(text: str) -> str:
     """Tabs and newlines as typed in a shell's single quotes, as docker reads them."""
     return text.replace("\\t", "\t").replace("\\n", "\n")
-
-
-def human_size(size: float) -> str:
-    """Bytes in decimal units with three digits: `77.8MB` (go-units HumanSizeWithPrecision 3)."""
-    value = float(size)
-    for unit in _UNITS:
-        text = f"{value:.3g}"
-        if "e" not in text:
-            return f"{text}{unit}"
-        value /= 1000.0
-    raise LaminaError(f"size {size!r} is out of range", kind=Kind.INVALID)
 
 
 def duration(seconds: float) -> str:

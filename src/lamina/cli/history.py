@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from lamina.app.images import history
-from lamina.cli.format import ago, human_size, listing
+from lamina.cli.format import ago, listing
+from lamina.image.sizes import human_size
 from lamina.spec.platform import Platform
 
 TYPE_CHECKING = False

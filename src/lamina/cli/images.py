@@ -69,7 +69,8 @@ def run(args: argparse.Namespace, context: Context) -> int:
 
 
 def _row(listed: Listed, *, now: float, full: bool) -> dict[str, object]:
-    from lamina.cli.format import ago, go_time, human_size
+    from lamina.cli.format import ago, go_time
+    from lamina.image.sizes import human_size
 
     reference, image = listed.reference, listed.image
     size = human_size(listed.size)

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import os
 
-from lamina.cli.format import human_size, render
+from lamina.cli.format import render
 from lamina.cli.ui.escape import printable
 from lamina.container.info import host_report
 from lamina.container.runtime import DEFAULT_SEARCH_PATH
+from lamina.image.sizes import human_size
 from lamina.version import __version__
 
 TYPE_CHECKING = False

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from lamina.app.autogc import parse_age
 from lamina.app.disk import PruneFilter
-from lamina.cli.format import human_size
 from lamina.errors import Kind, LaminaError
+from lamina.image.sizes import human_size
 from lamina.image.times import parse_time
 
 TYPE_CHECKING = False

@@ -134,7 +134,7 @@ def _local_time(seconds: float) -> str:
 
 
 def _size(container: Container) -> str:
-    from lamina.cli.format import human_size
+    from lamina.image.sizes import human_size
 
     return human_size(container.size())
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from lamina.cli.creation import add_creation_flags, create_container
 from lamina.cli.run_flags import run_options
 from lamina.errors import Kind, LaminaError
+from lamina.start.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,6 +33,10 @@ def run(args: argparse.Namespace, context: Context) -> int:
     if not args.rest:
         raise LaminaError("'lamina run' requires at least 1 argument", kind=Kind.USAGE)
     options = run_options(args, context)
+    if args.detach:
+        if args.attach:
+            raise LaminaError("Conflicting options: -a and -d", kind=Kind.USAGE)
+        options = replace(options, attach=())
     check_terminal(
         context, terminal=options.terminal, stdin=options.interactive and not args.detach
     )

@@ -67,6 +67,7 @@ def _add_process(parser: Parser) -> None:
     parser.add_argument("--entrypoint", default=None, help="replaces the image's entrypoint")
     parser.switch("-i", "--interactive", help="keep standard input open")
     parser.switch("-t", "--tty", help="give it a terminal")
+    _many(parser, "-a", "--attach", help="stdin, stdout or stderr, and no other", metavar="STREAM")
     parser.add_argument("--stop-signal", default="", help="signal that stops it")
     parser.add_argument("--stop-timeout", default="", help="seconds before SIGKILL follows")
 
@@ -152,7 +153,6 @@ def _health(args: argparse.Namespace) -> Healthcheck | None:
 
 def _add_refused(parser: Parser) -> None:
     parser.refuse("--init", why="run an init of the image's own (tini, dumb-init)")
-    parser.refuse("-a", "--attach", why="use -d, or neither and redirect")
     parser.refuse("--link", why="containers of one `lamina network` find one another by name")
     parser.refuse("--link-local-ip", why=_LATER)
     parser.refuse("--device", "--device-cgroup-rule", "--gpus", why="use --privileged")
@@ -194,6 +194,7 @@ def run_options(args: argparse.Namespace, context: Context) -> RunOptions:
         dns_options=tuple(args.dns_option),
         domainname=args.domainname,
         interactive=args.interactive,
+        attach=_attach(args.attach, interactive=args.interactive),
         terminal=args.tty,
         auto_remove=args.rm,
         privileged=args.privileged,
@@ -216,6 +217,18 @@ def run_options(args: argparse.Namespace, context: Context) -> RunOptions:
         restart=args.restart or "no",
         health=_health(args),
     )
+
+
+def _attach(texts: Sequence[str], *, interactive: bool) -> tuple[str, ...] | None:
+    """The streams of `-a`; `-i` has stdin too. None if it is not given."""
+    if not texts:
+        return None
+    names = {text.lower() for text in texts}
+    if names - {"stdin", "stdout", "stderr"}:
+        raise LaminaError("valid streams are STDIN, STDOUT and STDERR", kind=Kind.USAGE)
+    if interactive:
+        names.add("stdin")
+    return tuple(sorted(names))
 
 
 def _networks(args: argparse.Namespace) -> tuple[str, tuple[NetworkRequest, ...]]:

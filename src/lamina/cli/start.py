@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from lamina.app.containers import Host, find
-from lamina.cli.attach import check_terminal, detach_keys, run_attached
+from lamina.cli.attach import detach_keys, run_attached, stay_attached
 from lamina.cli.each import each
 from lamina.errors import Kind, LaminaError
 
@@ -44,15 +44,19 @@ def _start(container: Container) -> None:
 
 
 def _start_attached(args: argparse.Namespace, context: Context) -> int:
+    keys = detach_keys(args.detach_keys)
     settings = context.settings()
     host = Host(runtime=settings.runtime, subnet=settings.subnet, forks=True)
     container = find(context.store(), args.containers[0], host=host)
-    terminal = container.config.process.terminal
-    check_terminal(context, terminal=terminal, stdin=args.interactive)
+    stdin = args.interactive and container.config.stdin_open
+    if container.state().is_running:  # Docker attaches, too
+        status = stay_attached(container, context, keys=keys, sig_proxy=args.sig_proxy, stdin=stdin)
+        return 0 if status is None else status  # 0 after the detach keys, as Docker
+    outputs = ("stdout", "stderr")
     return run_attached(
         container,
         context,
-        keys=detach_keys(args.detach_keys),
-        sig_proxy=args.sig_proxy,
-        stdin=args.interactive and container.config.stdin_open,
+        keys=keys,
+        sig_proxy=args.sig_proxy and not container.config.process.terminal,
+        attach=("stdin", *outputs) if stdin else outputs,
     )

@@ -7,14 +7,18 @@ speaks first (HELLO); signals do not travel here: whoever may signal a container
 | from client | payload                                | | from monitor | payload                      |
 |-------------|----------------------------------------|-|--------------|------------------------------|
 | HELLO       | JSON {"mode": attach, follow, wait or  | | STDOUT       | bytes                        |
-|             |       networks, "stdin": bool}         | | STDERR       | bytes                        |
-| STDIN       | bytes; empty: end of input             | | LOGGED       | empty: the log has grown     |
-| RESIZE      | rows, columns (two 16-bit numbers)     | | STARTED      | JSON {"pid": N}              |
-|             |                                        | | FAILED       | JSON {kind, what, hint,      |
+|             |       networks, "stdin": bool,         | | STDERR       | bytes                        |
+|             |       "holds": bool}                   | | LOGGED       | empty: the log has grown     |
+| STDIN       | bytes; empty: end of input             | | STARTED      | JSON {"pid": N}              |
+| RESIZE      | rows, columns (two 16-bit numbers)     | | FAILED       | JSON {kind, what, hint,      |
 |             |                                        | |              |  status}: it did not start   |
+|             |                                        | | LOST         | JSON {"bytes": N}: left out  |
+|             |                                        | |              |  here, the client was slow   |
 |             |                                        | | EXIT         | JSON {"status": N}           |
 |             |                                        | | RECONCILED   | empty: to `networks`, which  |
 |             |                                        | |              |  may get FAILED instead      |
+
+A client that `holds` gets every byte: the container waits for it, as for a pipe. docs/adr/0121.
 """
 
 from __future__ import annotations
@@ -33,10 +37,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any, Self
 
+    from lamina.container.detachkeys import DetachKeys
+
 HELLO, STDIN, RESIZE = 0, 1, 2
-STDOUT, STDERR, LOGGED, STARTED, FAILED, EXIT, RECONCILED = 1, 2, 3, 4, 5, 6, 7
+STDOUT, STDERR, LOGGED, STARTED, FAILED, EXIT, RECONCILED, LOST = 1, 2, 3, 4, 5, 6, 7, 8
 MAX_FRAME = 1 << 20
-DETACH_KEYS = b"\x10\x11"  # ctrl-p ctrl-q, Docker's default
 _HEADER = struct.Struct("!BI")
 _SIZE = struct.Struct("!HH")
 
@@ -142,28 +147,6 @@ def set_window_size(descriptor: int, rows: int, columns: int) -> None:
     fcntl.ioctl(descriptor, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
 
-class RawTerminal:
-    """The terminal in raw mode inside a `with`; restored however it ends."""
-
-    def __init__(self, descriptor: int) -> None:
-        self.descriptor = descriptor
-        self._saved: list[Any] | None = None
-
-    def __enter__(self) -> Self:
-        import termios
-        import tty
-
-        self._saved = termios.tcgetattr(self.descriptor)
-        tty.setraw(self.descriptor, termios.TCSANOW)
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        import termios
-
-        if self._saved is not None:
-            termios.tcsetattr(self.descriptor, termios.TCSADRAIN, self._saved)
-
-
 def receive_terminal(listener: Socket) -> int:
     """The pty master that the runtime sends (runtime's --console-socket). Closes nothing.
 
@@ -177,48 +160,13 @@ def receive_terminal(listener: Socket) -> int:
     return descriptors[0]
 
 
-class DetachKeys:
-    """Finds the detach sequence in typed bytes, also when it arrives in pieces."""
-
-    def __init__(self, keys: bytes) -> None:
-        self.keys = keys
-        self._held = 0
-
-    def feed(self, data: bytes) -> tuple[bytes, bool]:
-        """(the bytes to pass on, whether the sequence is complete)."""
-        passed = bytearray()
-        for byte in data:
-            if self.keys and byte == self.keys[self._held]:
-                self._held += 1
-                if self._held == len(self.keys):
-                    return bytes(passed), True
-                continue
-            passed += self.keys[: self._held]
-            self._held = 0
-            if self.keys and byte == self.keys[0]:
-                self._held = 1
-                continue
-            passed.append(byte)
-        return bytes(passed), False
-
-
-def parse_detach_keys(text: str) -> bytes:
-    """Docker's `--detach-keys`: letters and `ctrl-x`, comma separated. Raises kind USAGE."""
-    keys = bytearray()
-    for word in text.split(","):
-        letter = word.removeprefix("ctrl-")
-        if len(letter) != 1 or not letter.isascii():
-            raise LaminaError(f"invalid detach keys: unknown key {word!r}", kind=Kind.USAGE)
-        code = ord(letter)
-        keys.append(code & 0x1F if letter != word else code)
-    return bytes(keys)
-
-
 class Session:
     """A client's end of an attached container: standard streams in, out, and the exit status.
 
-    `stdin` is None when the container gets none. Signals are caught for as long as `run` lasts
-    if this is the main thread; `on_signal(number)` is called for each.
+    `stdin` is None when the container gets none; an output that is None is dropped, and without any
+    the session ends with its input. `redraws`: what runs on the terminal should paint it anew, for it
+    was there before us. Signals are caught for as long as `run` lasts if this is the main thread;
+    `on_signal(number)` is called for each.
     """
 
     def __init__(
@@ -226,17 +174,19 @@ class Session:
         connection: Socket,
         *,
         stdin: int | None,
-        stdout: int,
-        stderr: int,
+        stdout: int | None,
+        stderr: int | None,
         terminal: bool = False,
-        detach_keys: bytes = DETACH_KEYS,
+        redraws: bool = False,
+        detach_keys: bytes = b"",
         on_signal: Callable[[int], None] | None = None,
     ) -> None:
         self._connection = connection
         self._stdin = stdin
         self._outputs = {STDOUT: stdout, STDERR: stderr}
         self._terminal = terminal
-        self._keys = DetachKeys(detach_keys if terminal else b"")
+        self._redraws = redraws
+        self._keys = _detach_keys(detach_keys) if terminal and detach_keys else None
         self._on_signal = on_signal
         self._frames = Frames()
         self._pending: list[tuple[int, bytes]] = []
@@ -261,6 +211,8 @@ class Session:
         """Pass bytes until the container exits: its exit status, or None if detached or lost."""
         with _Signals(self._on_signal is not None, self._terminal) as signals:
             if self._terminal and self._stdin is not None and os.isatty(self._stdin):
+                from lamina.container.terminal import RawTerminal
+
                 with RawTerminal(self._stdin):
                     return self._loop(signals)
             return self._loop(signals)
@@ -297,13 +249,24 @@ class Session:
                 if verdict == _END:
                     poll.watch(self._stdin, 0)
                     self._stdin = None
+                    if self._outputs == _NO_OUTPUTS:
+                        return None
 
     def _handle(self, type: int, payload: bytes) -> int | None:
         if type in self._outputs:
             _write_all(self._outputs[type], payload)
+        elif type == LOST:
+            self._tell_of_loss(int(loads(payload.decode())["bytes"]))
         elif type == EXIT:
             return int(loads(payload.decode())["status"])
         return None
+
+    def _tell_of_loss(self, count: int) -> None:
+        text = f"lamina: {count} bytes of output are left out here: it was read too slowly"
+        end = "\r\n" if self._terminal else "\n"  # the terminal is raw
+        _write_all(
+            self._outputs[STDOUT if self._terminal else STDERR], f"{end}{text}{end}".encode()
+        )
 
     def _read_stdin(self) -> int:
         assert self._stdin is not None
@@ -313,14 +276,11 @@ class Session:
             if error.errno != errno.EIO:  # the terminal has gone
                 raise
             data = b""
-        passed, detach = self._keys.feed(data)
+        passed, detach = self._keys.feed(data) if self._keys is not None else (data, False)
+        if (passed or not data) and not self._send(frame(STDIN, passed)):
+            return _END
         if detach:
             return _DETACH
-        if passed or not data:
-            try:
-                self._connection.sendall(frame(STDIN, passed))
-            except (BrokenPipeError, ConnectionResetError):
-                return _END
         return _PASSED if data else _END
 
     def _signals(self, signals: _Signals) -> None:
@@ -336,12 +296,33 @@ class Session:
         for descriptor in (self._outputs[STDOUT], self._stdin):
             size = window_size(descriptor) if descriptor is not None else None
             if size is not None:
-                self._connection.sendall(size_frame(*size))
+                rows, columns = size
+                if (
+                    self._redraws
+                ):  # another size first: programs paint when it changes, as in Docker
+                    self._redraws = False
+                    self._send(size_frame(rows + 1, columns + 1))
+                self._send(size_frame(rows, columns))
                 return
+
+    def _send(self, data: bytes) -> bool:
+        """Send it; False if the monitor has ended, of which the next read tells."""
+        try:
+            self._connection.sendall(data)
+        except (BrokenPipeError, ConnectionResetError):
+            return False
+        return True
 
 
 _BLOCK = 64 * 1024
 _PASSED, _END, _DETACH = 0, 1, 2
+_NO_OUTPUTS = {STDOUT: None, STDERR: None}
+
+
+def _detach_keys(keys: bytes) -> DetachKeys:
+    from lamina.container.detachkeys import DetachKeys
+
+    return DetachKeys(keys)
 
 
 class StartFailed(Exception):
@@ -351,6 +332,10 @@ class StartFailed(Exception):
         super().__init__(str(error))
         self.error = error
         self.status = status
+
+
+class Detached(Exception):
+    """The detach keys were typed: the command runs on, and nobody will learn its status."""
 
 
 class _Signals:
@@ -402,7 +387,9 @@ def _noted(number: int, frame: object) -> None:
     """The byte on the wake-up descriptor says it all."""
 
 
-def _write_all(descriptor: int, data: bytes) -> None:
+def _write_all(descriptor: int | None, data: bytes) -> None:
+    if descriptor is None:
+        return
     view = memoryview(data)
     while view:
         try:

@@ -167,7 +167,7 @@ class Instance:
             rootfs = self._mount()
             process = self._connect(self._config.process)
             process = replace(process, mounts=self._mounts(rootfs))
-            self._write_bundle(process, runtime, rootfs)
+            self._write_bundle(process, runtime, rootfs, size)
             return self._run(runtime, size=size)
         except LaminaError as error:
             raise StartFailed(error, FAILED) from error
@@ -241,7 +241,13 @@ class Instance:
         self._undo.callback(volumes.close)
         return volumes.binds(all_mounts(self._config, self._directory))
 
-    def _write_bundle(self, process: ProcessSpec, runtime: Runtime, rootfs: str) -> None:
+    def _write_bundle(
+        self,
+        process: ProcessSpec,
+        runtime: Runtime,
+        rootfs: str,
+        size: tuple[int, int] | None,
+    ) -> None:
         for mount in process.mounts:
             _check_source(mount)
         root_fd = os.open(rootfs, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -263,6 +269,8 @@ class Instance:
             cgroup=runtime.cgroup_path(self._id),
             devices=list_devices() if process.privileged else (),
         )
+        if size is not None:  # set before the first program looks; `_run` sees to other runtimes
+            set_console_size(spec["process"], size)
         hand_back(runtime, spec, seccomp)
         write_bundle(self._directory, spec)
 
@@ -305,7 +313,7 @@ class Instance:
         if size is not None:
             console.set_window_size(master, *size)
         # held open, so that reading never ends (EIO) while the container is between two programs
-        peer = _open_peer(master)
+        peer = open_peer(master)
         self._undo.callback(lambda: os.close(peer))
         self._undo.callback(lambda: os.close(master))
         stdin = master if self._config.stdin_open else -1
@@ -336,6 +344,12 @@ class Instance:
             raise start_failure(message)
         with open(f"{self._directory}/{_PID}", encoding="utf-8") as file:
             return int(file.read())
+
+
+def set_console_size(process: object, size: tuple[int, int]) -> None:
+    """Put the terminal's (rows, columns) into a runtime spec's process."""
+    assert isinstance(process, dict)
+    process["consoleSize"] = {"height": size[0], "width": size[1]}
 
 
 def _check_source(mount: Mount) -> None:
@@ -388,7 +402,7 @@ def _make_directory(name: bytes, parent: int) -> None:
     os.chmod(name, 0o755, dir_fd=parent)  # noqa: S103  # Docker's mode, whatever the umask
 
 
-def _open_peer(master: int) -> int:
+def open_peer(master: int) -> int:
     import fcntl
 
     flags = os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC
@@ -445,7 +459,7 @@ def execute(
         null = subprocess.DEVNULL
         stdin, stdout, stderr = (null if fd is None else fd for fd in streams)
         status = subprocess.run(
-            _shielded(tuple(argv), runtime), stdin=stdin, stdout=stdout, stderr=stderr, check=False
+            shielded(tuple(argv), runtime), stdin=stdin, stdout=stdout, stderr=stderr, check=False
         ).returncode
         message = read_error(log) if status else ""
     if message:
@@ -469,7 +483,7 @@ def exec_command(
 
 def exec_process(
     config: ContainerConfig, request: ExecRequest, runtime: Runtime, *, pid: int
-) -> object:
+) -> dict[str, object]:
     """The runtime spec's `process`: what the container itself gets, with the request's changes."""
     base = config.process
     process = replace(
@@ -488,10 +502,12 @@ def exec_process(
     finally:
         os.close(root_fd)
     spec = make_spec(process, rootfs="/", user=user, host=runtime.host, seccomp=None)
-    return spec["process"]
+    document = spec["process"]
+    assert isinstance(document, dict)
+    return document
 
 
-def _shielded(argv: tuple[str, ...], runtime: Runtime) -> list[str]:
+def shielded(argv: tuple[str, ...], runtime: Runtime) -> list[str]:
     """The command, in a mount namespace of its own where crun needs that (hybrid control groups).
 
     Not in our own: we may be a Python program that imports lamina.
@@ -514,11 +530,16 @@ def lean_python(code: str) -> list[str]:
     return [sys.executable, "-I", "-S", "-c", prelude + code]
 
 
+def runtime_root(directory: str) -> str:
+    """Where the runtime keeps its state of the container in `directory`."""
+    return f"{directory}/{_RUNTIME}"
+
+
 def delete_from_runtime(runtime: Runtime, id: str, *, directory: str) -> None:
     """Make the runtime forget the container: its state, its control groups, its processes."""
     root = f"{directory}/{_RUNTIME}"
     if os.path.isdir(root):
-        command = _shielded(runtime.command("delete", "--force", id, root=root), runtime)
+        command = shielded(runtime.command("delete", "--force", id, root=root), runtime)
         with open(os.devnull, "r+b") as null:
             streams = null.fileno()
             # whatever it could not do, the next line does

@@ -118,12 +118,14 @@ def start(
     subnet: str = "",
     mode: str = "",
     stdin: bool = False,
+    holds: bool = False,
     size: tuple[int, int] | None = None,
     forks: bool = False,
 ) -> Socket:
     """Start the container's monitor; its connection, on which STARTED or FAILED comes first.
 
-    `lock` is what `create` gave (None: it is taken here), and is closed. `mode` is `attach` to get the output on the connection, or empty. `runtime` is a name or path
+    `lock` is what `create` gave (None: it is taken here), and is closed. `mode` is `attach` to get the
+    output on the connection, or empty; with `holds` the container waits for who reads it. `runtime` is a name or path
     (empty: what was found to work). With `forks` the monitor is a fork of this process if it has
     one thread: for lamina's own commands. The caller closes the connection.
 
@@ -137,7 +139,7 @@ def start(
     ours, theirs = pair()
     try:
         with theirs:
-            hello: dict[str, object] = {"mode": mode, "stdin": stdin, "size": size}
+            hello: dict[str, object] = {"mode": mode, "stdin": stdin, "holds": holds, "size": size}
             ours.sendall(console.json_frame(console.HELLO, hello))
             arguments = [store.root, id, str(lock), str(theirs.fileno()), runtime, subnet]
             with _Descriptor(_open_monitor_log(store.root, id)) as log:

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 _BLOCK = 64 * 1024
 _QUIT = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)  # a terminal's: not for us
-BACKLOG = 1 << 20  # bytes an attached client may lag behind before the container has to wait
+BACKLOG = 1 << 20  # bytes a client may lag behind before output is left out, or held back for it
 
 
 class Client:
@@ -55,8 +55,10 @@ class Client:
         self.outgoing = bytearray()
         self.mode = ""
         self.stdin = False
+        self.holds = False
         self.is_gone = False
         self.ends = False  # it goes once it has taken everything
+        self._lost = 0  # bytes that it was too slow for, and was not told of
 
     def send(self, data: bytes) -> None:
         """Queue bytes and send what the socket takes now."""
@@ -67,6 +69,21 @@ class Client:
     def has_all(self) -> bool:
         """Whether it may go: it was sent EXIT, and has taken it."""
         return self.ends and not self.outgoing
+
+    def deliver(self, stream: int, data: bytes) -> None:
+        """Send output, or leave it out until the client, which nobody waits for, has taken the rest."""
+        late = self._lost or len(self.outgoing) > BACKLOG
+        if late and self.outgoing and not self.holds:
+            self._lost += len(data)
+            return
+        self.tell_of_loss()
+        self.send(console.frame(stream, data))
+
+    def tell_of_loss(self) -> None:
+        """Say how much was left out here, if anything was."""
+        if self._lost:
+            self.send(console.json_frame(console.LOST, {"bytes": self._lost}))
+            self._lost = 0
 
     def flush(self) -> None:
         """Send what the socket takes now."""
@@ -90,7 +107,7 @@ class Monitor:
         process: Process,
         *,
         log: LogWriter | None,
-        listener: Socket,
+        listener: Socket | None,
         clients: Sequence[Client],
         clock: Callable[[], int],
         wakeup: int,
@@ -121,7 +138,8 @@ class Monitor:
         pidfd = open_pidfd(self._process.pid)
         try:
             for source in (pidfd, self._wakeup, self._listener):
-                self._poll.watch(source, READ)
+                if source is not None:
+                    self._poll.watch(source, READ)
             for descriptor in self._process.outputs:
                 os.set_blocking(descriptor, False)
                 self._poll.watch(descriptor, READ)
@@ -217,7 +235,11 @@ class Monitor:
             )
 
     def _accept(self) -> None:
-        connection, _ = self._listener.accept()
+        assert self._listener is not None
+        try:
+            connection, _ = self._listener.accept()
+        except OSError:  # it has gone again
+            return
         client = Client(connection)
         self._clients.append(client)
         if self._process.pid:
@@ -250,13 +272,21 @@ class Monitor:
             greet(client, payload)
             if client.mode == "networks":
                 self._change_networks(client)
+            if client.mode == "follow":  # what was logged since it read the log, and before this
+                client.send(console.frame(console.LOGGED))
         elif type == console.RESIZE and self._process.terminal >= 0:
             console.set_window_size(self._process.terminal, *console.parse_size(payload))
         elif type == console.STDIN and client.stdin and self._process.stdin >= 0:
             if payload:
                 self._stdin += payload
+                self._write_stdin()
             else:
-                self._stdin_ends = True
+                self._end_stdin(client)
+
+    def _end_stdin(self, client: Client) -> None:
+        """A client's input has ended, and the container's with it if it was created so (StdinOnce)."""
+        if client.stdin and self._config.stdin_once:
+            self._stdin_ends = True
             self._write_stdin()
 
     def _change_networks(self, client: Client) -> None:
@@ -305,18 +335,22 @@ class Monitor:
         logged = self._log is not None and self._log.write(stream, data, now=self._clock())
         for client in self._clients:
             if client.mode == "attach":
-                client.send(console.frame(stream, data))
+                client.deliver(stream, data)
             elif client.mode == "follow" and logged and not client.outgoing:
                 client.send(console.frame(console.LOGGED))
         return True
 
     def _pace(self) -> None:
-        """Watch exactly what can make progress: slow clients and a slow container hold back."""
-        for client in [each for each in self._clients if each.is_gone or each.has_all]:
+        """Watch exactly what can make progress: a client that holds, and a slow container, hold back."""
+        for client in [client for client in self._clients if client.is_gone or client.has_all]:
+            self._end_stdin(client)
             self._forget(client.connection)
             client.connection.close()
             self._clients.remove(client)
-        paused = any(len(each.outgoing) > BACKLOG and not each.ends for each in self._clients)
+        paused = any(
+            client.holds and len(client.outgoing) > BACKLOG and not client.ends
+            for client in self._clients
+        )
         full = len(self._stdin) > BACKLOG
         for client in self._clients:
             reads = 0 if full and client.stdin else READ
@@ -377,12 +411,14 @@ def greet(client: Client, payload: bytes) -> None:
         raise ValueError("HELLO is not an object")  # noqa: TRY004  # callers handle one type
     client.mode = str(document.get("mode", ""))
     client.stdin = document.get("stdin") is True
+    client.holds = document.get("holds") is True
 
 
 def finish_clients(clients: Sequence[Client], status: int) -> None:
     """Send EXIT to everybody and wait until each has taken everything or gone away."""
     poll = Poll()
     for client in clients:
+        client.tell_of_loss()
         client.send(console.json_frame(console.EXIT, {"status": status}))
     while waiting := [client for client in clients if client.outgoing and not client.is_gone]:
         for client in clients:
@@ -407,9 +443,9 @@ def run_container(
     """Start the container, stay until it ends, undo everything. The body of the process."""
     directory = state.directory_of(store.root, id)
     os.chdir(directory)  # sockets are bound by short relative names
-    wakeup = _catch_signals()
+    wakeup = catch_signals()
     listener = _listen()
-    size = _greeting(first)
+    size = greeting(first)
     clients = [first]
     restarts: Restarts | None = None
     while True:
@@ -628,7 +664,7 @@ def _record_failure(
     )
 
 
-def _greeting(first: Client) -> tuple[int, int] | None:
+def greeting(first: Client) -> tuple[int, int] | None:
     """Take the HELLO of whoever started us (sent before us); the size of its terminal."""
     first.connection.setblocking(True)
     size = None
@@ -644,6 +680,7 @@ def _greeting(first: Client) -> tuple[int, int] | None:
 def _listen() -> Socket:
     unlink_if_there(state.SOCKET_FILE)
     with_name = listen(state.SOCKET_FILE, backlog=128)
+    os.chmod(state.SOCKET_FILE, 0o600)  # as its directory, which lets nobody else near it
     with_name.setblocking(False)
     return with_name
 
@@ -658,7 +695,7 @@ def _open_log(config: ContainerConfig, directory: str) -> LogWriter | None:
     )
 
 
-def _catch_signals() -> int:
+def catch_signals() -> int:
     """The descriptor that signal numbers arrive on; a terminal's signals are ignored."""
     read_end, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)

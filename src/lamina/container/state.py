@@ -67,6 +67,8 @@ class ContainerConfig(Record):
     of `process`); `volumes_from` the texts of that flag.
     `restart` is a restart policy (`restarts.parse_policy`), which alone may change later; `health` is
     None without a health check.
+    With `stdin_once` the end of a client's input is that of the container's. `attach` names the streams
+    that whoever created it wanted to be attached to: stdin, stdout, stderr.
     `stop_timeout` in seconds. `log_max_size` in bytes (0: no rotation). `runtime` is what `--runtime` named.
     """
 
@@ -83,6 +85,8 @@ class ContainerConfig(Record):
     volumes: tuple[str, ...] = ()
     volumes_from: tuple[str, ...] = ()
     stdin_open: bool = False
+    stdin_once: bool = False
+    attach: tuple[str, ...] = ()
     auto_remove: bool = False
     stop_signal: str = "SIGTERM"
     stop_timeout: int = 10

@@ -118,6 +118,44 @@ class Image:
             raise PlatformNotFound(f"the image is for {config.platform}, not for {platform}")
         return Image(store, _Parts(found, manifest, config, config_raw), descriptor)
 
+    def __repr__(self) -> str:
+        names = "".join(f" {name}" for name in self.tags)
+        return f"<Image {self.id.hex[:12]}{names} {self.config().platform}>"
+
+    def _repr_html_(self) -> str:
+        """The image in a notebook."""
+        from lamina.image.notebook import fields
+        from lamina.image.sizes import human_size
+
+        config = self.config()
+        defaults = config.config
+        return fields(
+            [
+                ("Image", self.id),
+                ("Names", ", ".join(self.tags)),
+                ("Platform", config.platform),
+                ("Created", config.created),
+                ("Size", f"{human_size(self.size)} in {len(self.layers())} layers"),
+                ("Entrypoint", " ".join(defaults.entrypoint or ())),
+                ("Command", " ".join(defaults.cmd or ())),
+                ("User", defaults.user),
+                ("Ports", ", ".join(defaults.exposed_ports)),
+                *((f"Label {name}", value) for name, value in defaults.labels),
+            ]
+        )
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """Its names in the store now, as people write them; sorted."""
+        from lamina.image.ids import held_names
+        from lamina.spec.reference import Reference
+
+        return tuple(
+            Reference.parse(held.named.name).familiar()
+            for held in held_names(self._store)
+            if not held.is_dangling and self.id in held.ids
+        )
+
     @property
     def id(self) -> Digest:
         """The image id: the config's digest."""

@@ -1,1 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Tools for tests: `plugin` is for everyone's, the other modules are for lamina's own."""

@@ -3,70 +3,20 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import pty
-import select
 import signal
-import struct
-import subprocess
 import termios
-import time
 from collections.abc import Iterator
 
 import pytest
 
 from lamina.testing.busybox import Lamina
-
-
-class Terminal:
-    """A pseudo-terminal with a command on its other side."""
-
-    def __init__(self) -> None:
-        self.master, self.slave = pty.openpty()
-        self.text = b""
-        self.resize(24, 80)
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def resize(self, rows: int, columns: int) -> None:
-        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-
-    def run(self, lamina: Lamina, *arguments: str) -> None:
-        self.process = subprocess.Popen(
-            lamina.argv(*arguments),
-            env=lamina.env,
-            stdin=self.slave,
-            stdout=self.slave,
-            stderr=self.slave,
-            start_new_session=True,
-        )
-
-    def expect(self, wanted: bytes, *, seconds: float = 20) -> None:
-        """Read until `wanted` appears; what came before it is dropped."""
-        end = time.monotonic() + seconds
-        while wanted not in self.text:
-            assert time.monotonic() < end, f"{wanted!r} never came: {self.text!r}"
-            if select.select([self.master], [], [], 0.1)[0]:
-                self.text += os.read(self.master, 4096)
-        self.text = self.text.partition(wanted)[2]
-
-    def type(self, data: bytes) -> None:
-        os.write(self.master, data)
-
-    def status(self) -> int:
-        assert self.process is not None
-        return self.process.wait(timeout=30)
+from lamina.testing.terminal import Terminal
 
 
 @pytest.fixture
 def terminal() -> Iterator[Terminal]:
-    made = Terminal()
-    yield made
-    if made.process is not None and made.process.poll() is None:
-        made.process.kill()
-        made.process.wait()
-    os.close(made.master)
-    os.close(made.slave)
+    with Terminal() as made:
+        yield made
 
 
 def test_interactive_shell_works_and_its_status_is_ours(lamina: Lamina, terminal: Terminal) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import pytest
 
 from lamina.testing.ordinary import UID, OrdinaryLamina
+from lamina.testing.terminal import Terminal
 from lamina.testing.waiting import wait_until
 
 pytestmark = [
@@ -150,3 +151,28 @@ def test_killed_build_leaves_no_process(lamina: OrdinaryLamina) -> None:
     wait_until_alone(lamina)
     lamina("system", "prune", "-af")
     assert list((lamina.store_seen / "snapshots").iterdir()) == []
+
+
+def test_a_terminal_is_left_and_joined_again(lamina: OrdinaryLamina) -> None:
+    with Terminal() as terminal:
+        before = terminal.settings
+        terminal.run(lamina, "run", "-it", "--name", "tt", "busybox", "sh")
+        terminal.expect(b"# ")
+        terminal.type(b"word=kept\n\x10\x11")
+        assert terminal.status() == 0
+        terminal.run(lamina, "exec", "-it", "tt", "sh")
+        terminal.expect(b"# ")
+        terminal.type(b"echo on-$(tty)\n\x10\x11")
+        terminal.expect(b"read escape sequence")
+        assert terminal.status() == 1
+        terminal.run(lamina, "attach", "tt")
+        terminal.await_raw()
+        terminal.type(b"echo got-$word\n")
+        terminal.expect(b"got-kept")
+        assert terminal.process is not None
+        terminal.process.kill()
+        terminal.process.wait()
+        assert lamina("ps", "--format", "{{.State}}").stdout == "running\n"
+        lamina("rm", "-f", "tt")
+        wait_until(lambda: terminal.settings == before)
+    wait_until_alone(lamina)

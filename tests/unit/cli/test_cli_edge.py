@@ -110,8 +110,8 @@ def test_every_verb_of_dockers_groups_is_there_or_refused_by_its_name(
 
 def test_refused_command_says_what_there_is_instead(tmp_path: Path) -> None:
     world = context(tmp_path)
-    assert main(["attach", "web"], world) == EXIT_STATUS[Kind.UNSUPPORTED]
-    assert output(world.stderr).splitlines()[1].startswith("hint: 'lamina logs -f CONTAINER'")
+    assert main(["search", "web"], world) == EXIT_STATUS[Kind.UNSUPPORTED]
+    assert output(world.stderr).splitlines()[1].startswith("hint: 'lamina tags REPOSITORY'")
 
 
 def test_unknown_verb_of_a_group_lists_those_it_has(tmp_path: Path) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import pytest
 
-from lamina.cli.format import MissingField, ago, human_size, listing, render, table
+from lamina.cli.format import MissingField, ago, listing, render, table
 from lamina.errors import Kind, LaminaError
+from lamina.image.sizes import human_size
 
 ROW: dict[str, object] = {
     "ID": "abc",

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lamina.container import console
-from lamina.container.console import DetachKeys, Frames, Session, StartFailed
+from lamina.container.console import Frames, Session, StartFailed
+from lamina.container.detachkeys import DEFAULT, DetachKeys, parse_detach_keys
 from lamina.errors import Kind, LaminaError
 
 
@@ -49,7 +50,7 @@ def test_failure_survives_its_frame() -> None:
 @given(st.binary(max_size=40), st.integers(1, 5))
 def test_typed_bytes_without_the_sequence_pass_unchanged(data: bytes, step: int) -> None:
     data = data.replace(b"\x10", b"") + b"."
-    keys = DetachKeys(console.DETACH_KEYS)
+    keys = DetachKeys(DEFAULT)
     passed = b"".join(keys.feed(data[at : at + step])[0] for at in range(0, len(data), step))
     assert passed == data
 
@@ -65,11 +66,48 @@ def test_no_keys_never_detach() -> None:
     assert DetachKeys(b"").feed(b"\x10\x11") == (b"\x10\x11", False)
 
 
-def test_detach_keys_are_parsed() -> None:
-    assert console.parse_detach_keys("ctrl-p,ctrl-q") == console.DETACH_KEYS
-    assert console.parse_detach_keys("a,ctrl-]") == b"a\x1d"
-    with pytest.raises(LaminaError, match="detach keys"):
-        console.parse_detach_keys("ctrl-aa")
+def test_every_end_of_the_sequence_may_be_its_beginning() -> None:
+    keys = DetachKeys(b"aab")
+    assert keys.feed(b"aaa") == (b"a", False)
+    assert keys.feed(b"b") == (b"", True)
+
+
+@given(st.text("ab", max_size=12), st.text("ab", min_size=1, max_size=4), st.integers(1, 5))
+def test_keys_are_found_wherever_they_end_first(typed: str, keys: str, step: int) -> None:
+    data, sequence = typed.encode(), keys.encode()
+    finder = DetachKeys(sequence)
+    passed, found = b"", False
+    for at in range(0, len(data), step):
+        if not found:
+            piece, found = finder.feed(data[at : at + step])
+            passed += piece
+    assert found == (sequence in data)
+    if found:
+        assert passed == data[: data.index(sequence)]
+    else:
+        assert data.startswith(passed)
+        assert len(data) - len(passed) < len(sequence)
+
+
+@pytest.mark.parametrize(
+    ("text", "keys"),
+    [
+        ("", b"\x10\x11"),
+        ("ctrl-p,ctrl-q", b"\x10\x11"),
+        ("a,ctrl-]", b"a\x1d"),
+        ("ctrl-@,ctrl-_,ctrl-\\,ctrl-[,ctrl-^", b"\x00\x1f\x1c\x1b\x1e"),
+        ("DEL", b"\x7f"),
+    ],
+)
+def test_detach_keys_are_dockers(text: str, keys: bytes) -> None:
+    assert parse_detach_keys(text) == keys
+
+
+@pytest.mark.parametrize("text", ["ctrl-aa", "ctrl-A", "ctrl-", ",", "a,,b", "ab", "é", "ctrl-1"])
+def test_other_detach_keys_are_refused(text: str) -> None:
+    with pytest.raises(LaminaError, match="Invalid detach keys") as caught:
+        parse_detach_keys(text)
+    assert caught.value.kind is Kind.USAGE
 
 
 def session(tmp_path: Path, frames: bytes) -> tuple[Session, Path]:
@@ -82,6 +120,44 @@ def session(tmp_path: Path, frames: bytes) -> tuple[Session, Path]:
     return made, out
 
 
+def close_output(made: Session) -> None:
+    descriptor = made._outputs[console.STDOUT]
+    assert descriptor is not None
+    os.close(descriptor)
+
+
+def test_session_tells_of_output_that_was_left_out(tmp_path: Path) -> None:
+    frames = console.json_frame(console.STARTED, {"pid": 1}) + console.frame(console.STDOUT, b"a")
+    frames += console.json_frame(console.LOST, {"bytes": 12345}) + console.frame(
+        console.STDOUT, b"b"
+    )
+    frames += console.json_frame(console.EXIT, {"status": 0})
+    made, out = session(tmp_path, frames)
+    made.await_start()
+    assert made.run() == 0
+    assert out.read_bytes().startswith(b"a\nlamina: 12345 bytes of output are left out here")
+    assert out.read_bytes().endswith(b"\nb")
+    made._connection.close()
+    close_output(made)
+
+
+def test_session_without_outputs_ends_with_its_input(tmp_path: Path) -> None:
+    ours, theirs = socket.socketpair()
+    read_end, write_end = os.pipe()
+    os.write(write_end, b"typed")
+    os.close(write_end)
+    theirs.sendall(console.json_frame(console.STARTED, {"pid": 1}))
+    made = Session(ours, stdin=read_end, stdout=None, stderr=None)
+    made.await_start()
+    assert made.run() is None
+    sent = theirs.recv(1000)
+    assert list(Frames().feed(sent)) == [(console.STDIN, b"typed"), (console.STDIN, b"")]
+    assert not made.is_detached
+    os.close(read_end)
+    ours.close()
+    theirs.close()
+
+
 def test_session_writes_output_and_returns_the_status(tmp_path: Path) -> None:
     frames = console.json_frame(console.STARTED, {"pid": 1}) + console.frame(console.STDOUT, b"a")
     frames += console.frame(console.STDERR, b"b") + console.json_frame(console.EXIT, {"status": 7})
@@ -90,7 +166,7 @@ def test_session_writes_output_and_returns_the_status(tmp_path: Path) -> None:
     assert made.run() == 7
     assert out.read_bytes() == b"ab"
     made._connection.close()
-    os.close(made._outputs[console.STDOUT])
+    close_output(made)
 
 
 def test_session_without_an_end_has_no_status(tmp_path: Path) -> None:
@@ -98,7 +174,7 @@ def test_session_without_an_end_has_no_status(tmp_path: Path) -> None:
     made.await_start()
     assert made.run() is None
     made._connection.close()
-    os.close(made._outputs[console.STDOUT])
+    close_output(made)
 
 
 @pytest.mark.parametrize("frames", [b"", console.failed_frame(LaminaError("no"), 126)])
@@ -108,7 +184,7 @@ def test_failed_or_vanished_monitor_is_a_failed_start(tmp_path: Path, frames: by
         made.await_start()
     assert caught.value.status == (126 if frames else 125)
     made._connection.close()
-    os.close(made._outputs[console.STDOUT])
+    close_output(made)
 
 
 def test_nobody_listening_is_none(tmp_path: Path) -> None:

@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 
 from lamina.events import silent
-from lamina.store import open_store
+from lamina.store import layerform, open_store
 from lamina.store.fsck import Fsck
 from lamina.store.gc import collect
-from lamina.system import mounts
 from lamina.tasks import CancelToken, Work
 
 TYPE_CHECKING = False
@@ -34,8 +33,8 @@ def others(root: str, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> list[obj
         other.close()
         return os.open("/dev/null", os.O_RDONLY)
 
-    monkeypatch.setattr(mounts, "image_fd", asked)
-    monkeypatch.setattr(mounts, "overlay_fd", asked)
+    monkeypatch.setattr(layerform, "image_fd", asked)
+    monkeypatch.setattr(layerform, "overlay_fd", asked)
     return found
 
 

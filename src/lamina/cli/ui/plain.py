@@ -143,7 +143,7 @@ class PlainView:
 
 def _moved(event: Progress, before: Progress) -> str:
     """`12MB/40MB 2.4MB/s` since the event before."""
-    from lamina.cli.format import human_size
+    from lamina.image.sizes import human_size
 
     total = f"/{human_size(event.total)}" if event.total else ""
     speed = max(0.0, event.current - before.current) / (event.at - before.at)

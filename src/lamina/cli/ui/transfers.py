@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from collections import deque
 
-from lamina.cli.format import human_size
 from lamina.events import Phase, Progress
+from lamina.image.sizes import human_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
