@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lamina.app.containers import Container
+    from lamina.container.extras import Extras
     from lamina.container.network.publish import PortMapping
     from lamina.container.ports import Mount
     from lamina.container.state import ContainerConfig, State
@@ -130,6 +131,10 @@ def _host_config(config: ContainerConfig) -> dict[str, object]:
         "DnsOptions": list(process.dns_options),
         "ExtraHosts": [f"{name}:{address}" for name, address in process.extra_hosts] or None,
         "Memory": process.memory,
+        "MemorySwap": process.memory_swap,
+        "CpuShares": process.cpu_shares,
+        "CpusetCpus": process.cpuset_cpus,
+        "CpusetMems": process.cpuset_mems,
         "NanoCpus": round(process.cpus * NANOSECONDS),
         "PidsLimit": process.pids_limit or None,
         "ShmSize": process.shm_size,
@@ -137,6 +142,64 @@ def _host_config(config: ContainerConfig) -> dict[str, object]:
             {"Name": name, "Soft": soft, "Hard": hard} for name, soft, hard in process.ulimits
         ],
         "Sysctls": dict(process.sysctls) or None,
+        **_extras(process.extras),
+    }
+
+
+_RATES = {  # of the runtime spec -> of Docker
+    "throttleReadBpsDevice": "BlkioDeviceReadBps",
+    "throttleWriteBpsDevice": "BlkioDeviceWriteBps",
+    "throttleReadIOPSDevice": "BlkioDeviceReadIOps",
+    "throttleWriteIOPSDevice": "BlkioDeviceWriteIOps",
+    "weightDevice": "BlkioWeightDevice",
+}
+
+
+def _extras(extras: Extras | None) -> dict[str, object]:
+    """What few containers have; the others have Docker's defaults."""
+    if extras is None:
+        return {
+            "CgroupParent": "",
+            "PidMode": "",
+            "IpcMode": "private",
+            "UTSMode": "",
+            "CgroupnsMode": "private",
+            "UsernsMode": "",
+            "OomScoreAdj": 0,
+            "Devices": [],
+        }
+    rates: dict[str, list[dict[str, object]]] = {name: [] for name in _RATES.values()}
+    for rate in extras.device_rates:
+        number = "Weight" if rate.kind == "weightDevice" else "Rate"
+        rates[_RATES[rate.kind]].append({"Path": rate.path, number: rate.rate})
+    return {
+        "CpuPeriod": extras.cpu_period,
+        "CpuQuota": extras.cpu_quota,
+        "MemoryReservation": extras.memory_reservation,
+        "MemorySwappiness": None if extras.memory_swappiness < 0 else extras.memory_swappiness,
+        "OomKillDisable": extras.oom_kill_disable,
+        "OomScoreAdj": extras.oom_score_adj,
+        "BlkioWeight": extras.blkio_weight,
+        "CgroupParent": extras.cgroup_parent,
+        "PidMode": extras.pid,
+        "IpcMode": extras.ipc or "private",
+        "UTSMode": extras.uts,
+        "UsernsMode": "",
+        "CgroupnsMode": extras.cgroupns or "private",
+        "Devices": [
+            {
+                "PathOnHost": device.source,
+                "PathInContainer": device.target,
+                "CgroupPermissions": device.access,
+            }
+            for device in extras.devices
+        ],
+        "DeviceCgroupRules": list(extras.device_rules) or None,
+        "DeviceRequests": [{"Driver": "cdi", "DeviceIDs": list(extras.cdi)}] * bool(extras.cdi)
+        or None,
+        "Init": extras.init,
+        "Annotations": dict(extras.annotations) or None,
+        **rates,
     }
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import time
 
-from lamina.app.run_options import NetworkRequest, Origin, RunOptions, configure
+from lamina.app.run_options import NetworkRequest, Origin, RunOptions, configure, named_by_id
 from lamina.container import console, lifecycle, state
 from lamina.container.instance import ExecRequest
 from lamina.container.names import check_name, new_id, new_name
@@ -504,7 +504,7 @@ def create(
         config = found.config()
         id = new_id(random)
         merged = configure(
-            options,
+            named_by_id(options, lambda text: _donor(store, text)),
             config.config,
             origin=Origin(image, str(found.id), ""),
             id=id,
@@ -618,6 +618,11 @@ def _with_names(mounts: tuple[Mount, ...], random: Callable[[int], bytes]) -> tu
         else mount
         for mount in mounts
     )
+
+
+def _donor(store: Store, text: str) -> tuple[str, ContainerConfig]:
+    container = find(store, text)
+    return container.id, container.config
 
 
 def _unpacked(store: Store, diff_ids: Sequence[DiffID], *, work: Work) -> ChainID | None:

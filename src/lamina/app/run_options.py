@@ -14,8 +14,9 @@ from lamina.start.record import Record, fields, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from lamina.container.extras import Extras
     from lamina.spec.config import RunConfig
 
 DEFAULT_SHM_SIZE = 64 << 20  # moby, daemon/config: DefaultShmSize
@@ -75,7 +76,12 @@ class RunOptions(Record):
     cap_drop: tuple[str, ...] = ()
     read_only: bool = False
     memory: int = 0
+    memory_swap: int = 0
     cpus: float = 0.0
+    cpu_shares: int = 0
+    cpuset_cpus: str = ""
+    cpuset_mems: str = ""
+    extras: Extras | None = None
     pids_limit: int = 0
     ulimits: tuple[tuple[str, int, int], ...] = ()
     sysctls: tuple[tuple[str, str], ...] = ()
@@ -124,7 +130,10 @@ def configure(
     attach = options.attach
     if attach is None:
         attach = ("stdin", "stdout", "stderr") if options.interactive else ("stdout", "stderr")
-    default_hostname = host_name if options.network == "host" else id[:12]
+    shares_name = options.network == "host" or (
+        options.extras is not None and options.extras.uts == "host"
+    )
+    default_hostname = host_name if shares_name else id[:12]
     return ContainerConfig(
         image=origin.image,
         image_id=origin.image_id,
@@ -211,7 +220,12 @@ def _process(
         domainname=options.domainname,
         mounts=mounts,
         memory=options.memory,
+        memory_swap=options.memory_swap,
         cpus=options.cpus,
+        cpu_shares=options.cpu_shares,
+        cpuset_cpus=options.cpuset_cpus,
+        cpuset_mems=options.cpuset_mems,
+        extras=options.extras,
         pids_limit=options.pids_limit,
         ulimits=options.ulimits,
         sysctls=_sysctls(options),
@@ -267,6 +281,35 @@ def _ports(options: RunOptions, exposed: Sequence[str]) -> tuple[PortMapping, ..
             if (int(number), protocol) not in taken:
                 ports.append(PortMapping(int(number), protocol))
     return tuple(ports)
+
+
+def named_by_id(
+    options: RunOptions, find: Callable[[str], tuple[str, ContainerConfig]]
+) -> RunOptions:
+    """The options with containers whose namespaces are to be shared named by their full ids.
+
+    `find` gives the (id, configuration) of a container by what the user calls it.
+
+    Raises LaminaError: as `find`; CONFLICT if one does not share its IPC namespace.
+    """
+    extras = options.extras
+    if extras is None or not (extras.pid or extras.ipc):
+        return options
+    from lamina.container.extras import JOINS
+
+    pid, ipc = extras.pid, extras.ipc
+    if pid.startswith(JOINS):
+        pid = JOINS + find(pid.removeprefix(JOINS))[0]
+    if ipc.startswith(JOINS):
+        id, donor = find(ipc.removeprefix(JOINS))
+        if donor.process.extras is None or donor.process.extras.ipc != "shareable":
+            raise LaminaError(
+                "non-shareable IPC (hint: use IpcMode:shareable for the donor container): "
+                f"container {id}",
+                kind=Kind.CONFLICT,
+            )
+        ipc = JOINS + id
+    return replace(options, extras=replace(extras, pid=pid, ipc=ipc))
 
 
 def combine(

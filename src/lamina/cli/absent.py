@@ -12,10 +12,7 @@ _NO_BUILDERS = "lamina builds in the command itself: there are no builders to ch
 
 # A command, or a group and a verb, and what there is instead.
 INSTEAD = {
-    # of containers: `docker container` has them too
-    "stats": "",
-    "update": "limits and names are given to 'lamina run'",
-    # others without a group
+    # without a group
     "search": "'lamina tags REPOSITORY' lists the tags of a repository",
     # management commands
     "checkpoint": "",
@@ -55,16 +52,13 @@ INSTEAD = {
     "volume update": _ONE_HOST,
     "system dial-stdio": "there is no daemon to talk to",
 }
-_OF_CONTAINERS = frozenset({"stats", "update"})
 
 
 def refusal(group: str, name: str) -> LaminaError | None:
     """The error for `lamina GROUP NAME` (or NAME, without a group), if Docker has that command."""
     words = f"{group} {name}".lstrip()
     key = words
-    if group == "container" and name in _OF_CONTAINERS:
-        key = name
-    elif group == "builder":  # Docker's other name of its plugin
+    if group == "builder":  # Docker's other name of its plugin
         key = f"buildx {name}"
     if key not in INSTEAD:
         return None

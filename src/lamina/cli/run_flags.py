@@ -17,11 +17,44 @@ if TYPE_CHECKING:
     from lamina.app.run_options import NetworkRequest
     from lamina.cli.arguments import Parser
     from lamina.cli.context import Context
+    from lamina.container.extras import Extras
     from lamina.container.ports import Mount
     from lamina.spec.config import Healthcheck
 
 _DAEMON = "lamina has no daemon that could do it"
 _LATER = "lamina does not have it yet"
+_WINDOWS = "it is for containers of Windows"
+
+# Those that `update` takes, too.
+LIMITS = (
+    (("-m", "--memory"), "memory limit, as 512m"),
+    (("--memory-reservation",), "memory it keeps when the host runs short"),
+    (("--memory-swap",), "limit of memory and swap together, -1 for none"),
+    (("--memory-swappiness",), "0 to 100 (control groups v1)"),
+    (("--cpus",), "number of CPUs, as 1.5"),
+    (("-c", "--cpu-shares"), "share of the CPUs when all are busy, 1024 is usual"),
+    (("--cpu-period",), "length of the period of --cpu-quota in microseconds"),
+    (("--cpu-quota",), "microseconds of CPU in each period"),
+    (("--cpuset-cpus",), "CPUs it may use, as 0-2,4"),
+    (("--cpuset-mems",), "memory nodes it may use"),
+    (("--blkio-weight",), "share of disks, 10 to 1000"),
+    (("--oom-score-adj",), "-1000 to 1000: who is killed first for lack of memory"),
+)
+DEVICE_LIMITS = (
+    ("--device-read-bps", "bytes read a second"),
+    ("--device-write-bps", "bytes written a second"),
+    ("--device-read-iops", "reads a second"),
+    ("--device-write-iops", "writes a second"),
+    ("--blkio-weight-device", "share"),
+)
+# What makes a container need `Extras`, by the names of its arguments.
+_EXTRAS = (
+    *("memory_reservation", "memory_swappiness", "cpu_period", "cpu_quota", "blkio_weight"),
+    *("oom_score_adj", "oom_kill_disable", "device_read_bps", "device_write_bps"),
+    *("device_read_iops", "device_write_iops", "blkio_weight_device", "cgroup_parent"),
+    *("pid", "ipc", "uts", "userns", "cgroupns", "device", "device_cgroup_rule", "gpus"),
+    *("init", "annotation", "security_opt"),
+)
 
 
 def add_run_flags(parser: Parser) -> None:
@@ -54,8 +87,9 @@ def _add_identity(parser: Parser) -> None:
     )
     parser.add_argument("--platform", default="", help="platform of the image: os/arch[/variant]")
     parser.add_argument("--runtime", default="", help="OCI runtime: a name or a path")
-    parser.add_argument("--log-driver", default="json-file", help="json-file or none")
+    parser.add_argument("--log-driver", default="json-file", help="json-file, local or none")
     _many(parser, "--log-opt", help="max-size=10m or max-file=3", metavar="OPTION")
+    _many(parser, "--annotation", help="annotation for the OCI runtime, KEY=VALUE")
 
 
 def _add_process(parser: Parser) -> None:
@@ -68,6 +102,7 @@ def _add_process(parser: Parser) -> None:
     parser.switch("-i", "--interactive", help="keep standard input open")
     parser.switch("-t", "--tty", help="give it a terminal")
     _many(parser, "-a", "--attach", help="stdin, stdout or stderr, and no other", metavar="STREAM")
+    parser.switch("--init", help="an init inside that forwards signals and reaps processes")
     parser.add_argument("--stop-signal", default="", help="signal that stops it")
     parser.add_argument("--stop-timeout", default="", help="seconds before SIGKILL follows")
 
@@ -114,12 +149,26 @@ def _add_security(parser: Parser) -> None:
         help="no-new-privileges, seccomp=unconfined|FILE",
         metavar="OPTION",
     )
+    parser.add_argument("--pid", default="", help="PID namespace: host or container:NAME")
+    parser.add_argument("--ipc", default="", help="private, shareable, none, host, container:NAME")
+    parser.add_argument("--uts", default="", help="UTS namespace: host")
+    parser.add_argument("--userns", default="", help="user namespace: host")
+    parser.add_argument("--cgroupns", default="", help="cgroup namespace: host or private")
+    _many(
+        parser, "--device", help="/HOST[:/CONTAINER[:rwm]] or VENDOR/CLASS=NAME", metavar="DEVICE"
+    )
+    _many(parser, "--device-cgroup-rule", help="'c 10:200 rwm'", metavar="RULE")
+    parser.add_argument("--gpus", default="", help="GPUs, by CDI files: all, N, device=...")
 
 
 def _add_limits(parser: Parser) -> None:
-    parser.add_argument("-m", "--memory", default="", help="memory limit, as 512m")
-    parser.add_argument("--cpus", default="", help="number of CPUs, as 1.5")
+    for names, help in LIMITS:
+        parser.add_argument(*names, default="", help=help)
+    parser.switch("--oom-kill-disable", help="processes wait for memory instead of being killed")
+    for flag, what in DEVICE_LIMITS:
+        _many(parser, flag, help=f"{what} of a device", metavar="PATH:NUMBER")
     parser.add_argument("--pids-limit", default="", help="limit of processes")
+    parser.add_argument("--cgroup-parent", default="", help="control group to make its own in")
     _many(parser, "--ulimit", help="NAME=SOFT[:HARD]", metavar="ULIMIT")
     _many(parser, "--sysctl", help="NAME=VALUE", metavar="SYSCTL")
 
@@ -152,24 +201,19 @@ def _health(args: argparse.Namespace) -> Healthcheck | None:
 
 
 def _add_refused(parser: Parser) -> None:
-    parser.refuse("--init", why="run an init of the image's own (tini, dumb-init)")
     parser.refuse("--link", why="containers of one `lamina network` find one another by name")
-    parser.refuse("--link-local-ip", why=_LATER)
-    parser.refuse("--device", "--device-cgroup-rule", "--gpus", why="use --privileged")
-    parser.refuse("--pid", "--ipc", "--uts", "--userns", "--cgroupns", why=_LATER)
-    parser.refuse("--cgroup-parent", "--annotation", why=_LATER)
-    parser.refuse("-c", "--cpu-shares", "--cpu-period", "--cpu-quota", why="use --cpus")
-    parser.refuse("--cpuset-cpus", "--cpuset-mems", "--blkio-weight", why=_LATER)
-    parser.refuse("--memory-reservation", "--memory-swap", why="use --memory")
-    parser.refuse("--memory-swappiness", "--kernel-memory", why="use --memory")
-    parser.refuse("--oom-kill-disable", "--oom-score-adj", "--storage-opt", why=_LATER)
-    parser.refuse("--isolation", "--use-api-socket", why=_DAEMON)
+    parser.refuse("--link-local-ip", "--storage-opt", why=_LATER)
+    parser.refuse("--kernel-memory", why="Linux has no such limit any more: use --memory")
+    parser.refuse("--cpu-rt-period", "--cpu-rt-runtime", why="use --cpus")
+    parser.refuse("--cpu-count", "--cpu-percent", "--io-maxbandwidth", "--io-maxiops", why=_WINDOWS)
+    parser.refuse("--isolation", why=_WINDOWS)
+    parser.refuse("--use-api-socket", "--disable-content-trust", why=_DAEMON)
 
 
 def run_options(args: argparse.Namespace, context: Context) -> RunOptions:
     """The options in `args`. Raises LaminaError of kind USAGE or UNSUPPORTED."""
-    no_new_privileges, seccomp = _security(args.security_opt, context)
-    driver, max_size, max_file = _log_options(args.log_driver, args.log_opt)
+    no_new_privileges, seccomp, extras = _extras(args, context)
+    driver, max_size, max_file = _log_options(args)
     network, networks = _networks(args)
     return RunOptions(
         command=tuple(args.rest[1:]),
@@ -203,14 +247,19 @@ def run_options(args: argparse.Namespace, context: Context) -> RunOptions:
         cap_add=tuple(args.cap_add),
         cap_drop=tuple(args.cap_drop),
         read_only=args.read_only,
-        memory=_memory(args.memory),
+        memory=parse_memory(args.memory),
+        memory_swap=_swap(args),
         cpus=parse_cpus(args.cpus),
-        pids_limit=_integer(args.pids_limit, "--pids-limit"),
+        cpu_shares=parse_integer(args.cpu_shares, "--cpu-shares"),
+        cpuset_cpus=args.cpuset_cpus,
+        cpuset_mems=args.cpuset_mems,
+        extras=extras,
+        pids_limit=parse_integer(args.pids_limit, "--pids-limit"),
         ulimits=tuple(parse_ulimit(text) for text in args.ulimit),
         sysctls=tuple(_pair(text, "--sysctl") for text in args.sysctl),
         shm_size=_size(args.shm_size, "--shm-size") if args.shm_size else DEFAULT_SHM_SIZE,
         stop_signal=args.stop_signal,
-        stop_timeout=_integer(args.stop_timeout, "--stop-timeout", default=10),
+        stop_timeout=parse_integer(args.stop_timeout, "--stop-timeout", default=10),
         log_driver=driver,
         log_max_size=max_size,
         log_max_file=max_file,
@@ -354,53 +403,36 @@ def _expose(text: str) -> list[str]:
     return [f"{port}/{protocol or 'tcp'}" for port in range(low, high + 1)]
 
 
-def _security(texts: Sequence[str], context: Context) -> tuple[bool, str]:
-    """(no_new_privileges, seccomp) of `--security-opt`."""
-    no_new_privileges, seccomp = False, ""
-    for text in texts:
-        name, separator, value = text.partition("=" if "=" in text else ":")
-        if name == "no-new-privileges" and value in {"", "true"}:
-            no_new_privileges = True
-        elif name == "no-new-privileges" and value == "false":
-            no_new_privileges = False
-        elif name == "seccomp" and value == "unconfined":
-            seccomp = value
-        elif name == "seccomp" and value == "builtin":
-            seccomp = ""
-        elif name == "seccomp" and separator and value:
-            with open(context.path(value), encoding="utf-8") as file:
-                seccomp = file.read()
-        else:
-            raise LaminaError(f"--security-opt {text} is not supported", kind=Kind.UNSUPPORTED)
-    return no_new_privileges, seccomp
+def _extras(args: argparse.Namespace, context: Context) -> tuple[bool, str, Extras | None]:
+    """(no_new_privileges, seccomp, the rest) of what few containers ask for."""
+    if not any(getattr(args, name) for name in _EXTRAS):
+        return False, "", None
+    from lamina.cli.extra_flags import parse_extras
+    from lamina.cli.security_flags import parse_security
+
+    security = parse_security(args.security_opt, context)
+    extras = parse_extras(args, security)
+    return security.no_new_privileges, security.seccomp, extras
 
 
-def _log_options(driver: str, options: Sequence[str]) -> tuple[str, int, int]:
-    if driver not in {"json-file", "none"}:
-        raise LaminaError(
-            f"--log-driver {driver} is not supported",
-            kind=Kind.UNSUPPORTED,
-            hint="json-file and none are",
-        )
-    max_size, max_file = 0, 1
-    for option in options:
-        name, _, value = option.partition("=")
-        if driver == "none" or name not in {"max-size", "max-file"}:
-            raise LaminaError(
-                f"unknown log opt '{name}' for {driver} log driver", kind=Kind.UNSUPPORTED
-            )
-        if name == "max-size":
-            max_size = _size(value, "--log-opt max-size")
-        else:
-            max_file = _integer(value, "--log-opt max-file", default=1)
-    if max_file < 1:
-        raise LaminaError("max-file cannot be less than 1", kind=Kind.USAGE)
-    if max_file > 1 and not max_size:
-        raise LaminaError("max-file needs max-size", kind=Kind.USAGE)
-    return driver, max_size, max_file
+def _log_options(args: argparse.Namespace) -> tuple[str, int, int]:
+    if args.log_driver == "json-file" and not args.log_opt:
+        return args.log_driver, 0, 1
+    from lamina.cli.log_flags import log_options
+
+    return log_options(args.log_driver, args.log_opt)
 
 
-def _memory(text: str) -> int:
+def _swap(args: argparse.Namespace) -> int:
+    if not args.memory_swap:
+        return 0
+    from lamina.cli.extra_flags import parse_swap
+
+    return parse_swap(args.memory_swap, memory=parse_memory(args.memory))
+
+
+def parse_memory(text: str) -> int:
+    """Bytes of `--memory`, 0 for none. Raises LaminaError of kind USAGE."""
     size = _size(text, "--memory") if text else 0
     if 0 < size < 6 << 20:  # moby: linuxMinMemory
         raise LaminaError("Minimum memory limit allowed is 6MB", kind=Kind.USAGE)
@@ -420,7 +452,8 @@ def parse_cpus(text: str) -> float:
     return value
 
 
-def _integer(text: str, flag: str, *, default: int = 0) -> int:
+def parse_integer(text: str, flag: str, *, default: int = 0) -> int:
+    """The number, `default` for an empty text. Raises LaminaError of kind USAGE."""
     if not text:
         return default
     try:

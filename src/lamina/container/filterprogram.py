@@ -44,7 +44,7 @@ def hand_back(runtime: Runtime, spec: dict[str, Any], profile: Mapping[str, obje
         if _digest(profile, program) != digest:
             return
         _checked = (profile, program, digest)
-    spec["annotations"] = {ANNOTATION: program}
+    spec["annotations"] = {**spec.get("annotations", {}), ANNOTATION: program}
 
 
 def _digest(profile: Mapping[str, object], program: str) -> str:

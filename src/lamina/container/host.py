@@ -9,7 +9,7 @@ import stat
 from lamina.container.capabilities import from_mask
 from lamina.container.spec import TTY_GROUP, Device, HostFacts
 from lamina.errors import Kind, LaminaError
-from lamina.start.record import Record
+from lamina.start.record import Record, replace
 from lamina.system.userns import is_mapped, is_namespaced
 
 TYPE_CHECKING = False
@@ -22,6 +22,7 @@ _DOCKER_SYSCTLS = (  # moby daemon/oci_linux.go: an unprivileged process may lis
     ("net.ipv4.ip_unprivileged_port_start", "0"),
     ("net.ipv4.ping_group_range", "0 2147483647"),
 )
+_MEMORY = "/sys/fs/cgroup/memory"  # of v1: v2 counts swap apart, and may not count it at all
 _V2 = frozenset(("cpuset", "cpu", "blkio", "memory", "hugetlb", "pids", "rdma", "misc"))
 _MACHINES = {
     "x86_64": "amd64",
@@ -36,11 +37,13 @@ class Cgroups(Record):
     """How control groups are mounted: `mode` is v1, v2, hybrid or none.
 
     hybrid: v1 hierarchies, and beside them a v2 mount (at `unified`) that owns a controller.
+    `delegated` is the group in which an ordinary user's containers have theirs (`delegation`).
     """
 
     mode: str
     unified: str = ""
     controllers: tuple[str, ...] = ()
+    delegated: str = ""
 
 
 def parse_cgroups(mountinfo: str, *, unified_controllers: str) -> Cgroups:
@@ -69,11 +72,19 @@ def parse_cgroups(mountinfo: str, *, unified_controllers: str) -> Cgroups:
     return Cgroups("none")
 
 
-def read_cgroups() -> Cgroups:
-    """The control groups of this host."""
+def read_cgroups(*, delegated: bool = False) -> Cgroups:
+    """The control groups of this host; with `delegated` also what an ordinary user may use of them."""
     mountinfo = _read("/proc/self/mountinfo")
     point = parse_cgroups(mountinfo, unified_controllers="any").unified
-    return parse_cgroups(mountinfo, unified_controllers=_controllers(point))
+    found = parse_cgroups(mountinfo, unified_controllers=_controllers(point))
+    if not (delegated and found.mode == "v2" and is_namespaced()):
+        return found
+    from lamina.container.delegation import find_delegated
+
+    group = find_delegated(_read("/proc/self/cgroup"), root=found.unified)
+    if group is None:
+        return found
+    return replace(found, controllers=group.controllers, delegated=group.group)
 
 
 def _controllers(point: str) -> str:
@@ -109,7 +120,10 @@ def read_facts(cgroups: Cgroups, *, manager: str, nodev: bool = False) -> HostFa
         capabilities=from_mask(capability_mask(_read("/proc/self/status"))),
         cgroup_namespaces=os.path.exists("/proc/self/ns/cgroup"),
         cgroup_mounts=cgroups.mode != "none" and (managed or not namespaced),
-        device_control=managed and (cgroups.mode == "v2" or "devices" in cgroups.controllers),
+        # in a user namespace the kernel takes no program that would guard devices
+        device_control=managed
+        and not namespaced
+        and (cgroups.mode == "v2" or "devices" in cgroups.controllers),
         nodev=nodev,
         mqueue=os.path.isdir("/proc/sys/fs/mqueue"),
         sysctls=tuple(
@@ -122,6 +136,7 @@ def read_facts(cgroups: Cgroups, *, manager: str, nodev: bool = False) -> HostFa
         namespaced=namespaced,
         tty_group=not namespaced or is_mapped(0, TTY_GROUP),
         oom_score=_own_oom_score() if namespaced else 0,
+        swap_limits=managed and os.path.exists(f"{_MEMORY}/memory.memsw.limit_in_bytes"),
     )
 
 
@@ -147,12 +162,12 @@ def capability_mask(status: str) -> int:
     return masks["CapPrm"] & masks["CapBnd"]
 
 
-def list_devices(directory: str = "/dev") -> tuple[Device, ...]:
-    """The device nodes of the host that a privileged container gets, sorted.
+def list_devices(directory: str = "/dev", shown: str = "/dev") -> tuple[Device, ...]:
+    """The device nodes beneath `directory`, named beneath `shown`, sorted by name.
 
     Terminals, shared memory and queues are the container's own, as in Docker.
     """
-    return tuple(sorted(_devices(directory, "/dev"), key=lambda device: device.path))
+    return tuple(sorted(_devices(directory, shown), key=lambda device: device.path))
 
 
 _OWN = frozenset(("pts", "shm", "fd", "mqueue", ".lxc", ".lxd-mounts", ".udev", "console"))
@@ -186,6 +201,12 @@ def _read(path: str) -> str:
             return file.read()
     except OSError:
         return ""
+
+
+_DELEGATE = (
+    "'lamina info' tells what was found; where systemd runs, containers that are started by "
+    "'systemd-run --user --scope lamina run ...' have limits"
+)
 
 
 class NoRuntime(LaminaError):
@@ -231,8 +252,10 @@ class Runtime(Record):
         return (self.path, *options, verb, *arguments)
 
     def cgroup_path(self, id: str) -> str:
-        """`cgroupsPath` of container `id`: a group of its own beneath the root, empty for none."""
-        return f"/{id}" if self.manager != "disabled" else ""
+        """`cgroupsPath` of container `id`: a group of its own, empty for none."""
+        if self.manager == "disabled":
+            return ""
+        return f"/{self.cgroups.delegated}/{id}" if self.cgroups.delegated else f"/{id}"
 
     def describe(self) -> tuple[tuple[str, str], ...]:
         """(name, value) rows for `lamina info`."""
@@ -248,10 +271,18 @@ class Runtime(Record):
             ("Runtime chosen", self.why),
             ("Cgroup mode", mode),
             ("Cgroup manager", self.manager),
+            ("Limits", _limits(self)),
             ("Seccomp", "Docker's default profile" if self.seccomp else "not in this kernel"),
             ("Devices", devices),
         ]
         return (*rows, *(("Runtime refused", f"{way}: {why}") for way, why in self.refused))
+
+
+def _limits(runtime: Runtime) -> str:
+    if runtime.manager == "disabled":
+        return "none: no control group can be made"
+    where = f", in the delegated /{runtime.cgroups.delegated}" if runtime.cgroups.delegated else ""
+    return f"{', '.join(runtime.cgroups.controllers) or 'none'}{where}"
 
 
 def check_limits(process: ProcessSpec, runtime: Runtime) -> None:
@@ -260,6 +291,11 @@ def check_limits(process: ProcessSpec, runtime: Runtime) -> None:
     Raises:
         LaminaError: kind UNSUPPORTED, naming the flag and the control group.
     """
+    extras: list[tuple[str, str, bool]] = []
+    if process.extras is not None or process.memory_swap:
+        from lamina.container.limits import check_offered, wanted_of
+
+        extras = wanted_of(process, runtime.cgroups.mode)
     wanted = (
         ("memory", "--memory", process.memory > 0),
         ("cpu", "--cpus", process.cpus > 0),
@@ -267,6 +303,7 @@ def check_limits(process: ProcessSpec, runtime: Runtime) -> None:
         ("cpuset", "--cpuset-cpus", bool(process.cpuset_cpus)),
         ("cpuset", "--cpuset-mems", bool(process.cpuset_mems)),
         ("pids", "--pids-limit", process.pids_limit > 0),
+        *extras,
     )
     for controller, flag, is_asked in wanted:
         if not is_asked:
@@ -276,5 +313,7 @@ def check_limits(process: ProcessSpec, runtime: Runtime) -> None:
                 f"{flag} cannot be enforced: this host has no {controller} control group "
                 f"that {runtime.name} could use",
                 kind=Kind.UNSUPPORTED,
-                hint="'lamina info' tells what was found",
+                hint=_DELEGATE if runtime.host.namespaced else "'lamina info' tells what was found",
             )
+    if extras:
+        check_offered(process, runtime.cgroups.mode)

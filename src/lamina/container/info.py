@@ -33,7 +33,7 @@ def host_report(
     rows.append(("User namespace", _namespace()))
     rows.append(("Network", _network()))
     try:
-        runtime = find_runtime(root, override=override, search_path=search_path)
+        runtime = find_runtime(root, override=override, search_path=search_path, delegated=True)
     except NoRuntime as error:
         return (*rows, ("Runtime", f"none: {error}"), ("Cgroup mode", read_cgroups().mode))
     return (*rows, *runtime.describe())

@@ -150,6 +150,7 @@ class Instance:
         self._runtime_name = runtime
         self._subnet = subnet
         self._undo = _Undo()
+        self._cgroup = self._group = cgroup_name(id, config.process)
         self.networking: Networking | None = None
 
     def start(self, *, size: tuple[int, int] | None, again: bool = False) -> Process:
@@ -160,7 +161,8 @@ class Instance:
         """
         try:
             self._approach()
-            runtime = find_runtime(self._store.root, override=self._runtime_name)
+            runtime = find_runtime(self._store.root, override=self._runtime_name, delegated=True)
+            self._group = runtime.cgroup_path(self._cgroup).lstrip("/") or self._cgroup
             if not again:
                 mounts.isolate()  # after the probe, whose containers would fill the shield's tmpfs
             check_limits(self._config.process, runtime)
@@ -192,7 +194,7 @@ class Instance:
 
     def undo(self) -> bool:
         """Take everything down. Idempotent. True if the kernel killed for lack of memory."""
-        killed = was_oom_killed(self._id) if self._config.process.memory else False
+        killed = was_oom_killed(self._group) if self._config.process.memory else False
         self._undo.close()
         return killed
 
@@ -266,9 +268,20 @@ class Instance:
             host=runtime.host,
             seccomp=seccomp,
             etc_mounts=self._etc_mounts(process),
-            cgroup=runtime.cgroup_path(self._id),
+            cgroup=runtime.cgroup_path(self._cgroup),
             devices=list_devices() if process.privileged else (),
         )
+        if process.extras is not None:
+            from lamina.container.refine import refine
+
+            joined = refine(
+                spec,
+                process.extras,
+                runtime,
+                root=self._store.root,
+                directory=self._directory,
+            )
+            self._undo.callback(joined.close)
         if size is not None:  # set before the first program looks; `_run` sees to other runtimes
             set_console_size(spec["process"], size)
         hand_back(runtime, spec, seccomp)
@@ -286,7 +299,12 @@ class Instance:
             delete_from_runtime(unshielded, self._id, directory=self._directory)
         arguments = ["--bundle", self._directory, "--detach"]
         arguments += ["--pid-file", f"{self._directory}/{_PID}"]
-        self._undo.callback(lambda: _forget(self._id, directory=self._directory))
+        self._undo.callback(lambda: _forget(self._group, directory=self._directory))
+        if self._config.process.extras is not None and self._config.process.extras.pid:
+            # the end of its first process is not the end of the others
+            from lamina.container.groups import kill_all
+
+            self._undo.callback(lambda: kill_all(self._group))
         if self._config.process.terminal:
             return self._run_on_terminal(runtime, arguments, size=size)
         streams = _Streams(with_stdin=self._config.stdin_open)
@@ -442,7 +460,7 @@ def execute(
     import tempfile
 
     join(pid)
-    runtime = find_runtime(store.root, override=runtime_name)
+    runtime = find_runtime(store.root, override=runtime_name, delegated=True)
     directory = state.directory_of(store.root, id)
     with tempfile.TemporaryDirectory(prefix="exec-", dir=directory) as scratch:
         document = exec_process(config, request, runtime, pid=pid)
@@ -520,6 +538,14 @@ def shielded(argv: tuple[str, ...], runtime: Runtime) -> list[str]:
     )
 
 
+def runtime_command(
+    runtime: Runtime, verb: str, *arguments: str, directory: str, log: str
+) -> list[str]:
+    """The command that does `verb` to the container of this directory."""
+    command = runtime.command(verb, *arguments, root=f"{directory}/{_RUNTIME}", log=log)
+    return shielded(command, runtime)
+
+
 def lean_python(code: str) -> list[str]:
     """The command that runs `code` with lamina importable and nothing else beside the library.
 
@@ -537,6 +563,9 @@ def runtime_root(directory: str) -> str:
 
 def delete_from_runtime(runtime: Runtime, id: str, *, directory: str) -> None:
     """Make the runtime forget the container: its state, its control groups, its processes."""
+    from lamina.container.groups import group_of_bundle, kill_all
+
+    group = group_of_bundle(directory, id)
     root = f"{directory}/{_RUNTIME}"
     if os.path.isdir(root):
         command = shielded(runtime.command("delete", "--force", id, root=root), runtime)
@@ -544,16 +573,23 @@ def delete_from_runtime(runtime: Runtime, id: str, *, directory: str) -> None:
             streams = null.fileno()
             # whatever it could not do, the next line does
             run_program(command, env=ENVIRONMENT, stdin=streams, stdout=streams, stderr=streams)
-    _forget(id, directory=directory)
+    kill_all(group)  # runtimes leave what shares another's pid namespace
+    _forget(group, directory=directory)
 
 
-def _forget(id: str, *, directory: str) -> None:
+def cgroup_name(id: str, process: ProcessSpec) -> str:
+    """The control group of container `id`, without its first slash."""
+    parent = process.extras.cgroup_parent if process.extras is not None else ""
+    return f"{parent}/{id}" if parent else id
+
+
+def _forget(group: str, *, directory: str) -> None:
     """Remove the runtime's state and the control groups of a container that is dead.
 
     What `runtime delete` would do, without starting it (10 ms).
     """
     remove_tree(f"{directory}/{_RUNTIME}")
-    remove_cgroups_soon(id)  # a process of `exec` may be leaving at this moment
+    remove_cgroups_soon(group)  # a process of `exec` may be leaving at this moment
 
 
 def remove_tree(path: str) -> None:
@@ -566,11 +602,11 @@ def remove_tree(path: str) -> None:
         remove_whole_tree(path)
 
 
-def was_oom_killed(id: str) -> bool:
+def was_oom_killed(group: str) -> bool:
     """Whether the kernel killed in the container's memory control group (v1, v2)."""
     for path in (
-        f"/sys/fs/cgroup/memory/{id}/memory.oom_control",
-        f"/sys/fs/cgroup/{id}/memory.events",
+        f"/sys/fs/cgroup/memory/{group}/memory.oom_control",
+        f"/sys/fs/cgroup/{group}/memory.events",
     ):
         try:
             with open(path, encoding="utf-8") as file:

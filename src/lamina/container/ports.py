@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Protocol
 
+    from lamina.container.extras import Extras
     from lamina.container.keeping import Kept
     from lamina.tasks import CancelToken
 else:
@@ -48,6 +49,7 @@ class ProcessSpec(Record):
     `secret_env` is added to `env` and must not reach any disk. `cpu_shares`, `cpuset_cpus`,
     `cpuset_mems` and `memory_swap` (memory and swap together, -1 for no limit) are the kernel's.
     `architecture` is the image's (empty: the host's); a 32-bit one is let through the filter.
+    `extras` are what few ask for (`refine`).
     """
 
     argv: tuple[str, ...]
@@ -87,6 +89,7 @@ class ProcessSpec(Record):
     dns_search: tuple[str, ...] = ()
     dns_options: tuple[str, ...] = ()
     more_addresses: tuple[str, ...] = ()
+    extras: Extras | None = None
 
 
 class Helpers(Protocol):

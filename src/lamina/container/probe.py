@@ -132,7 +132,7 @@ def _ways(
     """Every way, best first: control groups (limits, device rules) matter more than speed. Ways to
     run that leave device nodes of images usable come last, and only with device rules.
     """
-    is_managed = cgroups.mode != "none" and not is_namespaced()
+    is_managed = cgroups.mode != "none" and (bool(cgroups.delegated) or not is_namespaced())
     managers = ["cgroupfs", "disabled"] if is_managed else ["disabled"]
     shields = ["", cgroups.unified] if cgroups.mode == "hybrid" else [""]
     for nodev, manager, (kind, path) in product((True, False), managers, candidates):
@@ -265,7 +265,11 @@ def _launch(
         keep=(scratch,),
         shield=runtime.shield,
     )
-    status = launcher.run(
-        launch, on_output=lambda _stream, data: output.append(data), cancel=CancelToken()
-    )
+    try:
+        status = launcher.run(
+            launch, on_output=lambda _stream, data: output.append(data), cancel=CancelToken()
+        )
+    finally:
+        if runtime.cgroups.delegated:  # the launcher knows the others
+            remove_cgroups_soon(runtime.cgroup_path(id).lstrip("/"))
     return status, b"".join(output).decode("utf-8", "replace").strip()

@@ -23,14 +23,19 @@ if TYPE_CHECKING:
 
 DEFAULT_SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 NAMES = ("crun", "runc")
-RECORD_VERSION = 3  # of runtime.json
+RECORD_VERSION = 4  # of runtime.json
 
 
 def find_runtime(
-    root: str, *, override: str = "", search_path: str = DEFAULT_SEARCH_PATH
+    root: str,
+    *,
+    override: str = "",
+    search_path: str = DEFAULT_SEARCH_PATH,
+    delegated: bool = False,
 ) -> Runtime:
     """The runtime for the store at `root`, from its record if nothing changed since.
 
+    With `delegated` an ordinary user's containers get control groups where some were delegated.
     `override` is a name or an absolute path (`--runtime`). A probe takes 20 to 100 ms. An ordinary
     user's process enters a user namespace, in which the runtime will run.
 
@@ -40,9 +45,9 @@ def find_runtime(
     """
     enter()
     candidates = _candidates(override, search_path)
-    cgroups = read_cgroups()
+    cgroups = read_cgroups(delegated=delegated)
     keys = [_key(path, cgroups) for _, path in candidates]
-    record = _record_file(root, override)
+    record = _record_file(root, override + "+" * bool(cgroups.delegated))
     remembered = _load(record, keys, override)
     if remembered is not None:
         return replace(
@@ -102,7 +107,16 @@ def _key(path: str, cgroups: Cgroups) -> list[object]:
         boot = file.read().strip()
     with open("/proc/self/status", encoding="utf-8") as file:
         powers = [line.split()[1] for line in file if line.startswith(("CapPrm", "CapBnd"))]
-    return [boot, path, status.st_mtime_ns, status.st_size, cgroups.mode, state(), *powers]
+    return [
+        boot,
+        path,
+        status.st_mtime_ns,
+        status.st_size,
+        cgroups.mode,
+        bool(cgroups.delegated),
+        state(),
+        *powers,
+    ]
 
 
 def _load(file: str, keys: list[list[object]], override: str) -> Runtime | None:

@@ -130,7 +130,7 @@ class HostFacts(Record):
     control group guards the container: without one, the right to make device nodes is withheld
     from containers that did not ask for it. `namespaced`: the runtime is root of a user namespace,
     where sysfs belongs to whoever owns the network. `tty_group`: the group of terminals is known
-    here. `oom_score` is the lowest that a container can be given. `nodev` says that the
+    here. `oom_score` is the lowest that a container can be given. `swap_limits`: swap is counted. `nodev` says that the
     runtime was seen to keep device nodes of the root filesystem from being opened if it is told to.
     """
 
@@ -146,6 +146,7 @@ class HostFacts(Record):
     namespaced: bool = False
     tty_group: bool = True
     oom_score: int = 0
+    swap_limits: bool = False
 
 
 def make_spec(
@@ -238,6 +239,8 @@ def _process(process: ProcessSpec, user: ResolvedUser, host: HostFacts) -> dict[
         "noNewPrivileges": process.no_new_privileges,
         "oomScoreAdj": host.oom_score,
     }
+    if process.extras is not None and process.extras.oom_score_adj:
+        document["oomScoreAdj"] = process.extras.oom_score_adj
     if process.ulimits:
         document["rlimits"] = [_rlimit(*limit) for limit in process.ulimits]
     return document
@@ -369,7 +372,7 @@ def _linux(
 ) -> dict[str, object]:
     document: dict[str, object] = {
         "namespaces": _namespaces(process, host),
-        "resources": _resources(process, host),
+        "resources": resources_of(process, host),
     }
     if cgroup:
         document["cgroupsPath"] = cgroup
@@ -400,14 +403,16 @@ def _namespaces(process: ProcessSpec, host: HostFacts) -> list[dict[str, object]
     return namespaces
 
 
-def _resources(process: ProcessSpec, host: HostFacts) -> dict[str, object]:
+def resources_of(process: ProcessSpec, host: HostFacts) -> dict[str, object]:
+    """`linux.resources`: the limits, and the devices that may be used."""
     resources: dict[str, object] = {}
     if host.device_control:
         resources["devices"] = _device_rules(process)
     if process.memory > 0:
         memory = {"limit": process.memory}
-        if process.memory_swap:
-            memory["swap"] = process.memory_swap
+        swap = process.memory_swap or (2 * process.memory if host.swap_limits else 0)  # as moby
+        if swap:
+            memory["swap"] = swap
         resources["memory"] = memory
     cpu: dict[str, object] = {}
     if process.cpus > 0:

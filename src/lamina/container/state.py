@@ -117,6 +117,10 @@ class ContainerConfig(Record):
             process = _tuples(document.pop("process"))
             mounts = tuple(Mount(**_named(mount)) for mount in process.pop("mounts"))
             ports = tuple(PortMapping(**_named(port)) for port in document.pop("ports"))
+            if process.get("extras"):
+                from lamina.container.extras import Extras
+
+                process["extras"] = Extras.parse(_tuples(process["extras"]))
             return ContainerConfig(
                 process=ProcessSpec(mounts=mounts, **process),
                 ports=ports,

@@ -94,7 +94,7 @@ def mount_overlay(
         _legacy_overlay(mount, target, volatile=volatile, devices=devices)
         return
     try:
-        _attach(fd, target)
+        attach(fd, target)
     finally:
         os.close(fd)
 
@@ -436,7 +436,16 @@ def _restrict(target: str, *, read_only: bool, recursive: bool, devices: bool, w
         _mount("none", target, flags=_MS_REMOUNT | _MS_BIND | kept | again, what=what)
 
 
-def _attach(fd: int, target: str) -> None:
+def clone(path: str) -> int:
+    """A descriptor of the mount at `path` once more, attached nowhere. Raises LaminaError."""
+    try:
+        return _clone(path, 0)
+    except _TooOld:
+        raise LaminaError(f"cannot share the mount {path}: this needs Linux 5.2") from None
+
+
+def attach(fd: int, target: str) -> None:
+    """Mount what `fd` is a detached mount of on `target`. Raises LaminaError."""
     call = (_SYS_MOVE_MOUNT, fd, b"", _AT_FDCWD, os.fsencode(target), _MOVE_MOUNT_F_EMPTY_PATH)
     if _syscall(*call) < 0:
         raise _error(f"cannot mount on {target}", _errno())

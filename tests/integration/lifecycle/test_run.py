@@ -65,7 +65,7 @@ def test_unknown_flag_is_status_125(lamina: Lamina) -> None:
     assert "unknown flag: --frobnicate" in lamina("run", "--frobnicate", "bb", status=125).stderr
 
 
-@pytest.mark.parametrize("flag", [["--init"], ["--link", "x"], ["--gpus=all"]])
+@pytest.mark.parametrize("flag", [["--isolation=x"], ["--link", "x"]])
 def test_flag_that_is_not_supported_is_refused_by_name(lamina: Lamina, flag: list[str]) -> None:
     done = lamina("run", *flag, "bb", "true", status=125)
     assert flag[0].partition("=")[0] in done.stderr
