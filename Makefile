@@ -15,7 +15,7 @@ ONCE := --ignore=tests/unit/test_closed_unions.py --ignore=tests/unit/test_impor
 AS_USER := $(addprefix tests/integration/,$(addprefix acceptance/test_,$(addsuffix .py,bake_command \
 	build_command build_options build_history platforms run_mounts)) lifecycle cache/test_cache_mounts.py)
 
-.PHONY: setup demo test check check-pythons soak bench clean
+.PHONY: setup demo test check check-pythons soak bench man clean
 setup: $(SETUP)
 
 $(SETUP): pyproject.toml requirements-dev.lock scripts/setup.sh
@@ -54,6 +54,10 @@ soak: setup
 
 bench: setup
 	$(BIN)/python bench/run.py $(BENCH)
+
+# the man pages, in build/man
+man: setup
+	$(BIN)/python scripts/man.py build/man
 
 clean:
 	rm -rf $(VENV) .pythons .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

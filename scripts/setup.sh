@@ -18,6 +18,7 @@ needed=(
 )
 compared=(
   skopeo umoci buildah podman zstd xz-utils attr git curl openssh-client procps qemu-user-static
+  zsh fish groff-base # completion scripts and man pages are read by them
   docker-registry apache2-utils chromium chromium-driver strace iptables
 )
 missing=()

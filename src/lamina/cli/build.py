@@ -51,6 +51,8 @@ _REFUSED = {
     ("--attest",): _NOT_YET,
     ("--builder",): "lamina has no builders to choose from",
     ("--compress",): "there is no daemon to send the context to",
+    ("-D", "--debug"): "it comes before the command: lamina --debug build",
+    ("--disable-content-trust",): "there is no content trust to disable",
     ("--isolation",): "it is a Windows setting",
     ("--security-opt",): _NOT_YET,
 }

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from typing import TextIO
 
     from lamina.app.settings import Settings
+    from lamina.cli.helptext import Aliases, Commands
     from lamina.events import Emitter, Event
     from lamina.registry.client import Registries
     from lamina.spec.platform import Platform
@@ -48,6 +49,7 @@ class Context:
         self.stderr = stderr
         self.clock = clock
         self.root = root or store_root(env, uid)
+        self.tables: tuple[Commands, Aliases] = ({}, {})  # of the commands that there are
         self._store: Store | None = None
         self._token: CancelToken | None = None
         self._settings: Settings | None = None

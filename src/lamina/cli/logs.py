@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from lamina.cli.context import Context
 
 USAGE = "[OPTIONS] CONTAINER"
+STATUS_OF_FAILURE = 1
 
 
 def configure(parser: Parser) -> None:

@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "logout": ("logout", "log out from a registry", "Common"),
     "version": ("version", "print the version", "Common"),
     "info": ("info", "print what was found on this host, and why it was chosen", "Common"),
+    "completion": ("completion", "print the completion script of a shell", "Common"),
     "doctor": ("doctor", "check this host, and say how to mend what it lacks", "Common"),
     "bake": ("bake", "build several targets from a bake or compose file", "Build"),
     "builds": ("builds", "list and inspect recorded builds, print their logs", "Build"),
@@ -246,6 +247,7 @@ def main(argv: Sequence[str], context: Context) -> int:
         name, rest = _find_command(words)
         module = _load(name)
         status_of_failure = getattr(module, "STATUS_OF_FAILURE", None)
+        context.tables = (COMMANDS, ALIASES)
         parser = Parser(name, summary=module.__doc__.split("\n")[0], usage=module.USAGE)
         module.configure(parser)
         status: int = module.run(parser.parse(rest), context)

@@ -94,7 +94,7 @@ def _row(
         "Status": status_text(state, now=context.clock()) + _note(container, state, is_paused),
         "Size": _size(container) if shows_size else "",
         "Names": container.name,
-        "Labels": ",".join(f"{name}={value}" for name, value in config.labels),
+        "Labels": Labels.of(config.labels),
         "Mounts": ",".join(mounts if args.no_trunc else [_shortened(m, 15) for m in mounts]),
         "LocalVolumes": str(sum(mount.type == "volume" for mount in config.process.mounts)),
         "Networks": _networks(container, args.format or ""),
@@ -211,3 +211,17 @@ def _image_id(text: str, context: Context) -> str:
         return str(find_image(context.store(), text).id)
     except LaminaError:
         return ""  # an image that is gone has containers by its name at most
+
+
+class Labels(str):
+    """`a=b,c=d`, of which a template's `.Label "a"` finds one."""
+
+    __slots__ = ("named",)
+    named: dict[str, str]
+
+    @classmethod
+    def of(cls, pairs: Sequence[tuple[str, str]]) -> Labels:
+        """The labels in their order."""
+        made = cls(",".join(f"{name}={value}" for name, value in pairs))
+        made.named = dict(pairs)
+        return made

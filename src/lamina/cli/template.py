@@ -225,6 +225,10 @@ class _Parser:
         if piped is not None:
             raise self._error("a function must follow `|`")
         operands = self._operands()
+        if len(operands) == 2 and isinstance(operands[0], _Field):
+            start, names = operands[0].start, operands[0].names
+            if names[-1:] == ("Label",):  # the one method that rows of Docker's have
+                return _Call(".Label", (_Field(start, (*names[:-1], "Labels")), operands[1]))
         if len(operands) != 1:
             raise self._error("expected one value")
         return operands[0]
@@ -454,6 +458,7 @@ def _or(*values: object) -> object:
 
 _FUNCTIONS: dict[str, Callable[..., object]] = {
     "json": _json,
+    ".Label": lambda labels, name: labels.named.get(name, ""),
     "index": _index,
     "len": len,
     "lower": str.lower,

@@ -699,6 +699,10 @@ def catch_signals() -> int:
     """The descriptor that signal numbers arrive on; a terminal's signals are ignored."""
     read_end, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+    # what the caller ignores (nohup, a shell's `&`) is not ignored in a container of Docker's
+    for number in signal.valid_signals() - {signal.SIGPIPE, signal.SIGXFSZ}:  # Python's own
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
     for number in (*_QUIT, signal.SIGTERM, signal.SIGCHLD):
         signal.signal(number, _noted)  # not SIG_IGN, which the container would inherit
     return read_end

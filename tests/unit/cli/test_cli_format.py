@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 
 from lamina.cli.format import MissingField, ago, listing, render, table
+from lamina.cli.ps import Labels
 from lamina.errors import Kind, LaminaError
 from lamina.image.sizes import human_size
 
@@ -140,3 +141,10 @@ def test_listing_formats() -> None:
     assert lines("json") == ['{"ID":"1","Name":"a"}', '{"ID":"2","Name":"b"}']
     assert lines("{{.Name}}") == ["a", "b"]
     assert lines("table {{.Name}}\\t{{.ID}}") == ["NAME      ID\na         1\nb         2"]
+
+
+def test_label_of_a_row_by_its_name() -> None:
+    row = {"Labels": Labels.of([("b", "2,x"), ("a", "1")])}
+    assert render('{{.Label "b"}}|{{.Label "none"}}|{{.Labels}}', row) == "2,x||b=2,x,a=1"
+    with pytest.raises(LaminaError, match="expected one value"):
+        render('{{.Labels "b"}}', row)
