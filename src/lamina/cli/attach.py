@@ -30,8 +30,13 @@ def check_terminal(context: Context, *, terminal: bool, stdin: bool) -> None:
         )
 
 
+_DEFAULT_KEYS = b"\x10\x11"  # ctrl-p ctrl-q
+
+
 def detach_keys(text: str) -> bytes:
     """The bytes of `--detach-keys`; Docker's default if it is not given."""
+    if not text:
+        return _DEFAULT_KEYS
     from lamina.container.detachkeys import parse_detach_keys
 
     return parse_detach_keys(text)

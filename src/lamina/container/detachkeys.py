@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from lamina.errors import Kind, LaminaError
 
-DEFAULT = b"\x10\x11"  # ctrl-p ctrl-q
 _CONTROL = "@abcdefghijklmnopqrstuvwxyz[\\]^_"  # what ctrl- goes before; its place is the code
 
 
@@ -33,10 +32,8 @@ class DetachKeys:
 
 def parse_detach_keys(text: str) -> bytes:
     r"""The bytes of `--detach-keys`: characters, `ctrl-` with one of a-z @ [ \ ] ^ _, and `DEL`, with
-    commas between them; the default if it is empty. Raises LaminaError of kind USAGE.
+    commas between them. Raises LaminaError of kind USAGE.
     """
-    if not text:
-        return DEFAULT
     keys = bytearray()
     for word in text.split(","):
         letter = word.removeprefix("ctrl-")

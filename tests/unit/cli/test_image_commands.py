@@ -128,7 +128,8 @@ def test_inspect_prints_what_it_found_and_fails_for_the_rest(world: World) -> No
     assert [document["RepoTags"] for document in json.loads(out)] == [["app:latest"]]
     assert "nosuch" in err
     world.fails(Kind.NOT_FOUND, "inspect", "--type", "container", "app")
-    world.fails(Kind.USAGE, "inspect", "--type", "network", "app")
+    world.fails(Kind.NOT_FOUND, "inspect", "--type", "network", "app")
+    world.fails(Kind.USAGE, "inspect", "--type", "plugin", "app")
     world.fails(Kind.NOT_FOUND, "inspect", "--type", "volume", "app")
     world.fails(Kind.NOT_FOUND, "inspect", "Not/A:valid:name")
 
