@@ -172,6 +172,7 @@ class Monitor:
     def dismiss(self, status: int) -> None:
         """Tell clients that the container has ended; who is slow does not hold up the next run."""
         for client in self._clients:
+            client.tell_of_loss()
             client.mode, client.stdin, client.ends = "", False, True
             client.send(console.json_frame(console.EXIT, {"status": status}))
         self._pace()
