@@ -18,7 +18,7 @@ HOT = frozenset(
     line
     for line in (ROOT / "docs/hot-modules.txt").read_text().splitlines()
     if not line.startswith("#")
-)
+) | {"lamina.testing.plugin"}  # of each run of pytest where lamina is installed
 # packages that take several milliseconds to import and that not every caller of a module needs
 HEAVY = (
     "argparse", "bcrypt", "cryptography", "difflib", "email", "granian", "hcl2", "jwt", "lark",

@@ -132,7 +132,7 @@ def start(
     Raises LaminaError of kind CONFLICT if the container runs or is being changed.
     """
     if lock is None:
-        lock = state.acquire(state.directory_of(store.root, id))
+        lock = state.acquire_soon(state.directory_of(store.root, id), boot=state.boot_id())
     if lock is None:
         raise LaminaError(f"container {id[:12]} is running or being changed", kind=Kind.CONFLICT)
     unlink_if_there(f"{state.directory_of(store.root, id)}/{state.STOPPED_FILE}")
@@ -482,7 +482,7 @@ def remove(
             )
         stop(store, id, boot=boot, number=signal.SIGKILL, timeout=None)
     try:
-        lock = state.acquire(directory)
+        lock = state.acquire_soon(directory, boot=boot)
     except state.ContainerNotFound:  # --rm was faster
         delete(store, id, volumes=volumes)
         return

@@ -80,7 +80,7 @@ class Rootfs:
             if not state.is_alive(found, boot=state.boot_id()):  # the pid may be another's by now
                 raise LaminaError(f"container {self._id[:12]} has just ended", kind=Kind.CONFLICT)
         else:
-            lock = state.acquire(self._directory)
+            lock = state.acquire_soon(self._directory, boot=state.boot_id())
             if lock is None:
                 raise LaminaError(
                     f"container {self._id[:12]} is being started or removed", kind=Kind.CONFLICT

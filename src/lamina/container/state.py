@@ -27,6 +27,7 @@ import errno
 import fcntl
 import os
 import struct
+import time
 
 from lamina.container.network.publish import PortMapping
 from lamina.container.ports import Mount, ProcessSpec
@@ -46,6 +47,7 @@ FORMAT = 1  # of the configuration's JSON
 UNKNOWN_STATUS = 255  # what Docker reports for a container that died while nobody looked
 STATE_FILE = "state.json"
 LOCK_FILE = "lock"
+_LETS_GO = 5.0  # seconds in which a monitor ends that has written that its container has
 LOG_FILE = "container.log"
 SOCKET_FILE = "attach.sock"
 STOPPED_FILE = "stopped"
@@ -303,6 +305,18 @@ def acquire(directory: str) -> int | None:
         os.close(descriptor)
         raise ContainerNotFound(f"no such container: {os.path.basename(directory)}")
     return descriptor
+
+
+def acquire_soon(directory: str, *, boot: str) -> int | None:
+    """As `acquire`, but waits for a monitor that has written the end, and lets go in a moment."""
+    deadline = time.monotonic() + _LETS_GO
+    while True:
+        lock = acquire(directory)
+        if lock is not None:
+            return lock
+        if observe(directory, boot=boot).status != EXITED or time.monotonic() > deadline:
+            return None
+        time.sleep(0.002)
 
 
 def is_locked(directory: str) -> bool:

@@ -18,7 +18,6 @@ from collections.abc import Mapping
 import pytest
 
 import lamina
-from lamina.testing.registry import RegistryServer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from lamina.app.apicontainers import Container
     from lamina.app.run_options import RunOptions
     from lamina.image.view import Image
+    from lamina.testing.registry import RegistryServer
 
     WaitFor = int | str | Callable[[Container], bool] | None
 
@@ -207,6 +207,8 @@ def lamina_registry(tmp_path: Path) -> Iterator[RegistryServer]:
     """An empty registry server on a free port, for this test: `host` is the registry part of names. It
     needs what `pip install lamina[registry]` brings.
     """
+    from lamina.testing.registry import RegistryServer
+
     with RegistryServer(tmp_path / "lamina-registry") as server:
         yield server
 

@@ -54,7 +54,6 @@ def test_limits_of_a_container_that_does_not_run_count_from_its_start(running: L
     [
         (["it"], "You must provide one or more flags"),
         (["--cpus=1", "nosuch"], "No such container: nosuch"),
-        (["--restart=always", "it"], "--restart is not supported"),
         (["--kernel-memory=1g", "it"], "--kernel-memory is not supported"),
         (["--memory-reservation=80m", "it"], "less than memory reservation"),
         (["--blkio-weight=100", "it"], "--blkio-weight cannot be enforced"),

@@ -430,7 +430,7 @@ def test_a_layer_that_refuses_to_be_an_image_arrives_as_a_directory(
     opened.snapshots.prepare("probe", None)
     assert opened.snapshots.image_for("probe"), "asked once, before nothing can be wrapped"
     opened.snapshots.remove("probe")
-    monkeypatch.setattr("lamina.store.layerform.wrap_layer", refuse)
+    monkeypatch.setattr("lamina.layer.wrap.wrap_layer", refuse)
     fetch(opened, Gated(made, lambda digest, offset: None))
     assert asked
     directory = Path(opened.snapshots.layer_dir(str(made.chains[0])))
