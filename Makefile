@@ -8,7 +8,8 @@ SETUP := $(VENV)/.setup-done
 PYTHONS ?= 3.12 3.13 3.14
 FAST := tests/unit tests/property tests/golden tests/contract
 # what a tool says of the source is the same with every Python
-ONCE := --ignore=tests/unit/test_closed_unions.py --ignore=tests/unit/test_imports.py \
+ONCE := $(addprefix --ignore=tests/unit/test_,$(addsuffix .py,closed_unions imports conventions \
+	lazy_imports coming_from_docker)) \
 	--deselect=tests/unit/test_public_names.py::test_type_checker_sees_the_names_that_there_are
 
 # what runs a second time, as an ordinary user

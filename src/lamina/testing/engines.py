@@ -71,7 +71,9 @@ def lamina_of_user(place: Path) -> Iterator[Engine]:
 @contextmanager
 def podman(place: Path) -> Iterator[Engine]:
     """Debian's podman as root, with the same image."""
-    run_root = tempfile.mkdtemp(prefix="pm-")  # podman refuses one of more than 50 characters
+    # Not below /dev/shm: what it mounts there is in the way of an ordinary user who mounts that. And
+    # podman refuses a runroot of more than 50 characters.
+    run_root = tempfile.mkdtemp(prefix="pm-", dir="/var/tmp")
     root = str(place / "made")
     make_image(root)
     archive = place / "bb.tar"
@@ -86,7 +88,7 @@ def podman(place: Path) -> Iterator[Engine]:
     }
     # crun refuses hosts with hybrid control groups
     command = (
-        f"podman --root {place}/root --runroot {run_root}/r --tmpdir {run_root}/t --runtime runc "
+        f"podman --root {run_root}/root --runroot {run_root}/r --tmpdir {run_root}/t --runtime runc "
         "--cgroup-manager cgroupfs --events-backend file"
     )
     subprocess.run(
@@ -102,7 +104,7 @@ def podman(place: Path) -> Iterator[Engine]:
     finally:
         engine.remove_all()
         # podman mounts its store on itself
-        umount = ["umount", "-l", f"{place}/root/overlay"]
+        umount = ["umount", "-l", f"{run_root}/root/overlay"]
         subprocess.run(umount, check=False, capture_output=True)
         shutil.rmtree(run_root)
 
