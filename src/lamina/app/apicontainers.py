@@ -16,6 +16,7 @@ from lamina.container import console
 from lamina.container.lifecycle import signal_named
 from lamina.container.network.publish import PortMapping
 from lamina.container.state import EXITED
+from lamina.container.usage import Usage, read_usage
 from lamina.errors import Kind, LaminaError
 from lamina.events import silent
 from lamina.image.notebook import table
@@ -249,6 +250,19 @@ class Container:
         """Give it another name. Raises LaminaError: USAGE, or CONFLICT if it is taken."""
         self._base.rename(name)
 
+    def stats(self) -> Usage:
+        """What it has used: counters since its start, and memory and processes now.
+
+        Raises:
+            LaminaError: CONFLICT if it does not run, NOT_FOUND if it is gone.
+        """
+        base = containers.get(self._store, self.id)
+        found = base.state()
+        if not found.is_running:
+            raise LaminaError(f"container {self.name} does not run", kind=Kind.CONFLICT)
+        own = base.config.network not in {"host", "none"}
+        return read_usage(found.pid, self.id, network=own)
+
     def wait(self) -> int:
         """Wait until it does not run; its exit status."""
         return self._base.wait()
@@ -264,7 +278,7 @@ class Container:
             function = "lamina.app.apicontainers:remove_here"
             apart.call(function, {"root": self._store.root, "id": self.id, "force": force})
         else:
-            self._base.remove(force=force)
+            self._base.remove(force=force, volumes=True)
 
     def exec(
         self,
@@ -362,6 +376,7 @@ class Containers:
             host=host(settings),
             work=Work(on_event, cancel or CancelToken(), time.time),
         )
+        made.release()
         return Container(made, store)
 
     @overload
@@ -552,8 +567,12 @@ def _merged(
     env: Mapping[str, str] | None,
 ) -> RunOptions:
     chosen = options or RunOptions()
+    network = chosen.network
+    if chosen.networks and network == "bridge":  # its default: in which networks says the other
+        network = chosen.networks[0].name
     return replace(
         chosen,
+        network=network,
         command=_words(command) or chosen.command,
         name=name or chosen.name,
         env=(*chosen.env, *(env or {}).items()),
@@ -571,7 +590,7 @@ def unpack(image: str, root: str, cancel: CancelToken) -> None:
 
 def remove_here(root: str, id: str, *, force: bool, cancel: CancelToken) -> None:  # noqa: ARG001
     """Remove the container in this process, which was made for that and gives a token: see `apart`."""
-    containers.get(open_store(root), id, host=host(None)).remove(force=force)
+    containers.get(open_store(root), id, host=host(None)).remove(force=force, volumes=True)
 
 
 containers_api = Containers()

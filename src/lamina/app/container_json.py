@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from lamina.app.containers import find
+from lamina.app.places import place_json
 from lamina.container.logs import NANOSECONDS, format_time
 from lamina.container.restarts import parse_policy
 from lamina.spec.config import healthcheck_to_json
@@ -267,8 +268,6 @@ def _propagation(mount: Mount) -> str:
 
 
 def _network(container: Container, config: ContainerConfig, state: State) -> dict[str, object]:
-    from lamina.app.network_json import place_json
-
     ports: dict[str, object] = dict.fromkeys(config.exposed)
     ports.update(_bindings(state.ports if state.is_running else ()))
     found: dict[str, dict[str, object]] = {}

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from typing import Any
 
-    from lamina.app.membership import Membership
+    from lamina.app.places import Membership
     from lamina.container.logs import Entry
     from lamina.container.ports import Mount
     from lamina.events import Emitter
@@ -141,7 +141,7 @@ class Container:
 
     def memberships(self) -> list[Membership]:
         """The networks that it is in, or will be when it runs; none if the network is another's."""
-        from lamina.app.membership import memberships
+        from lamina.app.places import memberships
 
         return memberships(self._store, self.id, mode=self.config.network)
 
@@ -368,6 +368,12 @@ class Container:
         old, self.name = self.name, chosen
         self.tell("rename", oldName=f"/{old}")
 
+    def release(self) -> None:
+        """Let others start or remove it, if it was just created here. Idempotent."""
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            state.release(lock)
+
     def fill_volumes(self) -> None:
         """Give its empty volumes what the image has there, as its first start would.
 
@@ -375,9 +381,7 @@ class Container:
         """
         from lamina.container.rootfs import Rootfs
 
-        lock, self._lock = self._lock, None
-        if lock is not None:  # a container just created: nobody else knows of it
-            os.close(lock)
+        self.release()
         with Rootfs(self._store, self.id, self.config, visible=True):
             pass
 

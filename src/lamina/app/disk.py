@@ -22,6 +22,7 @@ from lamina.image.resolve import open_preferred
 from lamina.spec.platform import host
 from lamina.spec.reference import Reference
 from lamina.start.record import Record
+from lamina.store.eventlog import note
 from lamina.store.eviction import cache_usage, choose
 from lamina.store.gc import collect, mark_of
 from lamina.store.local import LocalStore
@@ -249,7 +250,9 @@ def prune_containers(store: Store, host: Host, *, wanted: PruneFilter) -> Pruned
             raise
         freed += size
         gone.append(container.id)
-    return Pruned(tuple(gone), freed + _remove_strays(store))
+    freed += _remove_strays(store)
+    note(store.root, "container", "prune", "", {"reclaimed": str(freed)})
+    return Pruned(tuple(gone), freed)
 
 
 def prune_volumes(store: Store, *, all_unused: bool, wanted: PruneFilter) -> Pruned:
@@ -271,7 +274,9 @@ def prune_volumes(store: Store, *, all_unused: bool, wanted: PruneFilter) -> Pru
             raise
         freed += size
         gone.append(volume.name)
-    return Pruned(tuple(gone), freed + volumes.remove_rubbish(store))
+    freed += volumes.remove_rubbish(store)
+    note(store.root, "volume", "prune", "", {"reclaimed": str(freed)})
+    return Pruned(tuple(gone), freed)
 
 
 def _remove_strays(store: LocalStore) -> int:
@@ -311,6 +316,7 @@ def prune_images(
         ]
         removals = forget(store, doomed, held)
     freed = collect_garbage(store, emit=emit)
+    note(store.root, "image", "prune", "", {"reclaimed": str(freed)})
     return Pruned(tuple(f"{each.verb.lower()}: {each.subject}" for each in removals), freed)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Containers in networks: `run --network`, `network connect` and `disconnect`, and where each is.
+"""Containers in networks: `run --network`, `network connect` and `disconnect` (`places` reads them).
 
 What is asked for is recorded (`endpoints`); of a container that runs, its monitor is told and does it.
 """
@@ -10,10 +10,9 @@ from lamina.app.networks import require_root
 from lamina.container import lifecycle
 from lamina.container.network import networks
 from lamina.container.network.addresses import format_ip6, parse_ip, parse_ip6
-from lamina.container.network.endpoints import BRIDGE, KIND, Endpoint, endpoints_of, present
-from lamina.container.network.networks import find_network, network_of_id
+from lamina.container.network.endpoints import BRIDGE, KIND, Endpoint, endpoints_of
+from lamina.container.network.networks import find_network
 from lamina.errors import Kind, LaminaError
-from lamina.start.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from lamina.app.run_options import NetworkRequest
-    from lamina.container.network.endpoints import Presence
     from lamina.container.network.networks import NamedNetwork
     from lamina.store.ports import Store
 
@@ -115,36 +113,6 @@ def endpoint_of(
 
 def _shortest(ip6: str) -> str:
     return format_ip6(parse_ip6(ip6)) if ip6 else ""
-
-
-class Membership(Record):
-    """A container in a network: what it asked for, and where it is, None while it does not run."""
-
-    name: str
-    endpoint: Endpoint
-    presence: Presence | None = None
-
-
-def memberships(store: Store, id: str, *, mode: str) -> list[Membership]:
-    """The networks of the container with this id, in the order of its interfaces; none if the network
-    is another container's. `mode` is its configuration's `network`.
-    """
-    if mode in {"host", "none"}:
-        return [Membership(mode, Endpoint(id, networks.PREDEFINED[mode]))]
-    if mode.startswith("container:"):
-        return []
-    now = {each.network: each for each in present(store.documents) if each.claim.owner == id}
-    return [
-        Membership(_name_of(store, each.network), each, now.get(each.network))
-        for each in endpoints_of(store.documents, id, mode=mode)
-    ]
-
-
-def _name_of(store: Store, id: str) -> str:
-    try:
-        return network_of_id(store.documents, id).name
-    except LaminaError:
-        return id  # it was removed while the container did not run
 
 
 def connect(store: Store, id: str, request: NetworkRequest, *, name: str, mode: str) -> None:

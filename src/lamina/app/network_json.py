@@ -1,19 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A network as `docker network inspect` shows it, and a container's place in it."""
+"""A network as `docker network inspect` shows it."""
 
 from __future__ import annotations
 
-from lamina.app.membership import Membership
-from lamina.app.networks import users_of
+from lamina.app.places import Membership, place_json, users_of
 from lamina.container.logs import NANOSECONDS, format_time
-from lamina.container.network.addresses import format_ip, mac_of, parse_ip
 from lamina.container.network.endpoints import Endpoint
-from lamina.container.network.links import address_of, find_link
-from lamina.container.network.netlink import Netlink
-from lamina.container.network.networks import find_network, network_of_id, read_subnet
-from lamina.container.network.plan import DEFAULT_BRIDGE
-from lamina.errors import LaminaError
-from lamina.start.hashing import sha256
+from lamina.container.network.networks import find_network
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -82,50 +75,3 @@ def _user(
         "IPv4Address": f"{ip}/{place['IPPrefixLen']}",
         "IPv6Address": f"{ip6}/{place['GlobalIPv6PrefixLen']}" if ip6 else "",
     }
-
-
-def place_json(store: Store, member: Membership) -> dict[str, object]:
-    """Where a container is in a network: the part of `EndpointSettings` that the network decides;
-    empty values if it is not there now.
-    """
-    id, presence = member.endpoint.network, member.presence
-    gateway, prefix, gateway6, prefix6 = "", 0, "", 0
-    try:
-        config = network_of_id(store.documents, id).config
-    except LaminaError:
-        config = None  # it was removed while the container did not run
-    if presence is not None and config is not None:
-        gateway, prefix = config.gateway, read_subnet(config.subnet).prefix
-        if config.subnet6:
-            gateway6, prefix6 = config.gateway6, read_subnet(config.subnet6).prefix
-    elif presence is not None:
-        gateway, prefix = _default_bridge()
-    ip = presence.ip if presence is not None else ""
-    claim = presence.claim if presence is not None else None
-    mac = (claim.mac or mac_of(parse_ip(ip)).hex(":")) if claim is not None else ""
-    return {
-        "NetworkID": id,
-        "EndpointID": _endpoint_id(claim.owner, id) if claim is not None else "",
-        "Gateway": gateway,
-        "IPAddress": ip,
-        "IPPrefixLen": prefix,
-        "IPv6Gateway": gateway6,
-        "GlobalIPv6Address": claim.ip6 if claim is not None else "",
-        "GlobalIPv6PrefixLen": prefix6,
-        "MacAddress": mac,
-    }
-
-
-def _endpoint_id(container: str, network: str) -> str:
-    return sha256(f"{container}:{network}".encode()).hexdigest()
-
-
-def _default_bridge() -> tuple[str, int]:
-    """Gateway and prefix length of the default network, as they are on the host."""
-    try:
-        with Netlink() as netlink:
-            link = find_link(netlink, DEFAULT_BRIDGE)
-            address = address_of(netlink, link.index) if link is not None else None
-    except OSError:
-        return "", 0
-    return (format_ip(address.ip), address.prefix) if address is not None else ("", 0)

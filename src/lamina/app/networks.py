@@ -6,11 +6,11 @@ from __future__ import annotations
 import os
 import time
 
+from lamina.app.places import users_of
 from lamina.container.names import new_id
 from lamina.container.network import links, networks
 from lamina.container.network.addresses import parse_ip
 from lamina.container.network.attachment import Network
-from lamina.container.network.endpoints import present
 from lamina.container.network.netlink import Netlink
 from lamina.container.network.networks import (
     HOST_BINDING,
@@ -18,7 +18,6 @@ from lamina.container.network.networks import (
     MASQUERADE,
     MTU,
     NAME_OF_BRIDGE,
-    PREDEFINED,
     NamedNetwork,
     NetworkConfig,
     find_document,
@@ -27,8 +26,10 @@ from lamina.container.network.networks import (
     truth,
 )
 from lamina.container.network.subnets import Wanted, choose
+from lamina.container.network.told import PREDEFINED, tell
 from lamina.errors import Kind, LaminaError
 from lamina.start.record import Record
+from lamina.store.eventlog import note
 from lamina.system.userns import is_host_root
 
 TYPE_CHECKING = False
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from lamina.container.network.addresses import Subnet
-    from lamina.container.network.endpoints import Presence
     from lamina.store.ports import Document, Store
 
 _MARKS = str.maketrans("", "", "_.-")  # beside letters and digits
@@ -102,6 +102,7 @@ def create(
             if error.kind is not Kind.CONFLICT:
                 raise
             raise _taken(name) from error
+        tell(store.root, "create", network.id, name)
     return network
 
 
@@ -187,16 +188,6 @@ def every_network(store: Store) -> list[NamedNetwork]:
     return sorted([*predefined, *list_networks(store.documents)], key=lambda each: each.name)
 
 
-def users_of(store: Store, id: str) -> list[Presence]:
-    """The containers that are in the network now; for the host's network, none is known."""
-    containers = {document.id for document in store.documents.list("container")}
-    return [
-        each
-        for each in present(store.documents)
-        if each.network == id and each.claim.owner in containers
-    ]
-
-
 def remove(store: Store, text: str) -> str:
     """Remove the network of this name or id; its name.
 
@@ -218,6 +209,7 @@ def remove(store: Store, text: str) -> str:
         if users_of(store, document.id):
             store.documents.insert(document)
             raise _in_use(store, document)
+        tell(store.root, "destroy", document.id, document.name)
     return document.name
 
 
@@ -260,4 +252,5 @@ def prune(store: Store, *, takes: Callable[[float, dict[str, str]], bool]) -> li
         except LaminaError as error:
             if error.kind not in {Kind.NOT_FOUND, Kind.CONFLICT}:
                 raise
+    note(store.root, "network", "prune", "", {"reclaimed": "0"})
     return gone

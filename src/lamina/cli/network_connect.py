@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from lamina.app.containers import find
 from lamina.app.run_options import NetworkRequest
-from lamina.cli.network_flags import check_request
+from lamina.app.runnetworks import check_request
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -4,14 +4,13 @@
 from __future__ import annotations
 
 from lamina.app.run_options import NetworkRequest
-from lamina.container.network.addresses import parse_ip, parse_ip6
+from lamina.app.runnetworks import check_request, refuse_addresses
 from lamina.errors import Kind, LaminaError
 from lamina.start.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
     from typing import NoReturn
 
 _ALONE = ("host", "none")  # these, and `container:`, go with no other
@@ -104,40 +103,7 @@ def _check_alone(request: NetworkRequest, args: argparse.Namespace) -> None:
     for name, words in _OWN.items():
         if getattr(args, name) and (is_container or name == "mac_address"):
             _refuse(f"conflicting options: {words}")
-    _refuse_addresses(request)
-
-
-def _refuse_addresses(request: NetworkRequest) -> None:
-    if request.ip or request.ip6:
-        _refuse("user specified IP address is supported on user defined networks only")
-    if request.aliases:
-        _refuse("network-scoped alias is supported only for containers in user defined networks")
-
-
-def check_request(request: NetworkRequest) -> None:
-    """Raises LaminaError of kind USAGE for what is no address, or not for the default network."""
-    if request.name == "bridge":
-        _refuse_addresses(request)
-    for text, read in ((request.ip, parse_ip), (request.ip6, parse_ip6)):
-        try:
-            if text:
-                read(text)
-        except ValueError:
-            _refuse(f"invalid IP address: {text}")
-    if request.mac:
-        _check_mac(request.mac)
-
-
-def _check_mac(text: str) -> None:
-    parts: Sequence[str] = text.replace("-", ":").split(":")
-    try:
-        octets = bytes.fromhex("".join(parts))
-    except ValueError:
-        octets = b""
-    if len(octets) != 6 or any(len(part) != 2 for part in parts):
-        _refuse(f"{text} is not a valid mac address")
-    if octets[0] & 1:  # the kernel takes a group's address for no interface
-        _refuse(f"{text} is the address of a group")
+    refuse_addresses(request)
 
 
 def _refuse(what: str) -> NoReturn:

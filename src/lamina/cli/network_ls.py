@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import re
 
-from lamina.app.networks import every_network, users_of
+from lamina.app.networks import every_network
+from lamina.app.places import users_of
 from lamina.cli.format import go_time, listing
 from lamina.container.network.networks import truth
 from lamina.errors import Kind, LaminaError

@@ -216,7 +216,15 @@ class Instance:
 
     def _connect(self, process: ProcessSpec) -> ProcessSpec:
         """Attach to the networks and publish the ports, if it has a network of its own."""
-        if self._config.network in {"host", "none"}:
+        mode = self._config.network
+        if mode in {"host", "none"}:
+            from lamina.container.network.told import PREDEFINED, tell
+
+            place = (PREDEFINED[mode], mode)
+            tell(self._store.root, "connect", *place, container=self._id)
+            self._undo.callback(
+                lambda: tell(self._store.root, "disconnect", *place, container=self._id)
+            )
             return process
         from lamina.container.networking import Networking
 
@@ -239,6 +247,7 @@ class Instance:
             rootfs,
             directory=self._directory,
             devices=self._config.process.privileged,
+            container=self._id,
         )
         self._undo.callback(volumes.close)
         return volumes.binds(all_mounts(self._config, self._directory))

@@ -473,6 +473,8 @@ def run_container(
             restart_count=restarts.count if restarts is not None else 0,
         )
         running = built.told(running)
+        # first: what is seen to run has its health, and not that of the run before
+        prober = _prober(store, id, config, process.pid, runtime, clock)
         state.write_state(directory, running)
         note(store.root, "container", "start", id, state.event_attributes(config, name))
         for client in clients:
@@ -487,7 +489,7 @@ def run_container(
             clock=clock,
             wakeup=wakeup,
             reconcile=_reconciler(built, running),
-            prober=_prober(store, id, config, process.pid, runtime, clock),
+            prober=prober,
         )
         status = monitor.supervise()
         running = built.told(running)

@@ -18,6 +18,7 @@ from lamina.container.network.connections import Connections
 from lamina.container.network.endpoints import endpoints_of
 from lamina.container.network.resolver import ADDRESS
 from lamina.container.network.sharing import namespace_of
+from lamina.container.network.told import PREDEFINED, tell
 from lamina.container.network.usernet import UserNetwork, find_way
 from lamina.errors import Kind, LaminaError
 from lamina.start.record import replace
@@ -51,6 +52,7 @@ class Networking:
         self._connections: Connections | None = None
         self._process: ProcessSpec | None = None
         self._shared = ""
+        self._is_told = False  # that the container is in the default network
         self.ip_address = ""
         self.ports: tuple[PortMapping, ...] = ()
 
@@ -62,8 +64,6 @@ class Networking:
         mode = self._config.network
         if mode.startswith("container:"):
             return self._share(process, mode.removeprefix("container:"))
-        if mode in {"host", "none"}:
-            return process
         self._process = process
         if mode != "bridge" or self._store.documents.find(state.ENDPOINT, f"{self._id}:"):
             connections = self._open()
@@ -71,9 +71,11 @@ class Networking:
             return self._told(connections)
         self._network = network = self._default_network()
         if network is None:
+            self._tell("connect")
             return replace(process, host_network=True)
         self._attachment = attachment = network.attach(self._id, hold_pid=os.getpid())
         self.ip_address = attachment.ip
+        self._tell("connect")
         if self._config.ports:
             self.ports = network.publish(attachment, self._config.ports)
         return replace(
@@ -98,6 +100,7 @@ class Networking:
             connections = self._open()
             connections.adopt(self._network, self._attachment, self.ports)
             self._network = self._attachment = None
+            self._is_told = False  # they tell
         before = self._told(connections)
         try:
             connections.reconcile(self._endpoints())
@@ -111,12 +114,19 @@ class Networking:
         if self._network is not None:
             self._network.close()
             self._network = None
+        if self._is_told:
+            self._tell("disconnect")
 
     def etc_mounts(self) -> tuple[Mount, ...] | None:
         """The other container's files, if the network is another one's; else None."""
         if not self._shared:
             return None
         return etc_mounts(self._shared, _ETC, read_only=self._config.process.read_only)
+
+    def _tell(self, action: str) -> None:
+        """Note that the container comes into the default network, or leaves it."""
+        self._is_told = action == "connect"
+        tell(self._store.root, action, PREDEFINED["bridge"], "bridge", container=self._id)
 
     def _open(self) -> Connections:
         self._connections = Connections(

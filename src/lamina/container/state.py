@@ -319,6 +319,14 @@ def acquire_soon(directory: str, *, boot: str) -> int | None:
         time.sleep(0.002)
 
 
+def release(lock: int) -> None:
+    """Give the container's lock back. Closing is not enough where a fork of another thread may have the
+    descriptor for a moment, too.
+    """
+    fcntl.fcntl(lock, fcntl.F_OFD_SETLK, FLOCK.pack(fcntl.F_UNLCK, 0, 0, 0, 0))
+    os.close(lock)
+
+
 def is_locked(directory: str) -> bool:
     """Whether somebody holds the container's lock."""
     try:

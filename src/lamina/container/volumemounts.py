@@ -97,18 +97,30 @@ def remove_anonymous(store: Store, mounts: Iterable[Mount], *, container: str) -
 class VolumeMounts:
     """Binds that stand for the mounts of volumes, until `close`. Volumes that are missing are made,
     empty ones filled from the image's files in `rootfs`. What subpaths name is bound in `directory`,
-    the container's, in this process's mount namespace.
+    the container's, in this process's mount namespace. Mounts for a `container`, by id, are events.
     """
 
-    def __init__(self, store: Store, rootfs: str, *, directory: str, devices: bool = False) -> None:
+    def __init__(
+        self,
+        store: Store,
+        rootfs: str,
+        *,
+        directory: str,
+        devices: bool = False,
+        container: str = "",
+    ) -> None:
         self._store, self._rootfs, self._directory = store, rootfs, directory
         self._guard = () if devices else ("nodev",)
         self._mounted: list[str] = []
+        self._container = container
+        self._told: list[str] = []  # volumes of whose mounts there were events
 
     def close(self) -> None:
         """Undo the mounts of subpaths. Idempotent."""
         while self._mounted:
             unmount(self._mounted.pop())
+        while self._told:
+            volumes.tell(self._store, "unmount", self._told.pop(0), container=self._container)
 
     def binds(self, mounts: Iterable[Mount]) -> tuple[Mount, ...]:
         """The mounts, those of volumes replaced.
@@ -135,6 +147,11 @@ class VolumeMounts:
         except OSError as error:
             raise failure(error, f"cannot mount volume {wanted.name}") from error
         is_read_only = "ro" in mount.options or volume.is_read_only
+        if self._container:
+            self._told.append(volume.name)
+            how = {"destination": mount.destination, "propagation": ""}
+            how["read/write"] = "false" if "ro" in mount.options else "true"
+            volumes.tell(self._store, "mount", volume.name, container=self._container, **how)
         options = ("rbind", "rprivate", *(["ro"] if is_read_only else []), *self._guard)
         return Mount(mount.destination, "bind", source, options)
 

@@ -22,6 +22,7 @@ from lamina.container.state import KIND
 from lamina.errors import Kind, LaminaError
 from lamina.start.jsontext import dumps, loads
 from lamina.start.record import Record
+from lamina.store.eventlog import note
 from lamina.system.locks import FileLock
 from lamina.system.paths import unlink_if_there
 from lamina.system.removal import remove_tree
@@ -130,6 +131,11 @@ def check_options(options: tuple[tuple[str, str], ...]) -> None:
         )
 
 
+def tell(store: Store, action: str, name: str, **attributes: str) -> None:
+    """Note an event of the volume, as `docker events` names them."""
+    note(store.root, "volume", action, name, {"driver": "local", **attributes})
+
+
 def lock(store: Store, name: str) -> FileLock:
     """Held while the volume changes; waits. Whoever inherits its descriptor holds it, too."""
     found = store.lock(f"volume {name}")
@@ -167,6 +173,7 @@ def ensure(store: Store, wanted: Volume) -> Volume:
         file.flush()
         os.fsync(file.fileno())
     os.rename(f"{directory}/{FILE}.new", f"{directory}/{FILE}")
+    tell(store, "create", wanted.name)
     return get(store, wanted.name) or wanted
 
 
@@ -272,6 +279,7 @@ def remove(store: Store, name: str, *, ignoring: str = "") -> None:
             )
         unlink_if_there(f"{directory}/{FILE}")
         remove_tree(directory)
+        tell(store, "destroy", name)
 
 
 def remove_rubbish(store: Store) -> int:

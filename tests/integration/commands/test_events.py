@@ -163,3 +163,114 @@ def test_an_imported_and_a_committed_image_are_told(lamina: Lamina, tmp_path: Pa
     lamina("commit", "one", "made:1")
     told = [d["Action"] for d in documents(lamina)]
     assert told == ["create", "export", "import", "tag", "tag", "commit"]
+
+
+def told(lamina: Lamina, *flags: str) -> list[tuple[str, str, str]]:
+    return [(d["Type"], d["Action"], d["Actor"]["ID"]) for d in documents(lamina, *flags)]
+
+
+@pytest.mark.parametrize("mode", ["bridge", "host", "none"])
+def test_a_run_tells_of_its_network_and_volume(lamina: Lamina, mode: str) -> None:
+    mounts = ("-v", "data:/data:ro", "-v", "/anonymous")
+    lamina("run", "--name", "one", "--network", mode, *mounts, "bb", "true")
+    id = lamina.out("inspect", "--format", "{{.Id}}", "one")
+    (other,) = (v for v in lamina.out("volume", "ls", "-q").split() if v != "data")
+    network = lamina.out("network", "inspect", "--format", "{{.Id}}", mode)
+    found = told(lamina)
+    assert sorted(found[:2]) == sorted([("volume", "create", "data"), ("volume", "create", other)])
+    assert found[2:5] == [
+        ("container", "create", id),
+        ("container", "attach", id),
+        ("network", "connect", network),
+    ]
+    assert sorted(found[5:7]) == sorted([("volume", "mount", "data"), ("volume", "mount", other)])
+    assert found[7] == ("container", "start", id)
+    assert sorted(found[8:]) == sorted(
+        [
+            ("volume", "unmount", "data"),
+            ("volume", "unmount", other),
+            ("network", "disconnect", network),
+            ("container", "die", id),
+        ]
+    )
+    driver = {"none": "null"}.get(mode, mode)
+    for document in documents(lamina, "--filter", "type=network"):
+        assert document["Actor"]["Attributes"] == {"container": id, "name": mode, "type": driver}
+    mounted, unmounted = documents(lamina, "--filter", "volume=data", "--filter", "event=mount",
+                                   "--filter", "event=unmount")  # fmt: skip
+    assert mounted["Actor"]["Attributes"] == {
+        "driver": "local",
+        "container": id,
+        "destination": "/data",
+        "propagation": "",
+        "read/write": "false",
+    }
+    assert unmounted["Actor"]["Attributes"] == {"driver": "local", "container": id}
+
+
+def test_networks_tell_who_comes_and_goes(lamina: Lamina) -> None:
+    first = lamina.out("network", "create", "first")
+    second = lamina.out("network", "create", "second")
+    lamina("run", "-d", "--name", "one", "--network", "first", "bb", "sleep", "600")
+    lamina("network", "connect", "second", "one")
+    lamina("network", "disconnect", "first", "one")
+    lamina("rm", "-f", "one")
+    lamina("network", "rm", "first")
+    lamina("network", "prune", "-f")
+    assert told(lamina, "--filter", "type=network") == [
+        ("network", "create", first),
+        ("network", "create", second),
+        ("network", "connect", first),
+        ("network", "connect", second),
+        ("network", "disconnect", first),
+        ("network", "disconnect", second),
+        ("network", "destroy", first),
+        ("network", "destroy", second),
+        ("network", "prune", ""),
+    ]
+    assert len(documents(lamina, "--filter", "network=second")) == 4
+
+
+def test_a_container_of_the_default_network_joins_another(lamina: Lamina) -> None:
+    lamina("network", "create", "mine")
+    lamina("run", "-d", "--name", "one", "bb", "sleep", "600")
+    lamina("network", "connect", "mine", "one")
+    lamina("rm", "-f", "one")
+    found = documents(lamina, "--filter", "event=connect", "--filter", "event=disconnect")
+    names = [(d["Action"], d["Actor"]["Attributes"]["name"]) for d in found]
+    assert names[:2] == [("connect", "bridge"), ("connect", "mine")]
+    assert sorted(names[2:]) == [("disconnect", "bridge"), ("disconnect", "mine")]
+
+
+def test_volumes_are_told_from_making_to_pruning(lamina: Lamina) -> None:
+    lamina("volume", "create", "one")
+    lamina("volume", "create", "one")  # is there: nothing happens
+    lamina("volume", "create", "two")
+    lamina("volume", "rm", "one")
+    lamina("create", "--rm", "--name", "box", "-v", "/anonymous", "bb")
+    lamina("rm", "-v", "box")
+    lamina("volume", "prune", "-af")
+    found = documents(lamina, "--filter", "type=volume")
+    named = [(d["Action"], d["Actor"]["ID"]) for d in found if len(d["Actor"]["ID"]) < 64]
+    assert named == [
+        ("create", "one"),
+        ("create", "two"),
+        ("destroy", "one"),
+        ("destroy", "two"),
+        ("prune", ""),
+    ]
+    assert [d["Action"] for d in found if len(d["Actor"]["ID"]) == 64] == ["create", "destroy"]
+    assert int(found[-1]["Actor"]["Attributes"]["reclaimed"]) >= 0
+
+
+def test_removing_what_does_not_run_is_told_of_containers_too(lamina: Lamina) -> None:
+    lamina("create", "--name", "box", "bb")
+    lamina("container", "prune", "-f")
+    assert [action for _, action, _ in told(lamina)] == ["create", "destroy", "prune"]
+
+
+def test_a_copy_into_a_container_is_no_mount_of_its_volumes(lamina: Lamina, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("1")
+    lamina("create", "--name", "box", "-v", "data:/data", "bb")
+    lamina("cp", str(tmp_path / "file"), "box:/data/")
+    assert told(lamina, "--filter", "event=mount", "--filter", "event=unmount") == []

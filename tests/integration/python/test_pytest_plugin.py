@@ -138,3 +138,36 @@ def test_fixtures_say_what_they_do(tmp_path: Path) -> None:
     )
     for name in ("lamina_image", "lamina_container", "lamina_registry"):
         assert re.search(rf"^{name}\b.*\n    \w", done.stdout, re.MULTILINE), done.stdout
+
+
+def test_healthy_is_waited_for(root: str, tmp_path: Path) -> None:
+    status, said = project(
+        tmp_path,
+        """
+DOCKERFILE = '''
+FROM busybox
+HEALTHCHECK --interval=100ms --retries=1 CMD test -e /ready
+CMD ["sh", "-c", "sleep 0.3; touch /ready; exec sleep 600"]
+'''
+
+def test_image(lamina_image, lamina_container):
+    container = lamina_container(lamina_image(DOCKERFILE), wait_for="healthy")
+    assert container.exec("test -e /ready").status == 0
+    assert container.attrs["State"]["Health"]["Status"] == "healthy"
+
+def test_option(lamina_container):
+    options = lamina.RunOptions(health=lamina.health_check("true", interval=0.1))
+    lamina_container("busybox", ["sleep", "600"], options=options, wait_for="healthy")
+
+def test_time(lamina_container):
+    options = lamina.RunOptions(health=lamina.health_check("false", interval=0.1))
+    lamina_container("busybox", ["sleep", "600"], options=options, wait_for="healthy", timeout=1)
+
+def test_without(lamina_container):
+    lamina_container("busybox", ["sleep", "600"], wait_for="healthy")
+""",
+    )
+    assert status == 1
+    assert "2 failed, 2 passed" in said
+    assert "was not ready in 1 s (healthy)" in said
+    assert "has no health check" in said

@@ -36,7 +36,7 @@ def run(place: Path, *words: str) -> str:
 
 def test_programs_run_one_after_the_other(place: Path) -> None:
     code = "\n".join(text for text in EXAMPLES if text not in TESTS)
-    assert code.count("lamina.containers.run") == 5
+    assert code.count("lamina.containers.run") == 10
     (place / "program.py").write_text(code)
     said = run(place, "program.py")
     assert "<Image " in said

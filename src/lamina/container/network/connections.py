@@ -22,6 +22,7 @@ from lamina.container.network.netlink import Netlink
 from lamina.container.network.networks import HOST_BINDING, NamedNetwork, network_of_id
 from lamina.container.network.plan import Place
 from lamina.container.network.resolver import Resolver
+from lamina.container.network.told import tell
 from lamina.start.record import replace
 from lamina.system.netns import create_namespace, in_namespace
 
@@ -164,12 +165,14 @@ class Connections:
             network.close()
             raise
         self._joined[endpoint.network] = _Joined(named, network, attachment, interface)
+        tell(self._root, "connect", named.id, named.name, container=self._owner)
 
     def _leave(self, id: str) -> None:
         joined = self._joined.pop(id)
         if id == self._publisher:
             self._publisher = ""
         joined.network.close()
+        tell(self._root, "disconnect", id, joined.named.name, container=self._owner)
 
     def _gateway_network(self) -> _Joined | None:
         outer = [each for each in self._joined.values() if not each.is_internal]

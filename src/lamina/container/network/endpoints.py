@@ -8,7 +8,7 @@ that it was disconnected, or its addresses. Documents go with the container (`li
 from __future__ import annotations
 
 from lamina.container.network.claims import ADDRESS, Claim
-from lamina.container.network.networks import PREDEFINED
+from lamina.container.network.told import PREDEFINED
 from lamina.container.state import ENDPOINT
 from lamina.start.jsontext import dumps, loads
 from lamina.start.record import Record

@@ -18,6 +18,7 @@ from lamina.container.network.addresses import (
 )
 from lamina.container.network.claims import ADDRESS, Claim
 from lamina.container.network.plan import BridgePlan
+from lamina.container.network.told import PREDEFINED, driver_of
 from lamina.errors import Kind, LaminaError
 from lamina.start.jsontext import dumps, loads
 from lamina.start.record import Record, fields
@@ -32,9 +33,6 @@ if TYPE_CHECKING:
 KIND = "network"
 LOCK = "networks"
 FORMAT = 1
-
-PREDEFINED = {name: name.encode().hex().ljust(64, "0") for name in ("bridge", "host", "none")}
-"""Name and id; `none` has Docker's driver `null`, the others one of their name."""
 
 NAME_OF_BRIDGE = "com.docker.network.bridge.name"
 MTU = "com.docker.network.driver.mtu"
@@ -74,7 +72,7 @@ class NamedNetwork(Record):
     @property
     def driver(self) -> str:
         """Docker's word for how it is done."""
-        return {"host": "host", "none": "null"}.get(self.name, "bridge")
+        return driver_of(self.name)
 
     def document(self) -> Document:
         """The document of a user's network."""
