@@ -70,7 +70,8 @@ def call(
         try:
             if cancel is not None:
                 cancel.on_cancel(child.terminate)
-            _send(ours, (function, arguments, on_event is not None))
+            with suppress(BrokenPipeError):  # it was cancelled before it could read: see below
+                _send(ours, (function, arguments, on_event is not None))
             kind, value = _await(ours, on_event)
         except BaseException:
             child.terminate()
