@@ -14,7 +14,8 @@ ONCE := $(addprefix --ignore=tests/unit/test_,$(addsuffix .py,closed_unions impo
 
 # what runs a second time, as an ordinary user
 AS_USER := $(addprefix tests/integration/,$(addprefix acceptance/test_,$(addsuffix .py,bake_command \
-	build_command build_options build_history platforms run_mounts)) lifecycle cache/test_cache_mounts.py)
+	build_command build_options build_history platforms run_mounts)) lifecycle volumes commands \
+	cache/test_cache_mounts.py)
 
 .PHONY: setup demo test check check-pythons soak bench man clean
 setup: $(SETUP)

@@ -7,6 +7,7 @@ import os
 
 from lamina.app.container_files import image_items
 from lamina.container import freezer
+from lamina.errors import Kind, LaminaError
 from lamina.image.blobs import fresh_ingest
 from lamina.image.changes import changed
 from lamina.image.names import set_names
@@ -144,8 +145,14 @@ class _Paused:
         self._does = wanted and state.is_running and not freezer.is_frozen(state.pid, self._id)
 
     def __enter__(self) -> None:
-        if self._does:
+        if not self._does:
+            return
+        try:
             freezer.freeze(self._pid, self._id)
+        except LaminaError as error:
+            if error.kind is Kind.UNSUPPORTED:
+                error.hint = "'--pause=false' commits it while it runs"
+            raise
 
     def __exit__(self, *exc: object) -> None:
         if self._does:

@@ -37,6 +37,8 @@ def refine(
     """
     host, linux = runtime.host, spec["linux"]
     _check_score(extras, host)
+    if extras.cgroup_parent:
+        _require_groups(f"--cgroup-parent {extras.cgroup_parent}", "to lie beneath it", runtime)
     add_resources(linux["resources"], extras)
     add_devices(spec, extras.devices, host)
     add_rules(linux, extras.device_rules, host)
@@ -69,6 +71,15 @@ def _check_score(extras: Extras, host: HostFacts) -> None:
         )
 
 
+def _require_groups(flag: str, what_for: str, runtime: Runtime) -> None:
+    if runtime.manager == "disabled":
+        raise LaminaError(
+            f"{flag} needs a control group, {what_for}",
+            kind=Kind.UNSUPPORTED,
+            hint="'lamina info' tells what was found on this host",
+        )
+
+
 def _add_init(spec: dict[str, Any]) -> None:
     program = find_init()
     spec["process"]["args"] = [INIT_PATH, "--", *spec["process"]["args"]]
@@ -86,12 +97,8 @@ def _share(
 ) -> None:
     """The namespaces that are the host's or another container's."""
     if extras.pid:
-        if runtime.manager == "disabled":
-            raise LaminaError(
-                f"--pid {extras.pid} needs a control group, by which all that it started can be ended",
-                kind=Kind.UNSUPPORTED,
-                hint="'lamina info' tells what was found on this host",
-            )
+        why = "by which all that it started can be ended"
+        _require_groups(f"--pid {extras.pid}", why, runtime)
         _use(spec, "pid", _path_of(extras.pid, "pid", joined, root=root))
         if runtime.host.namespaced:  # the kernel mounts procfs only for the owner of the pids
             _replace_mount(spec, _bind("/proc", "/proc", "nosuid", "nodev", "noexec"))

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 UID = 54321
 NAME = "lamina-tester"
-RANGES = f"{NAME}:600000:65536\n"
+FIRST = 600000  # of the ids that are the user's
+RANGES = f"{NAME}:{FIRST}:65536\n"
 PLACE = "/mnt"  # where the user's tmpfs is
 
 # Run by the holder, as root. argv: ranges, 1 for a usable /dev/net/tun, then programs to hide.
@@ -156,6 +157,9 @@ class OrdinaryActor(Actor):
             capture_output=True,
         )
         return self._user.command("env", f"HOME={self._user.home}", *argv, cwd=cwd)
+
+    def uid(self, inside: int) -> int:
+        return FIRST + inside - 1 if inside else UID
 
 
 class OrdinaryLamina(Lamina):

@@ -8,6 +8,8 @@ import shlex
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from lamina.testing.busybox import Lamina
 from lamina.testing.waiting import wait_until
 
@@ -22,6 +24,7 @@ def bare(lamina: Lamina) -> dict[str, str]:
     return {"PATH": os.defpath + ":/usr/sbin:/sbin", "PYTHONPATH": lamina.env["PYTHONPATH"]}
 
 
+@pytest.mark.host_root("this process starts it")
 def test_a_units_commands_start_and_stop_the_container(lamina: Lamina) -> None:
     lamina("create", "--name", "web", "--network=none", "--stop-timeout", "0", "bb", "sleep", "600")
     unit = lamina.out("generate", "systemd", "--name", "web")
@@ -33,6 +36,7 @@ def test_a_units_commands_start_and_stop_the_container(lamina: Lamina) -> None:
     assert not lamina.inspect("web")["State"]["Running"]
 
 
+@pytest.mark.host_root("this process starts it")
 def test_one_with_a_policy_is_started_and_left_to_its_monitor(lamina: Lamina) -> None:
     lamina("create", "--name", "web", "--network=none", "--restart", "always", "--stop-timeout",
            "0", "bb", "sleep", "600")  # fmt: skip
@@ -48,6 +52,7 @@ def test_one_with_a_policy_is_started_and_left_to_its_monitor(lamina: Lamina) ->
     assert "restart policy of its own" in refused.stderr
 
 
+@pytest.mark.host_root("it writes into this process's directory")
 def test_files_are_written_where_the_command_runs(lamina: Lamina, tmp_path: Path) -> None:
     lamina("create", "--name", "web", "bb")
     done = subprocess.run(

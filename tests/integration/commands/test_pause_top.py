@@ -14,6 +14,7 @@ def running(lamina: Lamina) -> Lamina:
     return lamina
 
 
+@pytest.mark.host_root("without a control group nothing is paused")
 def test_paused_container_is_shown_refuses_exec_and_goes_on(running: Lamina) -> None:
     assert running.out("pause", "it") == "it"
     shown = running.out("ps", "-f", "status=paused", "--format", "{{.State}} {{.Status}}")
@@ -31,6 +32,7 @@ def test_paused_container_is_shown_refuses_exec_and_goes_on(running: Lamina) -> 
     assert "is not paused" in running("unpause", "it", status=1).stderr
 
 
+@pytest.mark.host_root("without a control group nothing is paused")
 @pytest.mark.parametrize(
     "words", [("kill", "it"), ("stop", "-t", "1", "it"), ("rm", "-f", "it")], ids=" ".join
 )

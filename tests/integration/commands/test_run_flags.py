@@ -24,6 +24,7 @@ def v1() -> None:
         host_lacks("control groups v1 that count swap")
 
 
+@pytest.mark.host_root("without a control group limits are refused")
 @pytest.mark.usefixtures("v1")
 @pytest.mark.parametrize(
     ("flags", "file", "text"),
@@ -98,7 +99,11 @@ def test_flag_has_its_effect_inside(
         (["--device=/dev/null:/x:q"], "bad mode"),
         (["--device=/dev/no-such"], "gathering device information"),
         (["--device-cgroup-rule=c 1:2"], "invalid device cgroup format"),
-        (["--device-read-bps=/dev/null:1m"], "not a block device"),
+        pytest.param(
+            ["--device-read-bps=/dev/null:1m"],
+            "not a block device",
+            marks=pytest.mark.host_root("without a control group the flag is refused"),
+        ),
         (["--device=no.such/device=1"], "unresolvable CDI devices no.such/device=1"),
         (["--pid=else"], "--pid: invalid PID mode"),
         (["--pid=container:no-such"], "No such container: no-such"),
@@ -131,6 +136,7 @@ exec podman --root {0} --runroot {1} --cgroup-manager cgroupfs run --rm --networ
 """
 
 
+@pytest.mark.host_root("without a control group limits are refused")
 @pytest.mark.usefixtures("v1")
 @pytest.mark.tool("podman")
 def test_podman_gives_the_same(lamina: Lamina, tmp_path: Path) -> None:
@@ -169,6 +175,7 @@ def test_podman_gives_the_same(lamina: Lamina, tmp_path: Path) -> None:
     assert ours == done.stdout.rstrip("\n")
 
 
+@pytest.mark.host_root("without a control group no pids are shared")
 def test_memory_and_processes_are_shared_with_a_container_that_runs(lamina: Lamina) -> None:
     lamina("run", "-d", "--name", "donor", "--ipc=shareable", "bb", "sleep", "600")
     lamina("exec", "donor", "sh", "-c", "echo shared > /dev/shm/file")
@@ -205,6 +212,7 @@ def members(group: str) -> set[str]:
     return found
 
 
+@pytest.mark.host_root("without a control group no pids are shared")
 def test_all_that_a_container_on_the_hosts_pids_started_ends_with_it(lamina: Lamina) -> None:
     group = started_on_the_hosts_pids(lamina)
     lamina("kill", "it")
@@ -212,6 +220,7 @@ def test_all_that_a_container_on_the_hosts_pids_started_ends_with_it(lamina: Lam
     assert directories_of(group) == []
 
 
+@pytest.mark.host_root("without a control group no pids are shared")
 def test_it_ends_also_if_its_monitor_was_killed(lamina: Lamina) -> None:
     import json
 
@@ -228,6 +237,7 @@ def test_it_ends_also_if_its_monitor_was_killed(lamina: Lamina) -> None:
     wait_until(lambda: processes_of(lamina.root) == [])
 
 
+@pytest.mark.host_root("without a control group there is no parent")
 def test_the_parent_of_its_control_group_is_the_users_and_stays(lamina: Lamina) -> None:
     name = f"lamina-parent-{os.getpid()}"
     try:

@@ -12,6 +12,7 @@ import pytest
 from lamina.testing.busybox import Lamina
 from lamina.testing.skips import host_lacks
 
+pytestmark = pytest.mark.host_root("without a control group limits are refused")
 V1 = "/sys/fs/cgroup"
 
 

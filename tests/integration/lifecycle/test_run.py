@@ -259,6 +259,10 @@ def test_network_none_and_host(lamina: Lamina) -> None:
     assert lamina.out("run", "--rm", "--network=host", "bb", "readlink", "/proc/self/ns/net") == (
         namespace
     )
+
+
+@pytest.mark.host_root("networks of one's own take root")
+def test_network_that_is_not_there(lamina: Lamina) -> None:
     assert "network mynet not found" in lamina("run", "--network", "mynet", "bb", status=125).stderr
 
 

@@ -45,6 +45,7 @@ def test_processes_are_counted_without_a_control_group(lamina: OrdinaryLamina) -
         (["--device-cgroup-rule=c 1:2 rwm"], "--device-cgroup-rule cannot be enforced"),
         (["--device=/dev/fuse:/dev/fuse:r"], "cannot be enforced"),
         (["--pid=host"], "--pid host needs a control group"),
+        (["--cgroup-parent=/mine"], "--cgroup-parent mine needs a control group"),
         (["--oom-score-adj=-5"], "--oom-score-adj -5 is not allowed without root"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
@@ -56,6 +57,15 @@ def test_what_does_not_is_refused_by_name(
     assert done.returncode == 125
     assert message in done.stderr
     assert lamina("ps", "-aq").stdout == ""
+
+
+def test_commit_of_what_cannot_be_paused_says_how_it_can_be_done(lamina: OrdinaryLamina) -> None:
+    lamina("run", "-d", "--name", "it", "busybox", "sleep", "600")
+    done = lamina("commit", "it", "made", check=False)
+    assert done.returncode == 1
+    assert "hint: '--pause=false' commits it" in done.stderr
+    lamina("commit", "--pause=false", "it", "made")
+    assert lamina("run", "--rm", "made", "echo", "ran").stdout == "ran\n"
 
 
 def test_namespace_of_another_container_is_refused(lamina: OrdinaryLamina) -> None:

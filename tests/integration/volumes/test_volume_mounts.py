@@ -11,11 +11,17 @@ from pathlib import Path
 
 import pytest
 
+from lamina.testing import command as commands
 from lamina.testing.busybox import Lamina
 
 
 def data(lamina: Lamina, name: str) -> Path:
     return Path(lamina.root, "volumes", name, "_data")
+
+
+def ids(uid: int, gid: int) -> tuple[int, int]:
+    """What the host shows of a container's ids."""
+    return commands.actor.uid(uid), commands.actor.uid(gid)
 
 
 def facts(place: Path) -> dict[str, tuple[object, ...]]:
@@ -43,9 +49,9 @@ def test_volume_outlives_its_containers(lamina: Lamina) -> None:
 def test_empty_volume_gets_the_images_files(lamina: Lamina, command: str) -> None:
     lamina(command, "-v", "one:/srv/t", "tree", "true")
     found = facts(data(lamina, "one"))
-    assert found["."][:3] == ("0o41777", 1000, 1000)
-    assert found["one"] == ("0o104711", 0, 0, "", "one\n")
-    assert found["sub"][:3] == ("0o42750", 12, 34)
+    assert found["."][:3] == ("0o41777", *ids(1000, 1000))
+    assert found["one"] == ("0o104711", *ids(0, 0), "", "one\n")
+    assert found["sub"][:3] == ("0o42750", *ids(12, 34))
     assert found["abs"][3] == "/etc/passwd"
     assert found["fifo"][0] == "0o10644"
     one, hard = data(lamina, "one") / "one", data(lamina, "one") / "hard"
@@ -66,14 +72,14 @@ def test_xattrs_come_along(lamina: Lamina) -> None:
 def test_nothing_is_copied_where_it_should_not_be(lamina: Lamina) -> None:
     lamina("run", "--rm", "-v", "bare:/srv/t:nocopy", "tree", "true")
     lamina("run", "--rm", "--mount", "src=bare,dst=/srv/t,volume-nocopy=true", "tree", "true")
-    assert facts(data(lamina, "bare")) == {".": ("0o40755", 0, 0, "", "")}
+    assert facts(data(lamina, "bare")) == {".": ("0o40755", *ids(0, 0), "", "")}
     lamina("run", "--rm", "-v", "mine:/w", "bb", "touch", "/w/mine")
     assert lamina.out("run", "--rm", "-v", "mine:/srv/t", "tree", "ls", "/srv/t") == "mine"
     # the directory's own mode, also where nothing is in it
     lamina("run", "--rm", "-v", "home:/home/guest", "bb", "true")
-    assert facts(data(lamina, "home"))["."][1:3] == (1000, 1000)
+    assert facts(data(lamina, "home"))["."][1:3] == ids(1000, 1000)
     lamina("run", "--rm", "-v", "new:/not/there", "bb", "true")
-    assert facts(data(lamina, "new")) == {".": ("0o40755", 0, 0, "", "")}
+    assert facts(data(lamina, "new")) == {".": ("0o40755", *ids(0, 0), "", "")}
 
 
 def test_read_only_volume(lamina: Lamina) -> None:

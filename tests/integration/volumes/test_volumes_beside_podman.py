@@ -17,7 +17,7 @@ import pytest
 
 from lamina.testing.busybox import Lamina
 
-pytestmark = pytest.mark.tool("podman")
+pytestmark = [pytest.mark.tool("podman"), pytest.mark.host_root("podman is root's here")]
 
 CONF = '[engine]\ncgroup_manager = "cgroupfs"\nevents_logger = "none"\n[containers]\ndefault_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]\n'
 # crun refuses to run anything while it sees cgroups v1 and v2 side by side
