@@ -208,6 +208,7 @@ def test_a_run_tells_of_its_network_and_volume(lamina: Lamina, mode: str) -> Non
     assert unmounted["Actor"]["Attributes"] == {"driver": "local", "container": id}
 
 
+@pytest.mark.host_root("networks of one's own take root")
 def test_networks_tell_who_comes_and_goes(lamina: Lamina) -> None:
     first = lamina.out("network", "create", "first")
     second = lamina.out("network", "create", "second")
@@ -231,6 +232,7 @@ def test_networks_tell_who_comes_and_goes(lamina: Lamina) -> None:
     assert len(documents(lamina, "--filter", "network=second")) == 4
 
 
+@pytest.mark.host_root("networks of one's own take root")
 def test_a_container_of_the_default_network_joins_another(lamina: Lamina) -> None:
     lamina("network", "create", "mine")
     lamina("run", "-d", "--name", "one", "bb", "sleep", "600")

@@ -19,6 +19,7 @@ def kill(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
 
 
+@pytest.mark.host_root("networks of one's own take root")
 def test_a_container_with_everything(lamina: Lamina, tmp_path: Path) -> None:
     network = lamina.out("network", "create", "--subnet", "10.231.7.0/24", "mine")
     (tmp_path / "file").write_text("1")
@@ -59,6 +60,7 @@ def test_a_container_with_everything(lamina: Lamina, tmp_path: Path) -> None:
     assert (place[1]["Gateway"], place[1]["IPPrefixLen"]) == ("10.231.7.1", 24)
 
 
+@pytest.mark.host_root("networks of one's own take root")
 def test_the_default_gateway_is_the_one_that_the_container_has(lamina: Lamina) -> None:
     lamina("run", "-d", "--name", "one", "bb", "sleep", "600")
     route = re.search(r"default via (\S+)", lamina.out("exec", "one", "ip", "route"))
