@@ -11,6 +11,7 @@ import pytest
 from lamina.testing.browser import chromium
 from lamina.testing.registry import RegistryServer
 from lamina.testing.registry_sample import config, push_index, push_platform
+from lamina.testing.waiting import wait_until
 
 pytestmark = pytest.mark.tool("chromium", "chromedriver")
 
@@ -223,6 +224,9 @@ def test_without_scripts_everything_but_copying_works(server: RegistryServer) ->
     with chromium(scripts=False) as browser:
         browser.get(f"http://{server.host}/")
         browser.find_element(By.ID, "q").send_keys("team/app", Keys.ENTER)
+        wait_until(
+            lambda: "?q=" in browser.current_url, "the page that answers"
+        )  # the first has links, too
         browser.find_element(By.CSS_SELECTOR, "tbody th a").click()
         browser.find_element(By.LINK_TEXT, "v1").click()
         buttons = browser.find_elements(By.CSS_SELECTOR, "button.copy")
