@@ -131,6 +131,10 @@ class Prober:
         code = os.waitstatus_to_exitcode(status)
         output = kept_output(self._output, is_cut=self._is_cut)
         message = read_error(f"{self._directory}/{_LOG}") if code else ""
+        if "paused" in message:  # between the look at the freezer and the runtime's own
+            self._forget_probe()
+            self._postpone()
+            return
         if self._was_killed:
             code, output = TOO_LONG, _too_long(self._health.time_limit, output)
         elif message:  # the runtime's, which could not start it
