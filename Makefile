@@ -14,8 +14,8 @@ ONCE := $(addprefix --ignore=tests/unit/test_,$(addsuffix .py,closed_unions impo
 
 # what runs a second time, as an ordinary user
 AS_USER := $(addprefix tests/integration/,$(addprefix acceptance/test_,$(addsuffix .py,bake_command \
-	build_command build_options build_history platforms run_mounts)) lifecycle volumes commands \
-	cache/test_cache_mounts.py)
+	build_command build_options build_history platforms run_mounts)) lifecycle cache/test_cache_mounts.py)
+AS_USER_TOO := tests/integration/volumes tests/integration/commands
 
 .PHONY: setup demo test check check-pythons soak bench man clean
 setup: $(SETUP)
@@ -50,9 +50,11 @@ test: setup check check-pythons
 	bash scripts/test.sh $(BIN)/pytest tests/integration tests/security --durations=10
 	bash scripts/test.sh $(BIN)/pytest --ordinary $(AS_USER)
 
-# all of what `test` does a sample of: every corpus case asked of buildah again, many more kills
+# all of what `test` does a sample of: every corpus case asked of buildah again, many more kills; and more
+# as an ordinary user
 soak: setup
 	LAMINA_TEST_WHOLE=1 bash scripts/test.sh $(BIN)/pytest tests/integration tests/security -m sampled
+	bash scripts/test.sh $(BIN)/pytest --ordinary $(AS_USER_TOO)
 
 bench: setup
 	$(BIN)/python bench/run.py $(BENCH)
