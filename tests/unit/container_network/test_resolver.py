@@ -165,7 +165,7 @@ def by_tcp_when_there_is_room() -> bytes:
 
     def attempt() -> bool:
         try:
-            found.extend(by_tcp(query("web")))
+            found[:] = by_tcp(query("web"))  # nothing, if there was no room
         except OSError:
             return False
         return bool(found and found[0])
