@@ -7,7 +7,7 @@ import os
 import stat
 
 from lamina.container.host import list_devices
-from lamina.container.spec import Device, checked_path
+from lamina.container.spec import Device, checked_path, node_of
 from lamina.errors import Kind, LaminaError
 
 TYPE_CHECKING = False
@@ -83,19 +83,6 @@ def add_rules(linux: dict[str, Any], rules: Sequence[str], host: HostFacts) -> N
             if number != "*":
                 document[name] = int(number)
         linux["resources"]["devices"].append(document)
-
-
-def node_of(device: Device) -> dict[str, object]:
-    """The runtime spec's `linux.devices` entry."""
-    return {
-        "path": device.path,
-        "type": device.type,
-        "major": device.major,
-        "minor": device.minor,
-        "fileMode": device.mode,
-        "uid": device.uid,
-        "gid": device.gid,
-    }
 
 
 def _devices(request: DeviceRequest) -> list[Device]:

@@ -381,7 +381,7 @@ def _linux(
     if sysctls:
         document["sysctl"] = sysctls
     if process.privileged:
-        document["devices"] = [_device(device) for device in devices]
+        document["devices"] = [node_of(device) for device in devices]
         return document
     document["maskedPaths"] = list(MASKED_PATHS)
     document["readonlyPaths"] = list(READONLY_PATHS)
@@ -445,7 +445,8 @@ def _device_rules(process: ProcessSpec) -> list[dict[str, object]]:
     return rules
 
 
-def _device(device: Device) -> dict[str, object]:
+def node_of(device: Device) -> dict[str, object]:
+    """The runtime spec's `linux.devices` entry."""
     return {
         "path": device.path,
         "type": device.type,
